@@ -1,0 +1,1 @@
+"""Exact integrated gradients over tokens for attention readouts."""

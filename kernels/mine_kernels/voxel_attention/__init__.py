@@ -1,0 +1,1 @@
+"""Attention of many voxels over the tokens of an image batch."""

@@ -1,0 +1,32 @@
+"""Shape and value checks with one kind of message: name, rule, what was given, likely cause."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mine_jax.errors import DataError
+
+
+def check_shape(name: str, array: Any, axes: str, *, hint: str = "", **sizes: int) -> None:
+    """Checks that an array has the named axes; works on tracers, so it is free inside jit.
+
+    Args:
+        name: argument name for the message.
+        array: anything with `.shape`.
+        axes: one letter or word per axis, for instance `"N P D"`.
+        hint: likely cause, appended to the message.
+        **sizes: required length of named axes, for instance `D=512`.
+
+    Raises:
+        DataError: if the number of axes or a named length differs.
+    """
+    letters = axes.split()
+    shape = tuple(array.shape)
+    fits = len(shape) == len(letters) and all(
+        sizes.get(letter, length) == length for letter, length in zip(letters, shape, strict=True)
+    )
+    if fits:
+        return
+    known = ", ".join(f"{letter} = {sizes[letter]}" for letter in letters if letter in sizes)
+    rule = f"[{', '.join(letters)}]" + (f" with {known}" if known else "")
+    raise DataError(f"`{name}` must have shape {rule}, but has shape {shape}.{' ' + hint if hint else ''}")

@@ -1,0 +1,16 @@
+"""The one way in which long work reports and is stopped: a callback `(done, total)`.
+
+Every loop of every stage calls it at least once per chunk. A callback may raise to stop
+the work; the command line's one does so after SIGTERM or Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[int, int], None]
+
+
+def silent(done: int, total: int) -> None:
+    """Reports nothing; the default."""
+    del done, total

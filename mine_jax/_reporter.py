@@ -1,0 +1,127 @@
+"""Shows long work: a bar on a terminal, a plain line every 30 s elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Generator
+from typing import TextIO
+
+from mine_jax._progress import Progress, silent
+
+PLAIN_INTERVAL_S = 30.0
+
+
+class Reporter:
+    """Shows nothing; the base of the two that do."""
+
+    @contextlib.contextmanager
+    def task(self, name: str) -> Generator[Progress, None, None]:
+        """Gives the progress callback of one piece of work while the block runs."""
+        del name
+        yield silent
+
+    def say(self, text: str) -> None:
+        """Shows one line."""
+        del text
+
+
+class PlainReporter(Reporter):
+    """Writes lines; while work runs, one every `interval_s` seconds."""
+
+    def __init__(self, stream: TextIO | None = None, *, interval_s: float = PLAIN_INTERVAL_S) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._interval_s = interval_s
+
+    def say(self, text: str) -> None:
+        """Writes one line."""
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    @contextlib.contextmanager
+    def task(self, name: str) -> Generator[Progress, None, None]:
+        """Gives a callback; a thread writes a line at each interval, also while nothing reports."""
+        state = _State()
+        finished = threading.Event()
+
+        def watch() -> None:
+            while not finished.wait(self._interval_s):
+                self.say(f"{name}: {state.text()}")
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield state.update
+        finally:
+            finished.set()
+            thread.join()
+
+
+class TerminalReporter(Reporter):
+    """Shows a bar with rate and remaining time."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Writes one line above the bar."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def task(self, name: str) -> Generator[Progress, None, None]:
+        """Gives a callback that moves the bar."""
+        from rich import progress
+
+        columns = (
+            progress.TextColumn("{task.description:<12}"),
+            progress.BarColumn(),
+            progress.TextColumn("{task.fields[text]}"),
+        )
+        state = _State()
+        with progress.Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(name, total=None, text="")
+
+            def update(done: int, total: int) -> None:
+                state.update(done, total)
+                bar.update(task, completed=done, total=total, text=state.text())
+
+            yield update
+
+
+def default_reporter() -> Reporter:
+    """Returns the reporter that fits standard error: a bar on a terminal, lines elsewhere."""
+    return TerminalReporter() if sys.stderr.isatty() else PlainReporter()
+
+
+class _State:
+    """How far a piece of work is; a smaller `done` or another `total` starts a new count."""
+
+    def __init__(self) -> None:
+        self._first = self._done = self._total = 0
+        self._start = self._begun = time.monotonic()
+
+    def update(self, done: int, total: int) -> None:
+        if total != self._total or done < self._done:
+            self._first, self._start = done, time.monotonic()
+        self._done, self._total = done, total
+
+    def text(self) -> str:
+        now = time.monotonic()
+        if not self._total:
+            return f"working, {_duration(now - self._begun)}"
+        parts = [f"{self._done}/{self._total} ({self._done / self._total:.0%})"]
+        passed, n_steps = now - self._start, self._done - self._first
+        if n_steps > 0 and passed > 0:
+            parts.append(f"{n_steps / passed:.3g}/s")
+            parts.append(f"{_duration((self._total - self._done) * passed / n_steps)} left")
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

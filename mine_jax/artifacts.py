@@ -1,0 +1,380 @@
+"""Files of a run: atomic writes, sha256, and save/load of each type; never pickle.
+
+Every write goes to a temporary name beside the target, is flushed to disk and renamed,
+so a reader sees the old file or the new one, never half of either. `load(directory)`
+gives back what `save(value, directory)` wrote, whatever its type.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mine_jax import types
+from mine_jax.errors import CheckpointError, IntegrityError, MissingInputError, ResourceError
+
+SCHEMA = 1
+# Larger tables are Parquet with the same columns.
+MAX_TSV_ROWS = 100_000
+_MISSING = ["", "nan", "NaN", "NA", "N/A", "None", "null"]
+_TYPES = {
+    cls.__name__: cls
+    for cls in (
+        types.Attributions,
+        types.CriticalTokens,
+        types.Descriptions,
+        types.Faithfulness,
+        types.ImageTokens,
+        types.Lens,
+        types.Profiles,
+        types.Responses,
+        types.Scores,
+    )
+}
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Generator[Path, None, None]:
+    """Gives a temporary path; renames it to `path` when the block ends without an error.
+
+    Args:
+        path: final name; its folder is made.
+
+    Yields:
+        The temporary path, in the same folder.
+
+    Raises:
+        ResourceError: if the disk is full, read-only or over quota.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if isinstance(error, (CheckpointError, IntegrityError, MissingInputError)):
+            raise
+        raise ResourceError(f"cannot write {path}: {error}. Free space or choose another folder.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes UTF-8 text atomically and returns the path."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Writes indented JSON atomically and returns the path; NaN becomes null."""
+    return write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        MissingInputError: if the file is not there.
+        IntegrityError: if it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingInputError(f"no file at {path}.") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"{path} is not readable JSON ({error}). Delete it and run the stage again.") from error
+
+
+def write_array(path: Path, array: np.ndarray) -> Path:
+    """Writes one .npy atomically and returns the path."""
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.asarray(array), allow_pickle=False)
+    return path
+
+
+def read_array(path: Path, *, mmap: bool = False) -> np.ndarray:
+    """Reads one .npy, memory-mapped on request.
+
+    Raises:
+        MissingInputError: if the file is not there.
+        IntegrityError: if it is truncated or not a plain array.
+    """
+    try:
+        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise MissingInputError(f"no file at {path}.") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise IntegrityError(f"{path} is not a readable .npy array ({error}). Was the copy cut short?") from error
+
+
+def write_table(path: Path, table: pd.DataFrame) -> Path:
+    """Writes a table as TSV, or as Parquet beside that name above 100,000 rows.
+
+    Args:
+        path: name that ends in `.tsv`.
+        table: the rows.
+
+    Returns:
+        The path written, `.tsv` or `.parquet`.
+    """
+    parquet = path.with_suffix(".parquet")
+    target, other = (parquet, path) if len(table) > MAX_TSV_ROWS else (path, parquet)
+    with atomic(target) as temporary:
+        if target is parquet:
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, sep="\t", index=False, float_format="%.7g")
+    other.unlink(missing_ok=True)
+    return target
+
+
+def read_table(path: Path, **kinds: Any) -> pd.DataFrame:
+    """Reads a table written by `write_table`, given its `.tsv` name.
+
+    Args:
+        path: name that ends in `.tsv`; the Parquet beside it is read where that exists instead.
+        **kinds: dtype of columns; ids, words and sentences are always strings.
+
+    Returns:
+        The table; empty cells of text columns are "".
+
+    Raises:
+        MissingInputError: if neither file is there.
+        IntegrityError: if it cannot be parsed.
+    """
+    parquet = path.with_suffix(".parquet")
+    text = ("image_id", "rois", "status", "reason", "word", "words", "sentence", "roi", "split", "prompt")
+    try:
+        if path.is_file():
+            # "null", "nan" and "None" are words like any other; only in other columns are they missing values.
+            columns = pd.read_csv(path, sep="\t", nrows=0).columns
+            missing = {column: [""] if column in text else _MISSING for column in columns}
+            dtypes: dict[Any, Any] = {**dict.fromkeys(text, str), **kinds}
+            table = pd.read_csv(path, sep="\t", dtype=dtypes, keep_default_na=False, na_values=missing)
+        elif parquet.is_file():
+            table = pd.read_parquet(parquet)
+        else:
+            raise MissingInputError(f"no table at {path} (nor {parquet.name}). Run the stage that writes it first.")
+    except (ValueError, pd.errors.ParserError) as error:
+        raise IntegrityError(f"{path} cannot be read as a table: {error}.") from error
+    for column in table.columns.intersection(pd.Index(text)):
+        table[column] = table[column].fillna("")
+    return table
+
+
+def sha256(path: Path) -> str:
+    """Returns the sha256 of a file's bytes, as 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save(value: Any, directory: Path) -> Path:
+    """Writes a value of `mine_jax.types` to a folder: `meta.json` last, arrays beside it.
+
+    Args:
+        value: an instance of one of the types; arrays of any dtype but object.
+        directory: made if needed; files of the same name are replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        TypeError: for a type that has no file form.
+        ResourceError: if the disk refuses.
+    """
+    if isinstance(value, types.Encoders):
+        return _save_encoders(value, directory)
+    if type(value).__name__ not in _TYPES:
+        raise TypeError(f"{type(value).__name__} has no file form; the types that do: {', '.join(sorted(_TYPES))}.")
+    plain: dict[str, Any] = {}
+    arrays: dict[str, str] = {}
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if isinstance(item, dict):
+            for key, array in item.items():
+                arrays[f"{field.name}/{key}"] = _write_field(directory, f"{field.name}.{key}", array)
+        elif hasattr(item, "dtype") and hasattr(item, "shape"):
+            arrays[field.name] = _write_field(directory, field.name, item)
+        elif isinstance(item, types.Volume):
+            plain[field.name] = {"shape": list(item.shape), "affine": np.asarray(item.affine).tolist()}
+        else:
+            plain[field.name] = item
+    write_json(
+        directory / "meta.json",
+        {
+            "schema": SCHEMA,
+            "type": type(value).__name__,
+            "fields": plain,
+            "arrays": arrays,
+            "sha256": {name: sha256(directory / name) for name in arrays.values()},
+        },
+    )
+    return directory
+
+
+def load(directory: str | Path, *, verify: bool = True) -> Any:
+    """Reads back what `save` wrote.
+
+    Args:
+        directory: a folder with `meta.json`.
+        verify: whether to compare every file with its recorded sha256.
+
+    Returns:
+        An instance of one of the types of `mine_jax.types`; large arrays are memory-mapped.
+
+    Raises:
+        MissingInputError: if there is no `meta.json`.
+        CheckpointError: if a file differs from its recorded hash, or the schema is unknown.
+    """
+    directory = Path(directory)
+    meta = read_json(directory / "meta.json")
+    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
+        found = meta.get("schema") if isinstance(meta, dict) else None
+        raise CheckpointError(f"{directory}/meta.json has schema {found!r}; this version reads {SCHEMA}.")
+    if verify:
+        _verify(directory, meta.get("sha256", {}))
+    if meta.get("type") == "Encoders":
+        return _load_encoders(directory, meta)
+    if meta.get("type") not in _TYPES:
+        raise CheckpointError(f"{directory}/meta.json holds {meta.get('type')!r}, which is not a type of this package.")
+    values: dict[str, Any] = dict(meta["fields"])
+    for name, file in meta["arrays"].items():
+        array = _read_field(directory / file)
+        field, _, key = name.partition("/")
+        if key:
+            values.setdefault(field, {})[key] = array
+        else:
+            values[field] = array
+    if values.get("volume"):
+        volume = values["volume"]
+        values["volume"] = types.Volume(tuple(volume["shape"]), np.asarray(volume["affine"]))
+    if values.get("grid"):
+        values["grid"] = tuple(values["grid"])
+    return _TYPES[meta["type"]](**values)
+
+
+def _verify(directory: Path, hashes: dict[str, str]) -> None:
+    for name, expected in hashes.items():
+        file = directory / name
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing. Run the stage again.")
+        if sha256(file) != expected:
+            raise CheckpointError(
+                f"{file} differs from the sha256 in meta.json: damaged or edited. Run the stage again."
+            )
+
+
+def _write_field(directory: Path, name: str, array: Any) -> str:
+    array = np.asarray(array)
+    if array.dtype.kind in "UO":
+        write_text(directory / f"{name}.json", json.dumps(array.astype(str).tolist()))
+        return f"{name}.json"
+    if array.dtype.name == "bfloat16":
+        write_array(directory / f"{name}.bfloat16.npy", array.view(np.uint16))
+        return f"{name}.bfloat16.npy"
+    write_array(directory / f"{name}.npy", array)
+    return f"{name}.npy"
+
+
+def _read_field(path: Path) -> np.ndarray:
+    if path.suffix == ".json":
+        return np.asarray(read_json(path), dtype=str)
+    array = read_array(path, mmap=True)
+    if path.name.endswith(".bfloat16.npy"):
+        import ml_dtypes
+
+        return array.view(ml_dtypes.bfloat16)
+    return array
+
+
+def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
+    import orbax.checkpoint as orbax
+
+    tree = _encoder_tree(encoders)
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        with orbax.StandardCheckpointer() as checkpointer:
+            checkpointer.save((temporary / "params").resolve(), tree)
+        files = sorted(p for p in (temporary / "params").rglob("*") if p.is_file())
+        meta = {
+            "schema": SCHEMA,
+            "type": "Encoders",
+            "architecture": dataclasses.asdict(encoders.architecture),
+            "arrays": {
+                k: {n: [list(np.shape(a)), str(np.asarray(a).dtype)] for n, a in v.items()} for k, v in tree.items()
+            },
+            "sha256": {str(p.relative_to(temporary)): sha256(p) for p in files},
+        }
+        write_json(temporary / "meta.json", meta)
+        shutil.rmtree(directory, ignore_errors=True)
+        temporary.replace(directory)
+    except OSError as error:
+        raise ResourceError(f"cannot write {directory}: {error}. Free space or choose another folder.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return directory
+
+
+def _encoder_tree(encoders: types.Encoders) -> dict[str, dict[str, np.ndarray]]:
+    return {
+        "shared": {k: np.asarray(v) for k, v in encoders.shared.items()},
+        "per_voxel": {k: np.asarray(v) for k, v in encoders.per_voxel.items()},
+        "voxels": {
+            "baseline": np.asarray(encoders.baseline),
+            "voxel_ids": np.asarray(encoders.voxel_ids),
+            "status": np.asarray(encoders.status),
+        },
+    }
+
+
+def _load_encoders(directory: Path, meta: dict[str, Any]) -> types.Encoders:
+    import orbax.checkpoint as orbax
+
+    template = {k: {n: np.zeros(s, d) for n, (s, d) in v.items()} for k, v in meta["arrays"].items()}
+    with orbax.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore((directory / "params").resolve(), template)
+    architecture = dict(meta["architecture"])
+    architecture["grid"] = tuple(architecture["grid"]) if architecture["grid"] else None
+    return types.Encoders(
+        shared=tree["shared"],
+        per_voxel=tree["per_voxel"],
+        baseline=tree["voxels"]["baseline"],
+        voxel_ids=tree["voxels"]["voxel_ids"],
+        status=tree["voxels"]["status"],
+        architecture=types.Architecture(**architecture),
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value

@@ -1,0 +1,280 @@
+"""The command line: parses arguments, calls one function, prints its summary.
+
+Everything heavy is imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+import mine_jax
+from mine_jax._reporter import Reporter, default_reporter
+from mine_jax._signals import Stopped, raise_on_signals
+from mine_jax.errors import ConfigError, MineError
+
+STAGES = {
+    "data": "Reads responses and images, checks and aligns them.",
+    "features": "Turns images into image-tokens.",
+    "encoder": "Fits one encoder per voxel, all at once, and scores them.",
+    "attribution": "Finds the image-tokens that drive each voxel.",
+    "description": "Turns critical image-tokens into words.",
+    "profile": "Builds the functional profile of each voxel.",
+    "validation": "Predicts responses to generated and edited images.",
+    "roi": "Relates profiles to areas, and draws maps.",
+    "report": "Writes report.html.",
+}
+app = typer.Typer(
+    name="mine-jax",
+    help="What each voxel of visual cortex responds to, in words, with causal tests.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Run directory.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides a value of the file; repeatable."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is drawn.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"mine_jax {mine_jax.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Prints the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Shows tracebacks; may stand anywhere in the command.")
+    ] = False,
+) -> None:
+    del version, debug  # `main` takes --debug out of the arguments, wherever it stands
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("demo"),
+    seed: Seed = 0,
+) -> None:
+    """Runs every stage on the phantom and scores the result."""
+    from mine_jax.phantom.demo import demo as run_demo
+
+    typer.echo(run_demo(out, seed=seed, reporter=_reporter()))
+
+
+@app.command()
+def phantom(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the data set goes.", show_default=False)],
+    subjects: Annotated[list[str], typer.Option(help="Names, separated by commas, or repeated.")] = ["subj01"],  # noqa: B006
+    images: Annotated[int, typer.Option(metavar="N", help="Images per subject.")] = 2500,
+    shared: Annotated[int | None, typer.Option(metavar="N", help="Of these, seen by all; by default 16 %.")] = None,
+    repeats: Annotated[int, typer.Option(metavar="R", help="Trials per image, 1 to 3.")] = 3,
+    ceiling: Annotated[float, typer.Option(metavar="C", help="Mean noise ceiling, between 0 and 1.")] = 0.6,
+    shape: Annotated[str, typer.Option(metavar="X,Y,Z", help="Voxels along each axis.")] = "24,24,18",
+    seed: Seed = 0,
+) -> None:
+    """Writes phantom subjects in NSD's own file layout, with the truth."""
+    from mine_jax.phantom.write_nsd import write_phantom
+
+    names = [name.strip() for names in subjects for name in names.split(",") if name.strip()]
+    with _reporter().task("phantom") as progress:
+        write_phantom(
+            directory,
+            subjects=names,
+            n_images=images,
+            n_shared=round(0.16 * images) if shared is None else shared,
+            n_repeats=repeats,
+            ceiling=ceiling,
+            shape=_shape(shape),
+            seed=seed,
+            progress=progress,
+        )
+    typer.echo(f"wrote {', '.join(names)} to {directory}")
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    out: Out,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Goes on with the run in DIR.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Deletes the run in DIR first.")] = False,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Prints shapes, memory and work; computes nothing.")
+    ] = False,
+) -> None:
+    """Runs all stages whose inputs have changed."""
+    from mine_jax.run import execute, plan
+
+    resolved, steps = _config(config, overrides), _steps()
+    if dry_run:
+        _print(plan(resolved, out, steps))
+        return
+    record = execute(resolved, out, steps, until=until, resume=resume, overwrite=overwrite, reporter=_reporter())
+    _print(_summary(record, out))
+
+
+def _stage_command(name: str) -> Callable[..., None]:
+    def command(config: ConfigFile, out: Out, overrides: Overrides = None) -> None:
+        from mine_jax.run import execute
+
+        record = execute(_config(config, overrides), out, _steps(), only=name, reporter=_reporter())
+        _print(_summary(record, out))
+
+    return command
+
+
+for _name, _help in STAGES.items():
+    app.command(_name, help=f"{_help} The stages before it must be up to date.")(_stage_command(_name))
+
+
+@app.command()
+def check(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Opens and checks every input; computes nothing heavy."""
+    from mine_jax import data, features
+
+    resolved = _config(config, overrides)
+    with _reporter().task("check") as progress:
+        findings = list(data.check(resolved.data, seed=resolved.run.seed, progress=progress))
+    if hasattr(features, "check"):
+        findings += features.check(resolved.features)
+    _print(findings or ["no findings"])
+
+
+@app.command()
+def truth(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run on a phantom.", show_default=False)],
+) -> None:
+    """Compares a run on a phantom with its truth."""
+    from mine_jax.phantom.truth import truth as compare
+
+    typer.echo(compare(directory))
+
+
+@app.command()
+def doctor() -> None:
+    """Shows versions, devices, offline flags and missing extras."""
+    from mine_jax import _doctor
+
+    _print(_doctor.report())
+
+
+@app.command()
+def bench(
+    case: Annotated[str | None, typer.Option(metavar="NAME", help="Sizes to run at.")] = None,
+    what: Annotated[str | None, typer.Option(help="Benchmarks, separated by commas.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Writes the rows here too.")] = None,
+) -> None:
+    """Runs the benchmarks of the repository."""
+    root = Path(mine_jax.__file__).resolve().parent.parent
+    if not (root / "benchmarks" / "run.py").is_file():
+        raise ConfigError("the benchmarks are not available yet here: they need a checkout with benchmarks/run.py.")
+    options = {"--case": case, "--what": what, "--json": json and json.resolve()}
+    arguments = [str(part) for option, value in options.items() if value for part in (option, value)]
+    # A process of its own: the folder is part of the checkout, not of the installed package.
+    raise typer.Exit(
+        subprocess.run([sys.executable, "-m", "benchmarks.run", *arguments], cwd=root, check=False).returncode
+    )
+
+
+def main() -> None:
+    """Runs the command line and exits with the code of the contract."""
+    # Every model is a local folder: a wrong name must fail at once instead of asking the network.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    raise_on_signals()
+    try:
+        app(arguments)
+    except MineError as error:
+        _fail(type(error).__name__, error, error.exit_code, debug=debug)
+    except Stopped as stop:
+        _fail("stopped", f"{stop}; finished stages are saved, --resume goes on.", stop.exit_code, debug=debug)
+    except Exception as error:
+        hint = "" if debug else "\nThis is a fault of mine_jax. --debug shows where it happened."
+        _fail(type(error).__name__, f"{error}{hint}", 1, debug=debug)
+
+
+def _fail(kind: str, message: object, code: int, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    typer.echo(f"mine-jax: {kind}: {message}", err=True)
+    raise SystemExit(code)
+
+
+def _reporter() -> Reporter:
+    """Returns the reporter for this terminal; logs and warnings go through it, so that they do not cut the bar."""
+    reporter = default_reporter()
+
+    def show(message: Warning | str, *where: Any) -> None:
+        del where
+        reporter.say(f"warning: {message}")
+
+    warnings.showwarning = cast(Any, show)
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+            reporter.say(level + record.getMessage())
+
+    logger = logging.getLogger("mine_jax")
+    logger.handlers = [Handler()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return reporter
+
+
+def _config(path: Path, overrides: list[str] | None) -> Any:
+    from mine_jax.config import read
+
+    return read(path, overrides=overrides or ())
+
+
+def _steps() -> Any:
+    from mine_jax.steps import STEPS
+
+    return STEPS
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    try:
+        x, y, z = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--shape must be three whole numbers such as 24,24,18, but is {text!r}.") from None
+    return x, y, z
+
+
+def _summary(record: dict[str, Any], out: Path) -> Iterable[str]:
+    for name, stage in record["stages"].items():
+        how = "" if name in record["ran"] else ", not run again"
+        yield f"{name}: {stage['state']} ({stage.get('seconds', 0):.1f} s{how})"
+        for key, value in (stage.get("summary") or {}).items():
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            yield f"    {key}: {shown}"
+    report = out / "report.html"
+    yield f"report: {report}" if report.is_file() else f"results: {out}"
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line)

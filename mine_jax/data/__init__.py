@@ -1,0 +1,20 @@
+"""Stage 1: files on disk to responses and images, joined by image id.
+
+A reader is one file (`nsd.py`, `folder.py`) and one branch in `loading.py`.
+"""
+
+from mine_jax.data.checking import check as check
+from mine_jax.data.folder import load_folder as load_folder
+from mine_jax.data.folder import open_folder_stimuli as open_folder_stimuli
+from mine_jax.data.loading import load as load
+from mine_jax.data.loading import open_stimuli as open_stimuli
+from mine_jax.data.masks import mask as mask
+from mine_jax.data.masks import unmask as unmask
+from mine_jax.data.noise_ceiling import ncsnr as ncsnr
+from mine_jax.data.noise_ceiling import with_noise_ceiling as with_noise_ceiling
+from mine_jax.data.nsd import load_nsd as load_nsd
+from mine_jax.data.nsd import open_nsd_stimuli as open_nsd_stimuli
+from mine_jax.data.splits import align as align
+from mine_jax.data.splits import assign_splits as assign_splits
+from mine_jax.data.splits import find_duplicates as find_duplicates
+from mine_jax.data.splits import split_rows as split_rows

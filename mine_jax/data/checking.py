@@ -1,0 +1,140 @@
+"""Opens every input of stage 1 and says what is odd, without heavy computing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mine_jax._progress import Progress, silent
+from mine_jax.config import DataConfig
+from mine_jax.data import folder, masks, nsd_areas, nsd_betas, nsd_design, nsd_layout, splits
+from mine_jax.data.nsd_betas import Sessions
+from mine_jax.errors import AlignmentError, ConfigError, DataError
+from mine_jax.types import Responses, Stimuli
+
+# Reading more images than this only to look for duplicates takes too long.
+_MAX_IMAGES = 20_000
+_N_PROBED = 16
+
+
+def check(config: DataConfig, *, seed: int = 0, progress: Progress = silent) -> list[str]:
+    """Checks files, alignment, geometry and ranges of the data section.
+
+    Args:
+        config: section [data].
+        seed: of the split.
+        progress: called while images are read.
+
+    Returns:
+        Findings, one sentence each: what was found, and what is odd but usable.
+
+    Raises:
+        MineError: a named error for what cannot be used, as `load` raises it.
+    """
+    if config.kind == "folder":
+        responses, stimuli = folder.load_folder(config, progress=progress)
+        findings = _status_findings(responses)
+    else:
+        stimuli, findings = _check_nsd(config)
+        responses = _bare(stimuli.image_ids)
+    assigned = splits.assign_splits(responses, stimuli, test=config.test, val=config.val, seed=seed)
+    counts = [f"{int((assigned == name).sum())} {name}" for name in splits.NAMES]
+    findings.append(f"{len(assigned)} images: {', '.join(counts)}")
+    if config.kind == "folder" and config.images is None:
+        return [*findings, "no photos: only precomputed tokens can be used"]
+    if len(assigned) > _MAX_IMAGES:
+        return [*findings, f"not searched for duplicate images: more than {_MAX_IMAGES}"]
+    pairs = splits.find_duplicates(stimuli, assigned, progress=progress)
+    if pairs:
+        shown = ", ".join(f"{one} = {other}" for one, other in pairs[:5])
+        findings.append(f"warning: {len(pairs)} images stand under two ids in different splits, first {shown}")
+    return findings
+
+
+def _check_nsd(config: DataConfig) -> tuple[Stimuli, list[str]]:
+    """Opens what `load_nsd` would read."""
+    if config.root is None:
+        raise ConfigError(f'data: kind = "{config.kind}" needs `root`, the folder that holds nsddata.')
+    root = Path(config.root)
+    design = nsd_design.read_design(root, subject=config.subject)
+    areas = nsd_areas.read_areas(root, subject=config.subject, space=config.space)
+    betas = nsd_layout.betas_folder(root, config.subject, config.space, config.beta_version)
+    found = nsd_betas.find_sessions(
+        betas, n_design_trials=len(design.images), beta_format=config.beta_format, limit=config.sessions
+    )
+    ncsnr = nsd_areas.read_ncsnr(betas, areas.volume)
+    voxel_ids = nsd_areas.select_voxels(areas, config.roi, ncsnr)
+    findings = [f"{config.subject}: {len(found.numbers)} sessions ({found.beta_format}), {len(voxel_ids)} voxels"]
+    if found.missing:
+        findings.append(f"warning: sessions {', '.join(map(str, found.missing))} are not there")
+    if ncsnr is None:
+        findings.append(f"note: no ncsnr.nii.gz in {betas}; the noise ceiling comes from repeats")
+    elif np.isnan(ncsnr[voxel_ids]).any():
+        findings.append(f"{int(np.isnan(ncsnr[voxel_ids]).sum())} voxels hold no valid data (ncsnr is NaN)")
+    names, counts = np.unique(
+        [a for text in nsd_areas.area_names(areas, voxel_ids) for a in text.split(";") if a], return_counts=True
+    )
+    findings.append("areas: " + (", ".join(f"{n} {c}" for n, c in zip(names, counts, strict=True)) or "none labelled"))
+    _probe_betas(found, voxel_ids, areas, config)
+    findings += _check_info(root, config.subject, design)
+    images = np.unique(design.images[nsd_design.trial_positions(found)])
+    stimuli = nsd_design.stimuli(root, images.astype(str), design)
+    return stimuli, findings
+
+
+def _probe_betas(found: Sessions, voxel_ids: np.ndarray, areas: nsd_areas.Areas, config: DataConfig) -> None:
+    """Reads a few columns of every HDF5 session, or every NIfTI header."""
+    probed = np.unique(voxel_ids[np.linspace(0, len(voxel_ids) - 1, _N_PROBED).astype(int)])
+    if found.beta_format == "nifti":
+        for file, n_trials in zip(found.files, found.n_trials, strict=True):
+            header = masks.read_header(file)
+            masks.check_geometry(str(file), header.volume, reference="the ROI files", expected=areas.volume)
+            if (header.shape[3] if len(header.shape) == 4 else 1) != n_trials:
+                raise AlignmentError(f"{file} has shape {header.shape}, but the design says {n_trials} trials.")
+        return
+    read = nsd_betas.column_reader(found, voxel_ids=probed, volume=areas.volume, axis_order=config.axis_order)
+    for session, file in enumerate(found.files):
+        betas = read(session, slice(None))
+        nsd_betas.to_percent(betas, beta_scale=config.beta_scale, source=str(file))
+
+
+def _check_info(root: Path, subject: str, design: nsd_design.Design) -> list[str]:
+    """Compares the design with the table of images, which lists trials by image."""
+    path = nsd_layout.stim_info_file(root)
+    if not path.is_file():
+        return [f"note: no {path.name}, so the design was not compared with it"]
+    columns = [f"subject{int(subject[-2:])}_rep{repeat}" for repeat in range(3)]
+    try:
+        table = pd.read_csv(path, index_col=0, usecols=lambda name: name in ("Unnamed: 0", "nsdId", *columns))
+    except (ValueError, pd.errors.ParserError) as error:
+        raise DataError(f"{path} cannot be read as NSD's table of images ({error}).") from error
+    if not {"nsdId", *columns} <= set(table):
+        return [f"note: {path.name} lacks {', '.join(columns)}, so the design was not compared with it"]
+    trials = table[columns].to_numpy(np.int64)
+    ids = np.broadcast_to(table["nsdId"].to_numpy(np.int64)[:, None], trials.shape)
+    shown = (trials > 0) & (trials <= len(design.images))
+    agree = design.images[trials[shown] - 1] == ids[shown]
+    if agree.all():
+        return []
+    return [f"warning: {path.name} and nsd_expdesign.mat disagree on {int((~agree).sum())} of {agree.size} trials"]
+
+
+def _status_findings(responses: Responses) -> list[str]:
+    """Counts of voxels by status, and the typical noise ceiling."""
+    names, counts = np.unique(responses.status, return_counts=True)
+    findings = [f"{len(responses.status)} voxels: " + ", ".join(f"{c} {n}" for n, c in zip(names, counts, strict=True))]
+    ceiling = responses.noise_ceiling[np.isfinite(responses.noise_ceiling)]
+    findings.append(
+        f"median noise ceiling {np.median(ceiling):.2f}" if len(ceiling) else "noise ceiling unknown: no repeats"
+    )
+    return findings
+
+
+def _bare(image_ids: np.ndarray) -> Responses:
+    """Responses without voxels, for rules that look at images only."""
+    nothing, text = np.zeros(0), np.zeros(0, str)
+    responses = np.zeros((len(image_ids), 0), np.float32)
+    repeats = np.ones(len(image_ids), np.int64)
+    return Responses(responses, image_ids, repeats, nothing.astype(np.int64), text, nothing, nothing, text)

@@ -1,0 +1,290 @@
+"""Anyone's own data: photos and responses on disk enter; responses and images leave.
+
+Responses are a `.npy` of averages or trials, or a NIfTI series with a mask. Averages are taken
+as they are; trials are z-scored within session or run and averaged over the repeats of an image.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mine_jax import artifacts
+from mine_jax._progress import Progress, silent
+from mine_jax.config import DataConfig
+from mine_jax.data import images, masks, noise_ceiling, nsd_layout, tables, trials
+from mine_jax.data.images import PhotoFiles
+from mine_jax.data.tables import Rows
+from mine_jax.errors import AlignmentError, ConfigError, DataError, IntegrityError, MissingInputError
+from mine_jax.types import Responses, Stimuli, Volume
+
+_log = logging.getLogger(__name__)
+# A deviation below this share of the median voxel's is rounding, not signal.
+_MIN_SD_SHARE = 1e-5
+_BLOCK = 1024
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def load_folder(
+    config: DataConfig, *, directory: str | Path | None = None, progress: Progress = silent
+) -> tuple[Responses, Stimuli]:
+    """Reads responses and photos that the configuration names.
+
+    Args:
+        config: section [data] with kind "folder".
+        directory: where large responses are kept on disk, memory-mapped.
+        progress: called after each block of voxels, then after each photo.
+
+    Returns:
+        Responses [N, V] float32, rows by ascending image id; voxels whose status is not "ok" hold 0.
+        Averages have an unknown noise ceiling (NaN). And the Stimuli of the same images.
+
+    Raises:
+        ConfigError: if a key is missing.
+        MissingInputError: if a file is not there.
+        IntegrityError: if a file is damaged.
+        AlignmentError: if rows, ids and photos do not belong together.
+        GeometryError: if series and mask differ in space.
+        DataError: for unusable dtypes, values or photos.
+    """
+    rows, photos = _rows(config)
+    values, voxel_ids, volume = _open_responses(config)
+    if len(rows.image_ids) != values.shape[0]:
+        source = config.image_ids or config.trials
+        raise AlignmentError(
+            f"`responses` has {values.shape[0]} rows, but {source} has {len(rows.image_ids)} ids. "
+            "One id per row is needed."
+        )
+    keep = np.flatnonzero(_has_photo(rows, photos, config))
+    image_ids, image_index = np.unique(rows.image_ids[keep], return_inverse=True)
+    responses = _responses(
+        values,
+        keep,
+        image_index,
+        None if rows.groups is None else rows.groups[keep],
+        config=config,
+        directory=None if directory is None else Path(directory),
+        progress=progress,
+    )
+    names, indices = np.full(len(voxel_ids), ""), None
+    if config.rois is not None:
+        names, indices = tables.read_rois(config.rois, voxel_ids)
+    if volume is not None:
+        indices = np.stack(np.unravel_index(voxel_ids, volume.shape), 1)
+    responses = replace(
+        responses,
+        image_ids=image_ids,
+        voxel_ids=voxel_ids,
+        rois=names,
+        indices=indices,
+        volume=volume,
+        subject=config.subject,
+    )
+    hashes = None if photos is None else photos.scan(image_ids.tolist(), progress=progress)
+    return responses, _stimuli(image_ids, photos, hashes)
+
+
+def open_folder_stimuli(config: DataConfig) -> Stimuli:
+    """Opens the photos that `load_folder` would give, without decoding any.
+
+    Args:
+        config: section [data] with kind "folder".
+
+    Returns:
+        Stimuli [N]; hashes are empty.
+
+    Raises:
+        MineError: as `load_folder`, for ids and photos.
+    """
+    rows, photos = _rows(config)
+    return _stimuli(np.unique(rows.image_ids[_has_photo(rows, photos, config)]), photos, None)
+
+
+def _rows(config: DataConfig) -> tuple[Rows, PhotoFiles | None]:
+    """Image (and session) of each row of responses, and the photos."""
+    if (config.image_ids is None) == (config.trials is None):
+        raise ConfigError(
+            "data: give either `image_ids` (rows of responses are averages) or `trials` (rows are trials), not both."
+        )
+    if config.trials is not None:
+        rows, source = tables.read_trials(config.trials, zscore=config.zscore), config.trials
+    else:
+        rows, source = Rows(tables.read_ids(str(config.image_ids))), str(config.image_ids)
+    photos = None
+    if config.images is not None:
+        photos = images.list_photos(config.images, max_pixels=config.max_pixels)
+        ids = tables.resolve_ids(rows.image_ids, list(photos.names), index_base=config.index_base, source=source)
+        rows = replace(rows, image_ids=ids)
+    elif config.index_base and all(text.isdecimal() for text in rows.image_ids.tolist()):
+        numbers = [int(text) - config.index_base for text in rows.image_ids.tolist()]
+        if min(numbers) < 0:
+            raise AlignmentError(f"{source} holds the id 0, but `index_base` is {config.index_base}.")
+        rows = replace(rows, image_ids=np.array(numbers).astype(str))
+    if rows.groups is None:
+        ids, counts = np.unique(rows.image_ids, return_counts=True)
+        if counts.max() > 1:
+            raise AlignmentError(
+                f"{source} holds {int((counts > 1).sum())} ids more than once, first {', '.join(ids[counts > 1][:5])}. "
+                "If rows are trials, list them in `trials` with their sessions."
+            )
+    return rows, photos
+
+
+def _has_photo(rows: Rows, photos: PhotoFiles | None, config: DataConfig) -> np.ndarray:
+    """Rows [T] whose photo is there; an error or a note for the others."""
+    if photos is None:
+        return np.ones(len(rows.image_ids), bool)
+    here = np.isin(rows.image_ids, list(photos.names))
+    missing = np.unique(rows.image_ids[~here])
+    if len(missing) and (config.on_missing == "error" or not here.any()):
+        raise AlignmentError(
+            f"{photos.source} has no photo for {len(missing)} image ids, first {', '.join(missing[:5])}. "
+            'Add them, or set `on_missing` = "drop".'
+        )
+    if len(missing):
+        _log.warning("%d rows of %d images are left out: they have no photo", int((~here).sum()), len(missing))
+    unused = len(photos.names) - len(np.unique(rows.image_ids[here]))
+    if unused:
+        _log.info("%d photos in %s were never shown and are left out", unused, photos.source)
+    return here
+
+
+def _open_responses(config: DataConfig) -> tuple[np.ndarray, np.ndarray, Volume | None]:
+    """Values [T, V] (memory-mapped where possible), voxel ids, and the space of a series."""
+    if config.responses is None:
+        raise ConfigError(
+            "data: `responses` is needed: a .npy [images or trials, voxels], or a NIfTI series with `mask`."
+        )
+    path = Path(config.responses)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        values = _open_npy(path)
+        return values, np.arange(values.shape[1], dtype=np.int64), None
+    if config.mask is None:
+        raise ConfigError("data: a NIfTI series of responses needs `mask`, a volume of 0 and 1.")
+    mask, header = masks.read_mask(Path(config.mask))
+    series = masks.read_header(path)
+    masks.check_geometry(str(path), series.volume, reference=f"the mask {config.mask}", expected=header.volume)
+    voxel_ids = np.flatnonzero(mask)
+    return masks.read_series(path, voxel_ids=voxel_ids)[0].T, voxel_ids, header.volume
+
+
+def _open_npy(path: Path) -> np.ndarray:
+    """A two-dimensional .npy of real numbers, memory-mapped."""
+    if path.suffix != ".npy":
+        raise ConfigError(f"`responses` must be a .npy or NIfTI file, but is {path}.")
+    if not path.is_file():
+        raise MissingInputError(f"no file at {path}.")
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            _, _, dtype = read(file)
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise IntegrityError(f"{path} is not a readable .npy array ({error}). Was the copy cut short?") from error
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise DataError(f"`responses` must hold real numbers of at most 64 bits, but {path} holds {dtype}.")
+    values = artifacts.read_array(path, mmap=True)
+    if values.ndim != 2:
+        raise DataError(f"`responses` must have axes [images or trials, voxels], but {path} has shape {values.shape}.")
+    if 0 in values.shape:
+        raise DataError(f"`responses` of {path} is empty: shape {values.shape}, so 0 voxels or rows are selected.")
+    return values
+
+
+def _responses(
+    values: np.ndarray,
+    keep: np.ndarray,
+    image_index: np.ndarray,
+    groups: np.ndarray | None,
+    *,
+    config: DataConfig,
+    directory: Path | None,
+    progress: Progress,
+) -> Responses:
+    """Averages and scores each voxel, block by block; names are filled in by the caller."""
+    n_voxels, n_repeats = values.shape[1], np.bincount(image_index)
+    divisor = _divisor(values.dtype, config)
+    n_flat_groups = 1 if groups is None or config.zscore == "none" else len(np.unique(groups))
+    out = trials.allocate((len(n_repeats), n_voxels), directory)
+    is_finite, ncsnr = np.empty(n_voxels, bool), np.full(n_voxels, np.nan)
+    is_flat = np.empty((n_voxels, n_flat_groups), bool)
+    min_sd = _MIN_SD_SHARE * _typical_sd(values, keep) / divisor
+    for start in range(0, n_voxels, _BLOCK):
+        block = slice(start, min(start + _BLOCK, n_voxels))
+        # [v, T], contiguous along trials.
+        chosen = np.ascontiguousarray(np.asarray(values[:, block]).T[:, keep], np.float64) / divisor
+        _check_range(chosen, start)
+        within = np.zeros(len(keep), np.int64) if groups is None or config.zscore == "none" else groups
+        scores, is_flat[block] = trials.zscore(chosen, within, min_sd=min_sd)
+        is_finite[block] = np.isfinite(chosen).all(1)
+        if groups is not None:
+            ncsnr[block] = noise_ceiling.ncsnr(scores.T, image_index)
+        is_scored = groups is not None and config.zscore != "none"
+        averaged = trials.average_repeats(scores if is_scored else chosen, image_index)
+        usable = is_finite[block] & ~is_flat[block].any(1)
+        out[:, block] = np.where(usable[:, None], averaged, 0.0).T
+        progress(block.stop, n_voxels)
+    status = np.where(~is_finite, "nonfinite", np.where(is_flat.any(1), "constant", "ok"))
+    ncsnr[status != "ok"] = np.nan
+    return Responses(
+        responses=trials.finished(out),
+        image_ids=np.empty(0, str),
+        n_repeats=n_repeats,
+        voxel_ids=np.arange(n_voxels),
+        status=status,
+        ncsnr=ncsnr,
+        noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, int(np.bincount(n_repeats).argmax())),
+        rois=np.full(n_voxels, ""),
+    )
+
+
+def _divisor(dtype: np.dtype, config: DataConfig) -> float:
+    """What values are divided by; int16 is how betas are stored times 300."""
+    if config.beta_scale != "auto":
+        return float(config.beta_scale)
+    if dtype != np.int16:
+        return 1.0
+    _log.info("responses are 16-bit integers and are divided by %g once", nsd_layout.BETA_SCALE)
+    return nsd_layout.BETA_SCALE
+
+
+def _typical_sd(values: Any, keep: np.ndarray) -> float:
+    """Median deviation over a sample of voxels."""
+    columns = np.unique(np.linspace(0, values.shape[1] - 1, 256).astype(int))
+    with np.errstate(all="ignore"):
+        sample = np.asarray(values[:, columns])[keep].astype(np.float64)
+        sd = sample.std(0)
+    sd = sd[np.isfinite(sd) & (sd > 0)]
+    return float(np.median(sd)) if len(sd) else 0.0
+
+
+def _check_range(chosen: np.ndarray, start: int) -> None:
+    """Raises DataError for finite values that float32 cannot hold."""
+    with np.errstate(invalid="ignore"):
+        too_large = np.isfinite(chosen) & (np.abs(chosen) > _FLOAT32_MAX)
+    if too_large.any():
+        voxel, row = (int(n) for n in np.argwhere(too_large)[0])
+        raise DataError(
+            f"`responses` holds {chosen[voxel, row]:g} in column {start + voxel}, beyond float32. "
+            "Is the file in another format?"
+        )
+
+
+def _stimuli(image_ids: np.ndarray, photos: PhotoFiles | None, hashes: np.ndarray | None) -> Stimuli:
+    """Reader of some photos; without photos it says so when used."""
+
+    def refuse(_: Sequence[str]) -> list[np.ndarray]:
+        raise MissingInputError("data: `images` is not set, so there are no photos to read. Give a folder or a zip.")
+
+    return Stimuli(
+        image_ids=image_ids,
+        read=refuse if photos is None else photos.read,
+        hashes=np.full(len(image_ids), "") if hashes is None else hashes,
+        shared=np.zeros(len(image_ids), bool),
+        source="" if photos is None else str(photos.source),
+    )

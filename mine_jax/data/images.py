@@ -1,0 +1,219 @@
+"""Photos from a folder or a zip: file names become ids, files become RGB arrays.
+
+Conversions are fixed: EXIF rotation is applied, transparency lies on white, 16-bit grey is
+scaled to 8 bits. Anything that has no one meaning (several frames, float pixels) is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import unicodedata
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from mine_jax._progress import Progress, silent
+from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+MAX_PIXELS = 50_000_000
+# Below this nothing can be seen, and channels cannot be told from rows.
+MIN_SIDE = 4
+# One compressed photo; a zip entry that declares more is a bomb, not a photo.
+_MAX_FILE_BYTES = 512 << 20
+_N_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class PhotoFiles:
+    """Photos found in one place.
+
+    Attributes:
+        source: the folder or zip.
+        names: id -> file name within the source, ids ascending.
+        max_pixels: refuse larger photos.
+    """
+
+    source: Path
+    names: dict[str, str]
+    max_pixels: int = MAX_PIXELS
+
+    def read(self, image_ids: Sequence[str]) -> list[np.ndarray]:
+        """Reads photos by id as uint8 [height, width, 3].
+
+        Raises:
+            AlignmentError: for an id that is not there.
+            DataError: naming every photo that cannot be used.
+        """
+        unknown = [image_id for image_id in image_ids if image_id not in self.names]
+        if unknown:
+            raise AlignmentError(f"no photo in {self.source} for {len(unknown)} ids, first {', '.join(unknown[:5])}.")
+        decoded: dict[str, np.ndarray] = {}
+
+        def keep(image_id: str, content: bytes) -> None:
+            decoded[image_id] = decode(content, max_pixels=self.max_pixels)
+
+        self._each(list(dict.fromkeys(image_ids)), keep, silent)
+        return [decoded[image_id] for image_id in image_ids]
+
+    def scan(self, image_ids: Sequence[str], *, progress: Progress = silent) -> np.ndarray:
+        """Decodes photos once and returns the sha256 of each file, [N] str.
+
+        Raises:
+            DataError: naming every photo that cannot be used.
+        """
+        hashes: dict[str, str] = {}
+
+        def inspect(image_id: str, content: bytes) -> None:
+            decode(content, max_pixels=self.max_pixels)
+            hashes[image_id] = hashlib.sha256(content).hexdigest()
+
+        self._each(image_ids, inspect, progress)
+        return np.array([hashes[image_id] for image_id in image_ids], str)
+
+    def _each(self, image_ids: Sequence[str], use: Callable[[str, bytes], None], progress: Progress) -> None:
+        """Calls `use` with the bytes of each photo and collects what is wrong with any."""
+        bad = []
+        with _opened(self.source) as read_bytes:
+            for done, image_id in enumerate(image_ids, start=1):
+                name = self.names[image_id]
+                try:
+                    use(image_id, read_bytes(name))
+                except (OSError, DataError) as error:
+                    bad.append(f"  {name}: {error}")
+                progress(done, len(image_ids))
+        if bad:
+            shown = "\n".join(bad[:_N_SHOWN]) + (f"\n  and {len(bad) - _N_SHOWN} more" if len(bad) > _N_SHOWN else "")
+            raise DataError(f"{len(bad)} of {len(image_ids)} photos in {self.source} cannot be used:\n{shown}")
+
+
+def list_photos(source: str | Path, *, max_pixels: int = MAX_PIXELS) -> PhotoFiles:
+    """Lists the photos of a folder (with its subfolders) or a zip; opens none of them.
+
+    Args:
+        source: folder or `.zip`.
+        max_pixels: refuse larger photos when they are read.
+
+    Returns:
+        PhotoFiles: id = file name without suffix, in Unicode NFC.
+
+    Raises:
+        MissingInputError: if the source is not there.
+        IntegrityError: if the zip is damaged.
+        DataError: if there is no photo, or two share an id.
+    """
+    source = Path(source)
+    if source.is_dir():
+        files = [file.relative_to(source).as_posix() for file in source.rglob("*") if file.is_file()]
+    elif source.is_file():
+        try:
+            with zipfile.ZipFile(source) as archive:
+                files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        except zipfile.BadZipFile as error:
+            raise IntegrityError(f"{source} is not a readable zip ({error}). Copy it again.") from error
+    else:
+        raise MissingInputError(f"no photos at {source}: give a folder or a zip.")
+    names: dict[str, str] = {}
+    clashes = []
+    for file in sorted(files):
+        path = PurePosixPath(file)
+        if path.suffix.lower() not in SUFFIXES or any(part.startswith((".", "__MACOSX")) for part in path.parts):
+            continue
+        image_id = unicodedata.normalize("NFC", path.stem)
+        if image_id in names:
+            clashes.append(f"{names[image_id]} and {file}")
+        names[image_id] = file
+    if clashes:
+        raise DataError(f"{source} has {len(clashes)} pairs of photos with one id, first {'; '.join(clashes[:5])}.")
+    if not names:
+        raise DataError(f"{source} holds no photo ({', '.join(SUFFIXES)}).")
+    return PhotoFiles(source, dict(sorted(names.items())), max_pixels)
+
+
+def decode(content: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes one photo.
+
+    Args:
+        content: the bytes of the file.
+        max_pixels: refuse larger photos, by their header.
+
+    Returns:
+        np.ndarray: uint8 [height, width, 3], rotated by EXIF, transparency on white, 16-bit grey scaled.
+
+    Raises:
+        DataError: if it is no photo, cut short, too large or small, animated, or of float pixels.
+    """
+    # Some libraries set this to fill what is missing with grey.
+    fill, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        with warnings.catch_warnings():
+            # Size is judged below, by `max_pixels`.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+            _check_header(image, max_pixels)
+            image.load()
+            return _as_rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:
+        raise DataError(f"has more than `max_pixels` = {max_pixels} pixels ({error})") from error
+    except DataError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError) as error:
+        raise DataError(f"is not a readable photo, or is cut short ({error})") from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = fill
+
+
+def _check_header(image: Image.Image, max_pixels: int) -> None:
+    """Raises DataError for what must not be decoded."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DataError(f"has {width} x {height} pixels, more than `max_pixels` = {max_pixels}")
+    if min(width, height) < MIN_SIDE:
+        raise DataError(f"has {width} x {height} pixels; each side must have at least {MIN_SIDE}")
+    frames = getattr(image, "n_frames", 1)
+    if frames != 1:
+        raise DataError(f"has {frames} frames; save the one that was shown as a photo of its own")
+    if image.mode == "F":
+        raise DataError("has float pixels, whose range is not known; save it with 8 or 16 bits")
+
+
+def _as_rgb(image: Image.Image) -> np.ndarray:
+    """Converts any mode to RGB, uint8 [height, width, 3]."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image, np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise DataError(f"has grey values {values.min()}..{values.max()}, beyond 16 bits")
+        grey = np.rint(values / 257).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, 2)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(background, image)
+    return np.asarray(image.convert("RGB")).copy()
+
+
+@contextlib.contextmanager
+def _opened(source: Path) -> Generator[Callable[[str], bytes]]:
+    """Gives a function that reads one file of a folder or zip."""
+    if source.is_dir():
+        yield lambda name: (source / name).read_bytes()
+        return
+    with zipfile.ZipFile(source) as archive:
+
+        def read_entry(name: str) -> bytes:
+            if archive.getinfo(name).file_size > _MAX_FILE_BYTES:
+                raise DataError(f"declares more than {_MAX_FILE_BYTES} bytes")
+            try:
+                return archive.read(name)
+            except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
+                raise DataError(f"cannot be unpacked ({error})") from error
+
+        yield read_entry

@@ -1,0 +1,70 @@
+"""One way in: the configuration names a kind of data set, its reader gives responses and images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mine_jax._progress import Progress, silent
+from mine_jax.config import DataConfig
+from mine_jax.data import folder, nsd, splits
+from mine_jax.errors import ConfigError
+from mine_jax.types import Responses, Stimuli
+
+
+def load(
+    config: DataConfig, *, directory: str | Path | None = None, progress: Progress = silent
+) -> tuple[Responses, Stimuli]:
+    """Reads responses and images as the configuration says.
+
+    Args:
+        config: section [data]; kind "phantom" is read like "nsd", from what was written to `root`.
+        directory: where large responses are kept on disk, memory-mapped.
+        progress: called with work done and total.
+
+    Returns:
+        Responses [N, V], voxels below `min_noise_ceiling` marked "low_ceiling", and their Stimuli.
+
+    Raises:
+        MineError: a named error, see `load_nsd` and `load_folder`.
+    """
+    if config.kind == "folder":
+        responses, stimuli = folder.load_folder(config, directory=directory, progress=progress)
+    else:
+        responses, stimuli = nsd.load_nsd(
+            _root(config),
+            roi=config.roi,
+            zscore=config.zscore,
+            beta_scale=config.beta_scale,
+            axis_order=config.axis_order,
+            directory=directory,
+            progress=progress,
+            **_nsd_files(config),
+        )
+    return splits.with_low_ceiling(responses, min_noise_ceiling=config.min_noise_ceiling), stimuli
+
+
+def open_stimuli(config: DataConfig) -> Stimuli:
+    """Opens the images that `load` would give, without reading responses.
+
+    Args:
+        config: section [data].
+
+    Returns:
+        Stimuli [N]; hashes are empty.
+    """
+    if config.kind == "folder":
+        return folder.open_folder_stimuli(config)
+    return nsd.open_nsd_stimuli(_root(config), **_nsd_files(config))
+
+
+def _root(config: DataConfig) -> str:
+    if config.root is None:
+        raise ConfigError(f'data: kind = "{config.kind}" needs `root`, the folder that holds nsddata.')
+    return config.root
+
+
+def _nsd_files(config: DataConfig) -> dict[str, Any]:
+    """Arguments that say which files of NSD are read."""
+    names = ("subject", "space", "beta_version", "beta_format", "sessions")
+    return {name: getattr(config, name) for name in names}

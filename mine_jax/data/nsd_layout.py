@@ -1,0 +1,62 @@
+"""Where the Natural Scenes Dataset keeps what: names of files, codes and labels; reads nothing.
+
+Source: NSD data manual, https://cvnlab.slite.page/p/CT9Fwl4_hc/NSD-Data-Manual
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TRIALS_PER_SESSION = 750
+# Integer betas are percent signal change times this.
+BETA_SCALE = 300.0
+SUFFIXES = {"hdf5": ".hdf5", "nifti": ".nii.gz"}
+# Code -1 is "not cortex", 0 "cortex without a label", 1.. these names.
+ROI_LABELS: dict[str, tuple[str, ...]] = {
+    "nsdgeneral": ("nsdgeneral",),
+    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
+    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
+    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
+    "floc-places": ("OPA", "PPA", "RSC"),
+    "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
+}
+
+
+def betas_folder(root: Path, subject: str, space: str, beta_version: str) -> Path:
+    """Returns the folder of a subject's single-trial betas."""
+    return root / "nsddata_betas" / "ppdata" / subject / space / beta_version
+
+
+def session_file(folder: Path, session: int, beta_format: str) -> Path:
+    """Returns the betas of one session, counted from 1."""
+    return folder / f"betas_session{session:02d}{SUFFIXES[beta_format]}"
+
+
+def roi_folder(root: Path, subject: str, space: str) -> Path:
+    """Returns the folder of a subject's ROI volumes."""
+    return root / "nsddata" / "ppdata" / subject / space / "roi"
+
+
+def roi_file(root: Path, subject: str, space: str, name: str) -> Path:
+    """Returns one ROI volume of both hemispheres."""
+    return roi_folder(root, subject, space) / f"{name}.nii.gz"
+
+
+def ctab_file(root: Path, subject: str, name: str) -> Path:
+    """Returns the table of label names of one ROI collection."""
+    return root / "nsddata" / "freesurfer" / subject / "label" / f"{name}.mgz.ctab"
+
+
+def design_file(root: Path) -> Path:
+    """Returns the experimental design: which image was shown when."""
+    return root / "nsddata" / "experiments" / "nsd" / "nsd_expdesign.mat"
+
+
+def stim_info_file(root: Path) -> Path:
+    """Returns the table of all images."""
+    return root / "nsddata" / "experiments" / "nsd" / "nsd_stim_info_merged.csv"
+
+
+def stimuli_file(root: Path) -> Path:
+    """Returns the images themselves."""
+    return root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"

@@ -1,0 +1,96 @@
+"""The best words of every image-token, once per image: the lens does not know the voxel."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mine_jax._chunking import padded_chunks
+from mine_jax._progress import Progress, silent
+from mine_jax.description.words import Vocabulary, clean_vocabulary
+from mine_jax.features import lens_scores
+from mine_jax.types import ImageTokens, Lens
+
+IMAGE_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class TokenWords:
+    """What the lens reads from every token.
+
+    Attributes:
+        image_ids: [N] str.
+        vocabulary: canonical words.
+        word_ids: [N, P, M] int32, positions in the canonical words, best first; -1 for dropped.
+        shares: [N, P, M] float32, softmax of the lens scores over the whole vocabulary.
+        mask: [N, P] bool or None.
+    """
+
+    image_ids: np.ndarray
+    vocabulary: Vocabulary
+    word_ids: np.ndarray
+    shares: np.ndarray
+    mask: np.ndarray | None = None
+
+    def per_image(self) -> np.ndarray:
+        """Returns the mean share of each canonical word over the image's tokens, [N, C] float32."""
+        n_images, n_tokens, _ = self.word_ids.shape
+        shares = self.shares if self.mask is None else self.shares * self.mask[..., None]
+        count = np.full(n_images, n_tokens) if self.mask is None else np.maximum(self.mask.sum(1), 1)
+        table = np.zeros((n_images, len(self.vocabulary.words) + 1), np.float32)
+        rows = np.repeat(np.arange(n_images), self.word_ids[0].size)
+        np.add.at(table, (rows, self.word_ids.reshape(-1)), shares.reshape(-1))
+        # column -1 collected the dropped entries
+        return table[:, :-1] / count[:, None]
+
+
+def top_words(
+    lens: Lens,
+    tokens: ImageTokens,
+    *,
+    rows: np.ndarray | None = None,
+    m: int = 10,
+    image_chunk: int | None = None,
+    progress: Progress = silent,
+) -> TokenWords:
+    """Reads the M best words of every token of some images.
+
+    Args:
+        lens: W words.
+        tokens: image-tokens [N, P, D].
+        rows: positions of the images read; None for all.
+        m: words kept per token, at most W.
+        image_chunk: images held at once. Memory only, never the result.
+        progress: called with (done, total) images.
+
+    Returns:
+        Token words, in the order of `rows`.
+
+    Source: nostalgebraist 2020 (logit lens); MINE, M = 10.
+    """
+    rows = np.arange(len(tokens.image_ids)) if rows is None else np.asarray(rows)
+    vocabulary = clean_vocabulary(lens.words)
+    n_tokens = tokens.tokens.shape[1]
+    m = min(m, len(lens.words))
+    word_ids = np.empty((len(rows), n_tokens, m), np.int32)
+    shares = np.empty((len(rows), n_tokens, m), np.float32)
+    step = jax.jit(functools.partial(_top, lens), static_argnames=("m",))
+    for index, n_valid in padded_chunks(len(rows), image_chunk or IMAGE_CHUNK):
+        states = jnp.asarray(np.asarray(tokens.tokens[rows[index]], dtype=np.float32))
+        best, share = step(states, m=m)
+        word_ids[index[:n_valid]] = vocabulary.index[np.asarray(best)[:n_valid]]
+        shares[index[:n_valid]] = np.asarray(share)[:n_valid]
+        progress(int(index[n_valid - 1]) + 1, len(rows))
+    mask = None if tokens.mask is None else tokens.mask[rows]
+    return TokenWords(tokens.image_ids[rows], vocabulary, word_ids, shares, mask)
+
+
+def _top(lens: Lens, states, *, m: int):
+    """Returns entries [B, P, M] and their softmax shares."""
+    scores = lens_scores(lens, states)
+    top, best = jax.lax.top_k(scores, m)
+    return best, jnp.exp(top - jax.nn.logsumexp(scores, -1, keepdims=True))

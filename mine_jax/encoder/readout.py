@@ -1,0 +1,115 @@
+"""Closed-form readouts: one ridge regression per voxel on its own attended tokens.
+
+The variable-projection step: with queries and positions held, the best readout of every
+voxel is a ridge solution. Attended tokens are never stored; their Gram matrices are summed
+over image chunks and the penalty comes from generalised cross-validation in the eigenbasis.
+Source: Golub & Pereyra 1973 (variable projection); Golub, Heath & Wahba 1979 (GCV).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import mine_kernels
+import numpy as np
+from jax import lax
+
+# Penalties per unit of mean token variance, as powers of ten.
+PENALTIES = tuple(10.0 ** np.arange(-1, 6.01, 0.5))
+_F32 = {"preferred_element_type": jnp.float32}
+
+
+@functools.partial(jax.jit, static_argnames=("image_chunk",))
+def solve(query, position, keys, responses, weights, mask=None, *, image_chunk: int = 128):
+    """Solves the readout and intercept of every voxel.
+
+    Args:
+        query: [V, H, E], scaled.
+        position: [V, H, C].
+        keys: [N, C, G, E]; values are the keys.
+        responses: [N, V], z-scored beta.
+        weights: [N] 0 or 1; images with 0 are left out (padding).
+        mask: [N, C] bool or None.
+        image_chunk: images held at once. Memory only.
+
+    Returns:
+        Readout [V, H, E], intercept [V], penalty [V].
+    """
+    n_voxels, n_heads, width = query.shape
+    size = n_heads * width
+    parts = _fold((keys, responses, weights, mask), image_chunk)
+
+    def add(sums, part):
+        chunk_keys, y, w, chunk_mask = part
+        attended = _attended(query, position, chunk_keys, chunk_mask) * w[:, None, None]
+        y = y * w[:, None]
+        gram, cross, total, y_total, y_square = sums
+        return (
+            gram + jnp.einsum("bvi,bvj->vij", attended, attended, **_F32),
+            cross + jnp.einsum("bvi,bv->vi", attended, y, **_F32),
+            total + attended.sum(0),
+            y_total + y.sum(0),
+            y_square + (y**2).sum(0),
+        ), None
+
+    zeros = (
+        jnp.zeros((n_voxels, size, size)),
+        jnp.zeros((n_voxels, size)),
+        jnp.zeros((n_voxels, size)),
+        jnp.zeros(n_voxels),
+        jnp.zeros(n_voxels),
+    )
+    (gram, cross, total, y_total, y_square), _ = lax.scan(add, zeros, parts)
+    count = weights.sum()
+    solve_all = jax.vmap(_solve_one, in_axes=(0, 0, 0, 0, 0, None))
+    readout, intercept, penalty = solve_all(gram, cross, total, y_total, y_square, count)
+    return readout.reshape(n_voxels, n_heads, width), intercept, penalty
+
+
+def _solve_one(gram, cross, total, y_total, y_square, count):
+    mean, y_mean = total / count, y_total / count
+    gram = gram - count * jnp.outer(mean, mean)
+    cross = cross - count * y_mean * mean
+    y_square = y_square - count * y_mean**2
+    values, vectors = jnp.linalg.eigh(gram)
+    values = jnp.maximum(values, 0.0)
+    rotated = vectors.T @ cross
+    # relative to one unit of token variance, so that the grid suits any number of heads
+    penalties = jnp.asarray(PENALTIES, gram.dtype)
+    shrunk = 1.0 / (values + penalties[:, None])
+    residual = y_square - (rotated**2 * shrunk * (2.0 - values * shrunk)).sum(1)
+    freedom = 1.0 - (values * shrunk).sum(1) / count
+    best = jnp.argmin(jnp.maximum(residual, 0.0) / jnp.maximum(freedom, 1e-3) ** 2)
+    readout = vectors @ (rotated * shrunk[best])
+    return readout, y_mean - mean @ readout, penalties[best]
+
+
+def _attended(query, position, keys, mask):
+    """Attended tokens [B, V, H E]: what each head of each voxel sees of each image."""
+    keys = jnp.broadcast_to(keys, (*keys.shape[:2], max(keys.shape[2], 1), keys.shape[3]))
+    if keys.shape[2] == 1:
+        logits = jnp.einsum("vhe,bce->bvhc", query, keys[:, :, 0], **_F32) + position
+    else:
+        logits = jnp.einsum("vhe,bche->bvhc", query, keys, **_F32) + position
+    attention = mine_kernels.masked_softmax(logits, None if mask is None else mask[:, None, None])
+    if keys.shape[2] == 1:
+        attended = jnp.einsum("bvhc,bce->bvhe", attention, keys[:, :, 0], **_F32)
+    else:
+        attended = jnp.einsum("bvhc,bche->bvhe", attention, keys, **_F32)
+    return attended.reshape(*attended.shape[:2], -1)
+
+
+def _fold(arrays, chunk):
+    """Pads axis 0 with zeros to a multiple of the chunk and folds it; None stays None."""
+    length = arrays[0].shape[0]
+    chunk = min(chunk, length)
+    n_chunks = -(-length // chunk)
+    pad = n_chunks * chunk - length
+
+    def fold(array):
+        padded = jnp.pad(array, ((0, pad), *[(0, 0)] * (array.ndim - 1)))
+        return padded.reshape(n_chunks, chunk, *array.shape[1:])
+
+    return jax.tree.map(fold, arrays)

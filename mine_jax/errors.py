@@ -1,0 +1,80 @@
+"""The named errors: what went wrong, in which file, row or voxel, and what to do.
+
+Each subclasses a builtin, so callers who know nothing of this package can still catch
+it, and carries the exit code that the command line returns for it.
+"""
+
+from __future__ import annotations
+
+EXIT_USAGE = 2
+EXIT_DATA = 3
+EXIT_INTEGRITY = 4
+EXIT_RESOURCES = 5
+
+
+class MineError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code = EXIT_DATA
+
+
+class ConfigError(MineError, ValueError):
+    """A configuration or command line that cannot be run as written."""
+
+    exit_code = EXIT_USAGE
+
+
+class DataError(MineError, ValueError):
+    """Input values that cannot be used: wrong dtype, range, shape or content."""
+
+    exit_code = EXIT_DATA
+
+
+class AlignmentError(DataError):
+    """Images, tokens and responses that do not belong together row by row."""
+
+
+class GeometryError(DataError):
+    """Volumes, masks or surfaces whose shape or affine differ."""
+
+
+class MissingInputError(MineError, FileNotFoundError):
+    """An input file or folder that is not there."""
+
+    exit_code = EXIT_DATA
+
+
+class IntegrityError(MineError, OSError):
+    """A damaged file: truncated, corrupted, or not what its name says."""
+
+    exit_code = EXIT_INTEGRITY
+
+
+class WeightsError(MineError, ValueError):
+    """Model weights that are missing, unexpected, non-finite or of another shape."""
+
+    exit_code = EXIT_INTEGRITY
+
+
+class CheckpointError(MineError, OSError):
+    """A run directory or checkpoint that cannot be resumed or trusted."""
+
+    exit_code = EXIT_INTEGRITY
+
+
+class ResourceError(MineError, RuntimeError):
+    """Not enough memory or disk, or an output directory in use by another process."""
+
+    exit_code = EXIT_RESOURCES
+
+
+class GenerationError(MineError, RuntimeError):
+    """A generator or editor that returned no usable image."""
+
+    exit_code = EXIT_DATA
+
+
+class MissingExtraError(MineError, ImportError):
+    """An optional dependency that is not installed."""
+
+    exit_code = EXIT_USAGE

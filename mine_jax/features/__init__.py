@@ -1,0 +1,12 @@
+"""Stage 2: images -> image-tokens of a frozen model, and a lens to read them."""
+
+from mine_jax.features.backbone import Backbone as Backbone
+from mine_jax.features.backbone import load_backbone as load_backbone
+from mine_jax.features.extract import extract as extract
+from mine_jax.features.extract import load_features as load_features
+from mine_jax.features.lens import center_lens as center_lens
+from mine_jax.features.lens import lens_scores as lens_scores
+from mine_jax.features.lens import project_tokens as project_tokens
+from mine_jax.features.precomputed import load_precomputed as load_precomputed
+from mine_jax.features.store import ShardedTokens as ShardedTokens
+from mine_jax.features.store import open_store as open_store

@@ -1,0 +1,122 @@
+"""What a frozen image model must offer, and which file implements which family.
+
+To add a family: write `mine_jax/features/<family>.py` with `load(directory, *, precision)`
+that returns a `Backbone`, and add its name to `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from mine_jax._progress import Progress, silent
+from mine_jax.config import FeaturesConfig
+from mine_jax.errors import ConfigError
+from mine_jax.types import Array, Lens
+
+# `features.kind` -> module with `load`
+FAMILIES = {"clip": "mine_jax.features.clip"}
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen model that turns images into image-tokens that a lens can read.
+
+    Layers are numbered 0 (embeddings, the input of the first block) to `layers` (output of
+    the last block, before any final norm); -1 is the last, -2 the one before.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that decides the tokens: weights and configuration."""
+        ...
+
+    @property
+    def layers(self) -> int:
+        """Number of blocks."""
+        ...
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of image-tokens; P is their product."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Width D of an image-token."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Precision of matrix products, as in `jax.default_matmul_precision`."""
+        ...
+
+    @property
+    def processor(self) -> dict[str, Any]:
+        """How pixels are prepared, as plain values."""
+        ...
+
+    def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns pixels [B, rows, columns, 3] float32 of uint8 [h, w, 3] images."""
+        ...
+
+    def encode(self, pixels: Array, *, layers: Sequence[int] = (-1,)) -> dict[int, jax.Array]:
+        """Returns layer -> image-tokens [B, P, D], without class tokens."""
+        ...
+
+    def lens_defaults(self) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+        """Returns the checkpoint's own words and templates; None where it has none."""
+        ...
+
+    def lens(self, words: Sequence[str] | np.ndarray, templates: Sequence[str], *, progress: Progress = silent) -> Lens:
+        """Builds the lens over W words; `center` is None."""
+        ...
+
+
+def load_backbone(config: FeaturesConfig, *, precision: str = "highest") -> Backbone:
+    """Loads the model that a configuration names.
+
+    Args:
+        config: `kind` picks the family, `model` is a checkpoint directory or "phantom".
+        precision: of matrix products on accelerators, as in `jax.default_matmul_precision`.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        ConfigError: if the kind has no model, or `model` is not given.
+        MissingInputError: if the directory is not there.
+        WeightsError: if the checkpoint cannot be trusted.
+    """
+    if config.kind not in FAMILIES:
+        raise ConfigError(
+            f"`features.kind` {config.kind!r} has no model to load. Kinds that do: {', '.join(FAMILIES)}."
+        )
+    if config.model is None:
+        raise ConfigError('`features.model` must be a checkpoint directory, or "phantom" for the embedded one.')
+    directory = Path(config.model)
+    if config.model == "phantom":
+        directory = Path(str(importlib.resources.files("mine_jax") / "phantom" / "weights" / config.kind))
+    return importlib.import_module(FAMILIES[config.kind]).load(directory, precision=precision)
+
+
+def resolve_layer(layer: int, n_layers: int) -> int:
+    """Returns a layer as 0 (embeddings) to n_layers; negative counts from the end.
+
+    Raises:
+        ConfigError: if there is no such layer.
+    """
+    if not -n_layers - 1 <= layer <= n_layers:
+        raise ConfigError(f"`features.layer` must be {-n_layers - 1} to {n_layers} (0 = embeddings), but is {layer}.")
+    return layer if layer >= 0 else n_layers + 1 + layer

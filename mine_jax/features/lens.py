@@ -1,0 +1,188 @@
+"""A lens and image-tokens -> scores over words; the reference implementation.
+
+`types.Lens` states the formula. Pure jnp, so it can be vmapped, jitted and chunked by
+later stages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mine_jax._checks import check_shape
+from mine_jax._chunking import padded_chunks
+from mine_jax._progress import Progress, silent
+from mine_jax.errors import DataError, MissingInputError
+from mine_jax.types import Array, ImageTokens, Lens
+
+# Images whose tokens are held at once while the mean is computed.
+CENTER_IMAGES = 64
+
+
+def lens_scores(lens: Lens, tokens: Array, *, precision: str = "highest") -> jax.Array:
+    """Scores every word of a lens for every token.
+
+    Args:
+        lens: W words.
+        tokens: [..., D], any float dtype; computed in float32.
+        precision: of the matrix products, as in `jax.default_matmul_precision`.
+
+    Returns:
+        Scores [..., W] float32: scale * (z - center) @ unembedding^T + bias, see `types.Lens`.
+
+    Raises:
+        DataError: if D differs from the width that the lens reads.
+    """
+    z = project_tokens(lens, tokens, precision=precision)
+    unembedding = jnp.asarray(lens.unembedding, jnp.float32)
+    scores = jnp.einsum("...j,wj->...w", z, unembedding, precision=precision)
+    return lens.scale * scores + _like(lens.bias, scores)
+
+
+def project_tokens(lens: Lens, tokens: Array, *, precision: str = "highest") -> jax.Array:
+    """Takes tokens to the space of the words: z - center of `types.Lens`.
+
+    Args:
+        lens: W words with vectors of length J.
+        tokens: [..., D], any float dtype; computed in float32.
+        precision: of the matrix product.
+
+    Returns:
+        [..., J] float32.
+
+    Raises:
+        DataError: if D differs from the width that the lens reads.
+    """
+    reads = lens.unembedding if lens.projection is None else np.asarray(lens.projection).T
+    if tokens.shape[-1] != reads.shape[1]:
+        raise DataError(
+            f"`tokens` must have width D = {reads.shape[1]} (what the lens reads), but has shape "
+            f"{tuple(tokens.shape)}. Do tokens and lens come from the same model?"
+        )
+    y = _norm(lens, jnp.asarray(tokens).astype(jnp.float32))
+    if lens.projection is not None:
+        y = jnp.einsum("...d,dj->...j", y, jnp.asarray(lens.projection, jnp.float32), precision=precision)
+    if lens.normalize:
+        y = y / jnp.maximum(jnp.linalg.norm(y, axis=-1, keepdims=True), 1e-12)
+    return y if lens.center is None else y - _like(lens.center, y)
+
+
+def center_lens(lens: Lens, tokens: ImageTokens, *, sample: int | None = 200_000, progress: Progress = silent) -> Lens:
+    """Sets the center of a lens to the mean projected token of a corpus.
+
+    Image and text vectors of CLIP-type models sit in two separate cones; subtracting the
+    mean of each makes their products comparable.
+
+    Args:
+        lens: W words; its own center is ignored.
+        tokens: the corpus, [N, P, D].
+        sample: most tokens used, from evenly spaced images; None for all.
+        progress: called with (images done, images used).
+
+    Returns:
+        The lens with `center` [J]: the mean over real tokens of z in `types.Lens`, summed in float64.
+    """
+    check_shape("tokens", tokens.tokens, "N P D")
+    n_images, n_tokens, _ = tokens.tokens.shape
+    bare = dataclasses.replace(lens, center=None)
+    n_used = n_images if sample is None else max(1, min(n_images, sample // n_tokens))
+    rows = np.unique(np.linspace(0, n_images - 1, n_used).round().astype(np.int64))
+    project = jax.jit(functools.partial(project_tokens, bare))
+    total, count, done = 0.0, 0, 0
+    for positions, n_valid in padded_chunks(len(rows), CENTER_IMAGES):
+        chunk = rows[positions]
+        z = np.asarray(project(np.asarray(tokens.tokens[chunk])), np.float64)[:n_valid]
+        real = np.ones(z.shape[:2], bool) if tokens.mask is None else np.asarray(tokens.mask[chunk[:n_valid]])
+        total, count = total + z[real].sum(0), count + int(real.sum())
+        done += n_valid
+        progress(done, len(rows))
+    if count == 0:
+        raise DataError("the lens cannot be centered: no image-token is real in the sampled images. Check the mask.")
+    return dataclasses.replace(lens, center=np.asarray(total / count, np.float32))
+
+
+def text_lens_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Makes word vectors of a contrastive model from its text vectors.
+
+    Each vector is scaled to unit length, templates are averaged and scaled again, the mean
+    word is subtracted, and the result is scaled to unit length.
+
+    Args:
+        vectors: [W, T, J], W words in T templates.
+
+    Returns:
+        [W, J] float32.
+
+    Source: prompt ensembling of CLIP (Radford et al. 2021, section 3.1.4). Differs: centered.
+    """
+    unit = _unit(np.asarray(vectors, np.float64))
+    words = _unit(unit.mean(1))
+    return _unit(words - words.mean(0)).astype(np.float32)
+
+
+def read_words(path: str | Path) -> np.ndarray:
+    """Reads a word list, one per line; empty lines are skipped.
+
+    Args:
+        path: a UTF-8 text file.
+
+    Returns:
+        Words [W] str.
+
+    Raises:
+        MissingInputError: if the file is not there.
+        DataError: see `check_words`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInputError(f"no word list at {path}. Write one word per line, or drop `features.words`.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
+    return check_words([line.strip() for line in lines if line.strip()], source=str(path))
+
+
+def check_words(words: Sequence[str] | np.ndarray, *, source: str = "words") -> np.ndarray:
+    """Returns words [W] str, each once.
+
+    Raises:
+        DataError: for fewer than two words, or a word that occurs twice.
+    """
+    words = np.asarray(words, dtype=str)
+    if words.ndim != 1 or len(words) < 2:
+        raise DataError(f"{source} must list at least 2 words, but has shape {words.shape}.")
+    unique, counts = np.unique(words, return_counts=True)
+    if len(unique) < len(words):
+        raise DataError(f"{source} lists {unique[counts > 1][:5].tolist()} more than once. Keep each word once.")
+    return words
+
+
+def _norm(lens: Lens, x: jax.Array) -> jax.Array:
+    if lens.norm == "none":
+        return x
+    if lens.norm == "layer":
+        x = x - x.mean(-1, keepdims=True)
+    elif lens.norm != "rms":
+        raise DataError(f"`norm` of a lens must be none, layer or rms, but is {lens.norm!r}.")
+    x = x * jax.lax.rsqrt((x**2).mean(-1, keepdims=True) + lens.norm_epsilon)
+    if lens.norm_scale is not None:
+        x = x * _like(lens.norm_scale, x)
+    if lens.norm == "layer" and lens.norm_bias is not None:
+        x = x + _like(lens.norm_bias, x)
+    return x
+
+
+def _like(vector: Array, x: jax.Array) -> jax.Array:
+    """Gives a vector [J] the axes of x [..., J]; tests forbid rank promotion."""
+    return jnp.asarray(vector, jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

@@ -1,0 +1,1 @@
+"""The embedded default: scenes, a cortex with planted selectivity and its small models."""

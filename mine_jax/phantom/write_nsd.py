@@ -1,0 +1,376 @@
+"""Writes phantom subjects to disk exactly as the Natural Scenes Dataset is laid out.
+
+Scenes and a planted cortex enter; int16 betas by session (HDF5 and NIfTI), ROI volumes, the
+design and the images leave, beside `phantom_truth.tsv` and `phantom_scenes.jsonl`. Readers of
+real NSD files read these without knowing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mine_jax import artifacts
+from mine_jax._optional import require
+from mine_jax._progress import Progress, silent
+from mine_jax.data import noise_ceiling, nsd_layout
+from mine_jax.errors import ConfigError, DataError
+from mine_jax.phantom import cortex as cortex_module
+from mine_jax.phantom import scenes as scene_module
+from mine_jax.phantom.cortex import Cortex
+
+SCHEMA = 1
+SPACE = "func1pt8mm"
+BETA_VERSION = "betas_fithrf_GLMdenoise_RR"
+# ROI collections of the phantom; NSD has no food area of its own.
+ROIS = {**nsd_layout.ROI_LABELS, "food": ("food",)}
+_VOXEL_MM = 1.8
+_INT16_MAX = 32767
+# A session's files take about as long as this many images.
+_SESSION_WORK = 100
+
+
+@dataclass(frozen=True)
+class _Design:
+    """Which image is shown when; all ids 0-based rows of the image file."""
+
+    scenes: list[scene_module.Scene]
+    shared: np.ndarray
+    images_of: dict[str, np.ndarray]
+    order: np.ndarray
+
+    @property
+    def sessions(self) -> np.ndarray:
+        """Session [T] of each trial, counted from 0."""
+        return np.arange(len(self.order)) // nsd_layout.TRIALS_PER_SESSION
+
+
+def write_phantom(
+    directory: str | Path,
+    *,
+    subjects: Sequence[str] = ("subj01", "subj02"),
+    n_images: int = 2500,
+    n_shared: int = 400,
+    n_repeats: int = 3,
+    ceiling: float = 0.6,
+    shape: tuple[int, int, int] = (24, 24, 18),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Path:
+    """Writes a phantom data set; does nothing if the same one is already there.
+
+    Args:
+        directory: the data set's root, made if needed.
+        subjects: names, "subj01" to "subj08".
+        n_images: distinct images that each subject sees, shared ones included.
+        n_shared: images that all subjects see.
+        n_repeats: how often each subject sees each image, 1 to 3.
+        ceiling: about the mean noise ceiling, fraction of variance for three repeats.
+        shape: size of the volume in voxels.
+        seed: decides everything; the same seed gives the same bytes.
+        progress: called with work done and total.
+
+    Returns:
+        Path: the data set's root.
+
+    Raises:
+        ConfigError: if an argument is out of range.
+        DataError: if the folder holds a data set that is not a phantom.
+        MissingExtraError: without h5py and scipy.
+    """
+    root = Path(directory)
+    parameters: dict[str, Any] = {
+        **{"subjects": list(subjects), "n_images": n_images, "n_shared": n_shared, "n_repeats": n_repeats},
+        **{"ceiling": ceiling, "shape": list(shape), "seed": seed},
+    }
+    _check(parameters)
+    if _is_there(root, parameters):
+        return root
+    design = _design(subjects, n_images, n_shared, n_repeats, seed)
+    n_sessions = int(design.sessions[-1]) + 1
+    files = _files(root, subjects, n_sessions)
+    record = {"schema": SCHEMA, "parameters": parameters, "files": [str(f.relative_to(root)) for f in files]}
+    artifacts.write_json(root / "phantom.json", {**record, "complete": False})
+
+    total = len(design.scenes) + len(subjects) * n_sessions * _SESSION_WORK
+    images = _render(design.scenes, lambda done: progress(done, total))
+    _write_stimuli(root, images, design)
+    _write_design(root, design)
+    tables = []
+    for number, subject in enumerate(subjects):
+        done = len(images) + number * n_sessions * _SESSION_WORK
+        planted = _write_subject(
+            root, subject, design, images, parameters, lambda s, done=done: progress(done + s * _SESSION_WORK, total)
+        )
+        tables.append(cortex_module.to_table(planted, subject=subject))
+    artifacts.write_table(root / "phantom_truth.tsv", pd.concat(tables, ignore_index=True))
+    lines = (json.dumps(scene_module.to_dict(scene)) for scene in design.scenes)
+    artifacts.write_text(root / "phantom_scenes.jsonl", "\n".join(lines) + "\n")
+    artifacts.write_json(root / "phantom.json", {**record, "complete": True})
+    return root
+
+
+def read_truth(root: str | Path) -> pd.DataFrame:
+    """Reads the planted truth of all subjects, one row per voxel.
+
+    Raises:
+        MissingInputError: if the folder holds no phantom.
+    """
+    kinds = dict.fromkeys(("subject", "area", "category", "kind", "concepts"), str)
+    table = artifacts.read_table(Path(root) / "phantom_truth.tsv", **kinds)
+    return table.fillna(dict.fromkeys(kinds, ""))
+
+
+def read_cortex(root: str | Path, *, subject: str) -> Cortex:
+    """Reads one subject's planted cortex, calibrated, for responses to new or edited scenes.
+
+    Raises:
+        MissingInputError: if the folder holds no phantom.
+        DataError: if it does not hold the subject.
+    """
+    truth = read_truth(root)
+    rows = truth[truth["subject"] == subject]
+    if rows.empty:
+        known = ", ".join(sorted(set(truth["subject"])))
+        raise DataError(f"the phantom at {root} has no subject {subject!r}; it has {known}.")
+    shape = artifacts.read_json(Path(root) / "phantom.json")["parameters"]["shape"]
+    return cortex_module.from_table(rows, shape=tuple(shape))
+
+
+def read_scenes(root: str | Path) -> list[scene_module.Scene]:
+    """Reads the scene of every image, in the order of 0-based image ids."""
+    lines = (Path(root) / "phantom_scenes.jsonl").read_text(encoding="utf-8").splitlines()
+    return [scene_module.from_dict(json.loads(line)) for line in lines]
+
+
+def _check(parameters: dict[str, Any]) -> None:
+    """Raises ConfigError with every argument that is out of range."""
+    names, n_images, n_shared = (parameters[name] for name in ("subjects", "n_images", "n_shared"))
+    rules = (
+        (bool(names) and all(re.fullmatch(r"subj0[1-8]", name) for name in names), "subjects", "names subj01..subj08"),
+        (len(set(names)) == len(names), "subjects", "different names"),
+        (n_images >= 2, "n_images", "at least 2"),
+        (0 <= n_shared <= n_images, "n_shared", "0..n_images"),
+        (1 <= parameters["n_repeats"] <= 3, "n_repeats", "1, 2 or 3"),
+        (0 < parameters["ceiling"] < 1, "ceiling", "between 0 and 1"),
+        (len(parameters["shape"]) == 3 and min(parameters["shape"]) >= 4, "shape", "three numbers of at least 4"),
+        (parameters["seed"] >= 0, "seed", "at least 0"),
+    )
+    problems = [f"`{name}` must be {rule}, but is {parameters[name]!r}." for fits, name, rule in rules if not fits]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _is_there(root: Path, parameters: dict[str, Any]) -> bool:
+    """Whether this very phantom is complete on disk; clears away another one."""
+    if not (root / "phantom.json").is_file():
+        if (root / "nsddata").exists() or (root / "nsddata_betas").exists():
+            raise DataError(f"{root} holds a data set that is not a phantom. Choose an empty folder.")
+        return False
+    record = artifacts.read_json(root / "phantom.json")
+    files = [root / name for name in record.get("files", [])]
+    same = record.get("schema") == SCHEMA and record.get("parameters") == parameters
+    if same and record.get("complete") and all(file.is_file() for file in files):
+        return True
+    for file in files:
+        # Only what lies inside the folder: the list could have been edited.
+        if file.resolve().is_relative_to(root.resolve()):
+            file.unlink(missing_ok=True)
+    return False
+
+
+def _files(root: Path, subjects: Sequence[str], n_sessions: int) -> list[Path]:
+    """Every file of the data set but `phantom.json`."""
+    files = [nsd_layout.stimuli_file(root), nsd_layout.design_file(root), nsd_layout.stim_info_file(root)]
+    for subject in subjects:
+        folder = nsd_layout.betas_folder(root, subject, SPACE, BETA_VERSION)
+        files += [
+            nsd_layout.session_file(folder, session + 1, form)
+            for session in range(n_sessions)
+            for form in nsd_layout.SUFFIXES
+        ]
+        files.append(folder / "ncsnr.nii.gz")
+        files += [nsd_layout.roi_file(root, subject, SPACE, name) for name in ROIS]
+        files += [nsd_layout.ctab_file(root, subject, name) for name in ROIS]
+    return [*files, root / "phantom_truth.tsv", root / "phantom_scenes.jsonl"]
+
+
+def _design(subjects: Sequence[str], n_images: int, n_shared: int, n_repeats: int, seed: int) -> _Design:
+    """Samples scenes, gives them shuffled rows, and orders the trials."""
+    n_total = n_shared + len(subjects) * (n_images - n_shared)
+    rows = np.random.default_rng([seed, 100]).permutation(n_total)
+    shared, rest = np.sort(rows[:n_shared]), rows[n_shared:]
+    scenes: list[Any] = [None] * n_total
+    rng = np.random.default_rng([seed, 0])
+    for row in shared:
+        scenes[row] = scene_module.sample_scene(rng)
+    images_of = {}
+    for number, subject in enumerate(subjects):
+        own = np.sort(rest[number * (n_images - n_shared) : (number + 1) * (n_images - n_shared)])
+        rng = np.random.default_rng([seed, int(subject[-1])])
+        for row in own:
+            scenes[row] = scene_module.sample_scene(rng)
+        images_of[subject] = np.concatenate([shared, own])
+    order = np.random.default_rng([seed, 200]).permutation(np.repeat(np.arange(n_images), n_repeats))
+    return _Design(scenes, shared, images_of, order)
+
+
+def _render(scenes: list[scene_module.Scene], progress: Any) -> np.ndarray:
+    """All images, uint8 [n, size, size, 3]."""
+    images = np.empty((len(scenes), scenes[0].size, scenes[0].size, 3), np.uint8)
+    for row, scene in enumerate(scenes):
+        images[row] = scene_module.render(scene)
+        if row % 50 == 49 or row == len(scenes) - 1:
+            progress(row + 1)
+    return images
+
+
+def _write_stimuli(root: Path, images: np.ndarray, design: _Design) -> None:
+    """The image file and the table of images."""
+    h5py = require("h5py", extra="nsd", why="write NSD's image file")
+    with artifacts.atomic(nsd_layout.stimuli_file(root)) as path, h5py.File(path, "w") as file:
+        file.create_dataset(
+            "imgBrick", data=images, chunks=(1, *images.shape[1:]), compression="gzip", compression_opts=1
+        )
+    n = len(images)
+    columns: dict[str, Any] = {
+        "cocoId": np.arange(n) + 1,
+        "cocoSplit": "train2017",
+        "cropBox": "(0.0, 0.0, 0.0, 0.0)",
+        "loss": 0.0,
+        "nsdId": np.arange(n),
+        "flagged": False,
+        "BOLD5000": False,
+        "shared1000": np.isin(np.arange(n), design.shared),
+    }
+    repeats = {}
+    for number in range(1, 9):
+        images_of = design.images_of.get(f"subj{number:02d}", np.zeros(0, int))
+        columns[f"subject{number}"] = np.isin(np.arange(n), images_of).astype(int)
+        for repeat in range(3):
+            repeats[f"subject{number}_rep{repeat}"] = np.zeros(n, int)
+        if len(images_of):
+            seen = np.zeros(n, int)
+            for trial, image in enumerate(images_of[design.order]):
+                repeats[f"subject{number}_rep{seen[image]}"][image] = trial + 1
+                seen[image] += 1
+    table = pd.DataFrame({**columns, **repeats})
+    artifacts.write_text(nsd_layout.stim_info_file(root), table.to_csv())
+
+
+def _write_design(root: Path, design: _Design) -> None:
+    """`nsd_expdesign.mat`, all ids counted from 1."""
+    scipy_io = require("scipy.io", extra="nsd", why="write NSD's design file")
+    n_rows = max(int(subject[-1]) for subject in design.images_of)
+    n_images = len(next(iter(design.images_of.values())))
+    subjectim = np.zeros((n_rows, n_images))
+    for subject, images in design.images_of.items():
+        subjectim[int(subject[-1]) - 1] = images + 1
+    buffer = io.BytesIO()
+    # MATLAB keeps numbers as doubles.
+    values = {"masterordering": design.order[None] + 1.0, "subjectim": subjectim, "sharedix": design.shared[None] + 1.0}
+    scipy_io.savemat(buffer, values, do_compression=True)
+    # The first 116 bytes are free text with the date of writing.
+    content = b"MATLAB 5.0 MAT-file, phantom".ljust(116) + buffer.getvalue()[116:]
+    with artifacts.atomic(nsd_layout.design_file(root)) as path:
+        path.write_bytes(content)
+
+
+def _write_subject(
+    root: Path, subject: str, design: _Design, images: np.ndarray, parameters: dict[str, Any], progress: Any
+) -> Cortex:
+    """Plants one subject's cortex and writes betas, noise ceiling and ROIs."""
+    seed = [parameters["seed"], int(subject[-1])]
+    planted = cortex_module.plant([*seed, 1], shape=tuple(parameters["shape"]), ceiling=parameters["ceiling"])
+    rows = design.images_of[subject]
+    scenes = [design.scenes[row] for row in rows]
+    raw = cortex_module.true_response(planted, scenes, images[rows])
+    planted = cortex_module.calibrate(planted, raw)
+    responses = ((raw - planted.signal_mean) / planted.signal_sd).astype(np.float32)
+    betas = cortex_module.simulate_trials(
+        planted, responses, rows=design.order, sessions=design.sessions, seed=[*seed, 2]
+    )
+    # Cortex outside the planted areas: noise only.
+    others = np.setdiff1d(planted.sheet, planted.voxel_ids)
+    noise = 1 + 0.4 * np.random.default_rng([*seed, 3]).standard_normal((len(betas), len(others)), np.float32)
+    voxel_ids = np.concatenate([planted.voxel_ids, others])
+    scaled = np.rint(np.nan_to_num(np.concatenate([betas, noise], 1)) * nsd_layout.BETA_SCALE)
+    integers = np.clip(scaled, -_INT16_MAX, _INT16_MAX).astype(np.int16)
+    folder = nsd_layout.betas_folder(root, subject, SPACE, BETA_VERSION)
+    for session in np.unique(design.sessions):
+        _write_session(folder, int(session) + 1, integers[design.sessions == session], voxel_ids, planted.shape)
+        progress(int(session) + 1)
+    _write_ncsnr(folder, integers, design, voxel_ids, planted)
+    _write_rois(root, subject, planted)
+    return planted
+
+
+def _write_session(folder: Path, session: int, betas: np.ndarray, voxel_ids: np.ndarray, shape: Any) -> None:
+    """One session as HDF5, which h5py shows as [trials, Z, Y, X], and as NIfTI [X, Y, Z, trials]."""
+    h5py = require("h5py", extra="nsd", why="write HDF5 betas")
+    volume = np.zeros((len(betas), *shape[::-1]), np.int16)
+    i, j, k = np.unravel_index(voxel_ids, shape)
+    volume[:, k, j, i] = betas
+    with artifacts.atomic(nsd_layout.session_file(folder, session, "hdf5")) as path, h5py.File(path, "w") as file:
+        file.create_dataset(
+            "betas",
+            data=volume,
+            chunks=(len(betas), 1, 1, 1),
+            compression="gzip",
+            compression_opts=1,
+            shuffle=True,
+            fletcher32=True,
+        )
+    _write_nifti(nsd_layout.session_file(folder, session, "nifti"), volume.transpose())
+
+
+def _write_ncsnr(folder: Path, betas: np.ndarray, design: _Design, voxel_ids: np.ndarray, planted: Cortex) -> None:
+    """`ncsnr.nii.gz` as NSD computes it; NaN where there is no valid voxel."""
+    trials = betas / nsd_layout.BETA_SCALE
+    for session in np.unique(design.sessions):
+        here = design.sessions == session
+        sd = trials[here].std(0)
+        trials[here] = (trials[here] - trials[here].mean(0)) / np.where(sd > 0, sd, 1)
+    ratio = noise_ceiling.ncsnr(trials, design.order)
+    # A constant voxel has neither signal nor noise.
+    ratio[np.isinf(ratio)] = 0
+    ratio[np.isin(voxel_ids, planted.voxel_ids[planted.kind == "invalid"])] = np.nan
+    volume = np.full(planted.shape, np.nan, np.float32)
+    volume.reshape(-1)[voxel_ids] = ratio
+    _write_nifti(folder / "ncsnr.nii.gz", volume)
+
+
+def _write_rois(root: Path, subject: str, planted: Cortex) -> None:
+    """ROI volumes with NSD's codes, and the tables of their names."""
+    for name, labels in ROIS.items():
+        volume = np.full(planted.shape, -1, np.int16)
+        flat = volume.reshape(-1)
+        flat[planted.sheet] = 0
+        if name == "nsdgeneral":
+            flat[planted.voxel_ids] = 1
+        for code, label in enumerate(labels, start=1):
+            flat[planted.voxel_ids[planted.area == label]] = code
+        _write_nifti(nsd_layout.roi_file(root, subject, SPACE, name), volume)
+        lines = [f"{code} {label}" for code, label in enumerate(("Unknown", *labels))]
+        artifacts.write_text(nsd_layout.ctab_file(root, subject, name), "\n".join(lines) + "\n")
+
+
+def _write_nifti(path: Path, volume: np.ndarray) -> None:
+    """A gzipped NIfTI whose bytes depend on the values only."""
+    import nibabel
+
+    affine = np.diag([_VOXEL_MM, _VOXEL_MM, _VOXEL_MM, 1.0])
+    affine[:3, 3] = -_VOXEL_MM * (np.array(volume.shape[:3]) - 1) / 2
+    image = nibabel.Nifti1Image(volume, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    with artifacts.atomic(path) as temporary:
+        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))

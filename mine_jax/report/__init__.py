@@ -1,0 +1,4 @@
+"""Stage 9: tables and figures of a run to one HTML file."""
+
+from mine_jax.report.demo import write_demo_report as write_demo_report
+from mine_jax.report.report import write_report as write_report

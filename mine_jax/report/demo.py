@@ -1,0 +1,106 @@
+"""An index page over several runs: how each recovers its truth, and links to the reports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from mine_jax import artifacts
+from mine_jax.report import canvas, page, report, tables
+from mine_jax.report.sections import recovery
+
+NAME = "index.html"
+SHEET = 24
+
+
+def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: tables.ReadImages | None = None) -> Path:
+    """Writes `index.html` over the reports of several runs.
+
+    Args:
+        directory: where the page goes; its `truth.tsv`, if there, is the overall recovery.
+        runs: run directories, for instance one per subject.
+        read_images: takes image ids, returns one uint8 [height, width, 3] RGB array for each;
+            with it, the page shows the first test images.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        MissingInputError: if one of `runs` is no run directory.
+        IntegrityError: if a table is damaged.
+        MissingExtraError: if matplotlib or jinja2 is not installed.
+    """
+    directory = Path(directory)
+    opened = [tables.open_run(Path(path), read_images=read_images) for path in runs]
+    overall = directory / "truth.tsv"
+    context = {
+        "overall": _overall(overall) if overall.is_file() else None,
+        "subjects": _by_run(opened),
+        "runs": [_facts(run, directory) for run in opened],
+        "scenes": _contact_sheet(opened),
+    }
+    html = page.render("demo.html.j2", title=directory.resolve().name, **context)
+    return artifacts.write_text(directory / NAME, html)
+
+
+def _overall(path: Path) -> page.Table:
+    table = recovery.load(path)
+    met = tables.is_true(table["met"])[recovery.has_target(table)]
+    caption = (
+        f"All {page.count(len(table), 'measure')} of truth.tsv over all runs. "
+        f"{int(met.sum())} of {page.count(len(met), 'target')} met."
+    )
+    return page.Table(caption, recovery.COLUMNS, recovery.rows_of(table))
+
+
+def _by_run(runs: list[tables.Run]) -> page.Table | None:
+    found = {_name(run): recovery.load(run.truth) for run in runs if run.truth.is_file()}
+    if not found:
+        return None
+    metrics = list(dict.fromkeys(metric for table in found.values() for metric in table["metric"]))
+    rows = []
+    for metric in metrics:
+        rows.append([metric.replace("_", " "), *(_cell(table[table["metric"] == metric]) for table in found.values())])
+    return page.Table(
+        "The same measures in each run, with the verdict where there is a target.", ("Measure", *found), rows
+    )
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return ""
+    value = recovery.written(rows["value"].iloc[0])
+    if not recovery.has_target(rows).iloc[0]:
+        return value
+    return f"{value} ({'met' if tables.is_true(rows['met']).iloc[0] else 'not met'})"
+
+
+def _facts(run: tables.Run, directory: Path) -> dict[str, Any]:
+    facts, voxels = [], run.voxels
+    if voxels is not None:
+        usable = voxels.loc[voxels["status"] == "ok", "r2"].dropna()
+        facts.append(page.count(len(usable), "voxel"))
+        facts += [f"mean R² {usable.mean():.2f}"] if len(usable) else []
+        facts.append(f"{page.count(int(voxels['explained'].sum()))} explained")
+    target = run.directory / report.NAME
+    relative = os.path.relpath(target.resolve(), directory.resolve()).replace(os.sep, "/")
+    return {"name": _name(run), "facts": facts, "link": page.Uri(quote(relative)) if target.is_file() else None}
+
+
+def _name(run: tables.Run) -> str:
+    return run.directory.resolve().name
+
+
+def _contact_sheet(runs: list[tables.Run]) -> list[page.Picture]:
+    for run in runs:
+        images = run.table("images.tsv", ("image_id", "split"))
+        if run.read_images is None or images is None:
+            continue
+        ids = images.loc[images["split"] == "test", "image_id"].head(SHEET).tolist()
+        return [canvas.pixels(photo, alt=f"Scene {name}.") for name, photo in run.photos(ids).items()]
+    return []

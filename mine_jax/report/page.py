@@ -1,0 +1,188 @@
+"""The parts a page is made of, and their way to HTML: sections, pictures, tables, bars.
+
+Everything that reaches the page goes through one environment with autoescape; text is
+also stripped of control characters, absolute paths and secrets on its way out.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mine_jax import _optional
+
+_NUMBER = re.compile(r"(?:[<>=]*\s*-?[\d.,]+(?:e[+-]?\d+)?%?(?: to -?[\d.,]+(?:e[+-]?\d+)?)?|not known|)")
+
+
+class Uri(str):
+    """A picture or file that is embedded in the page; never shortened or redacted."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with what it shows in words and a caption that names the voxels it covers."""
+
+    uri: Uri
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: headings, rows of the same length, and a caption."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def is_number(self, column: int) -> bool:
+        """Tells whether all cells of a column read as numbers, so that they align to the right."""
+        cells = [str(row[column]) for row in self.rows]
+        return column > 0 and any(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One labelled value with its interval; `low` and `high` are None where unknown."""
+
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Horizontal bars on one scale that always holds 0.
+
+    Attributes:
+        label: what the bars are, for people who cannot see them.
+        items: the bars, first on top.
+        lowest: left end of the scale; None for the smallest value, or 0.
+        highest: right end of the scale; None for the largest value.
+    """
+
+    label: str
+    items: Sequence[Bar]
+    lowest: float | None = None
+    highest: float | None = None
+
+    def span(self) -> tuple[float, float]:
+        """Returns both ends of the scale."""
+        values = [v for b in self.items for v in (b.value, b.low, b.high) if v is not None and np.isfinite(v)]
+        low = min([0.0, *values]) if self.lowest is None else self.lowest
+        high = max([0.0, *values]) if self.highest is None else self.highest
+        return low, high if high > low else low + 1.0
+
+    def place(self, value: float) -> float:
+        """Returns the position of a value on the scale, in percent of the width."""
+        low, high = self.span()
+        return round(float(np.clip(100 * (value - low) / (high - low), 0, 100)), 2)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page.
+
+    Attributes:
+        anchor: id of the heading.
+        title: heading.
+        content: what the template `sections/<anchor>.html.j2` shows.
+        missing: one sentence that stands in place of the content, if there is none.
+    """
+
+    anchor: str
+    title: str
+    content: dict[str, Any] = field(default_factory=dict)
+    missing: str = ""
+
+
+def render(template: str, **context: Any) -> str:
+    """Fills a template of the package.
+
+    Args:
+        template: name below `mine_jax/report/templates`.
+        **context: its variables; text is escaped, and redacted with `redact`.
+
+    Returns:
+        The HTML text.
+
+    Raises:
+        MissingExtraError: if jinja2 is not installed.
+    """
+    jinja2 = _optional.require("jinja2", extra="report", why="write the HTML report")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mine_jax.report", "templates"),
+        autoescape=True,
+        finalize=_clean,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, count=count, share=share, p_value=p_value)
+    return environment.get_template(template).render(**context)
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Writes a number with some significant digits; "not known" for NaN and None."""
+    if value is None or not np.isfinite(float(value)):
+        return "not known"
+    if float(value) == int(value) and abs(value) < 1e6:
+        return f"{int(value):,}"
+    return f"{float(value):.{digits}g}" if abs(value) < 1e4 else f"{float(value):,.0f}"
+
+
+def count(value: int, noun: str = "", plural: str = "") -> str:
+    """Writes a count with thousands separators, and its noun in the right number."""
+    word = noun if value == 1 else plural or f"{noun}s"
+    return f"{int(value):,} {word}" if noun else f"{int(value):,}"
+
+
+def share(value: float) -> str:
+    """Writes a fraction 0..1 as a percentage."""
+    return "not known" if value is None or not np.isfinite(value) else f"{100 * value:.3g}%"
+
+
+def p_value(value: Any) -> str:
+    """Writes a probability; very small ones as "< 0.001"."""
+    if value is None or not np.isfinite(float(value)):
+        return "not known"
+    return "< 0.001" if float(value) < 1e-3 else f"{float(value):.2g}"
+
+
+# A path of at least two parts that starts at a root; not a fraction, an URL or a relative path.
+_PART = r"[^\s/\\\"'<>|;,()\[\]{}]"
+_PATH = re.compile(rf"(?<![\w.:/~…<])(?:file:)?(?:~[\w.-]*|[A-Za-z]:)?[/\\](?:{_PART}+[/\\])+({_PART}*)")
+_HOME = re.compile(rf"(?<![\w.:/…<])(?:(?:/home|/Users|[A-Za-z]:\\Users)[/\\]{_PART}+|/root(?![\w-]))")
+_SECRET = re.compile(r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,})")
+_NAMED_SECRET = re.compile(r"(?i)\b([\w-]*(?:token|secret|password|passwd|api[_-]?key))(\s*[=:]\s*)([^\s,;]+)")
+SECRET_KEY = re.compile(r"(?i)(^|_)(token|secret|password|passwd|api_?key)$")
+
+
+def redact(text: str) -> str:
+    """Removes homes, absolute folders and secrets from a text; the last part of a path stays."""
+    if "/" in text or "\\" in text:
+        text = _PATH.sub(lambda match: _shortened(match.group(0), match.group(1)), text)
+        text = _HOME.sub("~", text)
+    text = _SECRET.sub("[redacted]", text)
+    return _NAMED_SECRET.sub(r"\1\2[redacted]", text)
+
+
+def _shortened(path: str, last: str) -> str:
+    return "~" if _HOME.fullmatch(path.rstrip("/\\")) or not last else f"…/{last}"
+
+
+def _clean(value: Any) -> Any:
+    """Makes text fit to be shown; numbers, embedded pictures and finished HTML pass."""
+    if not isinstance(value, str) or isinstance(value, Uri) or hasattr(value, "__html__"):
+        return value
+    shown = "".join(c for c in value if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Cf", "Co", "Cn"))
+    return redact(shown)

@@ -1,0 +1,174 @@
+"""Examples: for some explained voxels, the images that drive them, where, and in which words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mine_jax.report import canvas, heat, page, tables
+
+IMAGES_PER_VOXEL = 3
+WORDS_PER_IMAGE = 6
+# Quantile of the absolute scores shown that gets the full color.
+FULL_COLOR = 0.995
+
+
+@dataclass(frozen=True)
+class Card:
+    """One voxel and one image."""
+
+    image_id: str
+    predicted: float
+    faithfulness: float
+    photo: page.Picture | None
+    overlay: page.Picture | None
+    words: page.Bars | None
+    sentence: str
+
+
+def build(run: tables.Run, *, max_examples: int = 12) -> page.Section:
+    """Builds the section with example voxels and their heat maps."""
+    anchor, title = "examples", "Examples: what drives single voxels"
+    pairs = run.table("attribution/pairs.tsv", ("voxel_id", "image_id", "predicted"))
+    if pairs is None or pairs.empty:
+        return page.Section(anchor, title, missing=run.why_missing("attribution", "attribution/pairs.tsv"))
+    voxels = run.voxels
+    if voxels is None:
+        return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
+    pairs = pairs.assign(row=np.arange(len(pairs)))
+    if "status" in pairs:
+        pairs = pairs[pairs["status"].isin(("ok", ""))]
+    picked, rule = _pick(voxels, pairs, max_examples)
+    chosen = pairs[pairs["voxel_id"].isin(picked["voxel_id"])].sort_values(
+        ["predicted", "image_id"], ascending=[False, True]
+    )
+    chosen = chosen.groupby("voxel_id").head(IMAGES_PER_VOXEL)
+    cards, notes = _cards(run, chosen)
+    if not cards:
+        return page.Section(anchor, title, missing="No voxel has an attributed image with the status ok.")
+    profiles = run.rows("profile/sentences.tsv", picked["voxel_id"].tolist(), ("voxel_id", "sentence"))
+    sentences = {} if profiles is None else dict(zip(profiles["voxel_id"], profiles["sentence"], strict=True))
+    examples = [
+        {"voxel": row, "sentence": sentences.get(row.voxel_id, ""), "cards": cards[row.voxel_id]}
+        for row in tables.records(picked)
+        if row.voxel_id in cards
+    ]
+    return page.Section(anchor, title, {"examples": examples, "rule": rule, **notes})
+
+
+def _pick(voxels: pd.DataFrame, pairs: pd.DataFrame, limit: int) -> tuple[pd.DataFrame, str]:
+    attributed = voxels[voxels["voxel_id"].isin(pairs["voxel_id"])]
+    explained = attributed[attributed["explained"]]
+    pool, kind = (explained, "explained") if len(explained) else (attributed, "attributed, but not explained")
+    picked = tables.spread_over_areas(pool, limit=limit)
+    rule = (
+        f"{page.count(len(picked), 'voxel')} of {page.count(len(pool))} {kind} ones: the best predicted (R²) voxel of "
+        f"each area in alphabetical order, then the second best, and so on. Images: of those attributed, the "
+        f"{IMAGES_PER_VOXEL} with the highest predicted response of that voxel."
+    )
+    return picked, rule
+
+
+def _cards(run: tables.Run, chosen: pd.DataFrame) -> tuple[dict[int, list[Card]], dict[str, Any]]:
+    grid, crop = run.grid, _crop(run)
+    photos = {
+        i: p if grid is None else heat.fit_to_grid(p, grid, crop=crop)
+        for i, p in run.photos(chosen["image_id"]).items()
+    }
+    fields, criticals, complete = _scores(run, chosen, grid)
+    values = np.concatenate([np.abs(field) for field in fields.values()]) if fields else np.zeros(0)
+    limit = float(np.quantile(values, FULL_COLOR)) if len(values) else 0.0
+    limit = limit if limit > 0 else float(values.max(initial=0)) or 1.0
+    words, sentences = _words(run, chosen)
+    highest = max((bar.value for bars in words.values() for bar in bars), default=None)
+    cards: dict[int, list[Card]] = {}
+    for pair in tables.records(chosen):
+        key = (pair.voxel_id, pair.image_id)
+        photo = photos.get(pair.image_id)
+        drawn = None
+        if grid is not None and pair.row in fields:
+            alt = _in_words(fields[pair.row], pair, grid, bool(photos))
+            drawn = heat.overlay(photo, fields[pair.row], criticals[pair.row], grid=grid, limit=limit, alt=alt)
+        shown = None if photo is None else canvas.pixels(photo, alt=f"Image {pair.image_id}.")
+        bars = page.Bars("Weight of each word", words[key], 0.0, highest) if key in words else None
+        share = getattr(pair, "faithfulness", np.nan)
+        card = Card(pair.image_id, pair.predicted, share, shown, drawn, bars, sentences.get(key, ""))
+        cards.setdefault(pair.voxel_id, []).append(card)
+    notes = {
+        "scale": heat.scale(limit) if fields else None,
+        "limit": limit,
+        "note": _note(run, grid, fields, complete, photos),
+    }
+    return cards, notes
+
+
+def _scores(
+    run: tables.Run, chosen: pd.DataFrame, grid: tuple[int, int] | None
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray], bool]:
+    """Returns, by row of pairs.tsv, the scores of all tokens, the critical tokens, and whether scores are complete."""
+    tokens, scores = run.array("attribution/tokens.npy"), run.array("attribution/scores.npy")
+    full = run.array("attribution/heat.npy")
+    if grid is None or tokens is None or scores is None:
+        return {}, {}, False
+    n_tokens = grid[0] * grid[1]
+    fields, criticals, complete = {}, {}, True
+    for row in chosen["row"]:
+        if row >= len(tokens) or (full is not None and (row >= len(full) or full.shape[1] != n_tokens)):
+            return {}, {}, False
+        indices = np.asarray(tokens[row])
+        stored = None if full is None else np.asarray(full[row], np.float32)
+        fields[row], whole = heat.token_scores(stored, indices, np.asarray(scores[row]), n_tokens=n_tokens)
+        criticals[row], complete = indices, complete and whole
+    return fields, criticals, complete
+
+
+def _words(run: tables.Run, chosen: pd.DataFrame) -> tuple[dict[Any, list[page.Bar]], dict[Any, str]]:
+    ids = chosen["voxel_id"].unique().tolist()
+    table = run.rows("description/words.tsv", ids, ("voxel_id", "image_id", "rank", "word", "weight"))
+    words: dict[Any, list[page.Bar]] = {}
+    for row in tables.records(None if table is None else table.sort_values("rank")):
+        bars = words.setdefault((row.voxel_id, row.image_id), [])
+        if len(bars) < WORDS_PER_IMAGE:
+            bars.append(page.Bar(row.word, row.weight, note=f"{row.weight:.2f}"))
+    table = run.rows("description/sentences.tsv", ids, ("voxel_id", "image_id", "sentence"))
+    return words, {(row.voxel_id, row.image_id): row.sentence for row in tables.records(table)}
+
+
+def _crop(run: tables.Run) -> float | None:
+    """Returns the share of the photo's centered window that the model sees; None for all, stretched."""
+    for place in (run.features, *(v for v in run.features.values() if isinstance(v, dict))):
+        if "crop" in place and "resize" in place:
+            resize, crop = place["resize"], place["crop"]
+            if crop is None:
+                return None if isinstance(resize, list) else 1.0
+            return min(1.0, min(crop) / resize) if isinstance(resize, int) and isinstance(crop, list) else 1.0
+    return 1.0 if run.setting("features", "kind", "clip") == "clip" else None
+
+
+def _in_words(field: np.ndarray, pair: Any, grid: tuple[int, int], has_photo: bool) -> str:
+    y, x = divmod(int(np.argmax(field)), grid[1])
+    vertical = ("top", "middle", "bottom")[min(2, 3 * y // grid[0])]
+    horizontal = ("left", "center", "right")[min(2, 3 * x // grid[1])]
+    ground = "" if has_photo else " The photo itself was not available."
+    return (
+        f"Heat map of image {pair.image_id} for voxel {pair.voxel_id}: the strongest token lies at "
+        f"{vertical} {horizontal}, with {field.max():.2g}.{ground}"
+    )
+
+
+def _note(run: tables.Run, grid: Any, fields: Any, complete: bool, photos: Any) -> str:
+    notes = []
+    if grid is None:
+        notes.append("The token grid is not recorded in features/meta.json, so no heat maps can be drawn.")
+    elif not fields:
+        notes.append(
+            "Token scores are absent, or are not one per cell of the token grid, so no heat maps can be drawn."
+        )
+    elif not complete:
+        notes.append("Only the scores of the critical tokens were stored; all other tokens are shown as 0.")
+    if not photos:
+        notes.append("No image reader was given, so the photos are not shown.")
+    return " ".join(notes)

@@ -1,0 +1,153 @@
+"""What was run, and which voxels the result speaks about."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pandas as pd
+
+from mine_jax.report import page, tables
+
+# With more distinct reasons than this, numbers inside them are left out to group them.
+MAX_REASONS = 12
+
+
+def build(run: tables.Run) -> page.Section:
+    """Builds the section "what was run": key numbers, configuration, versions, times."""
+    seconds = [stage for stage in run.stages() if stage[0] != "report"]
+    times = [page.Bar(name, s, note=_duration(s)) for name, _, s in seconds if s is not None]
+    return page.Section(
+        "overview",
+        "What was run",
+        {
+            "facts": _facts(run),
+            "images": _images(run),
+            "settings": [_settings(name, values) for name, values in run.configuration.items()],
+            "versions": _pairs("Versions and devices", _versions(run)),
+            "times": page.Bars("Seconds of each stage", times) if times else None,
+            "total": _duration(sum(bar.value for bar in times)),
+            "states": [(name, state) for name, state, s in seconds if s is None],
+            "leak": bool(run.setting("data", "allow_leak", False)),
+        },
+    )
+
+
+def abstentions(run: tables.Run) -> page.Section:
+    """Builds the section that counts explained and not explained voxels, with reasons."""
+    anchor, title = "explained", "Which voxels are explained, and which are not"
+    voxels = run.voxels
+    if voxels is None or voxels.empty:
+        return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
+    rest = voxels[~voxels["explained"]]
+    reasons = _grouped(rest["reason"].where(rest["reason"] != "", rest["status"].map(_status_reason)))
+    rows = [("explained", page.count(len(voxels) - len(rest)), page.share(1 - len(rest) / len(voxels)))]
+    rows += [(f"not explained: {r}", page.count(n), page.share(n / len(voxels))) for r, n in reasons.items()]
+    rows.append(("all", page.count(len(voxels)), page.share(1.0)))
+    caption = (
+        f"All {page.count(len(voxels), 'voxel')} of voxels.tsv, each counted once, by the columns `explained` and "
+        f"`reason`. {_criteria(run)}"
+    )
+    content = {"table": page.Table(caption, ("Outcome", "Voxels", "Share"), rows), "areas": _by_area(voxels)}
+    return page.Section(anchor, title, content)
+
+
+def _facts(run: tables.Run) -> list[tuple[str, str]]:
+    facts = []
+    voxels = run.voxels
+    if voxels is not None:
+        usable = voxels.loc[(voxels["status"] == "ok"), "r2"].dropna()
+        facts.append((page.count(len(voxels)), "voxels in the data"))
+        facts.append((page.count(len(usable)), "voxels fitted and scored"))
+        if len(usable):
+            facts.append((f"{usable.mean():.2f}", "mean R² of these, on held-out images"))
+        facts.append((page.count(int(voxels["explained"].sum())), "voxels explained in words"))
+    images = run.table("images.tsv", ("image_id",))
+    if images is not None:
+        facts.append((page.count(len(images)), "images"))
+    return facts
+
+
+def _images(run: tables.Run) -> page.Table | None:
+    images = run.table("images.tsv", ("image_id", "split"))
+    if images is None:
+        return None
+    rows = []
+    for split in [s for s in ("train", "val", "test") if (images["split"] == s).any()]:
+        part = images[images["split"] == split]
+        repeats = page.count(part["n_repeats"].sum()) if "n_repeats" in part else "not known"
+        rows.append((split, page.count(len(part)), repeats))
+    caption = "Images of images.tsv by split, and the trials averaged in them."
+    if not run.setting("data", "allow_leak", False):
+        caption += " Encoders never see the test images."
+    return page.Table(caption, ("Split", "Images", "Trials"), rows)
+
+
+def _settings(name: str, values: dict[str, Any]) -> page.Table:
+    shown = {key: "[redacted]" if page.SECRET_KEY.search(key) else value for key, value in values.items()}
+    return _pairs(f"[{name}]", {k: v for k, v in shown.items() if v not in (None, [], {})})
+
+
+def _versions(run: tables.Run) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in ("package", "command", "seed", "precision", "devices", "started", "schema"):
+        if run.info.get(key) is not None:
+            found[key] = " ".join(map(str, run.info[key])) if key == "command" else run.info[key]
+    versions = run.info.get("versions", {})
+    known = {k: v for k, v in versions.items() if v is not None} if isinstance(versions, dict) else {}
+    return {**found, **known}
+
+
+def _pairs(caption: str, values: dict[str, Any]) -> page.Table:
+    return page.Table(caption, ("Name", "Value"), [(str(k), _written(v)) for k, v in values.items()])
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(_written, value))
+    if isinstance(value, dict):
+        return "; ".join(f"{k}: {_written(v)}" for k, v in value.items())
+    return str(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def _status_reason(status: str) -> str:
+    return "no reason recorded" if status in ("ok", "") else f"status {status}"
+
+
+def _grouped(reasons: pd.Series) -> pd.Series:
+    """Counts reasons; numbers in them are left out where they would make each one unique."""
+    if reasons.nunique() > MAX_REASONS:
+        reasons = reasons.map(lambda reason: re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", reason))
+    return reasons.value_counts()
+
+
+def _criteria(run: tables.Run) -> str:
+    limits = {
+        "min_r2": "R² at least",
+        "min_images": "images at least",
+        "min_stability": "split-half stability at least",
+        "max_q": "q at most",
+    }
+    parts = [f"{text} {run.setting('profile', key)}" for key, text in limits.items() if run.setting("profile", key)]
+    return f"Rule: {', '.join(parts)}." if parts else ""
+
+
+def _by_area(voxels: pd.DataFrame) -> page.Table | None:
+    spread = voxels.assign(area=voxels["rois"].map(tables.areas_of)).explode("area")
+    if set(spread["area"]) == {tables.NO_AREA}:
+        return None
+    rows = []
+    for area, part in spread.groupby("area"):
+        n = int(part["explained"].sum())
+        rows.append((area, page.count(len(part)), page.count(n), page.share(n / len(part))))
+    caption = "The same voxels by area. A voxel in several areas counts in each."
+    return page.Table(caption, ("Area", "Voxels", "Explained", "Share"), rows)

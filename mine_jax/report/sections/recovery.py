@@ -1,0 +1,64 @@
+"""Recovery: what the run found against what was planted in a phantom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mine_jax import artifacts
+from mine_jax.report import page, tables
+
+
+def build(run: tables.Run) -> page.Section:
+    """Builds the section with the recovery table."""
+    anchor, title = "recovery", "Recovery of the planted truth"
+    if not run.truth.is_file():
+        kind = run.setting("data", "kind")
+        why = (
+            "the run has not been compared with its truth" if kind == "phantom" else "only phantoms have a known truth"
+        )
+        return page.Section(anchor, title, missing=f"There is no truth.tsv: {why}.")
+    table = load(run.truth)
+    met = tables.is_true(table["met"])[has_target(table)]
+    caption = (
+        f"All {page.count(len(table), 'measure')} of truth.tsv; n is the number of cases behind each. "
+        f"{page.count(int(met.sum()))} of {page.count(len(met), 'target')} met."
+    )
+    return page.Section(anchor, title, {"table": page.Table(caption, COLUMNS, rows_of(table))})
+
+
+COLUMNS = ("Measure", "Value", "n", "Target", "Met")
+
+
+def load(path: Path) -> pd.DataFrame:
+    """Reads a truth table: metric, value, n, target, met."""
+    table = tables.checked(artifacts.read_table(path, metric=str), path, ("metric", "value"))
+    return table.assign(**{name: table.get(name, "") for name in ("n", "target", "met")})
+
+
+def rows_of(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Returns the cells of a truth table, ready to show."""
+    aimed, met = has_target(table), tables.is_true(table["met"])
+    rows = []
+    for row, is_aimed, is_met in zip(table.to_dict("records"), aimed, met, strict=True):
+        verdict = ("yes" if is_met else "no") if is_aimed else ""
+        name = row["metric"].replace("_", " ")
+        rows.append((name, written(row["value"]), written(row["n"]), written(row["target"]), verdict))
+    return rows
+
+
+def has_target(table: pd.DataFrame) -> pd.Series:
+    """Tells which rows of a truth table were judged [rows] bool."""
+    return table["met"].notna() & (table["met"].astype(str).str.strip() != "")
+
+
+def written(value: Any) -> str:
+    """Writes a cell that may be a number, a text such as ">= 0.9", or empty."""
+    if value is None or (not isinstance(value, str) and pd.isna(value)):
+        return ""
+    try:
+        return page.number(float(value))
+    except ValueError:
+        return str(value)

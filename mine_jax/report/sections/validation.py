@@ -1,0 +1,179 @@
+"""Validation: do generated and edited images move the response as the words say?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from mine_jax.report import canvas, page, tables
+
+MAX_EDITS = 12
+MAX_GENERATED = 6
+STATISTICS = ("effect", "low", "high", "p", "q", "n_pairs")
+VERBS = {"insert": "inserted", "remove": "removed"}
+CONDITIONS = ("description", "random", "lowest")
+# Larger pictures on disk are refused before they are unpacked.
+MAX_PIXELS = 50_000_000
+
+
+def build(run: tables.Run) -> page.Section:
+    """Builds the section on generated and edited images."""
+    anchor, title = "validation", "Validation: generated and edited images"
+    summary = run.table("validation/summary.tsv", ("effect",))
+    edits = run.table("validation/edits.tsv", ("voxel_id", "image_id", "action", "before", "after"))
+    generation = run.table("validation/generation.tsv", ("voxel_id", "image_id", "condition", "predicted"))
+    present = [table for table in (summary, edits, generation) if table is not None and len(table)]
+    if not present:
+        return page.Section(anchor, title, missing=_why(run))
+    files = _files(run.directory / "validation" / "images")
+    content = {
+        "summary": None if summary is None or summary.empty else _summary(summary),
+        "statuses": [t for t in (_statuses("edit", edits), _statuses("generated image", generation)) if t is not None],
+        "edits": _edits(run, edits, files),
+        "generated": _generated(run, generation, files),
+        "evaluators": _evaluators(edits, generation, summary),
+    }
+    return page.Section(anchor, title, content)
+
+
+def _why(run: tables.Run) -> str:
+    generator, editor = run.setting("validation", "generator"), run.setting("validation", "editor")
+    if generator == "none" and editor == "none":
+        return "Validation was switched off for this run: neither a generator nor an editor is configured."
+    return run.why_missing("validation", "validation/summary.tsv")
+
+
+def _summary(summary: pd.DataFrame) -> dict[str, Any]:
+    names = [c for c in summary.columns if c not in STATISTICS and not pd.api.types.is_float_dtype(summary[c])]
+    bars, rows = [], []
+    for row in summary.to_dict("records"):
+        label = ", ".join(str(row[name]) for name in names if pd.notna(row[name]) and str(row[name])) or "comparison"
+        known = {key: float(row[key]) for key in STATISTICS if key in row and pd.notna(row[key])}
+        if "effect" in known:
+            note = f"{known['effect']:.2f}" + (f", q {page.p_value(known['q'])}" if "q" in known else "")
+            bars.append(page.Bar(label, known["effect"], known.get("low"), known.get("high"), note))
+        interval = f"{known['low']:.3g} to {known['high']:.3g}" if {"low", "high"} <= set(known) else "not known"
+        n_pairs = page.count(int(known["n_pairs"])) if "n_pairs" in known else "not known"
+        effect, p, q = page.number(known.get("effect")), page.p_value(known.get("p")), page.p_value(known.get("q"))
+        rows.append((label, effect, interval, p, q, n_pairs))
+    caption = (
+        f"All {page.count(len(rows), 'comparison')} of validation/summary.tsv, over all their pairs with a usable "
+        "image. "
+        "Effects are differences of predicted responses (z-scored beta)."
+    )
+    table = page.Table(caption, ("Comparison", "Effect", "Interval", "p", "q", "Pairs"), rows)
+    return {"table": table, "bars": page.Bars("Effect with its interval", bars) if bars else None}
+
+
+def _statuses(noun: str, table: pd.DataFrame | None) -> page.Table | None:
+    if table is None or table.empty or "status" not in table:
+        return None
+    rows = [(status or "not recorded", page.count(n)) for status, n in table["status"].value_counts().items()]
+    return page.Table(f"All {page.count(len(table), noun)} by status.", ("Status", "Rows"), rows)
+
+
+def _evaluators(*found: pd.DataFrame | None) -> list[str]:
+    names = [
+        set(table["evaluator"].dropna().astype(str)) for table in found if table is not None and "evaluator" in table
+    ]
+    return sorted(set().union(*names))
+
+
+def _edits(run: tables.Run, edits: pd.DataFrame | None, files: dict[Any, Path]) -> dict[str, Any] | None:
+    if edits is None or edits.empty:
+        return None
+    usable = _stored(edits, "edits", files)
+    usable = usable[usable["action"].isin(list(VERBS))].drop_duplicates(["voxel_id", "image_id", "action"])
+    chosen = _first_of_each(usable, "action", MAX_EDITS)
+    photos = run.photos(chosen["image_id"].tolist())
+    cards = []
+    for row in chosen.to_dict("records"):
+        words, verb = row.get("words", ""), VERBS[row["action"]]
+        card = {
+            "voxel_id": row["voxel_id"],
+            "what": verb,
+            "words": words,
+            "before": row["before"],
+            "after": row["after"],
+        }
+        card["old"] = _shown(photos.get(row["image_id"]), f"Image {row['image_id']} before the edit.")
+        card["new"] = _shown(_read(_file_of(row, "edits", files)), f"The same image with {words} {verb}.")
+        cards.append(card)
+    rule = (
+        f"{page.count(len(cards), 'edit')} of {page.count(len(edits))}: status ok, insert or remove, picture stored; "
+        "the first of each voxel and action in the order of edits.tsv, then the second, whatever their effect."
+    )
+    return {"cards": cards, "rule": rule} if cards else None
+
+
+def _generated(run: tables.Run, generation: pd.DataFrame | None, files: dict[Any, Path]) -> dict[str, Any] | None:
+    if generation is None or generation.empty:
+        return None
+    usable = _stored(generation, "generation", files).drop_duplicates(["voxel_id", "image_id", "condition"])
+    pairs = usable.drop_duplicates("voxel_id")[["voxel_id", "image_id"]].head(MAX_GENERATED)
+    photos = run.photos(pairs["image_id"].tolist())
+    groups = []
+    for voxel, image in pairs.itertuples(index=False):
+        part = usable[(usable["voxel_id"] == voxel) & (usable["image_id"] == image)]
+        part = part.set_index("condition").reindex([c for c in CONDITIONS if c in set(part["condition"])])
+        tiles = []
+        if image in photos:
+            original = part["original"].iloc[0] if "original" in part else np.nan
+            tiles.append(("original", original, _shown(photos[image], f"Original image {image}."), ""))
+        for condition, row in part.iterrows():
+            new = _read(_file_of(row.to_dict(), "generation", files))
+            shown = _shown(new, f"Image generated from the {condition} words of image {image}.")
+            tiles.append((condition, row["predicted"], shown, row.get("prompt", "")))
+        groups.append({"voxel_id": voxel, "image_id": image, "tiles": tiles})
+    rule = (
+        f"{page.count(len(groups), 'voxel')} of {page.count(generation['voxel_id'].nunique())}: the first image of "
+        "each voxel in the order of generation.tsv whose pictures are stored, first seed of each condition, whatever "
+        "their effect."
+    )
+    return {"groups": groups, "rule": rule} if groups else None
+
+
+def _stored(table: pd.DataFrame, name: str, files: dict[Any, Path]) -> pd.DataFrame:
+    """Returns the rows with the status ok whose picture is stored, with their number as `row`."""
+    usable = table.assign(row=np.arange(len(table)))
+    if "status" in usable:
+        usable = usable[usable["status"] == "ok"]
+    return usable.loc[np.array([_file_of(row, name, files) is not None for row in usable.to_dict("records")], bool)]
+
+
+def _first_of_each(table: pd.DataFrame, column: str, limit: int) -> pd.DataFrame:
+    """Takes the first row of each voxel and action, then the second, up to a limit."""
+    turn = table.groupby(["voxel_id", column]).cumcount()
+    return table.assign(turn=turn).sort_values(["turn", "row"]).head(limit)
+
+
+def _files(folder: Path) -> dict[Any, Path]:
+    """Finds stored pictures by file name, and by table and row number where the name holds them."""
+    found: dict[Any, Path] = {}
+    for path in sorted(folder.glob("*.png")) + sorted(folder.glob("*/*.png")):
+        found[path.relative_to(folder).as_posix()] = path
+        match = re.fullmatch(r"(generation|edits?)[-_/]0*(\d+)", path.relative_to(folder).with_suffix("").as_posix())
+        if match:
+            found["generation" if match[1] == "generation" else "edits", int(match[2])] = path
+    return found
+
+
+def _file_of(row: dict[str, Any], table: str, files: dict[Any, Path]) -> Path | None:
+    named = str(row.get("image", row.get("file", ""))).removeprefix("validation/").removeprefix("images/")
+    return files.get(named) or files.get((table, row["row"]))
+
+
+def _shown(photo: np.ndarray | None, alt: str) -> page.Picture | None:
+    return None if photo is None else canvas.pixels(photo, alt=alt)
+
+
+def _read(path: Path | None) -> np.ndarray | None:
+    if path is None:
+        return None
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")) if image.width * image.height <= MAX_PIXELS else None

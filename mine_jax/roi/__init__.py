@@ -1,0 +1,8 @@
+"""Stage 8: what category-selective areas prefer, what is inside them, and maps."""
+
+from mine_jax.roi.categories import CATEGORIES as CATEGORIES
+from mine_jax.roi.maps import write_maps as write_maps
+from mine_jax.roi.selectivity import category_shares as category_shares
+from mine_jax.roi.selectivity import memberships as memberships
+from mine_jax.roi.selectivity import selectivity as selectivity
+from mine_jax.roi.structure import structure as structure

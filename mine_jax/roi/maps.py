@@ -1,0 +1,168 @@
+"""Values of voxels to NIfTI volumes in the space of the data, and back.
+
+Every map is float32 with NaN outside the voxels, so that "outside" and "zero" stay apart.
+Text labels are written as numbers, with a table `<name>.tsv` that says what they mean.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mine_jax import _checks, artifacts
+from mine_jax.errors import DataError, GeometryError, IntegrityError, MissingInputError
+from mine_jax.types import Responses
+
+NO_LABEL = "none"
+# Label volumes above this many voxels are refused before they are unpacked.
+MAX_VOXELS = 1 << 27
+
+
+def write_maps(directory: Path, responses_like: Responses, values: Mapping[str, Any]) -> list[Path]:
+    """Writes one NIfTI volume per set of voxel values.
+
+    Args:
+        directory: folder of the maps; made if needed.
+        responses_like: gives `indices` [V, 3] and `volume` (shape and affine in millimetres).
+        values: name -> [V] numbers, booleans or text labels. Labels become 1, 2, ... in
+            alphabetical order ("" becomes 0), with a legend `<name>.tsv`.
+
+    Returns:
+        Paths of the volumes, `<name>.nii.gz`; none when the data have no geometry.
+
+    Raises:
+        DataError: if a name is no plain file name, a length is not V, or a number does
+            not fit float32.
+        GeometryError: if voxels lie outside the volume or twice at one place.
+    """
+    if responses_like.indices is None or responses_like.volume is None:
+        return []
+    shape, affine = tuple(responses_like.volume.shape), np.asarray(responses_like.volume.affine, np.float64)
+    indices = np.asarray(responses_like.indices)
+    _check_geometry(indices, shape)
+    paths = []
+    for name, value in values.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            raise DataError(f"a map must be named with letters, digits, _ or -, but is named {name!r}.")
+        array = np.asarray(value)
+        _checks.check_shape(name, array, "V", hint="One value per voxel is needed.", V=len(indices))
+        legend = None
+        if array.dtype.kind in "OUS":
+            array, legend = _coded(array.astype(str))
+        volume = np.full(shape, np.nan, np.float32)
+        volume[tuple(indices.T)] = _as_float32(name, array)
+        paths.append(_write_volume(directory / f"{name}.nii.gz", volume, affine))
+        _write_legend(directory / f"{name}.tsv", legend)
+    return paths
+
+
+def read_map(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a volume written by `write_maps`.
+
+    Args:
+        path: a `.nii.gz` or `.nii` file.
+
+    Returns:
+        Values [x, y, z] float32, NaN outside, and the affine [4, 4] to millimetres.
+
+    Raises:
+        MissingInputError: if the file is not there.
+        IntegrityError: if it is not a readable volume of three axes.
+    """
+    import nibabel
+
+    if not path.is_file():
+        raise MissingInputError(f"no map at {path}.")
+    try:
+        image = nibabel.Nifti1Image.from_filename(path)
+        if len(image.shape) != 3 or np.prod(image.shape, dtype=float) > MAX_VOXELS:
+            raise IntegrityError(f"{path} must hold one volume of three axes, but has shape {image.shape}.")
+        return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine)
+    except IntegrityError:
+        raise
+    except (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.wrapstruct.WrapStructError,
+        zlib.error,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
+        raise IntegrityError(f"{path} is not a readable NIfTI volume ({error}). Run the stage `roi` again.") from error
+
+
+def read_legend(path: Path) -> dict[int, str]:
+    """Reads what the numbers of a label map mean.
+
+    Args:
+        path: the volume, `<name>.nii.gz`; its legend lies beside it.
+
+    Returns:
+        Number -> label; empty for a map of plain values.
+    """
+    legend = path.with_name(path.name.split(".")[0] + ".tsv")
+    if not legend.is_file():
+        return {}
+    table = artifacts.read_table(legend, label=str)
+    return {int(value): str(label) for value, label in zip(table["value"], table["label"], strict=True)}
+
+
+def _check_geometry(indices: np.ndarray, shape: tuple[int, ...]) -> None:
+    _checks.check_shape("responses_like.indices", indices, "V 3", **{"3": 3})
+    outside = np.any((indices < 0) | (indices >= np.asarray(shape)), axis=1)
+    if outside.any():
+        raise GeometryError(
+            f"{outside.sum()} voxels lie outside the volume of shape {shape}, the first at "
+            f"{tuple(map(int, indices[outside][0]))}. Do mask and data come from the same space?"
+        )
+    n_places = len(np.unique(np.ravel_multi_index(tuple(indices.T), shape))) if len(indices) else 0
+    if n_places != len(indices):
+        raise GeometryError(f"{len(indices)} voxels share {n_places} places of the volume; each needs its own.")
+
+
+def _coded(labels: np.ndarray) -> tuple[np.ndarray, pd.DataFrame]:
+    """Turns labels [V] into numbers [V] and a legend."""
+    names = sorted(set(labels) - {"", NO_LABEL})
+    codes = {"": 0, NO_LABEL: 0, **{name: code for code, name in enumerate(names, start=1)}}
+    legend = pd.DataFrame({"value": range(len(names) + 1), "label": [NO_LABEL, *names]})
+    return np.array([codes[label] for label in labels], dtype=np.float32), legend
+
+
+def _as_float32(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"`{name}` must hold numbers, booleans or labels, but has dtype {array.dtype}.")
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    if array.dtype.kind in "iu" and not np.array_equal(single.astype(array.dtype), array):
+        raise DataError(f"`{name}` holds integers above 2**24, which float32 cannot keep. Map something smaller.")
+    if np.any(np.isinf(single) & np.isfinite(array)):
+        raise DataError(f"`{name}` holds values above the range of float32.")
+    return single
+
+
+def _write_volume(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
+    import nibabel
+
+    image = nibabel.Nifti1Image(volume, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["descrip"] = path.name.split(".")[0][:79].encode("ascii")
+    # Without a time stamp, the same values give the same bytes.
+    packed = gzip.compress(image.to_bytes(), mtime=0)
+    with artifacts.atomic(path) as temporary:
+        temporary.write_bytes(packed)
+    return path
+
+
+def _write_legend(path: Path, legend: pd.DataFrame | None) -> None:
+    if legend is None:
+        path.unlink(missing_ok=True)
+    else:
+        artifacts.write_table(path, legend)

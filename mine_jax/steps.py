@@ -1,0 +1,432 @@
+"""What each stage reads and writes in a run directory.
+
+One function per stage: it loads what earlier stages left, calls the stage's public
+functions, saves the result and returns numbers for the summary. No science lives here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mine_jax import artifacts, attribution, data, description, encoder, features, profile, roi, tables
+from mine_jax._progress import Progress
+from mine_jax.config import Config, DataConfig
+from mine_jax.run import Step
+from mine_jax.types import CriticalTokens, Encoders, ImageTokens, Lens, Responses, Scores, Split, Stimuli
+
+
+def data_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Reads responses, splits the images, writes data/, images.tsv and voxels.tsv."""
+    _write_phantom(config, directory, progress)
+    source = data_source(config, directory)
+    responses, stimuli = data.load(source, directory=directory / "data", progress=progress)
+    splits = data.assign_splits(responses, stimuli, test=source.test, val=source.val, seed=config.run.seed)
+    artifacts.save(responses, directory / "data")
+    artifacts.write_table(directory / "images.tsv", tables.images(responses, splits))
+    artifacts.write_table(directory / "voxels.tsv", tables.voxels(responses, None, None))
+    counts = {name: int((splits == name).sum()) for name in ("train", "val", "test")}
+    usable = int((responses.status == "ok").sum())
+    return {"voxels": len(responses.voxel_ids), "usable": usable, "images": len(responses.image_ids), **counts}
+
+
+def features_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Extracts image-tokens into features/, or refers to the precomputed ones."""
+    stimuli = data.open_stimuli(data_source(config, directory))
+    responses = artifacts.load(directory / "data")
+    wanted = np.isin(stimuli.image_ids, responses.image_ids)
+    shown = Stimuli(
+        stimuli.image_ids[wanted], stimuli.read, stimuli.hashes[wanted], stimuli.shared[wanted], stimuli.source
+    )
+    tokens, lens = features.load_features(config.features, shown, directory=directory / "features", progress=progress)
+    n_images, n_tokens, width = tokens.tokens.shape
+    words = 0 if lens is None else len(lens.words)
+    return {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
+
+
+def encoder_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Fits and scores the encoders; writes encoder/, scores/ and voxels.tsv."""
+    splits = load_splits(config, directory)
+    key = jax.random.key(config.run.seed)
+    chunks = {"voxel_chunk": config.run.voxel_chunk, "image_chunk": config.run.image_chunk}
+    encoders = encoder.fit(
+        splits["train"], key=key, validation=splits["val"], config=config.encoder, progress=progress, **chunks
+    )
+    n_train = len(splits["train"].responses.image_ids) + len(splits["val"].responses.image_ids)
+    scores = encoder.score(encoders, splits["test"], n_train=n_train, voxel_chunk=config.run.voxel_chunk)
+    artifacts.save(encoders, directory / "encoder")
+    artifacts.save(scores, directory / "scores")
+    responses = artifacts.load(directory / "data")
+    artifacts.write_table(directory / "voxels.tsv", tables.voxels(responses, scores, None))
+    fitted = scores.status == "ok"
+    return {
+        "fitted": int(fitted.sum()),
+        "mean_r2": _mean(scores.r2[fitted]),
+        "mean_r": _mean(scores.r[fitted]),
+        "mean_r2_normalized": _mean(scores.r2_normalized[fitted]),
+    }
+
+
+def attribution_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Attributes, patches and writes attribution/."""
+    settings, out = config.attribution, directory / "attribution"
+    encoders, scores, tokens = load_encoders(directory), load_scores(directory), load_tokens(config, directory)
+    chosen = np.flatnonzero((scores.status == "ok") & (np.nan_to_num(scores.r2, nan=-1) >= settings.min_r2))
+    if not len(chosen):
+        artifacts.write_json(out / "meta.json", {"schema": artifacts.SCHEMA, "n_voxels": 0})
+        return {"voxels": 0, "reason": f"no voxel has r2 >= {settings.min_r2:g}"}
+    encoders = encoders.take(chosen)
+    chunks = {"voxel_chunk": config.run.voxel_chunk, "image_chunk": config.run.image_chunk}
+    n_voxels = len(chosen)
+    image_ids = _attributed_images(config, directory, encoders, tokens)
+    attributions = attribution.integrated_gradients(
+        encoders,
+        tokens,
+        image_ids=image_ids,
+        baseline=settings.baseline,
+        n_steps=settings.n_steps,
+        max_steps=settings.max_steps,
+        tolerance=settings.tolerance,
+        method=settings.method,
+        quadrature=settings.quadrature,
+        reduce=settings.reduce,
+        progress=lambda done, total: progress(done, 2 * total),
+        **chunks,
+    )
+    critical = attribution.critical_tokens(attributions, k=settings.k)
+    faithfulness = attribution.patch_tokens(
+        encoders,
+        tokens,
+        attributions,
+        k=settings.k,
+        sufficiency=settings.sufficiency,
+        n_random=settings.n_random,
+        baseline=settings.baseline,
+        seed=config.run.seed,
+        progress=lambda done, total: progress(total + done, 2 * total),
+        **chunks,
+    )
+    k = critical.indices.shape[2]
+    artifacts.write_table(out / "pairs.tsv", tables.pairs(attributions, faithfulness, tolerance=settings.tolerance))
+    artifacts.write_array(out / "tokens.npy", critical.indices.reshape(-1, k))
+    artifacts.write_array(out / "scores.npy", critical.scores.reshape(-1, k))
+    artifacts.write_array(out / "heat.npy", attributions.scores.reshape(-1, attributions.scores.shape[2]).astype(np.float16))
+    artifacts.write_table(out / "curves.tsv", tables.curves(attributions, faithfulness, seed=config.run.seed))
+    per_voxel = tables.attributed_voxels(attributions, faithfulness, critical, scores)
+    artifacts.write_table(out / "voxels.tsv", per_voxel)
+    artifacts.save(faithfulness, out / "faithfulness")
+    n_images = attributions.image_ids.shape[1]
+    meta = {"schema": artifacts.SCHEMA, "n_voxels": n_voxels, "n_images": n_images, "k": k, **settings.model_dump()}
+    artifacts.write_json(out / "meta.json", meta)
+    good = per_voxel[per_voxel["r2"] > 0.2]
+    return {
+        "voxels": n_voxels,
+        "pairs": n_voxels * n_images,
+        "k": k,
+        "max_completeness_gap": float(np.abs(attributions.completeness_gap).max()),
+        "median_faithfulness": _mean([np.nanmedian(faithfulness.faithfulness)]),
+        "voxels_r2_above_0.2": len(good),
+        "share_hurt_more_than_random": _mean(good["left_without_ig"] < good["left_without_random"]),
+    }
+
+
+def description_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Reads words from tokens and describes every pair; writes description/."""
+    lens, critical, tokens = load_lens(directory), load_critical(directory), load_tokens(config, directory)
+    out = directory / "description"
+    if lens is None or critical is None:
+        reason = "no lens: features have no words" if lens is None else "no voxel was attributed"
+        artifacts.write_json(out / "none.json", {"reason": reason})
+        return {"pairs": 0, "reason": reason}
+    words = description.top_words(
+        lens,
+        tokens,
+        m=config.description.m,
+        image_chunk=config.run.image_chunk,
+        progress=lambda done, total: progress(done, 2 * total),
+    )
+    images = artifacts.read_table(directory / "images.tsv")
+    split_of = dict(zip(images["image_id"], images["split"], strict=True))
+    split = np.array([split_of.get(image_id, "") for image_id in words.image_ids])
+    per_image = words.per_image()
+    corpus = per_image[(split == "train") | (split == "val")].mean(0)
+    descriptions = description.describe(
+        critical,
+        words,
+        corpus=corpus,
+        n_words=config.description.n_words,
+        progress=lambda done, total: progress(total + done, 2 * total),
+    )
+    artifacts.save(descriptions, out)
+    artifacts.write_array(out / "corpus.npy", corpus)
+    artifacts.write_array(out / "test_words.npy", per_image[split == "test"])
+    artifacts.write_json(out / "test_images.json", words.image_ids[split == "test"].tolist())
+    artifacts.write_table(out / "words.tsv", tables.description_words(descriptions))
+    artifacts.write_table(out / "sentences.tsv", tables.description_sentences(descriptions))
+    vocabulary = words.vocabulary
+    counts = {"words": len(vocabulary.words), "dropped": vocabulary.n_dropped, "merged": vocabulary.n_merged}
+    return {"pairs": descriptions.image_ids.size, **counts}
+
+
+def profile_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Builds and tests the profiles; writes profile/ and voxels.tsv."""
+    settings, out = config.profile, directory / "profile"
+    responses, scores = load_responses(directory), load_scores(directory)
+    if not (directory / "description" / "corpus.npy").exists():
+        reason = artifacts.read_json(directory / "description" / "none.json")["reason"]
+        artifacts.write_json(out / "none.json", {"reason": reason})
+        artifacts.write_table(directory / "voxels.tsv", tables.voxels(responses, scores, None))
+        return {"explained": 0, "reason": reason}
+    descriptions = artifacts.load(directory / "description")
+    faithfulness = artifacts.load(directory / "attribution" / "faithfulness")
+    corpus = artifacts.read_array(directory / "description" / "corpus.npy")
+    test_ids = np.array(artifacts.read_json(directory / "description" / "test_images.json"), dtype=str)
+    rows = np.searchsorted(scores.voxel_ids, descriptions.voxel_ids)
+    chosen = _take_scores(scores, rows)
+    profiles = profile.build(
+        descriptions,
+        faithfulness,
+        corpus=corpus,
+        usable=~np.isin(descriptions.image_ids, test_ids),
+        faithfulness_quantile=settings.faithfulness_quantile,
+        min_images=settings.min_images,
+        n_words=settings.n_words,
+        n_bootstrap=settings.n_bootstrap,
+        seed=config.run.seed,
+        progress=lambda done, total: progress(done, 2 * total),
+    )
+    order = {image_id: i for i, image_id in enumerate(responses.image_ids)}
+    held_out = responses.responses[[order[image_id] for image_id in test_ids]][:, rows]
+    test = profile.measured_correlation(
+        profiles.distribution,
+        corpus,
+        artifacts.read_array(directory / "description" / "test_words.npy"),
+        held_out,
+        n_permutations=settings.n_permutations,
+        seed=config.run.seed,
+        progress=lambda done, total: progress(total + done, 2 * total),
+    )
+    rules = ("min_r2", "min_stability", "min_faithfulness", "min_images", "max_q")
+    profiles = profile.judge(profiles, chosen, test, **{rule: getattr(settings, rule) for rule in rules})
+    artifacts.save(profiles, out)
+    artifacts.write_table(out / "words.tsv", tables.profile_words(profiles))
+    artifacts.write_table(out / "sentences.tsv", tables.profile_sentences(profiles))
+    artifacts.write_table(out / "voxels.tsv", tables.profile_voxels(profiles))
+    artifacts.write_table(directory / "voxels.tsv", tables.voxels(responses, scores, profiles))
+    return {
+        "profiled": len(profiles.voxel_ids),
+        "explained": int(profiles.explained.sum()),
+        "median_stability": _mean([np.nanmedian(profiles.stability)]),
+        "mean_r_measured": _mean(profiles.r_measured[profiles.explained]),
+    }
+
+
+def validation_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Says that generated and edited images are not available yet."""
+    del config, directory, progress
+    return {"reason": "validation by generated and edited images is not available yet"}
+
+
+def roi_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Tests areas for preferred categories and structure; writes roi/ and maps/."""
+    responses, scores = load_responses(directory), load_scores(directory)
+    values: dict[str, np.ndarray] = {"r2": scores.r2, "r2_normalized": scores.r2_normalized}
+    summary: dict[str, Any] = {}
+    if (directory / "profile" / "words.tsv").exists() or (directory / "profile" / "words.parquet").exists():
+        profiles = artifacts.load(directory / "profile")
+        corpus = artifacts.read_array(directory / "description" / "corpus.npy")
+        categories = config.roi.categories or roi.CATEGORIES
+        rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)
+        selectivity = roi.selectivity(
+            profiles,
+            responses.rois[rows],
+            corpus=corpus,
+            categories=categories,
+            min_voxels=config.roi.min_voxels,
+            n_permutations=config.roi.n_permutations,
+            n_bootstrap=config.roi.n_bootstrap,
+            seed=config.run.seed,
+            progress=progress,
+        )
+        structure = roi.structure(profiles, responses.rois[rows], corpus=corpus, min_voxels=config.roi.min_voxels)
+        artifacts.write_table(directory / "roi" / "selectivity.tsv", tables.rows(selectivity, tables.SELECTIVITY))
+        artifacts.write_table(directory / "roi" / "structure.tsv", tables.rows(structure, tables.STRUCTURE))
+        values |= _profile_maps(profiles, corpus, categories, rows, len(responses.voxel_ids))
+        summary["preferred"] = {row["roi"]: row["category"] for row in selectivity if row["preferred"]}
+    written = roi.write_maps(directory / "maps", responses, values) if responses.volume is not None else []
+    return {**summary, "maps": len(written)}
+
+
+def report_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Writes report.html."""
+    from mine_jax import report
+
+    stimuli = data.open_stimuli(data_source(config, directory))
+    path = report.write_report(directory, read_images=stimuli.read, progress=progress)
+    return {"report": path.name}
+
+
+def data_source(config: Config, directory: Path) -> DataConfig:
+    """Returns the data configuration as its reader takes it; a phantom's folder is known by then."""
+    if config.data.kind != "phantom" or config.data.root is not None:
+        return config.data
+    return config.data.model_copy(update={"root": str(directory / "phantom")})
+
+
+def load_responses(directory: Path) -> Responses:
+    """Loads the responses of the data stage."""
+    return artifacts.load(directory / "data", verify=False)
+
+
+def load_scores(directory: Path) -> Scores:
+    """Loads the scores of the encoder stage."""
+    return artifacts.load(directory / "scores")
+
+
+def load_encoders(directory: Path) -> Encoders:
+    """Loads the encoders of the encoder stage."""
+    return artifacts.load(directory / "encoder")
+
+
+def load_lens(directory: Path) -> Lens | None:
+    """Loads the lens of the feature stage; None where the features have no words."""
+    folder = directory / "features" / "lens"
+    return artifacts.load(folder) if (folder / "meta.json").exists() else None
+
+
+def load_tokens(config: Config, directory: Path) -> ImageTokens:
+    """Opens the image-tokens of the feature stage."""
+    del config
+    return features.open_store(directory / "features", verify=False)
+
+
+def load_splits(config: Config, directory: Path) -> dict[str, Split]:
+    """Aligns tokens and responses and takes them apart by split."""
+    responses, tokens = load_responses(directory), load_tokens(config, directory)
+    aligned = data.align(responses, tokens, on_missing=config.data.on_missing)
+    images = artifacts.read_table(directory / "images.tsv")
+    split_of = dict(zip(images["image_id"], images["split"], strict=True))
+    split = np.array([split_of[image_id] for image_id in aligned.responses.image_ids])
+    return {
+        name: Split(aligned.tokens.take_images(split == name), aligned.responses.take_images(split == name), name)
+        for name in ("train", "val", "test")
+    }
+
+
+def load_critical(directory: Path) -> CriticalTokens | None:
+    """Loads the critical tokens of the attribution stage; None where no voxel was attributed."""
+    folder = directory / "attribution"
+    meta = artifacts.read_json(folder / "meta.json")
+    if not meta["n_voxels"]:
+        return None
+    pairs = artifacts.read_table(folder / "pairs.tsv")
+    shape = (meta["n_voxels"], meta["n_images"])
+    return CriticalTokens(
+        voxel_ids=pairs["voxel_id"].to_numpy().reshape(shape)[:, 0],
+        image_ids=pairs["image_id"].to_numpy(dtype=str).reshape(shape),
+        indices=artifacts.read_array(folder / "tokens.npy").reshape(*shape, -1),
+        scores=artifacts.read_array(folder / "scores.npy").reshape(*shape, -1),
+    )
+
+
+def _write_phantom(config: Config, directory: Path, progress: Progress) -> None:
+    if config.data.kind != "phantom":
+        return
+    from mine_jax.phantom.write_nsd import write_phantom
+
+    d, root = config.data, Path(data_source(config, directory).root or "")
+    if (root / "nsddata" / "ppdata" / d.subject).is_dir() and (root / "phantom.json").is_file():
+        return
+    write_phantom(
+        root,
+        subjects=(d.subject,),
+        n_images=d.n_images,
+        n_shared=d.n_shared,
+        n_repeats=d.n_repeats,
+        ceiling=d.ceiling,
+        shape=d.shape,
+        seed=config.run.seed,
+        progress=progress,
+    )
+
+
+def _attributed_images(config: Config, directory: Path, encoders: Encoders, tokens: ImageTokens) -> np.ndarray:
+    """Chooses the images [V, I] of each voxel: those with the highest predictions, or random ones."""
+    settings = config.attribution
+    images = artifacts.read_table(directory / "images.tsv")
+    wanted = {"all": ("train", "val", "test"), "train": ("train", "val"), "test": ("test",)}[settings.split]
+    allowed = np.isin(tokens.image_ids, images["image_id"][images["split"].isin(wanted)].to_numpy(dtype=str))
+    n_images = min(settings.n_images, int(allowed.sum()))
+    if settings.images == "random":
+        rng = np.random.default_rng(config.run.seed)
+        shuffled = rng.permutation(np.flatnonzero(allowed))[:n_images]
+        return np.broadcast_to(tokens.image_ids[shuffled], (len(encoders.voxel_ids), n_images))
+    predicted = encoder.predict(encoders, tokens, voxel_chunk=config.run.voxel_chunk)
+    predicted[~allowed] = -np.inf
+    return tokens.image_ids[np.argsort(-predicted, axis=0, kind="stable")[:n_images].T]
+
+
+def _profile_maps(profiles, corpus, categories, rows, n_voxels) -> dict[str, np.ndarray]:
+    """Top category and top word of explained voxels, "" elsewhere."""
+    names, shares = roi.category_shares(profiles, corpus=corpus, categories=categories)
+    category = np.array(names)[shares.argmax(1)] if names else np.full(len(rows), "")
+    first = np.where(profiles.word_ids[:, 0] >= 0, profiles.words[profiles.word_ids[:, 0]], "")
+    maps = {}
+    for name, labels in (("top_category", category), ("top_word", first)):
+        maps[name] = np.full(n_voxels, "", dtype=object)
+        maps[name][rows] = np.where(profiles.explained, labels, "")
+        maps[name] = maps[name].astype(str)
+    return maps
+
+
+def _take_scores(scores: Scores, rows: np.ndarray) -> Scores:
+    fields = {n: getattr(scores, n)[rows] for n in ("voxel_ids", "r2", "r", "r2_normalized", "noise_ceiling", "status")}
+    return Scores(n_train=scores.n_train, n_test=scores.n_test, **fields)
+
+
+def _mean(values: Any) -> float | None:
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else None
+
+
+def _inputs_data(config: Config) -> list[Path]:
+    d = config.data
+    if d.kind == "folder":
+        named = (d.images, d.responses, d.image_ids, d.trials, d.mask, d.rois)
+        return [Path(p) for p in named if p is not None] + ([Path(d.test)] if isinstance(d.test, str) and d.test != "shared" else [])
+    if d.kind == "nsd" and d.root is not None:
+        return [Path(d.root) / "nsddata_betas" / "ppdata" / d.subject / d.space / d.beta_version]
+    return []
+
+
+def _inputs_features(config: Config) -> list[Path]:
+    f = config.features
+    named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
+    model = [] if f.model in (None, "phantom") else [Path(f.model)]
+    return [Path(p) for p in named if p is not None] + model
+
+
+_RUN = ("run.seed", "run.precision")
+STEPS = {
+    "data": Step(data_step, (), ("data", "run.seed"), ("data/*", "images.tsv", "voxels.tsv"), _inputs_data),
+    "features": Step(
+        features_step, ("data",), ("features", "run.precision"), ("features/*",), _inputs_features, ("features/*",)
+    ),
+    "encoder": Step(
+        encoder_step, ("data", "features"), ("encoder", *_RUN), ("encoder/*", "scores/*", "voxels.tsv")
+    ),
+    "attribution": Step(attribution_step, ("features", "encoder"), ("attribution", *_RUN), ("attribution/*",)),
+    "description": Step(
+        description_step, ("features", "attribution"), ("description", "run.precision"), ("description/*",)
+    ),
+    "profile": Step(
+        profile_step, ("encoder", "description"), ("profile", "run.seed"), ("profile/*", "voxels.tsv")
+    ),
+    "validation": Step(validation_step, ("profile",), ("validation", *_RUN), ("validation/*",)),
+    "roi": Step(roi_step, ("profile",), ("roi", "run.seed"), ("roi/*", "maps/*")),
+    "report": Step(report_step, ("profile", "validation", "roi"), (), ("report.html",)),
+}

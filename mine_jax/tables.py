@@ -1,0 +1,180 @@
+"""The tables of a run directory, built from the types; column names are those of the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mine_jax.types import Attributions, CriticalTokens, Descriptions, Faithfulness, Profiles, Responses, Scores
+
+SELECTIVITY = ("roi", "category", "share", "enrichment", "low", "high", "p", "q", "n_voxels", "preferred")
+STRUCTURE = ("roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability")
+# Bootstrap over voxels for the bands of the patching curves.
+_N_BOOTSTRAP = 500
+
+
+def rows(records: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+    """Builds a table with these columns from records, also when there are none."""
+    return pd.DataFrame(records, columns=list(columns))
+
+
+def images(responses: Responses, splits: np.ndarray) -> pd.DataFrame:
+    """Builds images.tsv: image_id, split, n_repeats."""
+    return pd.DataFrame({"image_id": responses.image_ids, "split": splits, "n_repeats": responses.n_repeats})
+
+
+def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | None) -> pd.DataFrame:
+    """Builds voxels.tsv from what is known so far; numbers of later stages are empty.
+
+    Args:
+        responses: V voxels.
+        scores: of the same voxels, or None before the encoder stage.
+        profiles: of some of the voxels, or None before the profile stage.
+    """
+    n_voxels = len(responses.voxel_ids)
+    table = pd.DataFrame({"voxel_id": responses.voxel_ids})
+    if responses.indices is not None:
+        table[["i", "j", "k"]] = responses.indices
+    table["rois"] = responses.rois
+    table["ncsnr"], table["noise_ceiling"] = responses.ncsnr, responses.noise_ceiling
+    for name in ("r2", "r", "r2_normalized"):
+        table[name] = np.nan if scores is None else getattr(scores, name)
+    table["n_train"] = 0 if scores is None else scores.n_train
+    table["n_test"] = 0 if scores is None else scores.n_test
+    table["status"] = responses.status if scores is None else scores.status
+    explained, reason = np.zeros(n_voxels, bool), np.array(["not profiled"] * n_voxels, dtype=object)
+    unfit = (table["status"] != "ok").to_numpy()
+    reason[unfit] = table["status"].to_numpy()[unfit]
+    if profiles is not None:
+        rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)
+        explained[rows], reason[rows] = profiles.explained, profiles.reasons
+    table["explained"] = np.where(explained, "true", "false")
+    table["reason"] = reason
+    return table
+
+
+def pairs(attributions: Attributions, faithfulness: Faithfulness, *, tolerance: float) -> pd.DataFrame:
+    """Builds attribution/pairs.tsv, voxel by voxel, images in the order of the attributions."""
+    every = np.concatenate([attributions.predicted, attributions.predicted_baseline], 1)
+    late = np.abs(attributions.completeness_gap) > tolerance * np.maximum(np.ptp(every, axis=1), 1e-12)[:, None]
+    undefined = ~np.isfinite(faithfulness.faithfulness)
+    return pd.DataFrame(
+        {
+            **_pair_ids(attributions),
+            "predicted": attributions.predicted.ravel(),
+            "predicted_baseline": attributions.predicted_baseline.ravel(),
+            "completeness_gap": attributions.completeness_gap.ravel(),
+            "faithfulness": faithfulness.faithfulness.ravel(),
+            "k_adaptive": faithfulness.k_adaptive.ravel(),
+            "status": np.where(late, "incomplete", np.where(undefined, "no_change", "ok")).ravel(),
+        }
+    )
+
+
+def relative_curves(attributions: Attributions, faithfulness: Faithfulness) -> dict[tuple[str, str], np.ndarray]:
+    """Computes each voxel's patching curves as shares of h(x) - h(x').
+
+    Returns:
+        (kind, order) -> [V, C]: 1 is the whole image, 0 the baseline; means over images
+        before the ratio, so that images with a small change do not dominate.
+    """
+    before = attributions.predicted_baseline.mean(1, keepdims=True)
+    change = attributions.predicted.mean(1, keepdims=True) - before
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            (kind, order): (curve.mean(1) - before) / change
+            for kind in ("necessity", "sufficiency")
+            for order, curve in getattr(faithfulness, kind).items()
+        }
+
+
+def curves(attributions: Attributions, faithfulness: Faithfulness, *, seed: int = 0) -> pd.DataFrame:
+    """Builds attribution/curves.tsv: mean over voxels with a 95 % bootstrap interval."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for (kind, order), curve in relative_curves(attributions, faithfulness).items():
+        usable = curve[np.isfinite(curve).all(1)]
+        if not len(usable):
+            continue
+        drawn = rng.integers(len(usable), size=(_N_BOOTSTRAP, len(usable)))
+        low, high = np.quantile(usable[drawn].mean(1), [0.025, 0.975], axis=0)
+        for c, k in enumerate(faithfulness.k_values):
+            rows.append((kind, order, int(k), usable[:, c].mean(), low[c], high[c], len(usable)))
+    columns = ["kind", "order", "k", "relative_performance", "low", "high", "n_voxels"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def attributed_voxels(
+    attributions: Attributions, faithfulness: Faithfulness, critical: CriticalTokens, scores: Scores
+) -> pd.DataFrame:
+    """Builds attribution/voxels.tsv: what patching the K critical tokens does, against controls."""
+    k = critical.indices.shape[2]
+    at = int(np.flatnonzero(faithfulness.k_values == k)[0])
+    necessity = {order: curve[:, at] for (kind, order), curve in relative_curves(attributions, faithfulness).items() if kind == "necessity"}
+    rows = np.searchsorted(scores.voxel_ids, attributions.voxel_ids)
+    with np.errstate(invalid="ignore"):
+        median = np.array([np.nanmedian(f) if np.isfinite(f).any() else np.nan for f in faithfulness.faithfulness])
+    return pd.DataFrame(
+        {
+            "voxel_id": attributions.voxel_ids,
+            "r2": scores.r2[rows],
+            "k": k,
+            "left_without_ig": necessity["ig"],
+            "left_without_random": necessity["random"],
+            "left_without_lowest": necessity["lowest"],
+            "faithfulness": median,
+        }
+    )
+
+
+def description_words(descriptions: Descriptions) -> pd.DataFrame:
+    """Builds description/words.tsv: the ranked words of every pair."""
+    v, i, rank = np.nonzero(descriptions.word_ids >= 0)
+    return pd.DataFrame(
+        {
+            "voxel_id": descriptions.voxel_ids[v],
+            "image_id": descriptions.image_ids[v, i],
+            "rank": rank + 1,
+            "word": descriptions.words[descriptions.word_ids[v, i, rank]],
+            "weight": descriptions.weights[v, i, rank],
+            "n_tokens": descriptions.n_tokens[v, i, rank],
+        }
+    )
+
+
+def description_sentences(descriptions: Descriptions) -> pd.DataFrame:
+    """Builds description/sentences.tsv."""
+    return pd.DataFrame({**_pair_ids(descriptions), "sentence": descriptions.sentences.ravel()})
+
+
+def profile_words(profiles: Profiles) -> pd.DataFrame:
+    """Builds profile/words.tsv: the ranked words of every voxel."""
+    v, rank = np.nonzero(profiles.word_ids >= 0)
+    return pd.DataFrame(
+        {
+            "voxel_id": profiles.voxel_ids[v],
+            "rank": rank + 1,
+            "word": profiles.words[profiles.word_ids[v, rank]],
+            **{name: getattr(profiles, name)[v, rank] for name in ("weights", "low", "high", "log_odds")},
+        }
+    ).rename(columns={"weights": "weight"})
+
+
+def profile_sentences(profiles: Profiles) -> pd.DataFrame:
+    """Builds profile/sentences.tsv; a voxel that is not explained says why instead."""
+    texts = np.where(
+        profiles.explained, profiles.sentences, np.char.add("Not explained: ", np.char.add(profiles.reasons, "."))
+    )
+    return pd.DataFrame({"voxel_id": profiles.voxel_ids, "sentence": texts})
+
+
+def profile_voxels(profiles: Profiles) -> pd.DataFrame:
+    """Builds profile/voxels.tsv."""
+    names = ("n_images", "stability", "faithfulness", "p", "q", "r_measured")
+    return pd.DataFrame({"voxel_id": profiles.voxel_ids, **{name: getattr(profiles, name) for name in names}})
+
+
+def _pair_ids(pairs: Attributions | Descriptions) -> dict[str, np.ndarray]:
+    return {"voxel_id": np.repeat(pairs.voxel_ids, pairs.image_ids.shape[1]), "image_id": pairs.image_ids.ravel()}

@@ -1,0 +1,413 @@
+"""Every dataclass that crosses a stage border, in pipeline order.
+
+Dimension letters, used in every docstring of this package:
+
+    V voxels (encoders)            K critical image-tokens kept
+    N images (stimuli)             M vocabulary-tokens per image-token
+    P image-tokens per image       W vocabulary size
+    D width of an image-token      S integration steps
+    E attention width              R repeats of an image in the scanner
+    H attention heads              I images attributed per voxel
+    L words kept
+
+Image ids are strings everywhere (NSD: the 0-based 73k id written as a decimal number).
+Host types are frozen dataclasses; `Encoders` is a pytree, since it enters jit and orbax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+
+# Why a voxel is or is not usable; codes are positions in this tuple.
+STATUSES = ("ok", "constant", "nonfinite", "low_ceiling", "diverged", "n_test<2")
+
+
+class _Shown:
+    """Prints shapes, dtypes and bytes instead of values."""
+
+    def __repr__(self) -> str:
+        parts, n_bytes = [], 0
+        for field in fields(self):  # ty: ignore[invalid-argument-type]
+            value = getattr(self, field.name)
+            if hasattr(value, "shape") and hasattr(value, "dtype"):
+                n_bytes += value.nbytes
+                parts.append(f"{field.name}={value.dtype}[{','.join(map(str, value.shape))}]")
+            elif isinstance(value, (str, int, float, tuple)) and len(str(value)) < 60:
+                parts.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(parts)}; {n_bytes / 2**20:.1f} MiB)"
+
+
+@dataclass(frozen=True, repr=False)
+class Volume(_Shown):
+    """Space of volumetric data: `shape` (3 ints) and `affine` [4, 4] to millimetres."""
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+
+@dataclass(frozen=True, repr=False)
+class Responses(_Shown):
+    """What the encoder predicts: z-scored betas, averaged over repeats.
+
+    Attributes:
+        responses: [N, V] float32, z-scored betas; may be memory-mapped.
+        image_ids: [N] str, row order of `responses`, each id once.
+        n_repeats: [N] int, trials averaged in each row.
+        voxel_ids: [V] int64, position in the subject's volume (C order) or column number.
+        status: [V] str of `STATUSES`; only "ok" voxels are fitted.
+        ncsnr: [V] float64, noise-ceiling signal-to-noise ratio; NaN where unknown.
+        noise_ceiling: [V] float64, fraction of variance explainable in the test rows; NaN where unknown.
+        rois: [V] str, names of the areas that hold the voxel, ";"-joined.
+        indices: [V, 3] int, i j k in `volume`; None without geometry.
+        volume: space of the voxels; None without geometry.
+        subject: name of the subject.
+    """
+
+    responses: np.ndarray
+    image_ids: np.ndarray
+    n_repeats: np.ndarray
+    voxel_ids: np.ndarray
+    status: np.ndarray
+    ncsnr: np.ndarray
+    noise_ceiling: np.ndarray
+    rois: np.ndarray
+    indices: np.ndarray | None = None
+    volume: Volume | None = None
+    subject: str = ""
+
+    def take(self, voxels: np.ndarray) -> Responses:
+        """Returns the responses of some voxels (positions or mask [V])."""
+        per_voxel = {n: getattr(self, n)[voxels] for n in ("voxel_ids", "status", "ncsnr", "noise_ceiling", "rois")}
+        indices = None if self.indices is None else self.indices[voxels]
+        return replace(self, responses=self.responses[:, voxels], indices=indices, **per_voxel)
+
+    def take_images(self, rows: np.ndarray) -> Responses:
+        """Returns the responses to some images (positions or mask [N])."""
+        return replace(
+            self, responses=self.responses[rows], image_ids=self.image_ids[rows], n_repeats=self.n_repeats[rows]
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Stimuli(_Shown):
+    """The photos: ids and a reader.
+
+    Attributes:
+        image_ids: [N] str.
+        read: takes ids, returns one uint8 [height, width, 3] RGB array for each.
+        hashes: [N] str, sha256 of each file or pixel array; "" where not computed.
+        shared: [N] bool, True for images that every subject of the data set saw.
+        source: where they come from, for messages.
+    """
+
+    image_ids: np.ndarray
+    read: Callable[[Sequence[str]], list[np.ndarray]]
+    hashes: np.ndarray
+    shared: np.ndarray
+    source: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class ImageTokens(_Shown):
+    """Hidden states of the image-tokens of a frozen model at one layer.
+
+    Attributes:
+        tokens: [N, P, D] bfloat16, float16 or float32; may be memory-mapped.
+        image_ids: [N] str.
+        mask: [N, P] bool, True where a token is real; None when all are.
+        grid: rows and columns of the token grid (row-major), or None.
+        layer: layer of the model.
+        model: name or hash of the model.
+    """
+
+    tokens: Any
+    image_ids: np.ndarray
+    mask: np.ndarray | None = None
+    grid: tuple[int, int] | None = None
+    layer: int = -1
+    model: str = ""
+
+    def take_images(self, rows: np.ndarray) -> ImageTokens:
+        """Returns the tokens of some images (positions or mask [N]), as an in-memory copy."""
+        mask = None if self.mask is None else self.mask[rows]
+        return replace(self, tokens=self.tokens[rows], image_ids=self.image_ids[rows], mask=mask)
+
+
+@dataclass(frozen=True, repr=False)
+class Lens(_Shown):
+    """Reads image-tokens as words.
+
+    For one token x [D], in float32:
+
+        n = norm(x)                   "layer": (x - mean) / sqrt(var + norm_epsilon) * norm_scale + norm_bias,
+                                      "rms": x / sqrt(mean(x^2) + norm_epsilon) * norm_scale, "none": x
+        z = f(n @ projection)         f(y) = y / max(|y|, 1e-12) when `normalize`, else y
+        scores = scale * (z - center) @ unembedding^T + bias
+
+    `features.lens_scores` is the reference implementation. The centered vector is not scaled
+    to unit length again: a token near the corpus mean scores near 0 for every word. For
+    CLIP-type models `normalize` is True and the rows of `unembedding` are unit vectors around
+    the mean word.
+
+    Attributes:
+        words: [W] str.
+        unembedding: [W, J] float32.
+        bias: [W] float32.
+        norm: "none", "layer" or "rms", applied to the token first.
+        norm_scale: [D], or None for ones.
+        norm_bias: [D], or None for zeros; only for "layer".
+        norm_epsilon: added to the variance (mean square for "rms").
+        projection: [D, J], or None for the identity (J = D).
+        center: [J], mean z over corpus tokens, subtracted after f; None for zeros.
+        normalize: whether the projected token is scaled to unit length.
+        scale: factor on the scores before the bias (logit scale of the model).
+    """
+
+    words: np.ndarray
+    unembedding: np.ndarray
+    bias: np.ndarray
+    norm: str = "none"
+    norm_scale: np.ndarray | None = None
+    norm_bias: np.ndarray | None = None
+    norm_epsilon: float = 1e-5
+    projection: np.ndarray | None = None
+    center: np.ndarray | None = None
+    normalize: bool = False
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, repr=False)
+class Split(_Shown):
+    """Tokens and responses of the same images in the same order (aligned by image id); `name` says which."""
+
+    tokens: ImageTokens
+    responses: Responses
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What `predict` must know besides the arrays; hashable, so it can be static in jit.
+
+    Attributes:
+        kind: "query" or "ridge".
+        grid: token grid, or None.
+        pool: side of the windows over which tokens are averaged before attention.
+        summary: image-level features of "ridge": "mean" token, or "grid" of pooled tokens.
+    """
+
+    kind: str
+    grid: tuple[int, int] | None = None
+    pool: int = 1
+    summary: str = "mean"
+
+
+@flax.struct.dataclass
+class Encoders:
+    """V fitted encoders.
+
+    Attributes:
+        shared: arrays without a voxel axis (fixed projection or shared trunk).
+        per_voxel: arrays with leading axis V.
+        baseline: [P, D] or [D], mean training token, start of the attribution path.
+        voxel_ids: [V] int64.
+        status: [V] int8, positions in `STATUSES`.
+        architecture: static description of the predictor.
+    """
+
+    shared: dict[str, Array]
+    per_voxel: dict[str, Array]
+    baseline: Array
+    voxel_ids: Array
+    status: Array
+    architecture: Architecture = flax.struct.field(pytree_node=False)
+
+    def take(self, voxels: np.ndarray) -> Encoders:
+        """Returns the encoders of some voxels (positions or mask [V])."""
+        return self.replace(  # ty: ignore[missing-attribute]
+            per_voxel={name: value[voxels] for name, value in self.per_voxel.items()},
+            voxel_ids=self.voxel_ids[voxels],
+            status=self.status[voxels],
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Scores(_Shown):
+    """Accuracy on held-out images.
+
+    Attributes:
+        voxel_ids: [V] int64.
+        r2: [V] float64, coefficient of determination around the test mean; may be negative.
+        r: [V] float64, Pearson correlation.
+        r2_normalized: [V] float64, r2 / noise_ceiling; NaN where the ceiling is unknown or too low.
+        noise_ceiling: [V] float64, fraction of variance.
+        n_train: training images (with validation).
+        n_test: test images.
+        status: [V] str of `STATUSES`.
+    """
+
+    voxel_ids: np.ndarray
+    r2: np.ndarray
+    r: np.ndarray
+    r2_normalized: np.ndarray
+    noise_ceiling: np.ndarray
+    n_train: int
+    n_test: int
+    status: np.ndarray
+
+    def best(self, n: int, *, min_noise_ceiling: float = 0.0) -> np.ndarray:
+        """Returns positions [<= n] of the best predicted voxels, best first."""
+        usable = np.isfinite(self.r2) & (self.status == "ok")
+        if min_noise_ceiling > 0:
+            usable &= np.nan_to_num(self.noise_ceiling) >= min_noise_ceiling
+        order = np.argsort(-np.where(usable, self.r2, -np.inf), kind="stable")
+        return order[: min(n, int(usable.sum()))]
+
+
+@dataclass(frozen=True, repr=False)
+class Attributions(_Shown):
+    """Integrated gradients of V voxels' predictions over the tokens of I images each.
+
+    Attributes:
+        voxel_ids: [V] int64.
+        image_ids: [V, I] str; every row the same when all images were attributed.
+        scores: [V, I, P] float32, in units of predicted response (z-scored beta).
+        predicted: [V, I] float32, h(x).
+        predicted_baseline: [V, I] float32, h(x').
+        completeness_gap: [V, I] float32, h(x) - h(x') - sum of scores; 0 when exact.
+    """
+
+    voxel_ids: np.ndarray
+    image_ids: np.ndarray
+    scores: np.ndarray
+    predicted: np.ndarray
+    predicted_baseline: np.ndarray
+    completeness_gap: np.ndarray
+
+
+@dataclass(frozen=True, repr=False)
+class CriticalTokens(_Shown):
+    """The K image-tokens that drive each (voxel, image) most, best first.
+
+    Attributes:
+        voxel_ids: [V] int64.
+        image_ids: [V, I] str.
+        indices: [V, I, K] int32, positions in 0..P-1; ties go to the lowest position.
+        scores: [V, I, K] float32, z-scored beta.
+    """
+
+    voxel_ids: np.ndarray
+    image_ids: np.ndarray
+    indices: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True, repr=False)
+class Faithfulness(_Shown):
+    """Activation patching: what remains when critical tokens go, or when only they stay.
+
+    Attributes:
+        faithfulness: [V, I] float32, (h(x with only S) - h(x')) / (h(x) - h(x')); NaN where h(x) is h(x').
+        k_adaptive: [V, I] int32, smallest K whose sufficiency reaches the set level; -1 if none.
+        k_values: [C] int32, numbers of tokens patched.
+        necessity: order -> [V, I, C] float32, predictions with the first k tokens replaced by the baseline.
+        sufficiency: order -> [V, I, C] float32, predictions with only the first k tokens kept.
+            Orders: "ig" (highest scores first), "random", "lowest".
+    """
+
+    faithfulness: np.ndarray
+    k_adaptive: np.ndarray
+    k_values: np.ndarray
+    necessity: dict[str, np.ndarray]
+    sufficiency: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, repr=False)
+class Descriptions(_Shown):
+    """Words that describe what drives each voxel in each image, best first.
+
+    Attributes:
+        voxel_ids: [V] int64.
+        image_ids: [V, I] str.
+        words: [W] str, the lens's vocabulary.
+        word_ids: [V, I, L] int32, positions in `words`; -1 where fewer than L words remain.
+        weights: [V, I, L] float32, share of the critical attribution that the word explains.
+        n_tokens: [V, I, L] int32, critical tokens that support the word.
+        sentences: [V, I] str.
+    """
+
+    voxel_ids: np.ndarray
+    image_ids: np.ndarray
+    words: np.ndarray
+    word_ids: np.ndarray
+    weights: np.ndarray
+    n_tokens: np.ndarray
+    sentences: np.ndarray
+
+
+@dataclass(frozen=True, repr=False)
+class Profiles(_Shown):
+    """Functional profile of each voxel: ranked words with uncertainty, or a reason to abstain.
+
+    Attributes:
+        voxel_ids: [V] int64.
+        words: [W] str.
+        word_ids: [V, L] int32, best first; -1 where fewer than L words remain.
+        weights: [V, L] float32, mean share over the images used.
+        low: [V, L] float32, bootstrap interval over images, lower end.
+        high: [V, L] float32, upper end.
+        log_odds: [V, L] float32, natural logarithm, against the other voxels.
+        distribution: [V, W] float32, the profile as shares of all words, before the baseline.
+        halves: [2, V, W] float32, the same from two random halves of the images.
+        faithfulness: [V] float32, median over the images used.
+        sentences: [V] str.
+        n_images: [V] int32, images used.
+        stability: [V] float32, split-half correlation of the word table.
+        r_measured: [V] float32, correlation of profile scores with measured held-out responses.
+        p: [V] float64, of r_measured under permuted images.
+        q: [V] float64, Benjamini-Hochberg.
+        explained: [V] bool.
+        reasons: [V] str, "" where explained.
+    """
+
+    voxel_ids: np.ndarray
+    words: np.ndarray
+    word_ids: np.ndarray
+    weights: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    log_odds: np.ndarray
+    distribution: np.ndarray
+    halves: np.ndarray
+    faithfulness: np.ndarray
+    sentences: np.ndarray
+    n_images: np.ndarray
+    stability: np.ndarray
+    r_measured: np.ndarray
+    p: np.ndarray
+    q: np.ndarray
+    explained: np.ndarray
+    reasons: np.ndarray
+
+
+@dataclass(frozen=True, repr=False)
+class RoiReport(_Shown):
+    """Preferred categories of areas and the structure inside them, as plain tables.
+
+    Attributes:
+        selectivity: rows of `roi/selectivity.tsv`.
+        structure: rows of `roi/structure.tsv`.
+        text: one sentence per area.
+    """
+
+    selectivity: list[dict[str, Any]]
+    structure: list[dict[str, Any]]
+    text: tuple[str, ...]

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mine_jax import data
+from mine_jax.config import DataConfig
+from mine_jax.errors import AlignmentError, ConfigError, IntegrityError
+
+
+def test_nsd(nsd):
+    config = DataConfig(kind="nsd", root=str(nsd.root))
+    text = "\n".join(data.check(config))
+    assert "2 sessions (hdf5), 27 voxels" in text
+    assert "areas: FFA-1 3, OFA 3" in text
+    assert "60 test" in text and "not compared" in text
+
+
+@pytest.mark.parametrize("beta_format", ["hdf5", "nifti"])
+def test_nsd_raises_what_loading_would(nsd, beta_format):
+    write = nsd.write_hdf5 if beta_format == "hdf5" else nsd.write_nifti
+    path = write(2, nsd.session(2)[:-1])
+    config = DataConfig(kind="nsd", root=str(nsd.root), beta_format=beta_format)
+    with pytest.raises(AlignmentError, match="599"):
+        data.check(config)
+    path.write_bytes(b"nothing")
+    with pytest.raises(IntegrityError, match="session02"):
+        data.check(config)
+
+
+def test_table_of_images_is_compared_with_the_design(nsd):
+    path = nsd.root / "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
+    trials = np.zeros((500, 3), int)
+    seen = np.zeros(500, int)
+    for trial, image in enumerate(nsd.images_of_trials):
+        trials[image, seen[image]] = trial + 1
+        seen[image] += 1
+
+    def write():
+        rows = [f"{i},{i},{','.join(map(str, trials[i]))}" for i in range(500)]
+        path.write_text(",nsdId,subject1_rep0,subject1_rep1,subject1_rep2\n" + "\n".join(rows))
+
+    write()
+    config = DataConfig(kind="nsd", root=str(nsd.root))
+    assert "disagree" not in "\n".join(data.check(config))
+    trials = np.where(trials > 0, trials - 1, 0)
+    write()
+    assert "disagree" in "\n".join(data.check(config))
+
+
+def test_folder_with_one_photo_under_two_names(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(20):
+        if i % 2 == 0:
+            pixels = rng.integers(0, 255, (9, 9, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"p{i:02d}.png")
+    (tmp_path / "ids.txt").write_text("\n".join(f"p{i:02d}" for i in range(20)))
+    values = rng.standard_normal((20, 3))
+    values[:, 1] = 4
+    np.save(tmp_path / "responses.npy", values)
+    paths = {"images": "photos", "responses": "responses.npy", "image_ids": "ids.txt"}
+    config = DataConfig(kind="folder", test=0.5, **{key: str(tmp_path / value) for key, value in paths.items()})
+    text = "\n".join(data.check(config))
+    assert "1 constant, 2 ok" in text and "noise ceiling unknown" in text
+    assert "under two ids in different splits" in text
+    without = config.model_copy(update={"images": None})
+    assert "only precomputed tokens" in data.check(without)[-1]
+
+
+def test_root_is_needed():
+    with pytest.raises(ConfigError, match="needs `root`"):
+        data.check(DataConfig(kind="nsd"))
+    with pytest.raises(ConfigError, match="needs `root`"):
+        data.load(DataConfig(kind="phantom"))

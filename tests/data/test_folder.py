@@ -1,0 +1,350 @@
+"""Anyone's own data: averages, trials and series, and every way in which rows can be misaligned."""
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from mine_jax import data
+from mine_jax.config import DataConfig
+from mine_jax.errors import AlignmentError, ConfigError, DataError, GeometryError, IntegrityError, MissingInputError
+
+N, V, R, SESSIONS = 12, 5, 3, 4
+
+
+class Own:
+    """A folder of photos img00..img11, responses and tables."""
+
+    def __init__(self, root):
+        self.root = root
+        self.rng = np.random.default_rng(0)
+        self.ids = [f"img{i:02d}" for i in range(N)]
+        (root / "photos").mkdir()
+        for i, name in enumerate(self.ids):
+            Image.fromarray(np.full((6, 7, 3), i, np.uint8)).save(root / "photos" / f"{name}.png")
+        self.averages = self.rng.standard_normal((N, V)).astype(np.float32)
+        self.write("responses.npy", self.averages)
+        self.write("ids.txt", "\n".join(self.ids))
+        self.order = self.rng.permutation(np.repeat(np.arange(N), R))
+        self.sessions = np.arange(N * R) // (N * R // SESSIONS)
+        signal = self.rng.standard_normal((N, V))
+        self.trials = signal[self.order] + self.rng.standard_normal((N * R, V)) + 10.0 * self.sessions[:, None]
+        self.write("trials.npy", self.trials)
+        self.write_trials()
+
+    def write(self, name, content):
+        if isinstance(content, str):
+            (self.root / name).write_text(content)
+        else:
+            np.save(self.root / name, content)
+
+    def write_trials(self, rows=None):
+        rows = np.arange(N * R) if rows is None else rows
+        lines = [f"{self.ids[self.order[t]]}\tses{self.sessions[t]}\t{t % 2}" for t in rows]
+        self.write("trials.tsv", "image_id\tsession\trun\n" + "\n".join(lines) + "\n")
+
+    def config(self, **changes):
+        paths = {"images": "photos", "responses": "responses.npy", "image_ids": "ids.txt", **changes}
+        keys = ("images", "responses", "image_ids", "trials", "mask", "rois")
+        resolved = {k: str(self.root / v) if k in keys and v is not None else v for k, v in paths.items()}
+        return DataConfig(kind="folder", **{"test": 0.25, **resolved})
+
+    def load(self, **changes):
+        return data.load(self.config(**changes))
+
+    def load_trials(self, **changes):
+        return self.load(**{"responses": "trials.npy", "image_ids": None, "trials": "trials.tsv", **changes})
+
+    def scored(self):
+        """Oracle: z-scores within session, float64."""
+        scores = self.trials.copy()
+        for session in range(SESSIONS):
+            part = self.trials[self.sessions == session]
+            scores[self.sessions == session] = (part - part.mean(0)) / part.std(0)
+        return scores
+
+
+@pytest.fixture
+def own(tmp_path):
+    return Own(tmp_path)
+
+
+def test_averages_are_taken_as_they_are(own):
+    responses, stimuli = own.load()
+    np.testing.assert_array_equal(responses.responses, own.averages)
+    assert responses.image_ids.tolist() == own.ids and responses.voxel_ids.tolist() == list(range(V))
+    assert np.isnan(responses.noise_ceiling).all() and set(responses.n_repeats) == {1}
+    assert [int(image[0, 0, 0]) for image in stimuli.read(["img03", "img01"])] == [3, 1]
+    assert len(set(stimuli.hashes)) == N and not stimuli.shared.any()
+    assert data.open_stimuli(own.config()).image_ids.tolist() == own.ids
+
+
+def test_rows_in_another_order_give_equal_responses(own):
+    expected, _ = own.load()
+    order = own.rng.permutation(N)
+    own.write("responses.npy", own.averages[order])
+    own.write("ids.txt", "\n".join(own.ids[i] + ".png" for i in order))
+    found, _ = own.load()
+    np.testing.assert_array_equal(found.responses, expected.responses)
+    np.testing.assert_array_equal(found.image_ids, expected.image_ids)
+
+
+def test_trials_match_float64_numpy(own):
+    responses, _ = own.load_trials()
+    scores = own.scored()
+    np.testing.assert_allclose(responses.responses, [scores[own.order == i].mean(0) for i in range(N)], atol=1e-6)
+    noise = np.mean([scores[own.order == i].var(0, ddof=1) for i in range(N)], 0)
+    np.testing.assert_allclose(responses.ncsnr, np.sqrt(np.maximum(0, 1 - noise)) / np.sqrt(noise), rtol=1e-9)
+    assert set(responses.n_repeats) == {R}
+
+
+def test_permuted_sessions_and_trials_change_nothing(own):
+    expected, _ = own.load_trials()
+    order = own.rng.permutation(N * R)
+    own.write("trials.npy", own.trials[order])
+    own.write_trials(order)
+    found, _ = own.load_trials()
+    np.testing.assert_allclose(found.responses, expected.responses, atol=1e-6)
+    np.testing.assert_allclose(found.ncsnr, expected.ncsnr, rtol=1e-9)
+
+
+def test_scores_within_runs_and_none(own):
+    runs, _ = own.load_trials(zscore="run")
+    groups = own.sessions * 2 + np.arange(N * R) % 2
+    scores = own.trials.copy()
+    for group in np.unique(groups):
+        part = own.trials[groups == group]
+        scores[groups == group] = (part - part.mean(0)) / part.std(0)
+    np.testing.assert_allclose(runs.responses, [scores[own.order == i].mean(0) for i in range(N)], atol=1e-6)
+    plain, _ = own.load_trials(zscore="none")
+    np.testing.assert_allclose(plain.responses, [own.trials[own.order == i].mean(0) for i in range(N)], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: x.astype(">f4"),
+        lambda x: np.asfortranarray(x),
+        lambda x: x.astype(np.float64),
+        lambda x: np.repeat(x, 2, 1)[:, ::2],
+    ],
+)
+def test_layouts_give_equal_responses(own, convert):
+    expected, _ = own.load()
+    own.write("responses.npy", convert(own.averages))
+    np.testing.assert_array_equal(own.load()[0].responses, expected.responses)
+
+
+def test_half_precision_overflow_is_a_status(own):
+    half = own.averages.astype(np.float16)
+    half[3, 2] = np.inf
+    own.write("responses.npy", half)
+    responses, _ = own.load()
+    assert responses.status.tolist() == ["ok", "ok", "nonfinite", "ok", "ok"]
+    np.testing.assert_array_equal(responses.responses[:, 0], half[:, 0].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((N, V), complex), "real numbers"),
+        (np.zeros((N, V), "U3"), "real numbers"),
+        (np.zeros((N, V), bool), "real numbers"),
+        (np.array([[None] * V] * N), "real numbers"),
+        (np.zeros(N), "must have axes"),
+        (np.zeros((N, 0)), "0 voxels"),
+        (np.full((N, V), 1e300) * np.arange(1, N + 1)[:, None], "beyond float32"),
+    ],
+)
+def test_unusable_values(own, values, message):
+    np.save(own.root / "responses.npy", values, allow_pickle=True)
+    with pytest.raises(DataError, match=message):
+        own.load()
+
+
+def test_truncated_npy(own):
+    path = own.root / "responses.npy"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(IntegrityError, match="cut short"):
+        own.load()
+    path.write_bytes(b"\x93NUMPY")
+    with pytest.raises(IntegrityError, match="cut short"):
+        own.load()
+    path.unlink()
+    with pytest.raises(MissingInputError, match=r"responses\.npy"):
+        own.load()
+
+
+def test_constant_and_tiny_voxels(own):
+    own.averages[:, 1] = 7
+    own.averages[:, 3] = 1e-7 * own.averages[:, 3]
+    own.write("responses.npy", own.averages)
+    responses, _ = own.load()
+    assert responses.status.tolist() == ["ok", "constant", "ok", "constant", "ok"]
+
+
+def test_integers_of_16_bits_are_divided_by_300(own):
+    own.write("responses.npy", np.rint(own.averages * 300).astype(np.int16))
+    np.testing.assert_allclose(own.load()[0].responses, own.averages, atol=1 / 300)
+    np.testing.assert_allclose(own.load(beta_scale=1.0)[0].responses, own.averages * 300, atol=1)
+
+
+def test_one_voxel(own):
+    own.write("responses.npy", own.averages[:, :1])
+    assert own.load()[0].responses.shape == (N, 1)
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([f"img{i:02d}" for i in range(N - 1)], AlignmentError, "12 rows, but .* 11 ids"),
+        (["img00"] + [f"img{i:02d}" for i in range(N - 1)], AlignmentError, "more than once, first img00"),
+        (["-1"] + [f"img{i:02d}" for i in range(1, N)], AlignmentError, "line 1 .*'-1'"),
+        (["img00", "nan"] + [f"img{i:02d}" for i in range(2, N)], AlignmentError, "line 2 .*'nan'"),
+        (["imgXX"] + [f"img{i:02d}" for i in range(1, N)], AlignmentError, "no photo for 1 image ids, first imgXX"),
+        ([str(i) for i in range(1, N + 1)], AlignmentError, "count from 1. Set `index_base`"),
+        ([str(i) for i in range(1, N)] + ["40"], AlignmentError, "index_base"),
+    ],
+)
+def test_misaligned_ids(own, ids, error, message):
+    own.write("ids.txt", "\n".join(ids))
+    with pytest.raises(error, match=message):
+        own.load()
+
+
+@pytest.mark.parametrize("base", [0, 1])
+def test_numeric_ids_are_positions(own, base):
+    own.write("ids.txt", "\n".join(str(i + base) for i in range(N)))
+    responses, _ = own.load(index_base=base)
+    assert responses.image_ids.tolist() == own.ids
+    with pytest.raises(AlignmentError, match="row"):
+        own.load(index_base=1 - base)
+
+
+def test_numeric_photo_names_are_numbers_not_positions(own):
+    for i, file in enumerate(sorted((own.root / "photos").iterdir())):
+        file.rename(file.with_name(f"{i}.png"))
+    own.write("ids.txt", "\n".join(str(i) for i in range(N)))
+    named, _ = own.load()
+    own.write("ids.txt", "\n".join(str(i + 1) for i in range(N)))
+    shifted, _ = own.load(index_base=1)
+    np.testing.assert_array_equal(named.image_ids, shifted.image_ids)
+    np.testing.assert_array_equal(named.responses, shifted.responses)
+    with pytest.raises(AlignmentError, match="index_base"):
+        own.load()
+
+
+def test_missing_photos_can_be_dropped(own, caplog):
+    (own.root / "photos" / "img04.png").unlink()
+    responses, _ = own.load(on_missing="drop")
+    assert len(responses.image_ids) == N - 1 and "img04" not in responses.image_ids
+    np.testing.assert_array_equal(responses.responses, np.delete(own.averages, 4, 0))
+    assert "1 rows of 1 images are left out" in caplog.text
+
+
+def test_without_photos_reading_says_so(own):
+    responses, stimuli = own.load(images=None)
+    assert responses.image_ids.tolist() == own.ids
+    with pytest.raises(MissingInputError, match="`images` is not set"):
+        stimuli.read(["img00"])
+    own.write("ids.txt", "\n".join(str(i + 1) for i in range(N)))
+    assert set(own.load(images=None, index_base=1)[0].image_ids) == {str(i) for i in range(N)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"image_ids": None}, ConfigError, "either `image_ids`"),
+        ({"trials": "trials.tsv"}, ConfigError, "not both"),
+        ({"responses": None}, ConfigError, "`responses` is needed"),
+        ({"responses": "ids.txt"}, ConfigError, ".npy or NIfTI"),
+        ({"image_ids": "nowhere.txt"}, MissingInputError, "nowhere.txt"),
+        ({"images": "nowhere"}, MissingInputError, "nowhere"),
+        ({"image_ids": "responses.npy"}, IntegrityError, "UTF-8"),
+    ],
+)
+def test_configurations_that_cannot_be_read(own, changes, error, message):
+    with pytest.raises(error, match=message):
+        own.load(**changes)
+
+
+def test_trials_without_their_columns(own):
+    own.write("trials.tsv", "image_id\trun\n" + "img00\t1\n" * N * R)
+    with pytest.raises(ConfigError, match="lacks session"):
+        own.load_trials()
+    own.write("trials.tsv", "image_id\tsession\n" + "img00\t1\n" * (N * R - 1) + "img01\t\n")
+    with pytest.raises(AlignmentError, match=r"line 37 .* has no session"):
+        own.load_trials()
+
+
+def series(own, affine=None, shape=(2, 3, 2)):
+    """The trials as a NIfTI series with a mask of five voxels."""
+    own.write_trials()
+    where = np.zeros(shape, bool)
+    where.ravel()[[0, 3, 4, 7, 11]] = True
+    volumes = np.zeros((*shape, N * R), np.float32)
+    volumes[where] = own.trials.T
+    nibabel.save(nibabel.Nifti1Image(volumes, np.eye(4)), own.root / "series.nii.gz")
+    mask = nibabel.Nifti1Image(where.astype(np.uint8), np.eye(4) if affine is None else affine)
+    nibabel.save(mask, own.root / "mask.nii.gz")
+    return {"responses": "series.nii.gz", "mask": "mask.nii.gz"}
+
+
+def test_series_equals_array(own):
+    found, _ = own.load_trials(**series(own))
+    expected, _ = own.load_trials()
+    np.testing.assert_allclose(found.responses, expected.responses, atol=1e-5)
+    assert found.voxel_ids.tolist() == [0, 3, 4, 7, 11]
+    assert found.indices.tolist() == [[0, 0, 0], [0, 1, 1], [0, 2, 0], [1, 0, 1], [1, 2, 1]]
+    assert found.volume.shape == (2, 3, 2)
+
+
+def test_series_with_another_mask(own):
+    paths = series(own, affine=np.diag([2.0, 2, 2, 1]))
+    with pytest.raises(GeometryError, match="affine"):
+        own.load_trials(**paths)
+    with pytest.raises(ConfigError, match="needs `mask`"):
+        own.load_trials(responses="series.nii.gz")
+
+
+def test_rois_may_overlap(own):
+    memberships = ("0 FFA 1 2 3", "0 face 1 2 3", "1 0 0 0 0", "2 PPA 5 5 5", "3 -1 0 0 1", "4 FFA 9 9 9")
+    rows = "\n".join(("voxel_id roi i j k", *memberships)).replace(" ", "\t")
+    own.write("rois.tsv", rows)
+    responses, _ = own.load(rois="rois.tsv")
+    assert responses.rois.tolist() == ["FFA;face", "", "PPA", "", "FFA"]
+    assert responses.indices[0].tolist() == [1, 2, 3]
+    own.write("rois.tsv", "voxel_id\troi\n2\tPPA\n2\tPPA\n")
+    responses, _ = own.load(rois="rois.tsv")
+    assert responses.rois.tolist() == ["", "", "PPA", "", ""] and responses.indices is None
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("voxel_id\troi\n9\tFFA\n", AlignmentError, "not in `responses`, first 9"),
+        ("voxel_id\troi\nx\tFFA\n", DataError, "line 2 .*whole number"),
+        ("voxel\troi\n1\tFFA\n", DataError, "lacks voxel_id"),
+        ("voxel_id\troi\n1\tA;B\n", DataError, "must not hold ';'"),
+        ("voxel_id\troi\n", DataError, "no rows"),
+    ],
+)
+def test_unusable_rois(own, text, error, message):
+    own.write("rois.tsv", text)
+    with pytest.raises(error, match=message):
+        own.load(rois="rois.tsv")
+
+
+def test_large_responses_are_memory_mapped(own, tmp_path, monkeypatch):
+    expected, _ = own.load()
+    monkeypatch.setattr("mine_jax.data.trials.LARGE_BYTES", 10)
+    responses, _ = data.load(own.config(), directory=tmp_path / "run")
+    assert isinstance(responses.responses, np.memmap)
+    np.testing.assert_array_equal(responses.responses, expected.responses)
+
+
+def test_low_ceilings_are_a_status(own):
+    responses, _ = own.load_trials(min_noise_ceiling=0.6)
+    low = responses.noise_ceiling < 0.6
+    assert 0 < low.sum() < V
+    np.testing.assert_array_equal(responses.status, np.where(low, "low_ceiling", "ok"))

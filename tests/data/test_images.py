@@ -1,0 +1,175 @@
+"""Every kind of photo: one documented result, or an error that names all bad files."""
+
+import io
+import struct
+import unicodedata
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from mine_jax.data import images
+from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
+
+RED = np.zeros((6, 8, 3), np.uint8)
+RED[..., 0] = 200
+
+
+def encoded(image, form="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def png_header(width, height):
+    """A few bytes that declare any size."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"\0" * 1000)
+    parts = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (chunk, data, b"IEND")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def constant(mode, color):
+    return Image.new(mode, (8, 6), color)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (constant("RGB", (200, 10, 30)), (200, 10, 30)),
+        (constant("L", 77), (77, 77, 77)),
+        (constant("1", 1), (255, 255, 255)),
+        (constant("RGBA", (200, 0, 0, 255)), (200, 0, 0)),
+        # Hidden colour does not show.
+        (constant("RGBA", (200, 0, 0, 0)), (255, 255, 255)),
+        (constant("LA", (0, 0)), (255, 255, 255)),
+        (Image.fromarray(np.full((6, 8), 65535, np.uint16)), (255, 255, 255)),
+        (Image.fromarray(np.full((6, 8), 257 * 100, np.uint16)), (100, 100, 100)),
+        (constant("RGB", (9, 8, 7)).quantize(4), (9, 8, 7)),
+    ],
+)
+def test_modes(image, expected):
+    pixels = images.decode(encoded(image))
+    assert pixels.dtype == np.uint8 and pixels.shape == (6, 8, 3)
+    np.testing.assert_array_equal(pixels, np.broadcast_to(expected, (6, 8, 3)))
+
+
+def test_half_transparent_lies_on_white():
+    pixels = images.decode(encoded(constant("RGBA", (0, 0, 0, 128))))
+    np.testing.assert_allclose(pixels, 127, atol=1)
+
+
+def test_cmyk_becomes_rgb():
+    pixels = images.decode(encoded(constant("CMYK", (0, 255, 255, 0)), "JPEG", quality=95))
+    np.testing.assert_allclose(pixels[0, 0], (255, 0, 0), atol=4)
+
+
+def test_rotation_of_exif_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert images.decode(encoded(constant("RGB", "red"), "JPEG", exif=exif)).shape == (8, 6, 3)
+
+
+def test_larger_than_allowed_is_refused_by_the_header():
+    for side in (12000, 60000):
+        with pytest.raises(DataError, match="max_pixels"):
+            images.decode(png_header(side, side))
+    assert images.decode(encoded(constant("L", 3)), max_pixels=48).shape == (6, 8, 3)
+    with pytest.raises(DataError, match="8 x 6 pixels, more than `max_pixels` = 47"):
+        images.decode(encoded(constant("L", 3)), max_pixels=47)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a readable photo"),
+        (b"<html>404</html>", "not a readable photo"),
+        (
+            encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)))[:3000],
+            "cut short",
+        ),
+        (encoded(Image.effect_noise((64, 64), 90), "JPEG")[:1200], "cut short"),
+        (encoded(Image.new("RGB", (1, 1))), "at least 4"),
+        (encoded(Image.new("RGB", (50, 3))), "at least 4"),
+        (encoded(Image.fromarray(np.full((6, 8), np.nan, np.float32)), "TIFF"), "float pixels"),
+        (encoded(constant("L", 0), "GIF", save_all=True, append_images=[constant("L", 200)]), "2 frames"),
+    ],
+)
+def test_unusable_photos(content, message):
+    with pytest.raises(DataError, match=message):
+        images.decode(content)
+
+
+def test_grey_fill_of_other_libraries_is_not_used(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(DataError, match="cut short"):
+        images.decode(encoded(Image.effect_noise((64, 64), 90), "JPEG")[:1200])
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+@pytest.fixture(params=["folder", "zip"])
+def photos(request, tmp_path):
+    """Three photos and things that are none, in a folder or a zip."""
+    folder = tmp_path / "photos ü"
+    (folder / "sub").mkdir(parents=True)
+    for name, level in (("b.png", 2), ("sub/a.jpg", 1), (unicodedata.normalize("NFD", "é.png"), 3)):
+        form = "JPEG" if name.endswith("jpg") else "PNG"
+        (folder / name).write_bytes(encoded(constant("L", level), form))
+    (folder / "readme.txt").write_text("no photo")
+    (folder / "._b.png").write_text("no photo")
+    if request.param == "folder":
+        return folder
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return tmp_path / "photos.zip"
+
+
+def test_ids_are_sorted_names_in_nfc(photos):
+    found = images.list_photos(photos)
+    assert list(found.names) == ["a", "b", "é"]
+    levels = [int(image[0, 0, 0]) for image in found.read(["é", "a", "é"])]
+    assert levels == [3, 1, 3]
+    assert [len(text) for text in found.scan(["a", "b"])] == [64, 64]
+    with pytest.raises(AlignmentError, match="first c"):
+        found.read(["a", "c"])
+
+
+def test_all_bad_photos_are_named_at_once(tmp_path):
+    for name in ("x1", "x2"):
+        (tmp_path / f"{name}.jpg").write_bytes(b"<html>")
+    (tmp_path / "good.png").write_bytes(encoded(constant("L", 1)))
+    found = images.list_photos(tmp_path)
+    with pytest.raises(DataError, match=r"2 of 3 photos[\s\S]*x1\.jpg[\s\S]*x2\.jpg"):
+        found.scan(list(found.names))
+
+
+def test_two_photos_with_one_id(tmp_path):
+    for name in ("a.png", "a.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match="one id"):
+        images.list_photos(tmp_path)
+
+
+def test_sources_that_are_none(tmp_path):
+    with pytest.raises(MissingInputError, match="no photos at"):
+        images.list_photos(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="holds no photo"):
+        images.list_photos(tmp_path)
+    (tmp_path / "bad.zip").write_bytes(b"PK\3\4 not really")
+    with pytest.raises(IntegrityError, match="not a readable zip"):
+        images.list_photos(tmp_path / "bad.zip")
+
+
+def test_damaged_zip_entry(tmp_path):
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", encoded(constant("L", 1)))
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(bytes(content))
+    found = images.list_photos(path)
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        found.scan(["a"])

@@ -1,0 +1,202 @@
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+from mine_jax import artifacts
+from mine_jax.config import FeaturesConfig
+from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError
+from mine_jax.features import Backbone, center_lens, extract, lens_scores, load_features, open_store
+from mine_jax.features.clip import _encode, load
+from mine_jax.types import Stimuli
+
+
+class FakeBackbone:
+    """Tokens are the four quarters of an image's mean color; counts calls."""
+
+    name, sha256, layers, grid, width, precision = "fake", "f" * 64, 3, (2, 2), 3, "highest"
+    processor = {"kind": "fake"}  # noqa: RUF012
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+        self.batches = []
+
+    def preprocess(self, images):
+        for image in images:
+            if image.dtype != np.uint8:
+                raise DataError("not uint8")
+        return np.stack(images).astype(np.float32)
+
+    def encode(self, pixels, *, layers=(-1,)):
+        self.batches.append(pixels.shape)
+        b, h, w, c = pixels.shape
+        quarters = pixels.reshape(b, 2, h // 2, 2, w // 2, c).mean((2, 4)).reshape(b, 4, c)
+        return {layer: quarters * self.scale + layer for layer in layers}
+
+    def lens_defaults(self):
+        return None, None
+
+    def lens(self, words, templates, *, progress=None):
+        raise NotImplementedError
+
+
+def make_stimuli(n, *, seed=0, side=8, hashes=None):
+    images = np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+    ids = np.array([f"im{i}" for i in range(n)])
+    lookup = dict(zip(ids.tolist(), images, strict=True))
+    return Stimuli(
+        image_ids=ids,
+        read=lambda wanted: [lookup[i] for i in wanted],
+        hashes=np.array([""] * n if hashes is None else hashes),
+        shared=np.zeros(n, bool),
+    )
+
+
+def snapshot(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def test_fake_is_a_backbone(checkpoint):
+    assert isinstance(FakeBackbone(), Backbone)
+    assert isinstance(load(checkpoint), Backbone)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("n", [1, 7, 8, 19])
+def test_every_image_once_in_order_and_equal_batches(n, stored, tmp_path):
+    backbone, stimuli, calls = FakeBackbone(), make_stimuli(n), []
+    directory = tmp_path if stored else None
+    tokens = extract(
+        backbone, stimuli, directory=directory, dtype="float32", batch_size=4, progress=lambda *s: calls.append(s)
+    )
+    images = np.stack(stimuli.read(stimuli.image_ids))
+    expected = FakeBackbone().encode(images.astype(np.float32), layers=(3,))[3]
+    np.testing.assert_array_equal(np.asarray(tokens.tokens), expected.astype(np.float32))
+    assert tokens.image_ids.tolist() == stimuli.image_ids.tolist()
+    assert (tokens.layer, tokens.grid, tokens.model) == (3, (2, 2), "fake:" + "f" * 12)
+    assert len(set(backbone.batches)) == 1
+    assert calls[-1] == (n, n)
+
+
+def test_resumed_extraction_is_byte_identical(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("mine_jax.features.extract"), "SHARD_IMAGES", 8)
+    stimuli = make_stimuli(30)
+    extract(FakeBackbone(), stimuli, directory=tmp_path, batch_size=4)
+    before = snapshot(tmp_path)
+    assert len(before) == 5
+    (tmp_path / "tokens-00002.npy").unlink()
+    backbone = FakeBackbone()
+    # another batch size must not move the borders of shards or batches
+    extract(backbone, stimuli, directory=tmp_path, batch_size=16)
+    assert backbone.batches == [(4, 8, 8, 3)] * 2
+    assert snapshot(tmp_path) == before
+    backbone = FakeBackbone()
+    extract(backbone, stimuli, directory=tmp_path, batch_size=4)
+    assert backbone.batches == []
+
+
+def test_killed_extraction_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("mine_jax.features.extract"), "SHARD_IMAGES", 8)
+    stimuli = make_stimuli(30)
+    extract(FakeBackbone(), stimuli, directory=tmp_path / "whole", batch_size=4)
+
+    def stop(done, total):
+        if done >= 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(FakeBackbone(), stimuli, directory=tmp_path / "cut", batch_size=4, progress=stop)
+    with pytest.raises(CheckpointError, match="lacks 2 of 4 shards"):
+        open_store(tmp_path / "cut")
+    backbone, calls = FakeBackbone(), []
+    extract(backbone, stimuli, directory=tmp_path / "cut", batch_size=4, progress=lambda *s: calls.append(s))
+    assert len(backbone.batches) == 4
+    assert calls[0] == (16, 30)
+    assert snapshot(tmp_path / "cut") == snapshot(tmp_path / "whole")
+
+
+def test_store_of_other_images_model_or_layer(tmp_path):
+    extract(FakeBackbone(), make_stimuli(6, hashes=list("abcdef")), directory=tmp_path)
+    with pytest.raises(CheckpointError, match=r"image ids \(6 there, 5 now\)"):
+        extract(FakeBackbone(), make_stimuli(5), directory=tmp_path)
+    with pytest.raises(CheckpointError, match="image contents"):
+        extract(FakeBackbone(), make_stimuli(6, hashes=list("abcdeX")), directory=tmp_path)
+    with pytest.raises(CheckpointError, match=r"layer \(3 there, 1 now\)"):
+        extract(FakeBackbone(), make_stimuli(6), directory=tmp_path, layer=1)
+    other = FakeBackbone()
+    other.sha256 = "e" * 64
+    with pytest.raises(CheckpointError, match="model weights"):
+        extract(other, make_stimuli(6), directory=tmp_path)
+
+
+def test_tokens_outside_half_precision(tmp_path):
+    with pytest.raises(DataError, match=r"image 'im0' has image-tokens outside the range of float16"):
+        extract(FakeBackbone(scale=1e5), make_stimuli(3), directory=tmp_path)
+    tokens = extract(FakeBackbone(scale=1e5), make_stimuli(3), directory=tmp_path / "b", dtype="bfloat16")
+    assert tokens.tokens.dtype.name == "bfloat16"
+
+
+def test_unusable_images_are_named():
+    stimuli = make_stimuli(6)
+    with pytest.raises(ConfigError, match="layer"):
+        extract(FakeBackbone(), stimuli, layer=9)
+    with pytest.raises(DataError, match="no images"):
+        extract(FakeBackbone(), make_stimuli(0))
+    twice = make_stimuli(3)
+    twice.image_ids[2] = "im0"
+    with pytest.raises(AlignmentError, match=r"\['im0'\] occur more than once"):
+        extract(FakeBackbone(), twice)
+
+    def read(ids):
+        images = stimuli.read(ids)
+        return [image / 255.0 if name == "im4" else image for name, image in zip(ids, images, strict=True)]
+
+    broken = Stimuli(stimuli.image_ids, read, stimuli.hashes, stimuli.shared)
+    with pytest.raises(DataError, match="image 'im4' cannot be used: not uint8"):
+        extract(FakeBackbone(), broken)
+    short = Stimuli(stimuli.image_ids, lambda ids: stimuli.read(ids)[1:], stimuli.hashes, stimuli.shared, "zip")
+    with pytest.raises(DataError, match="6 images were asked of zip, 5 came"):
+        extract(FakeBackbone(), short)
+
+
+def test_compiles_once(checkpoint):
+    backbone = load(checkpoint)
+    before = _encode._cache_size()
+    # float32 precision of another name makes this a program that no other test compiled
+    backbone = type(backbone)(**{**vars(backbone), "precision": "high"})
+    tokens = extract(backbone, make_stimuli(23, side=40), batch_size=8)
+    assert tokens.tokens.shape == (23, 16, 24)
+    assert _encode._cache_size() - before == 1
+
+
+def test_stage_with_clip(checkpoint, words, tmp_path):
+    word_list = tmp_path / "words.txt"
+    word_list.write_text("\n".join(words))
+    config = FeaturesConfig(model=str(checkpoint), words=str(word_list), batch_size=4, layer=-2)
+    stimuli = make_stimuli(9, side=40)
+    tokens, lens = load_features(config, stimuli, directory=tmp_path / "features")
+    assert tokens.layer == 1
+    assert lens_scores(lens, tokens.tokens[:2]).shape == (2, 16, len(words))
+    np.testing.assert_array_equal(lens.center, center_lens(lens, tokens).center)
+    again = artifacts.load(tmp_path / "features" / "lens")
+    np.testing.assert_array_equal(again.unembedding, lens.unembedding)
+    np.testing.assert_array_equal(again.words, words)
+    in_memory, same_lens = load_features(config, stimuli)
+    np.testing.assert_array_equal(in_memory.tokens, np.asarray(open_store(tmp_path / "features").tokens))
+    np.testing.assert_array_equal(same_lens.center, lens.center)
+
+
+def test_stage_uses_the_words_of_the_checkpoint(checkpoint, tmp_path):
+    config = FeaturesConfig(model=str(checkpoint), batch_size=4)
+    stimuli = make_stimuli(3, side=40)
+    assert load_features(config, stimuli, directory=tmp_path / "features")[1] is None
+    (checkpoint / "lens.json").write_text(json.dumps({"words": ["cat", "dog"], "templates": ["{}"]}))
+    _, lens = load_features(config, stimuli, directory=tmp_path / "features")
+    assert lens.words.tolist() == ["cat", "dog"]
+    assert (tmp_path / "features" / "lens" / "meta.json").is_file()
+    (checkpoint / "lens.json").unlink()
+    load_features(config, stimuli, directory=tmp_path / "features")
+    assert not (tmp_path / "features" / "lens").exists()
+    with pytest.raises(ConfigError, match="needs images"):
+        load_features(config, None)

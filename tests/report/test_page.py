@@ -1,0 +1,61 @@
+"""Redaction, numbers and bars of a page."""
+
+import pytest
+
+from mine_jax.report import page
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/ada/data/photos.zip", "…/photos.zip"),
+        ("/home/ada", "~"),
+        ("file in ~/brains/x.npy.", "file in …/x.npy."),
+        ("C:\\Users\\ada\\x.npy", "…/x.npy"),
+        ("cannot open '/data/nsd/a.hdf5': no", "cannot open '…/a.hdf5': no"),
+        ("roi/selectivity.tsv", "roi/selectivity.tsv"),
+        ("and/or, 1/2, R2 / ceiling", "and/or, 1/2, R2 / ceiling"),
+        ("hf_abcdefghijkl", "[redacted]"),
+        ("HF_TOKEN=abc", "HF_TOKEN=[redacted]"),
+        ("tokens: 50", "tokens: 50"),
+        ("image-token 5", "image-token 5"),
+    ],
+)
+def test_redact(text, shown):
+    assert page.redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.12345, "0.123"),
+        (3, "3"),
+        (12345.0, "12,345"),
+        (float("nan"), "not known"),
+        (None, "not known"),
+        (0, "0"),
+        (1e-9, "1e-09"),
+    ],
+)
+def test_number(value, shown):
+    assert page.number(value) == shown
+
+
+def test_count_and_shares():
+    assert page.count(1, "voxel") == "1 voxel"
+    assert page.count(12345, "voxel") == "12,345 voxels"
+    assert page.share(0.5) == "50%"
+    assert page.p_value(1e-5) == "< 0.001"
+    assert page.p_value(0.0234) == "0.023"
+
+
+def test_bars_hold_zero():
+    bars = page.Bars("x", [page.Bar("a", 2.0, 1.0, 3.0), page.Bar("b", -1.0)])
+    assert bars.span() == (-1.0, 3.0)
+    assert bars.place(0.0) == 25.0 and bars.place(3.0) == 100.0 and bars.place(9.0) == 100.0
+    assert page.Bars("x", []).span() == (0.0, 1.0)
+
+
+def test_number_columns_are_found():
+    table = page.Table("", ("a", "b", "c", "d"), [("1", "2,000", "0.1 to 0.2", "yes"), ("2", "not known", "", "no")])
+    assert [table.is_number(i) for i in range(4)] == [False, True, True, False]

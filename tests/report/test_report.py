@@ -1,0 +1,290 @@
+"""The report of a run: complete, self-contained, safe, and honest about what is missing."""
+
+import base64
+import json
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mine_jax import artifacts
+from mine_jax.errors import IntegrityError, MissingExtraError, MissingInputError
+from mine_jax.report import write_report
+
+SECTIONS = (
+    "overview",
+    "recovery",
+    "accuracy",
+    "examples",
+    "faithfulness",
+    "profiles",
+    "explained",
+    "areas",
+    "validation",
+    "maps",
+)
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text, and checks that tags close in order."""
+
+    VOID = frozenset(("meta", "img", "br", "link", "input", "hr"))
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.open, self.words = [], [], []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def read(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def run(make_run):
+    return make_run()
+
+
+def test_complete_run(run, reader):
+    seen = []
+    path = write_report(
+        run, read_images=reader, max_examples=2, progress=lambda done, total: seen.append((done, total))
+    )
+    assert path == run / "report.html"
+    page = read(path)
+    assert [attrs["id"] for attrs in page.all("h2") if attrs["id"] != "contents"] == list(SECTIONS)
+    assert [attrs["href"] for attrs in page.all("a")] == ["#content", *(f"#{name}" for name in SECTIONS)]
+    assert "This run has no" not in page.text
+    assert seen[-1] == (len(SECTIONS), len(SECTIONS))
+    for text in ("encoder r2 over ceiling", "Responds to", "FFA: face", "V1: no preference", "face, man inserted"):
+        assert text in page.text
+    assert not [p.name for p in run.iterdir() if p.name.endswith(".tmp")]
+
+
+def test_self_contained(run, reader):
+    html = write_report(run, read_images=reader, max_examples=2).read_text(encoding="utf-8")
+    page = Page(html)
+    assert not page.all("script") and not page.all("link") and not page.all("iframe")
+    assert all(not name.startswith("on") for _, attrs in page.tags for name in attrs)
+    assert "default-src 'none'" in html
+    assert not re.search(r"https?://|url\(|@import", html)
+    for image in page.all("img"):
+        assert image["alt"].strip()
+        head, _, data = image["src"].partition(",")
+        assert head == "data:image/png;base64" and base64.b64decode(data, validate=True).startswith(b"\x89PNG")
+
+
+def test_same_run_same_page(run, reader):
+    first = write_report(run, read_images=reader, max_examples=2).read_bytes()
+    assert write_report(run, read_images=reader, max_examples=2).read_bytes() == first
+
+
+@pytest.mark.usefixtures("quick")
+def test_figures_say_which_voxels(run, reader):
+    html = write_report(run, read_images=reader, max_examples=2).read_text(encoding="utf-8")
+    voxels = pd.read_csv(run / "voxels.tsv", sep="\t")
+    usable = voxels[voxels["status"] == "ok"]
+    assert f"R² of {len(usable)} voxels of {len(voxels)}: status ok, finite R²." in html
+    assert f"{usable['r2'].mean():.3f}" in html
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, flags=re.S)
+    assert len(captions) > 10 and all(caption.strip() for caption in captions)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("gone", "sentence"),
+    [
+        ("validation", "no validation/summary.tsv"),
+        ("roi", "no roi/selectivity.tsv"),
+        ("maps", "no maps"),
+        ("truth.tsv", "There is no truth.tsv"),
+        ("attribution", "no attribution/pairs.tsv"),
+        ("profile", "no profile/words.tsv"),
+        ("voxels.tsv", "no voxels.tsv"),
+    ],
+)
+def test_missing_stage_is_named(run, gone, sentence):
+    target = run / gone
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    page = read(write_report(run, max_examples=1))
+    assert sentence in page.text
+    assert len([attrs for attrs in page.all("h2")]) == len(SECTIONS) + 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_only_the_encoder_was_run(make_run, tmp_path):
+    full = make_run("full")
+    short = tmp_path / "short"
+    short.mkdir()
+    info = json.loads((full / "run.json").read_text())
+    info["stages"] = {"encoder": {"state": "done", "seconds": 1.0}, "attribution": {"state": "failed"}}
+    (short / "run.json").write_text(json.dumps(info))
+    shutil.copy(full / "voxels.tsv", short)
+    page = read(write_report(short))
+    assert "run.json gives the state of the stage attribution as 'failed'" in page.text
+    assert "the stage roi has not been run" in page.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_photos_heat_or_grid(run):
+    (run / "attribution/heat.npy").unlink()
+    assert "Only the scores of the critical tokens were stored" in read(write_report(run, max_examples=1)).text
+    (run / "features/meta.json").unlink()
+    text = read(write_report(run, max_examples=1)).text
+    assert "The token grid is not recorded" in text and "No image reader was given" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_tokens_that_are_not_a_grid(run, reader):
+    artifacts.write_json(run / "features/meta.json", {"grid": [8, 9]})
+    assert "not one per cell of the token grid" in read(write_report(run, read_images=reader, max_examples=1)).text
+
+
+def test_photos_of_any_shape(run):
+    def tall(image_ids):
+        return [np.full((300, 100, 3), 90, np.uint8) for _ in image_ids]
+
+    artifacts.write_json(run / "features/meta.json", {"grid": [8, 8], "processor": {"resize": 256, "crop": [224, 224]}})
+    write_report(run, read_images=tall, max_examples=1)
+
+
+def test_hostile_text(run, reader):
+    hostile = [
+        '<script>alert("x")</script>',
+        "$\\frac{1}{2$",
+        "<img src=x onerror=y>",
+        "\u202eevil\x07",
+        "猫 & 'q'",
+        "{{ 7*7 }}",
+        "null",
+    ]
+    for name in ("description/words.tsv", "profile/words.tsv"):
+        table = artifacts.read_table(run / name)
+        table["word"] = [hostile[i % len(hostile)] for i in range(len(table))]
+        artifacts.write_table(run / name, table)
+    table = artifacts.read_table(run / "voxels.tsv")
+    table["rois"] = ["$bad_{<b>area</b>;猫" if i % 2 else "V1" for i in range(len(table))]
+    table["reason"] = "<script>because()</script>"
+    artifacts.write_table(run / "voxels.tsv", table)
+    table = artifacts.read_table(run / "roi/selectivity.tsv")
+    artifacts.write_table(run / "roi/selectivity.tsv", table.assign(category="<script>", roi="</style><script>x"))
+    html = write_report(run, read_images=reader, max_examples=2).read_text(encoding="utf-8")
+    page = Page(html)
+    assert not page.all("script") and "<script" not in html
+    assert not [attrs for attrs in page.all("img") if attrs["src"] == "x"]
+    assert "<bdi>null</bdi>" in html
+    assert "{{ 7*7 }}" in html and "\u202e" not in html and "\x07" not in html
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;" in html
+
+
+@pytest.mark.usefixtures("quick")
+def test_nothing_about_the_machine(run, tmp_path):
+    table = artifacts.read_table(run / "voxels.tsv")
+    table["reason"] = "cannot read /home/ada/brains/secret.npy with HF_TOKEN=abc123"
+    artifacts.write_table(run / "voxels.tsv", table)
+    html = write_report(run, max_examples=1).read_text(encoding="utf-8")
+    for leak in ("/home/ada", "ada/", str(tmp_path), "/srv/models", "hf_abcdefgh", "abc123"):
+        assert leak not in html
+    assert "…/nsd" in html and "…/clip-vit" in html and "[redacted]" in html
+
+
+@pytest.mark.usefixtures("quick")
+def test_leak_is_flagged(run):
+    info = json.loads((run / "run.json").read_text())
+    info["configuration"]["data"]["allow_leak"] = True
+    (run / "run.json").write_text(json.dumps(info))
+    assert "Leak allowed." in read(write_report(run, max_examples=1)).text
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_voxel_explained(run):
+    table = artifacts.read_table(run / "voxels.tsv")
+    artifacts.write_table(run / "voxels.tsv", table.assign(explained=False, reason="q above 0.05"))
+    text = read(write_report(run, max_examples=1)).text
+    assert "attributed, but not explained" in text
+    assert "No voxel of this run is explained" in text
+    assert "not explained: q above 0.05" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_voxel_scored(run):
+    table = artifacts.read_table(run / "voxels.tsv")
+    artifacts.write_table(run / "voxels.tsv", table.assign(status="constant", r2=np.nan, explained=False))
+    assert "No voxel has the status ok and a finite R²" in read(write_report(run, max_examples=1)).text
+
+
+@pytest.mark.usefixtures("quick")
+def test_unknown_ceiling(run):
+    table = artifacts.read_table(run / "voxels.tsv")
+    artifacts.write_table(run / "voxels.tsv", table.assign(noise_ceiling=np.nan, r2_normalized=np.nan, ncsnr=np.nan))
+    assert "The noise ceiling of no voxel is known" in read(write_report(run, max_examples=1)).text
+
+
+def test_one_voxel(run):
+    table = artifacts.read_table(run / "voxels.tsv")
+    one = table[table["explained"].astype(bool)].head(1)
+    artifacts.write_table(run / "voxels.tsv", one)
+    assert "1 voxel of 1" in read(write_report(run, max_examples=3)).text
+
+
+@pytest.mark.usefixtures("quick")
+def test_large_tables_are_parquet(run, reader, monkeypatch):
+    expected = write_report(run, read_images=reader, max_examples=2).read_text(encoding="utf-8")
+    for name in ("description/words.tsv", "profile/words.tsv", "attribution/pairs.tsv", "voxels.tsv"):
+        table = artifacts.read_table(run / name)
+        with monkeypatch.context() as patch:
+            patch.setattr(artifacts, "MAX_TSV_ROWS", 0)
+            artifacts.write_table(run / name, table)
+        assert not (run / name).exists()
+    assert write_report(run, read_images=reader, max_examples=2).read_text(encoding="utf-8") == expected
+
+
+@pytest.mark.usefixtures("quick")
+def test_truth_from_elsewhere(run, tmp_path):
+    truth = tmp_path / "other.tsv"
+    truth.write_text("metric\tvalue\tn\ttarget\tmet\nplanted_words\t0.5\t7\t0.4\ttrue\n")
+    text = read(write_report(run, truth=truth, max_examples=1)).text
+    assert "planted words" in text and "1 of 1 target met" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_message(tmp_path, run):
+    with pytest.raises(MissingInputError, match="is no run directory"):
+        write_report(tmp_path / "nothing")
+    (run / "voxels.tsv").write_text("voxel_id\tstatus\n1\tok\n")
+    with pytest.raises(IntegrityError, match="lacks r2"):
+        write_report(run)
+    (run / "run.json").write_text("[]")
+    with pytest.raises(IntegrityError, match="one JSON object"):
+        write_report(run)
+
+
+@pytest.mark.parametrize("module", ["jinja2", "matplotlib.figure"])
+def test_missing_extra(run, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=r"mine_jax\[report\]"):
+        write_report(run, max_examples=1)

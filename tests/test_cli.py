@@ -1,0 +1,177 @@
+"""The command line: what it accepts, what it prints, and its exit codes."""
+
+import importlib.metadata
+import json
+import logging
+import signal
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+import mine_jax
+from mine_jax import artifacts, cli, errors, run
+
+COMMANDS = ("demo", "phantom", "run", *cli.STAGES, "check", "truth", "doctor", "bench")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Calls the command line in this process; gives exit code, stdout and stderr."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    logger = logging.getLogger("mine_jax")
+    before = logger.handlers, logger.level, logger.propagate
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+    def call_(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mine-jax", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    yield call_
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    logger.handlers, logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Replaces the stages by ones that write a file each."""
+
+    def step(name):
+        def compute(config, directory, progress):
+            artifacts.write_text(directory / name / "out.txt", f"{name} {config.encoder.width}")
+            return {"n_voxels": 12, "r2": 0.123456}
+
+        sections = ("encoder",) if name == "encoder" else ()
+        return run.Step(compute, sections=sections, outputs=(f"{name}/**",), plan=lambda config: ["40 images"])
+
+    made = {name: step(name) for name in cli.STAGES}
+    monkeypatch.setattr(cli, "_steps", lambda: made)
+    return made
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("[encoder]\nwidth = 8\n")
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(call, command):
+    code, out, err = call(command, "--help")
+    assert code == 0 and "--help" in out and not err
+
+
+def test_help_lists_every_command_and_loads_nothing_heavy():
+    code = (
+        "import sys, mine_jax.cli as cli\nsys.argv = ['mine-jax', '--help']\n"
+        "try:\n    cli.main()\nfinally:\n"
+        "    print([n for n in ('jax', 'numpy', 'pandas', 'pydantic') if n in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f"  {command} " in result.stdout for command in COMMANDS)
+    assert result.stdout.strip().endswith("[]")
+
+
+def test_entry_points_are_the_same():
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="mine-jax")
+    assert script.value == "mine_jax.cli:main"
+    result = subprocess.run([sys.executable, "-m", "mine_jax", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == f"mine_jax {mine_jax.__version__}"
+
+
+def test_stages_are_those_of_the_configuration():
+    from mine_jax.config import Config
+
+    assert set(Config.model_fields) - {"run"} | {"report"} == set(cli.STAGES)
+
+
+@pytest.mark.parametrize("arguments", [["rnu"], ["run"], ["run", "a.toml"], ["encoder", "a.toml", "--outt", "x"]])
+def test_usage_errors_are_2(call, arguments):
+    code, out, err = call(*arguments)
+    assert code == 2 and err and not out
+
+
+def test_unknown_key_is_2_with_the_nearest(call, tmp_path, config):
+    config.write_text("[encoder]\nwidht = 8\n")
+    code, _, err = call("run", config, "--out", tmp_path / "out")
+    assert code == 2 and "Did you mean 'width'?" in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_configuration_is_3(call, tmp_path):
+    code, _, err = call("run", tmp_path / "nothing.toml", "--out", tmp_path / "out")
+    assert code == 3 and "nothing.toml" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.DataError("voxel 7"), 3),
+        (errors.IntegrityError("betas.nii.gz"), 4),
+        (errors.WeightsError("q_proj"), 4),
+        (errors.ResourceError("disk"), 5),
+        (errors.MissingExtraError("torch"), 2),
+        (RuntimeError("surprise"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_code_and_one_block_per_error(call, tmp_path, config, steps, monkeypatch, error, code):
+    def compute(*arguments):
+        raise error
+
+    monkeypatch.setitem(steps, "features", run.Step(compute))
+    got, _, err = call("run", config, "--out", tmp_path / "out")
+    assert got == code and str(error) in err and "Traceback" not in err
+    got, _, err = call("run", config, "--out", tmp_path / "out", "--resume", "--debug")
+    assert got == code and ("Traceback" in err or code == 130)
+
+
+def test_run_resume_and_one_stage(call, tmp_path, config, steps):
+    out = tmp_path / "out"
+    code, text, _ = call("run", config, "--out", out, "--until", "encoder", "--set", "encoder.width=16")
+    assert code == 0 and "encoder: done" in text and "n_voxels: 12" in text and "r2: 0.1235" in text
+    assert (out / "encoder" / "out.txt").read_text() == "encoder 16" and not (out / "report").exists()
+    code, _, err = call("run", config, "--out", out)
+    assert code == 2 and "--resume" in err
+    code, text, err = call("run", config, "--out", out, "--resume")
+    assert code == 0 and "data: unchanged, skipped" in err and "encoder.width: 16 -> 8" in err
+    code, _, err = call("profile", config, "--out", out)
+    assert code == 0 and "profile: unchanged" in err
+    assert json.loads((out / "run.json").read_text())["command"][0] == "mine-jax"
+    code, _, _ = call("run", config, "--out", out, "--overwrite")
+    assert code == 0
+
+
+def test_dry_run_writes_nothing(call, tmp_path, config, steps):
+    code, text, _ = call("run", config, "--out", tmp_path / "out", "--dry-run")
+    assert code == 0 and "data: runs (not run yet)\n    40 images" in text and not (tmp_path / "out").exists()
+
+
+def test_phantom_arguments(call, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("mine_jax.phantom.write_nsd.write_phantom", lambda *given, **named: seen.update(named))
+    code, text, _ = call("phantom", tmp_path, "--subjects", "subj01,subj02", "--images", 100, "--shape", "8,9,10")
+    assert code == 0 and "subj01, subj02" in text
+    assert (seen["subjects"], seen["n_shared"], seen["shape"]) == (["subj01", "subj02"], 16, (8, 9, 10))
+    code, _, err = call("phantom", tmp_path, "--shape", "8,9")
+    assert code == 2 and "three whole numbers" in err
+
+
+def test_doctor(call):
+    code, text, _ = call("doctor")
+    assert code == 0 and "jax " in text and "cpu:0" in text and "HF_HUB_OFFLINE" in text
+    assert "32,769 rows: right" in text
+
+
+def test_bench_needs_a_checkout(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(mine_jax, "__file__", str(tmp_path / "site" / "mine_jax" / "__init__.py"))
+    code, _, err = call("bench")
+    assert code == 2 and "not available" in err

@@ -1,0 +1,164 @@
+"""The import rules between stages, and what must not be in the code at all."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "mine_jax"
+KERNELS = ROOT / "kernels" / "mine_kernels"
+STAGES = ("data", "features", "encoder", "attribution", "description", "profile", "validation", "roi", "report")
+# What each module may import of this package besides underscore modules, errors and types.
+FOUNDATION = {"types": set(), "errors": set(), "config": {"errors", "types"}, "artifacts": {"errors", "types"}}
+HEAVY = ("torch", "diffusers", "transformers", "nibabel", "orbax", "nilearn", "h5py", "scipy", "matplotlib")
+# package -> files or folders below mine_jax/ that may import it
+ALLOWED = {
+    "torch": ("validation/diffusion.py", "phantom/training/"),
+    "diffusers": ("validation/diffusion.py", "phantom/training/"),
+    "transformers": ("features/", "phantom/training/"),
+    "nibabel": ("data/", "phantom/write_nsd.py", "roi/maps.py"),
+    "orbax": ("artifacts.py",),
+}
+FORBIDDEN_MODULES = {"pickle", "joblib", "dill", "shelve", "marshal", "cloudpickle", "yaml"}
+FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "yaml.load", "torch.load", "pickle.load", "pickle.loads"}
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *KERNELS.rglob("*.py")])
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path):
+    """Returns (module, line) of every import, also inside functions; `from a import b` gives a.b too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno} uses a relative import"
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+def own_parts(path):
+    """Yields the second name of every import of this package: "data" for `mine_jax.data.nsd`."""
+    for module, line in imports(path):
+        parts = module.split(".")
+        if parts[0] == "mine_jax" and len(parts) > 1:
+            yield parts[1], line
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_import_left_to_right(stage):
+    allowed = {"types", "errors", "config", "artifacts", "__version__", *STAGES[: STAGES.index(stage) + 1]}
+    # The phantom's generator and editor are models of the validation stage.
+    allowed |= {"phantom"} if stage == "validation" else set()
+    wrong = [
+        f"{name_of(path)}:{line} imports mine_jax.{part}"
+        for path in (PACKAGE / stage).rglob("*.py")
+        for part, line in own_parts(path)
+        if part not in allowed and not part.startswith("_")
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", FOUNDATION)
+def test_foundation_imports_no_stage(module):
+    wrong = [
+        f"{module}.py:{line} imports mine_jax.{part}"
+        for part, line in own_parts(PACKAGE / f"{module}.py")
+        if part not in FOUNDATION[module] and not part.startswith("_")
+    ]
+    assert not wrong
+
+
+def test_underscore_modules_import_no_stage():
+    wrong = [
+        f"{path.name}:{line} imports mine_jax.{part}"
+        for path in PACKAGE.glob("_*.py")
+        if path.name != "__main__.py"
+        for part, line in own_parts(path)
+        if part in (*STAGES, "phantom", "cli")
+    ]
+    assert not wrong
+
+
+def test_nobody_imports_the_command_line():
+    wrong = [
+        f"{name_of(path)}:{line}"
+        for path in SOURCES
+        if path.name not in ("cli.py", "__main__.py")
+        for part, line in own_parts(path)
+        if part == "cli"
+    ]
+    assert not wrong
+
+
+def test_kernels_import_jax_only():
+    standard = set(sys.stdlib_module_names)
+    wrong = [
+        f"{name_of(path)}:{line} imports {module}"
+        for path in KERNELS.rglob("*.py")
+        for module, line in imports(path)
+        if module.split(".")[0] not in {"jax", "jaxlib", "numpy", "mine_kernels", *standard}
+    ]
+    assert not wrong
+
+
+def test_kernels_folder_is_no_package():
+    # A top-level import name `kernels` belongs to another distribution, which transformers and
+    # diffusers look for and import: taking the name breaks both.
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_heavy_packages_stay_in_their_files(package):
+    wrong = [
+        f"{name_of(path)}:{line}"
+        for path in SOURCES
+        for module, line in imports(path)
+        if module.split(".")[0] == package
+        and not any(path.relative_to(ROOT).as_posix().startswith(f"mine_jax/{place}") for place in ALLOWED[package])
+    ]
+    assert not wrong
+
+
+def test_nothing_that_runs_code_from_data():
+    wrong = []
+    for path in SOURCES:
+        wrong += [f"{name_of(path)}:{n} {m}" for m, n in imports(path) if m.split(".")[0] in FORBIDDEN_MODULES]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                if ast.unparse(node.func) in FORBIDDEN_CALLS:
+                    wrong.append(f"{name_of(path)}:{node.lineno} {ast.unparse(node.func)}")
+                for keyword in node.keywords:
+                    if keyword.arg in ("shell", "allow_pickle", "trust_remote_code") and (
+                        not isinstance(keyword.value, ast.Constant) or keyword.value.value is not False
+                    ):
+                        wrong.append(f"{name_of(path)}:{node.lineno} {keyword.arg}={ast.unparse(keyword.value)}")
+    assert not wrong
+
+
+def test_no_global_jax_configuration():
+    wrong = [name_of(path) for path in SOURCES if "jax.config.update(" in path.read_text(encoding="utf-8")]
+    assert not wrong
+
+
+def test_no_bare_except():
+    wrong = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ExceptHandler) and node.type is None
+    ]
+    assert not wrong
+
+
+def test_importing_every_stage_loads_nothing_heavy():
+    stages = ", ".join(f"mine_jax.{stage}" for stage in (*STAGES, "phantom", "run", "cli", "config", "artifacts"))
+    code = f"import sys, mine_jax, {stages}\nprint(*[n for n in {HEAVY} if n in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
