@@ -2,13 +2,10 @@
 PYTHON ?= python3
 OUT ?= demo
 SEED ?= 0
-# PyPI's torch for Linux brings several GB of CUDA libraries; this index has the CPU build.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-TORCH := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: help demo test clean
 
@@ -35,11 +32,8 @@ $(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e '.[all]'
 	@touch $@
 
-# torch comes first and alone: where the CPU index cannot be reached, pip goes on with what it finds elsewhere.
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing the package, its locked dependencies and the test tools into $(VENV) (a few minutes)'
-	@$(PIP) install --quiet --retries 1 --timeout 20 --no-deps --index-url $(TORCH_INDEX) '$(TORCH)' || \
-	  echo 'no CPU build of torch from $(TORCH_INDEX); trying the usual index'
 	$(PIP) install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 
@@ -51,4 +45,6 @@ $(BIN)/python:
 	  { rm -rf $(VENV); $(PYTHON) -m virtualenv --quiet $(VENV) 2>/dev/null; } || \
 	  { rm -rf $(VENV); $(PYTHON) -m venv --without-pip $(VENV) && \
 	    $(PYTHON) -m pip --quiet --python $(BIN)/python install pip 2>/dev/null; } || \
+	  { rm -rf $(VENV); test "$$(id -u)" = 0 && apt-get -qq update && apt-get -qq install -y python3-venv >/dev/null && \
+	    $(PYTHON) -m venv $(VENV); } || \
 	  { rm -rf $(VENV); echo 'cannot make a virtual environment: on Debian, apt install python3-venv'; exit 1; }

@@ -29,8 +29,10 @@ def _as_tuple(value: Any) -> Any:
 
 Grid = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
 Shape = Annotated[tuple[int, int, int], BeforeValidator(_as_tuple)]
+Layers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -75,19 +77,24 @@ class DataConfig(Section):
     axis_order: Literal["auto", "xyzt", "tzyx"] = "auto"
     on_missing: Literal["error", "drop"] = "error"
     allow_leak: bool = False
+    permute: bool = False  # control: responses are exchanged between images; nothing should be predicted
     max_pixels: Count = 50_000_000
 
 
 class FeaturesConfig(Section):
     """Stage 2: images to image-tokens and a lens."""
 
-    kind: Literal["clip", "precomputed"] = "clip"
+    kind: Literal["clip", "siglip", "llava", "precomputed"] = "clip"
     model: str | None = None  # checkpoint directory, or "phantom"
     layer: int = -1  # not stated in the paper; ours: last
     words: str | None = None  # one word per line; default: the checkpoint's own list
     templates: Names = ("a photo of a {}.",)  # parent (CLIP); `lens.json` of the checkpoint wins
     batch_size: Count = 64
     dtype: Literal["bfloat16", "float16", "float32"] = "float16"
+    prompt: str = "USER: <image>\nDescribe the image. ASSISTANT:"  # llava; what follows <image> changes nothing
+    weights: Literal["float32", "bfloat16"] = "float32"  # llava: of the decoder in memory
+    more_layers: Layers = ()  # also stored, each in a folder of its own; not used by later stages
+    reduce: Count | None = None  # PCA of the tokens to so many dimensions, None for none
     tokens: str | None = None  # precomputed: [N, P, D] .npy
     token_image_ids: str | None = None
     mask: str | None = None  # precomputed: [N, P] bool .npy
@@ -111,6 +118,7 @@ class EncoderConfig(Section):
     batch_size: Count = 64  # not stated in the paper; ours
     epochs: Annotated[int, Field(ge=0)] = 16  # not stated in the paper; ours
     patience: Count = 4  # ours: epochs without improvement before a voxel stops
+    reference: bool = True  # ours: also fits a ridge on the mean token, to compare with
     summary: Literal["mean", "grid"] = "mean"  # ridge: image-level features
     folds: Annotated[int, Field(ge=2)] = 5  # ours
     penalties: Annotated[int, Field(ge=3)] = 20  # ours: grid size
@@ -161,8 +169,23 @@ class ProfileConfig(Section):
 class ValidationConfig(Section):
     """Stage 9 of the method: generated and edited images."""
 
+    # a diffusers pipeline directory, "phantom" (the embedded models), "oracle" (exact, phantom data only) or "none"
     generator: str = "none"
-    editor: str = "none"
+    editor: str = "none"  # also "fill": removal without a generative model
+    conditions: Names = ("description", "random", "lowest")  # the controls are those of the paper
+    n_pairs: Count = 48  # ours: (voxel, image) pairs
+    n_seeds: Count = 2  # ours: images per pair and condition
+    n_words: Count = 3  # ours: most words in a prompt or an edit
+    min_weight: Fraction = 0.25  # ours: smallest weight of a word, relative to the first
+    strengths: Fractions = ()  # ours: doses of the insertion besides the full one
+    steps: Count | None = None  # denoising steps; None for the pipeline's default, as the next three
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    image_guidance: Annotated[float, Field(ge=0)] | None = None
+    size: Count | None = None  # side of generated images in pixels
+    evaluator: Literal["ridge", "none"] = "ridge"  # ours: independent of the describing encoder
+    retries: Annotated[int, Field(ge=0)] = 2  # ours: of an image whose generator raised
+    n_permutations: Count = 10_000  # ours
+    n_bootstrap: Count = 2000  # ours
 
 
 class RoiConfig(Section):
@@ -205,7 +228,7 @@ PATHS = {
     "validation": ("generator", "editor"),
 }
 # Values of path keys that are names, not paths.
-NAMES = {"shared", "phantom", "none"}
+NAMES = {"shared", "phantom", "oracle", "fill", "none"}
 
 
 def read(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:

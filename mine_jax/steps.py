@@ -6,6 +6,7 @@ functions, saves the result and returns numbers for the summary. No science live
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import jax
 import numpy as np
 
 from mine_jax import artifacts, attribution, data, description, encoder, features, profile, roi, tables
-from mine_jax._progress import Progress
-from mine_jax.config import Config, DataConfig
+from mine_jax._progress import Progress, silent
+from mine_jax.config import Config, DataConfig, EncoderConfig
 from mine_jax.run import Step
 from mine_jax.types import CriticalTokens, Encoders, ImageTokens, Lens, Responses, Scores, Split, Stimuli
 
@@ -24,6 +25,9 @@ def data_step(config: Config, directory: Path, progress: Progress) -> dict[str, 
     _write_phantom(config, directory, progress)
     source = data_source(config, directory)
     responses, stimuli = data.load(source, directory=directory / "data", progress=progress)
+    if source.permute:
+        order = np.random.default_rng(config.run.seed).permutation(len(responses.image_ids))
+        responses = replace(responses, responses=responses.responses[order])
     splits = data.assign_splits(responses, stimuli, test=source.test, val=source.val, seed=config.run.seed)
     artifacts.save(responses, directory / "data")
     artifacts.write_table(directory / "images.tsv", tables.images(responses, splits))
@@ -52,22 +56,30 @@ def encoder_step(config: Config, directory: Path, progress: Progress) -> dict[st
     splits = load_splits(config, directory)
     key = jax.random.key(config.run.seed)
     chunks = {"voxel_chunk": config.run.voxel_chunk, "image_chunk": config.run.image_chunk}
-    encoders = encoder.fit(
-        splits["train"], key=key, validation=splits["val"], config=config.encoder, progress=progress, **chunks
-    )
     n_train = len(splits["train"].responses.image_ids) + len(splits["val"].responses.image_ids)
-    scores = encoder.score(encoders, splits["test"], n_train=n_train, voxel_chunk=config.run.voxel_chunk)
+
+    def fitted(settings: EncoderConfig, report: Progress) -> tuple[Encoders, Scores]:
+        encoders = encoder.fit(
+            splits["train"], key=key, validation=splits["val"], config=settings, progress=report, **chunks
+        )
+        return encoders, encoder.score(encoders, splits["test"], n_train=n_train, voxel_chunk=config.run.voxel_chunk)
+
+    encoders, scores = fitted(config.encoder, progress)
     artifacts.save(encoders, directory / "encoder")
     artifacts.save(scores, directory / "scores")
-    responses = artifacts.load(directory / "data")
-    artifacts.write_table(directory / "voxels.tsv", tables.voxels(responses, scores, None))
-    fitted = scores.status == "ok"
-    return {
-        "fitted": int(fitted.sum()),
-        "mean_r2": _mean(scores.r2[fitted]),
-        "mean_r": _mean(scores.r[fitted]),
-        "mean_r2_normalized": _mean(scores.r2_normalized[fitted]),
+    artifacts.write_table(directory / "voxels.tsv", tables.voxels(load_responses(directory), scores, None))
+    usable = scores.status == "ok"
+    summary = {
+        "fitted": int(usable.sum()),
+        "mean_r2": _mean(scores.r2[usable]),
+        "mean_r": _mean(scores.r[usable]),
+        "mean_r2_normalized": _mean(scores.r2_normalized[usable]),
     }
+    if config.encoder.kind == "query" and config.encoder.reference:
+        _, linear = fitted(EncoderConfig(kind="ridge", reference=False), silent)
+        artifacts.save(linear, directory / "scores" / "ridge")
+        summary["mean_r2_ridge"] = _mean(linear.r2[usable])
+    return summary
 
 
 def attribution_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:

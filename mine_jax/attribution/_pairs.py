@@ -40,15 +40,24 @@ def image_rows(tokens: ImageTokens, image_ids: np.ndarray | None, n_voxels: int)
     rows = order[np.minimum(found, len(order) - 1)]
     wrong = tokens.image_ids[rows] != image_ids
     if wrong.any():
-        raise DataError(f"image {image_ids[wrong][0]!r} has no tokens. Were features extracted for another image list?")
+        raise DataError(f"image {str(image_ids[wrong][0])!r} has no tokens. Were features extracted for another image list?")
     return rows
 
 
 def baseline_states(encoders: Encoders, baseline: Any, n_tokens: int) -> jax.Array:
-    """Returns the start of the path [P, D]: the encoders' mean token, zeros, or what was given."""
-    if isinstance(baseline, str):
-        baseline = np.zeros_like(encoders.baseline) if baseline == "zero" else encoders.baseline
-    states = jnp.asarray(encoders.baseline if baseline is None else baseline, jnp.float32)
+    """Returns the start of the path [P, D]: the encoders' mean token, zeros, or what was given.
+
+    Raises:
+        ValueError: for an unknown name.
+        DataError: if the array has another shape.
+    """
+    if isinstance(baseline, str) and baseline not in ("mean", "zero"):
+        raise ValueError(f'`baseline` must be "mean", "zero" or an array, but is {baseline!r}.')
+    mean = np.asarray(encoders.baseline, np.float32)
+    if isinstance(baseline, str) or baseline is None:
+        baseline = np.zeros_like(mean) if baseline == "zero" else mean
+    states = jnp.asarray(baseline, jnp.float32)
+    check_shape("baseline", states, "P D" if states.ndim == 2 else "D", P=n_tokens, D=mean.shape[-1])
     return jnp.broadcast_to(states, (n_tokens, states.shape[-1]))
 
 

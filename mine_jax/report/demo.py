@@ -14,12 +14,12 @@ from mine_jax import artifacts
 from mine_jax.report import canvas, page, report, tables
 from mine_jax.report.sections import recovery
 
-NAME = "index.html"
+NAME = "report.html"
 SHEET = 24
 
 
 def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: tables.ReadImages | None = None) -> Path:
-    """Writes `index.html` over the reports of several runs.
+    """Writes `report.html` over the reports of several runs.
 
     Args:
         directory: where the page goes; its `truth.tsv`, if there, is the overall recovery.

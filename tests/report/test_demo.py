@@ -17,7 +17,7 @@ def test_index(make_run, tmp_path, reader):
     shutil.copy(first / "truth.tsv", tmp_path / "truth.tsv")
     path = write_demo_report(tmp_path, [first, second], read_images=reader)
     html = path.read_text(encoding="utf-8")
-    assert path == tmp_path / "index.html"
+    assert path == tmp_path / "report.html"
     assert re.findall(r'href="([^#"]+)"', html) == ["subj01/report.html"]
     assert "subj &lt;b&gt; 02 (its report has not been written)" in html
     assert "0.61 (not met)" in html and "1 of 2 targets met" in html

@@ -33,8 +33,8 @@ def token_ig(logits_0, logits_1, scalars_0, scalars_1, position, cells, nodes, w
     real = cells.sum(1) > 0
 
     def predict(share):
-        logits = (logits_0 + share * (logits_1 - logits_0)) @ cells.T + position
-        scalars = (scalars_0 + share * (scalars_1 - scalars_0)) @ cells.T
+        logits = (logits_0 + share[None] * (logits_1 - logits_0)) @ cells.T + position
+        scalars = (scalars_0 + share[None] * (scalars_1 - scalars_0)) @ cells.T
         return (masked_softmax(logits, real) * scalars).sum()
 
     gradients = jax.vmap(lambda a: jax.grad(predict)(jnp.full(logits_0.shape[1], a, logits_0.dtype)))(nodes)

@@ -46,7 +46,7 @@ def voxel_attention(
         ValueError: if the shapes do not belong together.
         NotImplementedError: for an unknown implementation.
     """
-    _check(query, position, readout, keys, values, implementation)
+    _check(query, position, readout, keys, values, mask, implementation)
     if implementation == "reference":
         return reference.voxel_attention(query, position, readout, keys, values, mask)
     return xla.forward(query, position, readout, keys, values, mask, chunk=min(chunk, query.shape[0]))
@@ -92,7 +92,12 @@ def voxel_attention_gradients(
         ValueError: if the shapes do not belong together.
         NotImplementedError: for an unknown implementation.
     """
-    _check(query, position, readout, keys, values, implementation)
+    _check(query, position, readout, keys, values, mask, implementation)
+    if responses.shape != (keys.shape[0], query.shape[0]) or intercept.shape != query.shape[:1]:
+        raise ValueError(
+            f"`responses` must have shape [B, V] = {(keys.shape[0], query.shape[0])} and `intercept` [V], "
+            f"but have shapes {responses.shape} and {intercept.shape}."
+        )
     if implementation == "reference":
         names = ["query", "position", "intercept"]
         names += ["readout"] * with_readout + ["keys", "values"] * with_trunk
@@ -111,7 +116,7 @@ def voxel_attention_gradients(
         readout,
         intercept,
         keys,
-        values,
+        None if values is keys else values,
         responses,
         mask,
         chunk=min(chunk, query.shape[0]),
@@ -120,9 +125,12 @@ def voxel_attention_gradients(
     )
 
 
-def _check(query, position, readout, keys, values, implementation):
+def _check(query, position, readout, keys, values, mask, implementation):
     if implementation is not None and implementation not in _KNOWN:
         raise NotImplementedError(f"`implementation` must be one of {_KNOWN} or None, but is {implementation!r}.")
+    for name, array, axes in (("query", query, "V H E"), ("position", position, "V H P"), ("keys", keys, "B P G E")):
+        if array.ndim != len(axes.split()):
+            raise ValueError(f"`{name}` must have shape [{axes.replace(' ', ', ')}], but has shape {array.shape}.")
     n_voxels, n_heads, width = query.shape
     if readout.shape != query.shape or position.shape[:2] != (n_voxels, n_heads):
         raise ValueError(
@@ -135,3 +143,5 @@ def _check(query, position, readout, keys, values, implementation):
         )
     if values.shape != keys.shape:
         raise ValueError(f"`values` must have the shape of `keys` {keys.shape}, but has shape {values.shape}.")
+    if mask is not None and mask.shape != keys.shape[:2]:
+        raise ValueError(f"`mask` must have shape [B, P] = {keys.shape[:2]}, but has shape {mask.shape}.")

@@ -33,11 +33,10 @@ def forward(query, position, readout, keys, values, mask, *, chunk):
 def gradients(
     query, position, readout, intercept, keys, values, responses, mask, *, chunk, with_trunk=True, with_readout=True
 ):
-    """Computes squared errors and their gradients; see `op.voxel_attention_gradients`."""
+    """Computes squared errors and their gradients; see `op`. `values` is None when the keys are the values."""
     n_voxels, batch = query.shape[0], keys.shape[0]
-    shared_values = values is keys
     key_blocks = _heads_first(keys)
-    value_blocks = key_blocks if shared_values else _heads_first(values)
+    value_blocks = key_blocks if values is None else _heads_first(values)
     scale = 2.0 / batch
 
     def one_chunk(carry, part):

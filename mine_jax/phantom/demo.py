@@ -1,0 +1,67 @@
+"""The main job on the embedded phantom: write it, run every stage, score it against its truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mine_jax import report, run, steps
+from mine_jax._reporter import Reporter
+from mine_jax.config import Config, from_dict
+from mine_jax.phantom import scenes
+from mine_jax.phantom.truth import truth
+from mine_jax.phantom.write_nsd import write_phantom
+
+SUBJECTS = ("subj01", "subj02")
+# 8 of the phantom's 64 image-tokens: an object covers about as many.
+K = 8
+
+
+def demo(directory: str | Path, *, seed: int = 0, subjects: tuple[str, ...] = SUBJECTS, reporter: Reporter | None = None) -> str:
+    """Runs the whole job on phantom subjects; an interrupted demo goes on where it stopped.
+
+    Args:
+        directory: receives phantom/ (the data set), one run per subject, truth.tsv and report.html.
+        seed: of the phantom and of the runs.
+        subjects: names of the subjects.
+        reporter: shows progress; nothing by default.
+
+    Returns:
+        The recovery summary and where the report is, ready to print.
+    """
+    directory, reporter = Path(directory), reporter or Reporter()
+    base = configuration(directory / "phantom", subjects[0], seed=seed).data
+    with reporter.task("phantom") as progress:
+        write_phantom(
+            directory / "phantom",
+            subjects=subjects,
+            n_images=base.n_images,
+            n_shared=base.n_shared,
+            n_repeats=base.n_repeats,
+            ceiling=base.ceiling,
+            shape=base.shape,
+            seed=seed,
+            progress=progress,
+        )
+    for subject in subjects:
+        reporter.say(f"{subject}:")
+        config, out = configuration(directory / "phantom", subject, seed=seed), directory / subject
+        resume = (out / "run.json").is_file()
+        run.execute(config, out, steps.STEPS, until="roi", resume=resume, reporter=reporter)
+        truth(out)
+        run.execute(config, out, steps.STEPS, resume=True, reporter=reporter)
+    summary = truth(directory)
+    page = report.write_demo_report(directory, [directory / subject for subject in subjects])
+    return f"{summary}\nreport: {page}"
+
+
+def configuration(root: Path, subject: str, *, seed: int = 0) -> Config:
+    """Returns the demo's configuration of one subject; `configs/phantom.toml` holds the same."""
+    values: dict[str, Any] = {
+        "data": {"kind": "phantom", "root": str(root), "subject": subject},
+        "features": {"kind": "clip", "model": "phantom"},
+        "attribution": {"k": K},
+        "roi": {"categories": {name: list(concepts) for name, concepts in scenes.CATEGORIES.items()}},
+        "run": {"seed": seed},
+    }
+    return from_dict(values)

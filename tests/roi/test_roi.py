@@ -1,0 +1,82 @@
+"""Areas on planted profiles: preference, null, structure."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score, silhouette_score
+
+from mine_jax import roi
+from mine_jax.roi.structure import _adjusted_rand, _silhouette
+from mine_jax.types import Profiles
+
+WORDS = np.array(["man", "woman", "house", "beach", "pizza", "apple"])
+CATEGORIES = {"face": ("man", "woman"), "place": ("house", "beach"), "food": ("pizza", "apple"), "tool": ("hammer",)}
+CORPUS = np.full(6, 1 / 6)
+
+
+def profiles(words_of_voxels, *, noise=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    n = len(words_of_voxels)
+    distribution = np.full((n, 6), 0.05, np.float32)
+    distribution[np.arange(n), words_of_voxels] = 0.75
+    halves = np.clip(distribution + noise * rng.standard_normal((2, n, 6)), 0, None).astype(np.float32)
+    blank, ids = np.zeros((n, 1), np.float32), np.zeros((n, 1), np.int32)
+    one, text = np.ones(n), np.full(n, "")
+    return Profiles(
+        voxel_ids=np.arange(n), words=WORDS, word_ids=ids, weights=blank, low=blank, high=blank, log_odds=blank,
+        distribution=distribution, halves=halves, faithfulness=one, sentences=text, n_images=np.full(n, 10),
+        stability=one, r_measured=one, p=one, q=one, explained=np.ones(n, bool), reasons=text,
+    )  # fmt: skip
+
+
+def test_each_area_prefers_its_planted_category():
+    words = [0, 1] * 10 + [2, 3] * 10 + [4] * 12
+    rois = np.array(["FFA"] * 20 + ["PPA"] * 20 + [""] * 12)
+    rows = roi.selectivity(profiles(words), rois, corpus=CORPUS, categories=CATEGORIES, n_permutations=400)
+    assert {r["roi"]: r["category"] for r in rows if r["preferred"]} == {"FFA": "face", "PPA": "place"}
+    row = next(r for r in rows if r["preferred"])
+    assert row["low"] <= row["enrichment"] <= row["high"] and row["q"] < 0.05
+    assert "tool" not in {r["category"] for r in rows}, "no word of it is in the vocabulary"
+
+
+def test_exchanged_labels_rarely_show_a_preference():
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        rois = np.where(rng.random(120) < 0.4, "FFA", "")
+        made = profiles(rng.integers(6, size=120))
+        rows = roi.selectivity(made, rois, corpus=CORPUS, categories=CATEGORIES, n_permutations=200, seed=seed)
+        found.append(any(r["preferred"] for r in rows))
+    # the false discovery rate is held at 5 %; 3 of 20 or fewer with probability 0.98
+    assert sum(found) <= 3
+
+
+def test_a_voxel_may_belong_to_two_areas_and_unexplained_ones_do_not_count():
+    members = roi.memberships(np.array(["A;B", "B", ""]))
+    assert {k: v.tolist() for k, v in members.items()} == {"A": [True, False, False], "B": [True, True, False]}
+    made = profiles([0] * 10 + [2] * 10)
+    made = replace(made, explained=np.arange(20) >= 6)
+    rows = roi.selectivity(made, np.array(["A"] * 10 + [""] * 10), corpus=CORPUS, categories=CATEGORIES, min_voxels=5)
+    assert rows == []
+
+
+def test_planted_clusters_are_found_and_stable():
+    made = profiles([0] * 10 + [3] * 10 + [5] * 10, noise=0.02)
+    (row,) = roi.structure(made, np.array(["A"] * 30), corpus=CORPUS)
+    assert row["n_clusters"] == 3 and row["cluster_stability"] == pytest.approx(1)
+    assert row["between_distance"] > 5 * row["noise_distance"]
+
+
+def test_silhouette_and_rand_match_scikit_learn():
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((20, 4))
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    a, b = rng.integers(3, size=20), rng.integers(3, size=20)
+    assert _silhouette(distance, a) == pytest.approx(silhouette_score(distance, a, metric="precomputed"), abs=1e-9)
+    assert _adjusted_rand(a, b) == pytest.approx(adjusted_rand_score(a, b), abs=1e-9)
+
+
+def test_built_in_categories_hold_words_once_each():
+    for words in roi.CATEGORIES.values():
+        assert len(set(words)) == len(words) > 5
