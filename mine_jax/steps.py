@@ -85,7 +85,7 @@ def encoder_step(config: Config, directory: Path, progress: Progress) -> dict[st
 def attribution_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Attributes, patches and writes attribution/."""
     settings, out = config.attribution, directory / "attribution"
-    encoders, scores, tokens = load_encoders(directory), load_scores(directory), load_tokens(config, directory)
+    encoders, scores, tokens = load_encoders(directory), load_scores(directory), load_tokens(directory)
     chosen = np.flatnonzero((scores.status == "ok") & (np.nan_to_num(scores.r2, nan=-1) >= settings.min_r2))
     if not len(chosen):
         artifacts.write_json(out / "meta.json", {"schema": artifacts.SCHEMA, "n_voxels": 0})
@@ -125,7 +125,9 @@ def attribution_step(config: Config, directory: Path, progress: Progress) -> dic
     artifacts.write_table(out / "pairs.tsv", tables.pairs(attributions, faithfulness, tolerance=settings.tolerance))
     artifacts.write_array(out / "tokens.npy", critical.indices.reshape(-1, k))
     artifacts.write_array(out / "scores.npy", critical.scores.reshape(-1, k))
-    artifacts.write_array(out / "heat.npy", attributions.scores.reshape(-1, attributions.scores.shape[2]).astype(np.float16))
+    artifacts.write_array(
+        out / "heat.npy", attributions.scores.reshape(-1, attributions.scores.shape[2]).astype(np.float16)
+    )
     artifacts.write_table(out / "curves.tsv", tables.curves(attributions, faithfulness, seed=config.run.seed))
     per_voxel = tables.attributed_voxels(attributions, faithfulness, critical, scores)
     artifacts.write_table(out / "voxels.tsv", per_voxel)
@@ -147,7 +149,7 @@ def attribution_step(config: Config, directory: Path, progress: Progress) -> dic
 
 def description_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Reads words from tokens and describes every pair; writes description/."""
-    lens, critical, tokens = load_lens(directory), load_critical(directory), load_tokens(config, directory)
+    lens, critical, tokens = load_lens(directory), load_critical(directory), load_tokens(directory)
     out = directory / "description"
     if lens is None or critical is None:
         reason = "no lens: features have no words" if lens is None else "no voxel was attributed"
@@ -276,8 +278,10 @@ def report_step(config: Config, directory: Path, progress: Progress) -> dict[str
     """Writes report.html."""
     from mine_jax import report
 
-    stimuli = data.open_stimuli(data_source(config, directory))
-    path = report.write_report(directory, read_images=stimuli.read, progress=progress)
+    source = data_source(config, directory)
+    has_photos = source.kind != "folder" or source.images is not None
+    read_images = data.open_stimuli(source).read if has_photos else None
+    path = report.write_report(directory, read_images=read_images, progress=progress)
     return {"report": path.name}
 
 
@@ -309,15 +313,14 @@ def load_lens(directory: Path) -> Lens | None:
     return artifacts.load(folder) if (folder / "meta.json").exists() else None
 
 
-def load_tokens(config: Config, directory: Path) -> ImageTokens:
+def load_tokens(directory: Path) -> ImageTokens:
     """Opens the image-tokens of the feature stage."""
-    del config
     return features.open_store(directory / "features", verify=False)
 
 
 def load_splits(config: Config, directory: Path) -> dict[str, Split]:
     """Aligns tokens and responses and takes them apart by split."""
-    responses, tokens = load_responses(directory), load_tokens(config, directory)
+    responses, tokens = load_responses(directory), load_tokens(directory)
     aligned = data.align(responses, tokens, on_missing=config.data.on_missing)
     images = artifacts.read_table(directory / "images.tsv")
     split_of = dict(zip(images["image_id"], images["split"], strict=True))
@@ -409,7 +412,9 @@ def _inputs_data(config: Config) -> list[Path]:
     d = config.data
     if d.kind == "folder":
         named = (d.images, d.responses, d.image_ids, d.trials, d.mask, d.rois)
-        return [Path(p) for p in named if p is not None] + ([Path(d.test)] if isinstance(d.test, str) and d.test != "shared" else [])
+        return [Path(p) for p in named if p is not None] + (
+            [Path(d.test)] if isinstance(d.test, str) and d.test != "shared" else []
+        )
     if d.kind == "nsd" and d.root is not None:
         return [Path(d.root) / "nsddata_betas" / "ppdata" / d.subject / d.space / d.beta_version]
     return []
@@ -428,16 +433,12 @@ STEPS = {
     "features": Step(
         features_step, ("data",), ("features", "run.precision"), ("features/*",), _inputs_features, ("features/*",)
     ),
-    "encoder": Step(
-        encoder_step, ("data", "features"), ("encoder", *_RUN), ("encoder/*", "scores/*", "voxels.tsv")
-    ),
+    "encoder": Step(encoder_step, ("data", "features"), ("encoder", *_RUN), ("encoder/*", "scores/*", "voxels.tsv")),
     "attribution": Step(attribution_step, ("features", "encoder"), ("attribution", *_RUN), ("attribution/*",)),
     "description": Step(
         description_step, ("features", "attribution"), ("description", "run.precision"), ("description/*",)
     ),
-    "profile": Step(
-        profile_step, ("encoder", "description"), ("profile", "run.seed"), ("profile/*", "voxels.tsv")
-    ),
+    "profile": Step(profile_step, ("encoder", "description"), ("profile", "run.seed"), ("profile/*", "voxels.tsv")),
     "validation": Step(validation_step, ("profile",), ("validation", *_RUN), ("validation/*",)),
     "roi": Step(roi_step, ("profile",), ("roi", "run.seed"), ("roi/*", "maps/*")),
     "report": Step(report_step, ("profile", "validation", "roi"), (), ("report.html",)),

@@ -112,7 +112,11 @@ def attributed_voxels(
     """Builds attribution/voxels.tsv: what patching the K critical tokens does, against controls."""
     k = critical.indices.shape[2]
     at = int(np.flatnonzero(faithfulness.k_values == k)[0])
-    necessity = {order: curve[:, at] for (kind, order), curve in relative_curves(attributions, faithfulness).items() if kind == "necessity"}
+    necessity = {
+        order: curve[:, at]
+        for (kind, order), curve in relative_curves(attributions, faithfulness).items()
+        if kind == "necessity"
+    }
     rows = np.searchsorted(scores.voxel_ids, attributions.voxel_ids)
     with np.errstate(invalid="ignore"):
         median = np.array([np.nanmedian(f) if np.isfinite(f).any() else np.nan for f in faithfulness.faithfulness])

@@ -130,5 +130,7 @@ def _rows(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     rows = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(order) - 1)]
     wrong = known[rows] != wanted
     if wrong.any():
-        raise DataError(f"image {str(wanted[wrong][0])!r} has no token words; pass all attributed images to `top_words`.")
+        raise DataError(
+            f"image {str(wanted[wrong][0])!r} has no token words; pass all attributed images to `top_words`."
+        )
     return rows

@@ -38,6 +38,8 @@ def predict_one(shared, voxel, tokens, mask, architecture: Architecture):
         Scalar, z-scored beta.
     """
     weights = cells(architecture, tokens.shape[0], mask)
+    if mask is not None:
+        tokens = jnp.where(mask[:, None], tokens, 0.0)  # padding may hold anything, NaN too
     logits, scalars = token_terms_one(shared, voxel, tokens, weights, architecture)
     return readout_one(shared, logits, scalars, voxel, weights, architecture)
 
@@ -101,6 +103,8 @@ def position_basis(architecture: Architecture, n_tokens: int, order: int) -> np.
         raise ConfigError(
             "encoder.position_order needs the token grid; set features.grid = [rows, columns], or position_order = 0."
         )
+    if np.prod(architecture.grid) != n_tokens:
+        raise ConfigError(f"features.grid = {list(architecture.grid)} must hold all {n_tokens} tokens; or set none.")
     rows, columns = (side // architecture.pool for side in architecture.grid)
     vertical, horizontal = (
         np.stack([np.cos(np.pi * k * (np.arange(side) + 0.5) / side) for k in range(min(order, side))], 1)

@@ -78,9 +78,9 @@ def _solve_one(gram, cross, total, y_total, y_square, count):
     rotated = vectors.T @ cross
     # relative to one unit of token variance, so that the grid suits any number of heads
     penalties = jnp.asarray(PENALTIES, gram.dtype)
-    shrunk = 1.0 / (values + penalties[:, None])
-    residual = y_square - (rotated**2 * shrunk * (2.0 - values * shrunk)).sum(1)
-    freedom = 1.0 - (values * shrunk).sum(1) / count
+    shrunk = 1.0 / (values[None] + penalties[:, None])
+    residual = y_square - (rotated[None] ** 2 * shrunk * (2.0 - values[None] * shrunk)).sum(1)
+    freedom = 1.0 - (values[None] * shrunk).sum(1) / count
     best = jnp.argmin(jnp.maximum(residual, 0.0) / jnp.maximum(freedom, 1e-3) ** 2)
     readout = vectors @ (rotated * shrunk[best])
     return readout, y_mean - mean @ readout, penalties[best]
@@ -90,9 +90,9 @@ def _attended(query, position, keys, mask):
     """Attended tokens [B, V, H E]: what each head of each voxel sees of each image."""
     keys = jnp.broadcast_to(keys, (*keys.shape[:2], max(keys.shape[2], 1), keys.shape[3]))
     if keys.shape[2] == 1:
-        logits = jnp.einsum("vhe,bce->bvhc", query, keys[:, :, 0], **_F32) + position
+        logits = jnp.einsum("vhe,bce->bvhc", query, keys[:, :, 0], **_F32) + position[None]
     else:
-        logits = jnp.einsum("vhe,bche->bvhc", query, keys, **_F32) + position
+        logits = jnp.einsum("vhe,bche->bvhc", query, keys, **_F32) + position[None]
     attention = mine_kernels.masked_softmax(logits, None if mask is None else mask[:, None, None])
     if keys.shape[2] == 1:
         attended = jnp.einsum("bvhc,bce->bvhe", attention, keys[:, :, 0], **_F32)

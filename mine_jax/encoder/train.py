@@ -77,7 +77,9 @@ def train(
     for epoch in range(config.epochs + 1):
         if config.solver == "varpro" or epoch == 0:
             state = _solved(state, examples, basis, jnp.ones(n_images))
-        improved = record.update(_validation_r2(state, validation, basis), _finite(state), shared=config.trunk == "shared")
+        improved = record.update(
+            _validation_r2(state, validation, basis), _finite(state), shared=config.trunk == "shared"
+        )
         best = _keep(best, state, improved)
         progress(epoch + 1, config.epochs + 1)
         if epoch == config.epochs or record.finished:
@@ -121,7 +123,7 @@ class _Record:
 
 
 def _start(trunk, basis, voxel_ids, key, config: EncoderConfig) -> dict[str, Any]:
-    groups, width = trunk["key_bias"].shape
+    width = trunk["key_bias"].shape[1]
     n_voxels = len(voxel_ids)
     query = jnp.zeros((n_voxels, config.heads, width))
     if config.heads > 1:
@@ -185,7 +187,7 @@ def _predict(state, keys, states, mask, basis):
         keys, values = model.project(state["trunk"], states)
     position = state["position"] @ basis.T
     predicted = mine_kernels.voxel_attention(_scaled(state), position, state["readout"], keys, values, mask)
-    return predicted + state["intercept"]
+    return predicted + state["intercept"][None]
 
 
 @functools.partial(jax.jit, static_argnames=("config", "moving"))
@@ -210,9 +212,7 @@ def _epoch_jit(state, moments, keys, states, mask, responses, basis, order, *, c
 
 def _epoch(state, moments, examples: Examples, basis, order, *, config, moving):
     e = examples
-    return _epoch_jit(
-        state, moments, e.keys, e.states, e.mask, e.responses, basis, order, config=config, moving=moving
-    )
+    return _epoch_jit(state, moments, e.keys, e.states, e.mask, e.responses, basis, order, config=config, moving=moving)
 
 
 def _gradients(state, batch: Examples, basis, moving):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mine_jax import report, run, steps
+from mine_jax import data, report, run, steps
 from mine_jax._reporter import Reporter
 from mine_jax.config import Config, from_dict
 from mine_jax.phantom import scenes
@@ -17,7 +17,9 @@ SUBJECTS = ("subj01", "subj02")
 K = 8
 
 
-def demo(directory: str | Path, *, seed: int = 0, subjects: tuple[str, ...] = SUBJECTS, reporter: Reporter | None = None) -> str:
+def demo(
+    directory: str | Path, *, seed: int = 0, subjects: tuple[str, ...] = SUBJECTS, reporter: Reporter | None = None
+) -> str:
     """Runs the whole job on phantom subjects; an interrupted demo goes on where it stopped.
 
     Args:
@@ -51,7 +53,9 @@ def demo(directory: str | Path, *, seed: int = 0, subjects: tuple[str, ...] = SU
         truth(out)
         run.execute(config, out, steps.STEPS, resume=True, reporter=reporter)
     summary = truth(directory)
-    page = report.write_demo_report(directory, [directory / subject for subject in subjects])
+    stimuli = data.open_stimuli(configuration(directory / "phantom", subjects[0], seed=seed).data)
+    runs = [directory / subject for subject in subjects]
+    page = report.write_demo_report(directory, runs, read_images=stimuli.read)
     return f"{summary}\nreport: {page}"
 
 

@@ -63,7 +63,9 @@ def build(
         progress(v + 1, n_voxels)
     word_ids = _ranked(mean, corpus, n_words)
     blank = np.full(n_voxels, np.nan)
-    faithful = [np.median(faithfulness.faithfulness[v, chosen[v]]) if chosen[v].any() else np.nan for v in range(n_voxels)]
+    faithful = [
+        np.median(faithfulness.faithfulness[v, chosen[v]]) if chosen[v].any() else np.nan for v in range(n_voxels)
+    ]
     return Profiles(
         voxel_ids=descriptions.voxel_ids,
         words=descriptions.words,

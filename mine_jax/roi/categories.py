@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 # Everyday English, singular; the category's own name always counts too. Ours.
-CATEGORIES: dict[str, tuple[str, ...]] = {
+_LISTS = {
     "face": (
         "face man woman person boy girl child baby kid people portrait smile smiling glasses eye nose mouth hair beard "
         "head clown grandfather grandmother lady guy human"
-    ).split(),
-    "body": "body hand arm leg foot feet finger torso back shoulder dancer runner swimmer player athlete surfer skier".split(),
+    ),
+    "body": "body hand arm leg foot feet finger torso back shoulder dancer runner swimmer player athlete surfer skier",
     "place": (
         "place room kitchen bathroom bedroom street road beach mountain forest field city landscape park desert snow "
         "sky ocean river lake garden hallway building house tower castle church bridge skyline"
-    ).split(),
-    "word": "word sign letter number book text label newspaper license writing menu poster page".split(),
+    ),
+    "word": "word sign letter number book text label newspaper license writing menu poster page",
     "food": (
         "food pizza cake apple banana orange carrot broccoli sandwich burger donut fruit vegetable plate meal bread "
         "watermelon salad cheese meat dessert"
-    ).split(),
-    "animal": "animal dog cat bird horse cow sheep elephant bear zebra giraffe fish snake turtle spider butterfly".split(),
-    "vehicle": "vehicle car bus train truck boat airplane plane bicycle bike motorcycle van ship".split(),
-    "tool": "tool hammer scissors knife fork spoon key umbrella cup clock chair ball ladder phone bottle racket".split(),
+    ),
+    "animal": "animal dog cat bird horse cow sheep elephant bear zebra giraffe fish snake turtle spider butterfly",
+    "vehicle": "vehicle car bus train truck boat airplane plane bicycle bike motorcycle van ship",
+    "tool": "tool hammer scissors knife fork spoon key umbrella cup clock chair ball ladder phone bottle racket",
 }
+CATEGORIES: dict[str, tuple[str, ...]] = {name: tuple(words.split()) for name, words in _LISTS.items()}
