@@ -45,7 +45,14 @@ def features_step(config: Config, directory: Path, progress: Progress) -> dict[s
     shown = Stimuli(
         stimuli.image_ids[wanted], stimuli.read, stimuli.hashes[wanted], stimuli.shared[wanted], stimuli.source
     )
-    tokens, lens = features.load_features(config.features, shown, directory=directory / "features", progress=progress)
+    tokens, lens = features.load_features(
+        config.features,
+        shown,
+        directory=directory / "features",
+        progress=progress,
+        precision=config.run.precision,
+        mesh=config.run.mesh,
+    )
     n_images, n_tokens, width = tokens.tokens.shape
     words = 0 if lens is None else len(lens.words)
     return {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
@@ -325,10 +332,7 @@ def load_splits(config: Config, directory: Path) -> dict[str, Split]:
     images = artifacts.read_table(directory / "images.tsv")
     split_of = dict(zip(images["image_id"], images["split"], strict=True))
     split = np.array([split_of[image_id] for image_id in aligned.responses.image_ids])
-    return {
-        name: Split(aligned.tokens.take_images(split == name), aligned.responses.take_images(split == name), name)
-        for name in ("train", "val", "test")
-    }
+    return {name: data.split_rows(aligned, split, names=name) for name in ("train", "val", "test")}
 
 
 def load_critical(directory: Path) -> CriticalTokens | None:

@@ -103,10 +103,10 @@ def test_critical_tokens_hurt_more_than_random_ones(finished):
 
 @pytest.fixture
 def recordings(tmp_path):
-    """A folder of precomputed tokens and responses driven by one token feature; no photos, no lens."""
+    """A folder of precomputed tokens and responses to their mean; no photos, no lens."""
     rng = np.random.default_rng(0)
     tokens = rng.standard_normal((120, 16, 8)).astype(np.float32)
-    responses = tokens[:, :4].mean(1) @ rng.standard_normal((8, 3)) + 0.1 * rng.standard_normal((120, 3))
+    responses = tokens.mean(1) @ rng.standard_normal((8, 3)) + 0.1 * rng.standard_normal((120, 3))
     np.save(tmp_path / "tokens.npy", tokens)
     np.save(tmp_path / "responses.npy", responses.astype(np.float32))
     (tmp_path / "ids.txt").write_text("".join(f"photo{i:03d}\n" for i in range(120)), encoding="utf-8")
@@ -149,7 +149,7 @@ def truncate(path):
         (lambda f: truncate(f / "responses.npy"), IntegrityError, "responses.npy"),
         (lambda f: truncate(f / "tokens.npy"), (IntegrityError, DataError), "tokens.npy"),
         (lambda f: (f / "ids.txt").write_text("a\nb\n"), (AlignmentError, DataError), "120"),
-        (lambda f: np.save(f / "responses.npy", np.full((120, 3), "x")), DataError, "dtype"),
+        (lambda f: np.save(f / "responses.npy", np.full((120, 3), "x")), DataError, "real numbers"),
     ],
 )
 def test_bad_input_gives_one_named_error_and_leaves_nothing_half_written(recordings, damage, error, words):
