@@ -87,7 +87,7 @@ class FeaturesConfig(Section):
     kind: Literal["clip", "siglip", "llava", "precomputed"] = "clip"
     model: str | None = None  # checkpoint directory, or "phantom"
     layer: int = -1  # not stated in the paper; ours: last
-    words: str | None = None  # one word per line; default: the checkpoint's own list
+    words: str | None = None  # one word per line; default: the checkpoint's own list, else the shipped one
     templates: Names = ("a photo of a {}.",)  # parent (CLIP); `lens.json` of the checkpoint wins
     batch_size: Count = 64
     dtype: Literal["bfloat16", "float16", "float32"] = "float16"
@@ -248,7 +248,9 @@ def read(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingInputError(f"no configuration file at {path}. Write one, or start from configs/ in the repository.")
+        raise MissingInputError(
+            f"no configuration file at {path}. Write one, or start from configs/ in the repository."
+        )
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes; a configuration is a few hundred.")
     try:

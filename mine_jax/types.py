@@ -145,11 +145,14 @@ class ImageTokens(_Shown):
 class Lens(_Shown):
     """Reads image-tokens as words.
 
-    For one token x [D], in float32:
+    For one token x [E or D], in float32:
 
-        n = norm(x)                   "layer": (x - mean) / sqrt(var + norm_epsilon) * norm_scale + norm_bias,
-                                      "rms": x / sqrt(mean(x^2) + norm_epsilon) * norm_scale, "none": x
-        z = f(n @ projection)         f(y) = y / max(|y|, 1e-12) when `normalize`, else y
+        x' = x @ lift + lift_offset   where tokens were reduced to E dimensions, else x
+        n = norm(x')                  "layer": (x' - mean) / sqrt(var + norm_epsilon) * norm_scale + norm_bias,
+                                      "rms": x' / sqrt(mean(x'^2) + norm_epsilon) * norm_scale, "none": x'
+        y = n @ projection + projection_bias
+        y' = y + fc2(activation(fc1(layer_norm(y)))) where there is an `mlp`, else y
+        z = f(y')                     f(y) = y / max(|y|, 1e-12) when `normalize`, else y
         scores = scale * (z - center) @ unembedding^T + bias
 
     `features.lens_scores` is the reference implementation. The centered vector is not scaled
@@ -164,8 +167,14 @@ class Lens(_Shown):
         norm: "none", "layer" or "rms", applied to the token first.
         norm_scale: [D], or None for ones.
         norm_bias: [D], or None for zeros; only for "layer".
-        norm_epsilon: added to the variance (mean square for "rms").
+        norm_epsilon: added to the variance (mean square for "rms"); also in the norm of `mlp`.
         projection: [D, J], or None for the identity (J = D).
+        projection_bias: [J], or None for zeros.
+        mlp: residual MLP after the projection, with float32 arrays norm_scale [J], norm_bias [J],
+            fc1 [J, H], fc1_bias [H], fc2 [H, J], fc2_bias [J]; None without.
+        mlp_activation: its activation, by the name that transformers uses.
+        lift: [E, D], takes reduced tokens back to the width of the model; None for full tokens.
+        lift_offset: [D], added after it; None for zeros.
         center: [J], mean z over corpus tokens, subtracted after f; None for zeros.
         normalize: whether the projected token is scaled to unit length.
         scale: factor on the scores before the bias (logit scale of the model).
@@ -179,6 +188,11 @@ class Lens(_Shown):
     norm_bias: np.ndarray | None = None
     norm_epsilon: float = 1e-5
     projection: np.ndarray | None = None
+    projection_bias: np.ndarray | None = None
+    mlp: dict[str, np.ndarray] | None = None
+    mlp_activation: str = "gelu_pytorch_tanh"
+    lift: np.ndarray | None = None
+    lift_offset: np.ndarray | None = None
     center: np.ndarray | None = None
     normalize: bool = False
     scale: float = 1.0

@@ -6,6 +6,7 @@ at the baseline. Images are projected once; a pair then costs O(P E) for the ter
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ from mine_jax._progress import Progress
 from mine_jax.encoder import check_token_width
 from mine_jax.encoder import query as query_encoder
 from mine_jax.errors import DataError
-from mine_jax.types import Encoders, ImageTokens
+from mine_jax.types import Architecture, Encoders, ImageTokens
 
 # Pairs of one chunk times tokens times width: about 64 MiB of float32.
 _CHUNK_ELEMENTS = 1 << 24
@@ -40,7 +41,8 @@ def image_rows(tokens: ImageTokens, image_ids: np.ndarray | None, n_voxels: int)
     rows = order[np.minimum(found, len(order) - 1)]
     wrong = tokens.image_ids[rows] != image_ids
     if wrong.any():
-        raise DataError(f"image {str(image_ids[wrong][0])!r} has no tokens. Were features extracted for another image list?")
+        missing = str(image_ids[wrong][0])
+        raise DataError(f"image {missing!r} has no tokens. Were features extracted for another image list?")
     return rows
 
 
@@ -66,6 +68,7 @@ def map_pairs(
     encoders: Encoders,
     tokens: ImageTokens,
     rows: np.ndarray,
+    common: dict[str, Any],
     extra: tuple[np.ndarray, ...] = (),
     *,
     image_chunk: int | None,
@@ -75,10 +78,12 @@ def map_pairs(
     """Applies a function of one pair to all pairs, vmapped over voxels and images in chunks.
 
     Args:
-        one: takes (shared, voxel, states [P, D], mask [P] or None, *extra of the pair).
+        one: takes (shared, common, voxel, states [P, D], mask [P] or None, *extra of the pair);
+            the same object in every call, so that calls of equal shapes compile once.
         encoders: V encoders.
         tokens: image-tokens of all images.
         rows: [V, I] positions of the images of each voxel.
+        common: arrays that are the same for all pairs.
         extra: arrays [V, I, ...] passed pair by pair.
         image_chunk: images of a voxel held at once. Memory only.
         voxel_chunk: voxels held at once. Memory only.
@@ -92,9 +97,7 @@ def map_pairs(
     n_tokens, width = tokens.tokens.shape[1:]
     image_chunk = min(n_images, image_chunk or 16)
     voxel_chunk = voxel_chunk or max(1, _CHUNK_ELEMENTS // (image_chunk * n_tokens * width))
-    per_image = (0, None if tokens.mask is None else 0, *[0] * len(extra))  # states, mask, extra
-    over_images = jax.vmap(one, in_axes=(None, None, *per_image))
-    over_voxels = jax.jit(jax.vmap(over_images, in_axes=(None, 0, *per_image)))
+    over_pairs = _over_pairs(one, tokens.mask is not None, len(extra))
     for voxels, n_valid in padded_chunks(n_voxels, voxel_chunk):
         per_voxel = {name: jnp.asarray(value)[voxels] for name, value in encoders.per_voxel.items()}
         for images, n_real in padded_chunks(n_images, image_chunk):
@@ -105,12 +108,19 @@ def map_pairs(
             if mask is not None:
                 states = np.where(mask[..., None], states, np.float32(0))  # padding may hold anything, NaN too
             given = [jnp.asarray(array[voxels][:, images]) for array in extra]
-            out = over_voxels(encoders.shared, per_voxel, states, mask, *given)
+            out = over_pairs(encoders.shared, common, per_voxel, states, mask, *given)
             out = jax.tree.map(lambda x, v=n_valid, i=n_real: np.asarray(x)[:v, :i], out)
             yield slice(voxels[0], voxels[0] + n_valid), slice(images[0], images[0] + n_real), out
         progress(int(voxels[n_valid - 1]) + 1, n_voxels)
 
 
-def cell_weights(encoders: Encoders, n_tokens: int, mask: Any) -> jax.Array | None:
+def cell_weights(architecture: Architecture, n_tokens: int, mask: Any) -> jax.Array | None:
     """Returns the cells [C, P] of one image, or None when every token is its own cell."""
-    return query_encoder.cells(encoders.architecture, n_tokens, mask)
+    return query_encoder.cells(architecture, n_tokens, mask)
+
+
+@functools.lru_cache(maxsize=32)
+def _over_pairs(one: Callable[..., Any], is_masked: bool, n_extra: int) -> Callable[..., Any]:
+    per_image = (0, 0 if is_masked else None, *[0] * n_extra)  # states, mask, extra
+    over_images = jax.vmap(one, in_axes=(None, None, None, *per_image))
+    return jax.jit(jax.vmap(over_images, in_axes=(None, None, 0, *per_image)))

@@ -20,8 +20,7 @@ def critical_tokens(attributions: Attributions, *, k: int = 50) -> CriticalToken
     Source: MINE, K = 50.
     """
     k = min(k, attributions.scores.shape[-1])
-    descending = np.where(np.isnan(attributions.scores), np.inf, -attributions.scores)
-    indices = np.argsort(descending, axis=-1, kind="stable")[..., :k].astype(np.int32)
+    indices = np.argsort(-attributions.scores, axis=-1, kind="stable")[..., :k].astype(np.int32)
     return CriticalTokens(
         voxel_ids=attributions.voxel_ids,
         image_ids=attributions.image_ids,

@@ -7,6 +7,7 @@ reference. Both are written for one voxel and one image and vmapped over the pai
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from mine_jax import encoder
 from mine_jax._progress import Progress, silent
 from mine_jax._quadrature import nodes_and_weights
 from mine_jax.attribution import _pairs
-from mine_jax.types import Attributions, Encoders, ImageTokens
+from mine_jax.types import Architecture, Attributions, Encoders, ImageTokens
 
 
 def integrated_gradients(
@@ -80,16 +81,16 @@ def integrated_gradients(
         "predicted": np.zeros(shape, np.float32),
         "predicted_baseline": np.zeros(shape, np.float32),
     }
-    one = _one_pair(encoders, start, n_steps, quadrature, method, reduce)
+    one, path = _one_pair(encoders.architecture, method, reduce), _path(start, n_steps, quadrature)
     for v, i, block in _pairs.map_pairs(
-        one, encoders, tokens, rows, voxel_chunk=voxel_chunk, image_chunk=image_chunk, progress=progress
+        one, encoders, tokens, rows, path, voxel_chunk=voxel_chunk, image_chunk=image_chunk, progress=progress
     ):
         for name, value in zip(out, block, strict=True):
             out[name][v, i] = value
     steps = n_steps
     while reduce == "sum" and steps < max_steps and len(late := _above_tolerance(out, tolerance)):
         steps = min(2 * steps, max_steps)
-        _refine(out, late, _one_pair(encoders, start, steps, quadrature, method, reduce), encoders, tokens, rows)
+        _refine(out, late, one, _path(start, steps, quadrature), encoders, tokens, rows)
     return Attributions(
         voxel_ids=np.asarray(encoders.voxel_ids),
         image_ids=tokens.image_ids[rows],
@@ -98,27 +99,32 @@ def integrated_gradients(
     )
 
 
-def _one_pair(encoders, start, n_steps, quadrature, method, reduce) -> Callable[..., Any]:
+def _path(start: jax.Array, n_steps: int, quadrature: str) -> dict[str, jax.Array]:
+    nodes, weights = nodes_and_weights(n_steps, quadrature)
+    return {"start": start, "nodes": jnp.asarray(nodes, jnp.float32), "weights": jnp.asarray(weights, jnp.float32)}
+
+
+@functools.lru_cache(maxsize=32)
+def _one_pair(architecture: Architecture, method: str, reduce: str) -> Callable[..., Any]:
     """Returns the function of one voxel and one image: scores [P], h(x), h(x')."""
-    nodes, weights = (jnp.asarray(x, jnp.float32) for x in nodes_and_weights(n_steps, quadrature))
-    architecture = encoders.architecture
     model = encoder.model(architecture)
 
-    def exact(shared, voxel, states, mask):
-        cells = _pairs.cell_weights(encoders, len(states), mask)
+    def exact(shared, path, voxel, states, mask):
+        cells = _pairs.cell_weights(architecture, len(states), mask)
         logits_1, scalars_1 = model.token_terms_one(shared, voxel, states, cells, architecture)
-        logits_0, scalars_0 = model.token_terms_one(shared, voxel, start, cells, architecture)
+        logits_0, scalars_0 = model.token_terms_one(shared, voxel, path["start"], cells, architecture)
         after = model.readout_one(shared, logits_1, scalars_1, voxel, cells, architecture)
         before = model.readout_one(shared, logits_0, scalars_0, voxel, cells, architecture)
         if architecture.kind == "ridge":
             # the gradient of a linear encoder is the same all along the path
             return (scalars_1 - scalars_0)[0], after, before
-        scores = mine_kernels.token_ig(
-            logits_0, logits_1, scalars_0, scalars_1, voxel["position"], nodes, weights, cells=cells
-        )
+        terms = (logits_0, logits_1, scalars_0, scalars_1)
+        scores = mine_kernels.token_ig(*terms, voxel["position"], path["nodes"], path["weights"], cells=cells)
         return scores, after, before
 
-    def autodiff(shared, voxel, states, mask):
+    def autodiff(shared, path, voxel, states, mask):
+        start = path["start"]
+
         def predict(x):
             return model.predict_one(shared, voxel, x, mask, architecture)
 
@@ -126,7 +132,7 @@ def _one_pair(encoders, start, n_steps, quadrature, method, reduce) -> Callable[
             share, weight = node
             return total + weight * jax.grad(predict)(start + share * (states - start)), None
 
-        gradient, _ = jax.lax.scan(step, jnp.zeros_like(states), (nodes, weights))
+        gradient, _ = jax.lax.scan(step, jnp.zeros_like(states), (path["nodes"], path["weights"]))
         scores = gradient * (states - start)
         return (jnp.abs(scores) if reduce == "abs" else scores).sum(-1), predict(states), predict(start)
 
@@ -144,11 +150,11 @@ def _above_tolerance(out: dict[str, np.ndarray], tolerance: float) -> np.ndarray
     return np.argwhere(np.abs(_gap(out)) > allowed[:, None])
 
 
-def _refine(out, late, one, encoders, tokens, rows) -> None:
+def _refine(out, late, one, path, encoders, tokens, rows) -> None:
     """Computes some pairs again; each counts as a voxel of its own with a single image."""
     chosen = encoders.take(late[:, 0])
     for v, _, block in _pairs.map_pairs(
-        one, chosen, tokens, rows[late[:, 0], late[:, 1]][:, None], voxel_chunk=64, image_chunk=1, progress=silent
+        one, chosen, tokens, rows[late[:, 0], late[:, 1]][:, None], path, voxel_chunk=64, image_chunk=1, progress=silent
     ):
         for name, value in zip(out, block, strict=True):
             out[name][late[v, 0], late[v, 1]] = value[:, 0]

@@ -6,6 +6,7 @@ patching a token swaps its two numbers per head, so a point costs O(P H).
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -66,13 +67,14 @@ def patch_tokens(
     start = _pairs.baseline_states(encoders, baseline, n_tokens)
     rng = np.random.default_rng(seed)
     random_ranks = np.stack([rng.permutation(n_tokens) for _ in range(n_random)]).astype(np.int32)
-    one = _one_pair(encoders, start, jnp.asarray(k_values), jnp.asarray(random_ranks), k)
+    common = {"start": start, "k_values": jnp.asarray(k_values), "random_ranks": jnp.asarray(random_ranks)}
     shape = (*rows.shape, len(k_values))
     curves = {name: {order: np.zeros(shape, np.float32) for order in ORDERS} for name in ("necessity", "sufficiency")}
     kept, every = np.zeros(rows.shape, np.float32), np.zeros((*rows.shape, n_tokens), np.float32)
     scores = (np.nan_to_num(attributions.scores, nan=-np.inf),)
+    one = _one_pair(encoders.architecture, k)
     for v, i, out in _pairs.map_pairs(
-        one, encoders, tokens, rows, scores, voxel_chunk=voxel_chunk, image_chunk=image_chunk, progress=progress
+        one, encoders, tokens, rows, common, scores, voxel_chunk=voxel_chunk, image_chunk=image_chunk, progress=progress
     ):
         for name, by_order in curves.items():
             for order in ORDERS:
@@ -92,15 +94,15 @@ def curve_points(n_tokens: int, k: int) -> np.ndarray:
     return np.unique(np.append(np.round(shares * n_tokens), [1, k])).clip(0, n_tokens).astype(np.int32)
 
 
-def _one_pair(encoders, start, k_values, random_ranks, k):
+@functools.lru_cache(maxsize=32)
+def _one_pair(architecture, k):
     """Returns the function of one pair: curves [C] per order, h of the kept critical set, h of each kept top-k [P]."""
-    architecture = encoders.architecture
     model = encoder.model(architecture)
 
-    def one(shared, voxel, states, mask, scores):
-        cells = _pairs.cell_weights(encoders, len(states), mask)
+    def one(shared, common, voxel, states, mask, scores):
+        cells = _pairs.cell_weights(architecture, len(states), mask)
         at_image = model.token_terms_one(shared, voxel, states, cells, architecture)
-        at_start = model.token_terms_one(shared, voxel, start, cells, architecture)
+        at_start = model.token_terms_one(shared, voxel, common["start"], cells, architecture)
         rank = jnp.argsort(jnp.argsort(-scores, stable=True))
 
         def response(from_image):
@@ -108,12 +110,12 @@ def _one_pair(encoders, start, k_values, random_ranks, k):
             return model.readout_one(shared, logits, scalars, voxel, cells, architecture)
 
         def curve(ranks, keep):
-            return jax.vmap(lambda c: response((ranks < c) == keep))(k_values)
+            return jax.vmap(lambda c: response((ranks < c) == keep))(common["k_values"])
 
         def three(keep):
             return {
                 "ig": curve(rank, keep),
-                "random": jax.vmap(lambda ranks: curve(ranks, keep))(random_ranks).mean(0),
+                "random": jax.vmap(lambda ranks: curve(ranks, keep))(common["random_ranks"]).mean(0),
                 "lowest": curve(len(states) - 1 - rank, keep),
             }
 

@@ -1,7 +1,6 @@
 """Stage 5: critical tokens to words, and a sentence for every (voxel, image)."""
 
 from mine_jax.description.describe import describe as describe
-from mine_jax.description.describe import join as join
 from mine_jax.description.describe import salience as salience
 from mine_jax.description.lens import TokenWords as TokenWords
 from mine_jax.description.lens import top_words as top_words

@@ -1,11 +1,13 @@
 """Cleans a lens's vocabulary: which entries are words, and which of them are the same word.
 
-Special, byte and punctuation pieces are dropped and counted; pieces that differ only in
-case, a word-start mark or a regular plural count as one word.
+A word list passes nearly as it is. The vocabulary of a language model is made of pieces: special
+tokens, bytes, punctuation, fragments of words, function words and code are dropped and counted;
+pieces that differ only in case, a word-start mark or a regular plural count as one word.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -13,11 +15,49 @@ from dataclasses import dataclass
 import numpy as np
 
 # Word-start marks of SentencePiece and of byte-level BPE; CLIP's BPE marks word ends instead.
-_STARTS = ("▁", "Ġ")
+_SENTENCEPIECE, _BYTE_LEVEL = "▁", "Ġ"
+_STARTS = (_SENTENCEPIECE, _BYTE_LEVEL)
 _END = "</w>"
-_SPECIAL = re.compile(r"^(<.*>|\[.*\]|<0x[0-9A-Fa-f]{2}>)$")
+_SPECIAL = re.compile(r"^(<.*>|\[.*\]|<0x[0-9A-Fa-f]{2}>)$", re.DOTALL)
 _LETTERS = re.compile(r"[^\W\d_]", re.UNICODE)
+_CODE = re.compile(r"[a-z][A-Z]|[=(){}<>/\\|*+#@$%^~`;]")
 _MIN_MARKED_SHARE = 0.05
+# A piece without a word-start mark counts as a word of that spelling from this length on.
+_MIN_UNMARKED = 3
+_IRREGULAR = {
+    "men": "man",
+    "women": "woman",
+    "children": "child",
+    "feet": "foot",
+    "teeth": "tooth",
+    "geese": "goose",
+    "mice": "mouse",
+    "oxen": "ox",
+    "leaves": "leaf",
+    "loaves": "loaf",
+    "halves": "half",
+    "calves": "calf",
+    "scarves": "scarf",
+    "shelves": "shelf",
+    "wolves": "wolf",
+    "knives": "knife",
+    "wives": "wife",
+}
+# Not plurals of the word that they would be regular plurals of.
+_NO_PLURALS = frozenset(
+    "atlas canvas christmas clothes glasses goggles goods jeans lens means news oats overalls pajamas "
+    "pants ruins scales series shorts species suspenders tights woods works".split()
+)
+# Function words of English; dropped from vocabularies of pieces, never from a word list.
+_FUNCTION_WORDS = frozenset(
+    "a about above after again against all also am an and any are as at be because been before being below between "
+    "both but by can could did do does doing down during each either else etc ever every few for from further had has "
+    "have having he her here hers herself him himself his how however i if in into is it its itself just let like may "
+    "me might more most much must my myself neither no nor not now of off on once one only or other our ours ourselves "
+    "out over own per same shall she should since so some such than that the their theirs them themselves then there "
+    "these they this those though through thus to too under until up upon us very via was we were what when where "
+    "whether which while who whom whose why will with within without would yet you your yours yourself".split()
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +86,20 @@ def clean_vocabulary(words: np.ndarray) -> Vocabulary:
     Returns:
         The vocabulary; canonical words keep the order in which they first appear.
     """
-    marked = np.mean([str(w).startswith(_STARTS) for w in words]) >= _MIN_MARKED_SHARE
-    ended = np.mean([str(w).endswith(_END) for w in words]) >= _MIN_MARKED_SHARE
-    cleaned = [_clean(str(word), marked=bool(marked), ended=bool(ended)) for word in words]
+    entries = [str(word) for word in words]
+    byte_level = _share(entries, lambda word: word.startswith(_BYTE_LEVEL)) >= _MIN_MARKED_SHARE
+    marked = byte_level or _share(entries, lambda word: word.startswith(_SENTENCEPIECE)) >= _MIN_MARKED_SHARE
+    ended = _share(entries, lambda word: word.endswith(_END)) >= _MIN_MARKED_SHARE
+    pieces = marked or ended
+    cleaned = [_clean(_decoded(word) if byte_level else word, pieces=pieces) for word in entries]
+    if pieces:
+        whole = [word.startswith(_STARTS) if marked else word.endswith(_END) for word in entries]
+        spelled = {word for word, is_whole in zip(cleaned, whole, strict=True) if is_whole}
+        # a fragment of a word is no word, but "cat" without a mark is the word of "▁cat"
+        cleaned = [
+            word if is_whole or (word in spelled and len(word) >= _MIN_UNMARKED and not ended) else ""
+            for word, is_whole in zip(cleaned, whole, strict=True)
+        ]
     known = {word for word in cleaned if word}
     canonical = [_singular(word, known) if word else "" for word in cleaned]
     positions: dict[str, int] = {}
@@ -60,22 +111,64 @@ def clean_vocabulary(words: np.ndarray) -> Vocabulary:
     return Vocabulary(np.array(list(positions), dtype=str), index, dropped, len(index) - dropped - len(positions))
 
 
-def _clean(word: str, *, marked: bool, ended: bool) -> str:
-    """Returns the word in plain lower case, or "" for a piece that is no word."""
-    if _SPECIAL.match(word) or (marked and not word.startswith(_STARTS)) or (ended and not word.endswith(_END)):
+def _share(words: list[str], test) -> float:
+    return sum(map(test, words)) / max(len(words), 1)
+
+
+def _clean(word: str, *, pieces: bool) -> str:
+    """Returns the word in plain lower case, or "" for an entry that is no word."""
+    if _SPECIAL.match(word):
         return ""
-    word = unicodedata.normalize("NFKC", word.removesuffix(_END).lstrip("".join(_STARTS)).replace("_", " "))
-    word = " ".join(word.split()).strip(".,;:!?'\"()[]{}").lower()
-    return word if len(_LETTERS.findall(word)) >= 2 else ""
+    word = word.removesuffix(_END).lstrip("".join(_STARTS)).replace("_", " ")
+    if pieces and _CODE.search(word):
+        return ""
+    word = unicodedata.normalize("NFKC", word)
+    # control characters and marks of writing direction are not part of a word
+    word = "".join(" " if c.isspace() else c for c in word if c.isspace() or unicodedata.category(c)[0] != "C")
+    word = " ".join(word.split()).strip(".,;:!?'\"“”‘’()[]{}-–—").lower()
+    letters = _LETTERS.findall(word)
+    # one ideograph is a word, one letter is not
+    if len(letters) < 2 and not any(unicodedata.name(c, "").startswith("CJK") for c in letters):
+        return ""
+    return "" if pieces and word in _FUNCTION_WORDS else word
 
 
 def _singular(word: str, known: set[str]) -> str:
     """Returns the singular if it is in the vocabulary too, else the word itself."""
-    candidates = []
+    if word in _NO_PLURALS or word.endswith(("ss", "us", "is")):
+        return word
+    candidates = [_IRREGULAR[word]] if word in _IRREGULAR else []
     if word.endswith("ies"):
         candidates.append(word[:-3] + "y")
-    if word.endswith(("ses", "xes", "zes", "ches", "shes")):
+    if word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
         candidates.append(word[:-2])
-    if word.endswith("s") and not word.endswith("ss"):
+    if word.endswith("s"):
         candidates.append(word[:-1])
     return next((c for c in candidates if len(c) > 2 and c in known), word)
+
+
+def _decoded(piece: str) -> str:
+    """Returns the text of a byte-level piece with its mark; "" for a part of a character."""
+    if _SPECIAL.match(piece):
+        return piece
+    mark = _BYTE_LEVEL if piece.startswith(_BYTE_LEVEL) else ""
+    table = _byte_table()
+    body = piece[len(mark) :]
+    # an added token is plain text, not bytes
+    if any(character not in table for character in body):
+        return piece
+    try:
+        return mark + bytes(table[character] for character in body).decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
+
+
+@functools.cache
+def _byte_table() -> dict[str, int]:
+    """Returns the characters that stand for bytes in byte-level BPE.
+
+    Source: `bytes_to_unicode` of GPT-2 (openai/gpt-2, encoder.py).
+    """
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}

@@ -49,7 +49,7 @@ def fit(
         non-finite or diverged have zero parameters and say so in `status`.
 
     Raises:
-        DataError: for fewer than two training images or no usable voxel.
+        DataError: for fewer than two training images, no validation image or no usable voxel.
         ConfigError: if pooling or positions do not suit the token grid.
     """
     config = config or EncoderConfig()
@@ -57,6 +57,8 @@ def fit(
         training, validation = _held_out(training)
     if len(training.responses.image_ids) < 2:
         raise DataError("need at least 2 training images; lower `data.test` or `data.val`, or add images.")
+    if not len(validation.responses.image_ids):
+        raise DataError("need at least 1 validation image (6 training images when none are given); add images.")
     responses = np.asarray(training.responses.responses, np.float32)
     held_out = np.asarray(validation.responses.responses, np.float32)
     status = _status(responses, held_out, training.responses.status)

@@ -22,16 +22,17 @@ _F32 = {"preferred_element_type": jnp.float32}
 
 
 @functools.partial(jax.jit, static_argnames=("image_chunk",))
-def solve(query, position, keys, responses, weights, mask=None, *, image_chunk: int = 128):
+def solve(query, position, keys, responses, weights, mask=None, values=None, *, image_chunk: int = 128):
     """Solves the readout and intercept of every voxel.
 
     Args:
         query: [V, H, E], scaled.
         position: [V, H, C].
-        keys: [N, C, G, E]; values are the keys.
+        keys: [N, C, G, E].
         responses: [N, V], z-scored beta.
         weights: [N] 0 or 1; images with 0 are left out (padding).
         mask: [N, C] bool or None.
+        values: [N, C, G, E]; None where they are the keys.
         image_chunk: images held at once. Memory only.
 
     Returns:
@@ -39,11 +40,12 @@ def solve(query, position, keys, responses, weights, mask=None, *, image_chunk: 
     """
     n_voxels, n_heads, width = query.shape
     size = n_heads * width
-    parts = _fold((keys, responses, weights, mask), image_chunk)
+    parts = _fold((keys, responses, weights, mask, values), image_chunk)
 
     def add(sums, part):
-        chunk_keys, y, w, chunk_mask = part
-        attended = _attended(query, position, chunk_keys, chunk_mask) * w[:, None, None]
+        chunk_keys, y, w, chunk_mask, chunk_values = part
+        chunk_values = chunk_keys if chunk_values is None else chunk_values
+        attended = _attended(query, position, chunk_keys, chunk_values, chunk_mask) * w[:, None, None]
         y = y * w[:, None]
         gram, cross, total, y_total, y_square = sums
         return (
@@ -86,18 +88,18 @@ def _solve_one(gram, cross, total, y_total, y_square, count):
     return readout, y_mean - mean @ readout, penalties[best]
 
 
-def _attended(query, position, keys, mask):
+def _attended(query, position, keys, values, mask):
     """Attended tokens [B, V, H E]: what each head of each voxel sees of each image."""
-    keys = jnp.broadcast_to(keys, (*keys.shape[:2], max(keys.shape[2], 1), keys.shape[3]))
-    if keys.shape[2] == 1:
-        logits = jnp.einsum("vhe,bce->bvhc", query, keys[:, :, 0], **_F32) + position[None]
+    shared = keys.shape[2] == 1
+    if shared:
+        logits = jnp.einsum("vhe,bce->bvhc", query, keys[:, :, 0], **_F32)
     else:
-        logits = jnp.einsum("vhe,bche->bvhc", query, keys, **_F32) + position[None]
-    attention = mine_kernels.masked_softmax(logits, None if mask is None else mask[:, None, None])
-    if keys.shape[2] == 1:
-        attended = jnp.einsum("bvhc,bce->bvhe", attention, keys[:, :, 0], **_F32)
+        logits = jnp.einsum("vhe,bche->bvhc", query, keys, **_F32)
+    attention = mine_kernels.masked_softmax(logits + position[None], None if mask is None else mask[:, None, None])
+    if shared:
+        attended = jnp.einsum("bvhc,bce->bvhe", attention, values[:, :, 0], **_F32)
     else:
-        attended = jnp.einsum("bvhc,bche->bvhe", attention, keys, **_F32)
+        attended = jnp.einsum("bvhc,bche->bvhe", attention, values, **_F32)
     return attended.reshape(*attended.shape[:2], -1)
 
 

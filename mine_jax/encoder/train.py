@@ -163,11 +163,12 @@ def _solved(state, examples: Examples, basis, weights):
 
 @jax.jit
 def _solved_jit(state, keys, states, mask, responses, basis, weights):
+    values = None
     if keys is None:
-        _, keys = model.project(state["trunk"], states)
+        keys, values = model.project(state["trunk"], states)
     position = state["position"] @ basis.T
     solved, intercept, _ = readout.solve(
-        _scaled(state), position, keys, responses, weights, mask, image_chunk=IMAGE_CHUNK
+        _scaled(state), position, keys, responses, weights, mask, values, image_chunk=IMAGE_CHUNK
     )
     return state | {"readout": solved, "intercept": intercept}
 

@@ -12,15 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mine_jax.features._clip_config import ClipConfig, Tower
-
-_ACTIVATIONS = {
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
-    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-}
+from mine_jax.features._activations import ACTIVATIONS
+from mine_jax.features._clip_config import ClipConfig
+from mine_jax.features._config import Tower
 
 
 class Clip(nn.Module):
@@ -100,7 +94,7 @@ class Mlp(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, T, D] to [B, T, D]."""
-        return self.fc2(_ACTIVATIONS[self.tower.activation](self.fc1(x)))
+        return self.fc2(ACTIVATIONS[self.tower.activation](self.fc1(x)))
 
 
 class Block(nn.Module):
@@ -111,7 +105,7 @@ class Block(nn.Module):
 
     def setup(self) -> None:
         """Declares the parts."""
-        self.layer_norm1, self.layer_norm2 = _layer_norm(self.tower), _layer_norm(self.tower)
+        self.layer_norm1, self.layer_norm2 = layer_norm(self.tower), layer_norm(self.tower)
         self.self_attn, self.mlp = Attention(self.tower, self.precision), Mlp(self.tower, self.precision)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -182,7 +176,7 @@ class VisionTower(nn.Module):
     def setup(self) -> None:
         """Declares the parts."""
         self.embeddings = VisionEmbeddings(self.config, self.precision)
-        self.pre_layrnorm, self.post_layernorm = _layer_norm(self.config.vision), _layer_norm(self.config.vision)
+        self.pre_layrnorm, self.post_layernorm = layer_norm(self.config.vision), layer_norm(self.config.vision)
         self.encoder = Encoder(self.config.vision, self.precision)
 
     def __call__(self, pixels: jax.Array, *, n_blocks: int) -> list[jax.Array]:
@@ -204,7 +198,7 @@ class TextTower(nn.Module):
         """Declares the parts."""
         self.embeddings = TextEmbeddings(self.tower)
         self.encoder = Encoder(self.tower, self.precision)
-        self.final_layer_norm = _layer_norm(self.tower)
+        self.final_layer_norm = layer_norm(self.tower)
 
     def __call__(self, ids: jax.Array) -> list[jax.Array]:
         """Returns hidden states [B, T, D], before the final norm."""
@@ -219,5 +213,5 @@ class TextTower(nn.Module):
         return states[jnp.arange(ids.shape[0]), end.argmax(-1)]
 
 
-def _layer_norm(tower: Tower) -> nn.LayerNorm:
+def layer_norm(tower: Tower) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=tower.epsilon, use_fast_variance=False)

@@ -126,45 +126,52 @@ def hash_files(directory: Path, paths: Collection[Path]) -> str:
     return hashlib.sha256("".join(f"{name}\0{digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
 
 
-def load_tensors(
-    directory: Path,
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    unused: Collection[str] = (),
-    rename: Mapping[str, str] | None = None,
-) -> dict[str, np.ndarray]:
-    """Reads exactly the expected tensors of a checkpoint, as finite float32.
+class Tensors:
+    """Exactly the expected tensors of a checkpoint, read one at a time.
 
-    Args:
+    Attributes:
         directory: the checkpoint.
-        shapes: expected key -> shape.
-        unused: last parts of keys that may be there and are ignored, for instance `"position_ids"`.
-        rename: prefix in the file -> prefix in `shapes`.
-
-    Returns:
-        Key of `shapes` -> float32 array.
-
-    Raises:
-        WeightsError: for missing, unexpected, wrongly shaped, quantized or non-finite tensors
-            (all keys of one kind at once), and for damaged files.
+        bad: names of tensors read so far that hold NaN or infinity.
     """
-    import safetensors
 
-    paths = weight_files(directory)
-    found: dict[str, tuple[Path, str]] = {}
-    problems: list[str] = []
-    try:
-        for path in paths:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                for key in file.keys():
-                    if key.rpartition(".")[2] in unused:
-                        continue
-                    name = _renamed(key, rename or {})
-                    found[name] = (path, key)
-                    if name in shapes:
-                        header = file.get_slice(key)
-                        problems += _header_problems(key, header, shapes[name])
-        missing, unexpected = sorted(shapes.keys() - found), sorted(found.keys() - shapes)
+    def __init__(
+        self,
+        directory: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        unused: Collection[str] = (),
+        rename: Mapping[str, str] | None = None,
+    ):
+        """Compares the headers of all files with what is expected; reads no tensor yet.
+
+        Args:
+            directory: the checkpoint.
+            shapes: expected key -> shape.
+            unused: parts at either end of keys that may be there and are ignored, for instance
+                `"position_ids"` or `"vision_model.head."`.
+            rename: prefix in the file -> prefix in `shapes`; the first that fits is used.
+
+        Raises:
+            WeightsError: for missing, unexpected, wrongly shaped or quantized tensors (all keys of
+                one kind at once), and for damaged files.
+        """
+        import safetensors
+
+        self.directory, self.bad, self._found = directory, [], {}
+        problems: list[str] = []
+        try:
+            for path in weight_files(directory):
+                with safetensors.safe_open(path, framework="numpy") as file:
+                    for key in file.keys():
+                        name = _renamed(key, rename or {})
+                        if name not in shapes and _is_unused(name, unused):
+                            continue
+                        self._found[name] = (path, key)
+                        if name in shapes:
+                            problems += _header_problems(key, file.get_slice(key), shapes[name])
+        except safetensors.SafetensorError as error:
+            raise WeightsError(f"the weights in {directory} cannot be read ({error}). Copy them again.") from error
+        missing, unexpected = sorted(shapes.keys() - self._found), sorted(self._found.keys() - shapes)
         if missing:
             problems.insert(0, f"{len(missing)} missing: {', '.join(missing[:8])}")
         if unexpected:
@@ -174,9 +181,49 @@ def load_tensors(
                 f"the tensors in {directory} do not fit its config.json: {'; '.join(problems[:12])}. "
                 "Is this the whole checkpoint, of this architecture?"
             )
-        return _read(found, shapes)
-    except safetensors.SafetensorError as error:
-        raise WeightsError(f"the weights in {directory} cannot be read ({error}). Copy them again.") from error
+
+    def __contains__(self, name: str) -> bool:
+        """Returns whether the checkpoint has the tensor."""
+        return name in self._found
+
+    def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
+        """Reads one tensor, or a part of it, as float32; only that part is in memory.
+
+        Raises:
+            WeightsError: if the file is damaged.
+        """
+        import safetensors
+
+        path, key = self._found[name]
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                part = index and any(piece != slice(None) for piece in index)
+                raw = np.asarray(file.get_slice(key)[index] if part else file.get_tensor(key))
+        except safetensors.SafetensorError as error:
+            raise WeightsError(f"the weights in {self.directory} cannot be read ({error}). Copy them again.") from error
+        with np.errstate(over="ignore"):
+            tensor = raw.astype(np.float32)
+        if not np.isfinite(tensor).all():
+            self.bad.append(name)
+        elif not part and tensor.ndim > 1 and not tensor.any():
+            _log.warning("%s in %s is all zero; was the checkpoint saved before training?", name, path)
+        return tensor
+
+    def check_finite(self) -> None:
+        """Looks back on what was read.
+
+        Raises:
+            WeightsError: if any of it holds NaN or infinity.
+        """
+        if self.bad:
+            bad = sorted(set(self.bad))
+            raise WeightsError(
+                f"{len(bad)} tensor(s) hold NaN or infinity: {', '.join(bad[:8])}. Copy the checkpoint again."
+            )
+
+
+def _is_unused(name: str, unused: Collection[str]) -> bool:
+    return any(name.startswith(part) if part.endswith(".") else name.rpartition(".")[2] == part for part in unused)
 
 
 def _indexed_names(index: Path) -> set[str]:
@@ -206,26 +253,3 @@ def _header_problems(key: str, header: Any, shape: tuple[int, ...]) -> list[str]
     if tuple(header.get_shape()) != tuple(shape):
         problems.append(f"{key} has shape {tuple(header.get_shape())}, expected {tuple(shape)}")
     return problems
-
-
-def _read(found: Mapping[str, tuple[Path, str]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    import safetensors
-
-    tensors, bad = {}, []
-    for path in sorted({path for path, _ in found.values()}):
-        with safetensors.safe_open(path, framework="numpy") as file:
-            for name in shapes:
-                if found[name][0] != path:
-                    continue
-                tensor = np.asarray(file.get_tensor(found[name][1]))
-                with np.errstate(over="ignore"):
-                    tensors[name] = tensor.astype(np.float32)
-                if not np.isfinite(tensors[name]).all():
-                    bad.append(name)
-                elif tensors[name].ndim > 1 and not tensors[name].any():
-                    _log.warning("%s in %s is all zero; was the checkpoint saved before training?", name, path)
-    if bad:
-        raise WeightsError(
-            f"{len(bad)} tensor(s) hold NaN or infinity: {', '.join(bad[:8])}. Copy the checkpoint again."
-        )
-    return tensors

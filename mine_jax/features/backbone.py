@@ -1,6 +1,6 @@
 """What a frozen image model must offer, and which file implements which family.
 
-To add a family: write `mine_jax/features/<family>.py` with `load(directory, *, precision)`
+To add a family: write `mine_jax/features/<family>.py` with `load(directory, *, precision, mesh)`
 that returns a `Backbone`, and add its name to `FAMILIES`.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,10 +18,17 @@ import numpy as np
 from mine_jax._progress import Progress, silent
 from mine_jax.config import FeaturesConfig
 from mine_jax.errors import ConfigError
+from mine_jax.features._devices import model_mesh
 from mine_jax.types import Array, Lens
 
 # `features.kind` -> module with `load`
-FAMILIES = {"clip": "mine_jax.features.clip"}
+FAMILIES = {
+    "clip": "mine_jax.features.clip",
+    "llava": "mine_jax.features.llava",
+    "siglip": "mine_jax.features.siglip",
+}
+# keys of `[features]` that the `load` of a family takes besides precision and mesh
+OPTIONS = {"llava": ("prompt", "weights")}
 
 
 @runtime_checkable
@@ -84,18 +91,22 @@ class Backbone(Protocol):
         ...
 
 
-def load_backbone(config: FeaturesConfig, *, precision: str = "highest") -> Backbone:
+def load_backbone(
+    config: FeaturesConfig, *, precision: str = "highest", mesh: Mapping[str, int] | None = None
+) -> Backbone:
     """Loads the model that a configuration names.
 
     Args:
         config: `kind` picks the family, `model` is a checkpoint directory or "phantom".
         precision: of matrix products on accelerators, as in `jax.default_matmul_precision`.
+        mesh: `run.mesh`. `model` devices share one copy of the weights (1), `data` copies each
+            encode a part of every batch (as many as there are devices).
 
     Returns:
         The backbone.
 
     Raises:
-        ConfigError: if the kind has no model, or `model` is not given.
+        ConfigError: if the kind has no model, `model` is not given, or devices are too few.
         MissingInputError: if the directory is not there.
         WeightsError: if the checkpoint cannot be trusted.
     """
@@ -108,7 +119,9 @@ def load_backbone(config: FeaturesConfig, *, precision: str = "highest") -> Back
     directory = Path(config.model)
     if config.model == "phantom":
         directory = Path(str(importlib.resources.files("mine_jax") / "phantom" / "weights" / config.kind))
-    return importlib.import_module(FAMILIES[config.kind]).load(directory, precision=precision)
+    options = {key: getattr(config, key) for key in OPTIONS.get(config.kind, ())}
+    family = importlib.import_module(FAMILIES[config.kind])
+    return family.load(directory, precision=precision, mesh=model_mesh(mesh or {}), **options)
 
 
 def resolve_layer(layer: int, n_layers: int) -> int:

@@ -6,11 +6,13 @@ shape, so the model compiles once.
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,20 @@ from mine_jax import artifacts
 from mine_jax._chunking import chunk_size
 from mine_jax._progress import Progress, silent
 from mine_jax.config import FeaturesConfig
-from mine_jax.errors import AlignmentError, ConfigError, DataError
-from mine_jax.features import store
+from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError, WeightsError
+from mine_jax.features import reduce, store
 from mine_jax.features.backbone import Backbone, load_backbone, resolve_layer
 from mine_jax.features.lens import center_lens, read_words
 from mine_jax.features.precomputed import load_precomputed
+from mine_jax.features.words import visual_words
 from mine_jax.types import ImageTokens, Lens, Stimuli
+
+_log = logging.getLogger("mine_jax")
 
 # Images per shard, rounded down to whole batches.
 SHARD_IMAGES = 256
+# Images on which a reduction is fitted; a few hundred tokens each.
+REDUCE_IMAGES = 512
 # Threads that read and preprocess; Pillow releases the interpreter lock.
 MAX_THREADS = 4
 
@@ -42,6 +49,7 @@ def load_features(
     directory: str | Path | None = None,
     progress: Progress = silent,
     precision: str = "highest",
+    mesh: Mapping[str, int] | None = None,
 ) -> tuple[ImageTokens, Lens | None]:
     """Runs the features stage: image-tokens and the lens that reads them.
 
@@ -52,10 +60,11 @@ def load_features(
             None keeps everything in memory.
         progress: called with (images done, N).
         precision: of matrix products on accelerators.
+        mesh: `run.mesh`, see `load_backbone`.
 
     Returns:
         Tokens [N, P, D], and the lens over W words; None if there is no word list. The lens of a
-        CLIP-type model is centered on these tokens.
+        CLIP-type model is centered on these tokens. Further layers go to `layer-NN` in `directory`.
 
     Raises:
         ConfigError: if a key that the kind needs is missing.
@@ -69,25 +78,9 @@ def load_features(
             raise ConfigError(
                 f"`features.kind` {config.kind!r} needs images. Set `data.images`, or give precomputed tokens."
             )
-        backbone = load_backbone(config, precision=precision)
-        default_words, default_templates = backbone.lens_defaults()
-        words = default_words if config.words is None else read_words(config.words)
-        lens, n_images = None, len(stimuli.image_ids)
-        if words is not None:
-            # counts stay images, so that one bar serves the whole stage
-            templates = default_templates or config.templates
-            lens = backbone.lens(words, templates, progress=lambda done, total: progress(0, n_images))
-        tokens = extract(
-            backbone,
-            stimuli,
-            layer=config.layer,
-            directory=directory,
-            dtype=config.dtype,
-            batch_size=config.batch_size,
-            progress=progress,
+        tokens, lens = _computed(
+            config, stimuli, directory, progress, load_backbone(config, precision=precision, mesh=mesh)
         )
-        if lens is not None:
-            lens = center_lens(lens, tokens, progress=lambda done, total: progress(n_images, n_images))
     if directory is not None:
         shutil.rmtree(directory / "lens", ignore_errors=True)
         if lens is not None:
@@ -124,23 +117,149 @@ def extract(
         CheckpointError: if `directory` holds tokens of other images, another model or layer.
         DataError: for no images, unusable ones, or tokens outside the range of `dtype`.
     """
+    number = resolve_layer(layer, backbone.layers)
+    places = {number: None if directory is None else Path(directory)}
+    return _extract(backbone, stimuli, places, dtype, batch_size, progress)[number]
+
+
+def extract_layers(
+    backbone: Backbone,
+    stimuli: Stimuli,
+    *,
+    layers: Sequence[int],
+    directory: str | Path | None = None,
+    dtype: str = "float16",
+    batch_size: int = 64,
+    progress: Progress = silent,
+) -> dict[int, ImageTokens]:
+    """Encodes every image once and keeps several layers, each in a store of its own.
+
+    Args:
+        backbone: the frozen model.
+        stimuli: N images.
+        layers: 0 (embeddings) to the number of blocks; negative counts from the end.
+        directory: gets one store per layer, `layer-NN`; None keeps tokens in memory.
+        dtype: as in `extract`.
+        batch_size: as in `extract`.
+        progress: called with (images done, N) after each batch.
+
+    Returns:
+        Layer, counted from 0 -> tokens [N, P, D].
+
+    Raises:
+        MineError: as `extract`.
+    """
+    numbers = sorted({resolve_layer(layer, backbone.layers) for layer in layers})
+    if not numbers:
+        raise ConfigError("`layers` names no layer to extract.")
+    places = {n: None if directory is None else Path(directory) / layer_name(n) for n in numbers}
+    return _extract(backbone, stimuli, places, dtype, batch_size, progress)
+
+
+def layer_name(number: int) -> str:
+    """Returns the folder of a further layer, counted from 0."""
+    return f"layer-{number:02d}"
+
+
+def _computed(
+    config: FeaturesConfig, stimuli: Stimuli, directory: Path | None, progress: Progress, backbone: Backbone
+) -> tuple[ImageTokens, Lens | None]:
+    """Returns tokens of the main layer and the lens; writes the stores of all layers."""
+    n_images = len(stimuli.image_ids)
+    main = resolve_layer(config.layer, backbone.layers)
+    more = sorted({resolve_layer(layer, backbone.layers) for layer in config.more_layers} - {main})
+    if more and directory is None:
+        raise ConfigError("`features.more_layers` needs a folder to write to.")
+
+    # counts stay images, so that one bar serves the whole stage
+    def wait(done: int, total: int) -> None:
+        progress(0, n_images)
+
+    if config.reduce is not None:
+        sample = _sample(stimuli)
+        batches = _encoded(backbone, sample, *_batches(sample, config.batch_size), (main, *more), np.dtype(np.float32))
+        backbone = reduce.reduced(
+            backbone, config.reduce, main=main, more=more, batches=batches, directory=directory, progress=wait
+        )
+    lens = _lens(config, backbone, wait)
+    places = {main: directory} | {n: directory / layer_name(n) for n in more if directory is not None}
+    tokens = _extract(backbone, stimuli, places, config.dtype, config.batch_size, progress)[main]
+    if lens is not None and lens.normalize:
+        lens = center_lens(lens, tokens, progress=lambda done, total: progress(n_images, n_images))
+    return tokens, lens
+
+
+def _lens(config: FeaturesConfig, backbone: Backbone, progress: Progress) -> Lens | None:
+    """Builds the lens over the words of the configuration, of the checkpoint, or the shipped ones."""
+    own_words, own_templates = backbone.lens_defaults()
+    words = own_words if config.words is None else read_words(config.words)
+    templates = own_templates or config.templates
+    if words is not None:
+        return backbone.lens(words, templates, progress=progress)
+    try:
+        return backbone.lens(visual_words(), templates, progress=progress)
+    except (ConfigError, WeightsError) as error:
+        # nobody asked for words of this model, which may have no text tower or tokenizer
+        _log.warning("no lens, so later stages find no words: %s", error)
+        return None
+
+
+def _extract(
+    backbone: Backbone,
+    stimuli: Stimuli,
+    places: Mapping[int, Path | None],
+    dtype: str,
+    batch_size: int,
+    progress: Progress,
+) -> dict[int, ImageTokens]:
+    """Extracts the layers `places`, each into its folder; all in memory if there is none."""
     image_ids = np.asarray(stimuli.image_ids, dtype=str)
     _check_ids(image_ids)
-    number = resolve_layer(layer, backbone.layers)
     kept = store.BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
-    identity = _identity(backbone, stimuli, number, kept)
-    size = chunk_size(len(image_ids), batch_size)
-    if directory is None:
-        tokens = np.empty(identity["shape"], kept)
-        starts = range(0, len(image_ids), size)
-        for start, batch in _encoded(backbone, stimuli, starts, size, number, kept):
-            tokens[start : start + len(batch)] = batch
-            progress(start + len(batch), len(image_ids))
-        return ImageTokens(tokens, image_ids, grid=backbone.grid, layer=number, model=identity["model"])
+    identities = {number: _identity(backbone, stimuli, number, kept) for number in places}
+    starts, size = _batches(stimuli, batch_size)
+    if None in places.values():
+        tokens = {number: np.empty(identity["shape"], kept) for number, identity in identities.items()}
+        for start, batch in _encoded(backbone, stimuli, starts, size, tuple(places), kept):
+            for number, part in batch.items():
+                tokens[number][start : start + len(part)] = part
+            progress(min(start + size, len(image_ids)), len(image_ids))
+        return {
+            number: ImageTokens(array, image_ids, grid=backbone.grid, layer=number, model=identities[number]["model"])
+            for number, array in tokens.items()
+        }
     shard_images = size * max(1, SHARD_IMAGES // size)
-    writer = store.TokenWriter(Path(directory), identity, shard_images=shard_images, batch_size=size)
-    _fill(writer, backbone, stimuli, number, kept, progress)
-    return store.open_store(directory, verify=False)
+    writers = {}
+    for number, folder in places.items():
+        assert folder is not None
+        writers[number] = store.TokenWriter(folder, identities[number], shard_images=shard_images, batch_size=size)
+        # the first store decides where batches begin, for the others too
+        first = next(iter(writers.values()))
+        shard_images, size = first.shard_images, first.batch_size
+        if (writers[number].shard_images, writers[number].batch_size) != (shard_images, size):
+            raise CheckpointError(
+                f"{folder} was written in other batches than {next(iter(places.values()))}, so both cannot be "
+                "continued together. Delete one of them to extract it again."
+            )
+    _fill(writers, backbone, stimuli, kept, progress)
+    return {number: store.open_store(folder, verify=False) for number, folder in places.items() if folder is not None}
+
+
+def _batches(stimuli: Stimuli, batch_size: int) -> tuple[range, int]:
+    """Returns the first row of every batch, and the rows of a batch."""
+    n_images = len(stimuli.image_ids)
+    size = chunk_size(n_images, batch_size)
+    return range(0, n_images, size), size
+
+
+def _sample(stimuli: Stimuli) -> Stimuli:
+    """Returns evenly spaced images for the fit of a reduction."""
+    n_images = len(stimuli.image_ids)
+    _check_ids(np.asarray(stimuli.image_ids, dtype=str))
+    rows = np.unique(np.linspace(0, n_images - 1, min(n_images, REDUCE_IMAGES)).round().astype(np.int64))
+    return dataclasses.replace(
+        stimuli, image_ids=stimuli.image_ids[rows], hashes=stimuli.hashes[rows], shared=stimuli.shared[rows]
+    )
 
 
 def _identity(backbone: Backbone, stimuli: Stimuli, layer: int, dtype: np.dtype) -> dict[str, Any]:
@@ -161,33 +280,38 @@ def _identity(backbone: Backbone, stimuli: Stimuli, layer: int, dtype: np.dtype)
 
 
 def _fill(
-    writer: store.TokenWriter, backbone: Backbone, stimuli: Stimuli, layer: int, dtype: np.dtype, progress: Progress
+    writers: Mapping[int, store.TokenWriter], backbone: Backbone, stimuli: Stimuli, dtype: np.dtype, progress: Progress
 ) -> None:
-    """Computes and writes the missing shards."""
-    n_images, shard_images = len(stimuli.image_ids), writer.shard_images
-    todo = {shard: min(shard_images, n_images - shard * shard_images) for shard in writer.missing}
+    """Computes the shards that any layer misses, and writes them where they are missing."""
+    first = next(iter(writers.values()))
+    n_images, shard_images = len(stimuli.image_ids), first.shard_images
+    missing = sorted({shard for writer in writers.values() for shard in writer.missing})
+    todo = {shard: min(shard_images, n_images - shard * shard_images) for shard in missing}
     done = n_images - sum(todo.values())
     progress(done, n_images)
     starts = [
         start
         for shard, n in todo.items()
-        for start in range(shard * shard_images, shard * shard_images + n, writer.batch_size)
+        for start in range(shard * shard_images, shard * shard_images + n, first.batch_size)
     ]
-    parts: list[np.ndarray] = []
-    for start, batch in _encoded(backbone, stimuli, starts, writer.batch_size, layer, dtype):
-        parts.append(batch)
-        shard = start // shard_images
-        if sum(map(len, parts)) == todo[shard]:
-            writer.write(shard, np.concatenate(parts))
-            parts = []
-        done += len(batch)
+    parts: dict[int, list[np.ndarray]] = {number: [] for number in writers}
+    for start, batch in _encoded(backbone, stimuli, starts, first.batch_size, tuple(writers), dtype):
+        shard, n_rows = start // shard_images, 0
+        for number, writer in writers.items():
+            parts[number].append(batch[number])
+            n_rows = len(batch[number])
+            if sum(map(len, parts[number])) == todo[shard]:
+                if shard in writer.missing:
+                    writer.write(shard, np.concatenate(parts[number]))
+                parts[number] = []
+        done += n_rows
         progress(done, n_images)
 
 
 def _encoded(
-    backbone: Backbone, stimuli: Stimuli, starts: Iterable[int], size: int, layer: int, dtype: np.dtype
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (first row, tokens [n, P, D]) for batches that begin at `starts`."""
+    backbone: Backbone, stimuli: Stimuli, starts: Iterable[int], size: int, layers: tuple[int, ...], dtype: np.dtype
+) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+    """Yields (first row, layer -> tokens [n, P, D]) for batches that begin at `starts`."""
     image_ids = np.asarray(stimuli.image_ids, dtype=str)
     lock = threading.Lock()
 
@@ -201,17 +325,28 @@ def _encoded(
         pixels = _preprocessed(backbone, images, ids)
         return start, len(ids), np.concatenate([pixels, np.repeat(pixels[-1:], size - len(ids), axis=0)])
 
+    def fetch(start: int, n_valid: int, tokens: Mapping[int, Any]) -> tuple[int, dict[int, np.ndarray]]:
+        found = {}
+        for number, states in tokens.items():
+            batch = found[number] = np.asarray(states)[:n_valid]
+            finite = np.isfinite(batch).all((1, 2))
+            if not finite.all():
+                first = str(image_ids[start + int(np.argmin(finite))])
+                raise DataError(
+                    f"image {first!r} has image-tokens outside the range of {dtype.name}. "
+                    'Set `features.dtype` to "bfloat16" or "float32".'
+                )
+        return start, found
+
+    running = None
     for start, n_valid, pixels in _ahead(load, starts):
-        tokens = backbone.encode(pixels, layers=(layer,))[layer]
-        batch = np.asarray(jnp.asarray(tokens).astype(dtype))[:n_valid]
-        finite = np.isfinite(batch).all((1, 2))
-        if not finite.all():
-            first = str(image_ids[start + int(np.argmin(finite))])
-            raise DataError(
-                f"image {first!r} has image-tokens outside the range of {dtype.name}. "
-                'Set `features.dtype` to "bfloat16" or "float32".'
-            )
-        yield start, batch
+        tokens = backbone.encode(pixels, layers=layers)
+        # the device works on this batch while the one before is fetched and written
+        waiting, running = running, (start, n_valid, {n: jnp.asarray(t).astype(dtype) for n, t in tokens.items()})
+        if waiting is not None:
+            yield fetch(*waiting)
+    if running is not None:
+        yield fetch(*running)
 
 
 def _preprocessed(backbone: Backbone, images: list[np.ndarray], ids: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from mine_jax._checks import check_shape
 from mine_jax._chunking import padded_chunks
 from mine_jax._progress import Progress, silent
 from mine_jax.errors import DataError, MissingInputError
+from mine_jax.features._activations import ACTIVATIONS
 from mine_jax.types import Array, ImageTokens, Lens
 
 # Images whose tokens are held at once while the mean is computed.
@@ -59,15 +60,20 @@ def project_tokens(lens: Lens, tokens: Array, *, precision: str = "highest") -> 
     Raises:
         DataError: if D differs from the width that the lens reads.
     """
-    reads = lens.unembedding if lens.projection is None else np.asarray(lens.projection).T
-    if tokens.shape[-1] != reads.shape[1]:
+    width = _width(lens)
+    if tokens.shape[-1] != width:
         raise DataError(
-            f"`tokens` must have width D = {reads.shape[1]} (what the lens reads), but has shape "
+            f"`tokens` must have width D = {width} (what the lens reads), but has shape "
             f"{tuple(tokens.shape)}. Do tokens and lens come from the same model?"
         )
-    y = _norm(lens, jnp.asarray(tokens).astype(jnp.float32))
+    x = jnp.asarray(tokens).astype(jnp.float32)
+    if lens.lift is not None:
+        x = _affine(x, lens.lift, lens.lift_offset, precision)
+    y = _norm(lens, x)
     if lens.projection is not None:
-        y = jnp.einsum("...d,dj->...j", y, jnp.asarray(lens.projection, jnp.float32), precision=precision)
+        y = _affine(y, lens.projection, lens.projection_bias, precision)
+    if lens.mlp is not None:
+        y = y + _mlp(lens, y, precision)
     if lens.normalize:
         y = y / jnp.maximum(jnp.linalg.norm(y, axis=-1, keepdims=True), 1e-12)
     return y if lens.center is None else y - _like(lens.center, y)
@@ -162,6 +168,46 @@ def check_words(words: Sequence[str] | np.ndarray, *, source: str = "words") -> 
     if len(unique) < len(words):
         raise DataError(f"{source} lists {unique[counts > 1][:5].tolist()} more than once. Keep each word once.")
     return words
+
+
+def reduced_lens(lens: Lens, mean: np.ndarray, basis: np.ndarray) -> Lens:
+    """Makes a lens read tokens that were reduced to (x - mean) @ basis.
+
+    The reduced token is lifted back, so the lens sees the token's projection on the basis; what
+    the reduction removed is lost.
+
+    Args:
+        lens: reads tokens of width D.
+        mean: [D], subtracted before the reduction.
+        basis: [D, E], orthonormal columns.
+
+    Returns:
+        The lens that reads [..., E].
+    """
+    return dataclasses.replace(lens, lift=np.asarray(basis, np.float32).T.copy(), lift_offset=np.float32(mean))
+
+
+def _width(lens: Lens) -> int:
+    """Returns the width of the tokens that a lens reads."""
+    if lens.lift is not None:
+        return lens.lift.shape[0]
+    return lens.unembedding.shape[1] if lens.projection is None else lens.projection.shape[0]
+
+
+def _affine(x: jax.Array, matrix: Array, bias: Array | None, precision: str) -> jax.Array:
+    y = jnp.einsum("...d,dj->...j", x, jnp.asarray(matrix, jnp.float32), precision=precision)
+    return y if bias is None else y + _like(bias, y)
+
+
+def _mlp(lens: Lens, y: jax.Array, precision: str) -> jax.Array:
+    """Returns the residual of the MLP [..., J]."""
+    parts = lens.mlp
+    assert parts is not None
+    y = y - y.mean(-1, keepdims=True)
+    y = y * jax.lax.rsqrt((y**2).mean(-1, keepdims=True) + lens.norm_epsilon)
+    y = y * _like(parts["norm_scale"], y) + _like(parts["norm_bias"], y)
+    hidden = ACTIVATIONS[lens.mlp_activation](_affine(y, parts["fc1"], parts["fc1_bias"], precision))
+    return _affine(hidden, parts["fc2"], parts["fc2_bias"], precision)
 
 
 def _norm(lens: Lens, x: jax.Array) -> jax.Array:

@@ -28,6 +28,7 @@ class ImageProcessor:
     """How a checkpoint wants its pixels.
 
     Attributes:
+        square: color that first fills the image to a square, or None.
         resize: shortest edge (one number) or rows and columns; None for no resizing.
         resample: Pillow's number of the filter; 3 is bicubic.
         crop: rows and columns of the center crop, or None.
@@ -36,6 +37,7 @@ class ImageProcessor:
         std: per channel.
     """
 
+    square: tuple[int, int, int] | None = None
     resize: int | tuple[int, int] | None = 224
     resample: int = 3
     crop: tuple[int, int] | None = (224, 224)
@@ -50,6 +52,8 @@ class ImageProcessor:
             DataError: for another dtype or layout, a side below 8 pixels, or an aspect above 50.
         """
         _check_image(image)
+        if self.square is not None:
+            image = _fill_to_square(image, self.square)
         if self.resize is not None:
             rows, columns = self._resized(image.shape[0], image.shape[1])
             filter_ = PIL.Image.Resampling(self.resample)
@@ -105,13 +109,18 @@ def read_processor(values: dict[str, Any], *, image_size: int) -> ImageProcessor
         raise WeightsError(f"preprocessor_config.json: `rescale_factor` must be positive, but is {rescale!r}.")
     if min(std) <= 0:
         raise WeightsError(f"preprocessor_config.json: `image_std` must be positive, but is {std}.")
+    square = None
+    # only this processor fills to a square before it resizes; others ignore the key
+    if values.get("do_pad", False) and str(values.get("image_processor_type")).startswith("LlavaImageProcessor"):
+        red, green, blue = _triple(values, "image_mean", CLIP_MEAN)
+        square = (int(255 * red), int(255 * green), int(255 * blue))
     shape = crop if crop is not None else resize
     if shape not in (image_size, (image_size, image_size)):
         raise WeightsError(
             f"preprocessor_config.json gives images of {shape} pixels, but the model takes {image_size}. "
             "Is it the preprocessor of another checkpoint?"
         )
-    return ImageProcessor(resize, int(resample), crop, rescale, mean, std)
+    return ImageProcessor(square, resize, int(resample), crop, rescale, mean, std)
 
 
 def stack(processor: ImageProcessor, images: list[np.ndarray], *, image_size: int) -> np.ndarray:
@@ -148,6 +157,17 @@ def _check_image(image: Any) -> None:
             f"an image must have sides of at least {MIN_SIDE} pixels and an aspect of at most {MAX_ASPECT}, "
             f"but has {shape[0]} x {shape[1]}. Is it channels-first, or a strip?"
         )
+
+
+def _fill_to_square(image: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """Puts [h, w, 3] in the middle of a square of one color."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    square = np.empty((side, side, 3), np.uint8)
+    square[:] = color
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = image
+    return square
 
 
 def _center_crop(image: np.ndarray, rows: int, columns: int) -> np.ndarray:

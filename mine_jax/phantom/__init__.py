@@ -1,8 +1,5 @@
 """The embedded default: scenes, a cortex with planted selectivity and its small models."""
 
-from mine_jax.phantom.cortex import true_response as true_response
-from mine_jax.phantom.scenes import render as render
-from mine_jax.phantom.scenes import sample_scene as sample_scene
 from mine_jax.phantom.write_nsd import read_cortex as read_cortex
 from mine_jax.phantom.write_nsd import read_scenes as read_scenes
 from mine_jax.phantom.write_nsd import read_truth as read_truth

@@ -120,7 +120,13 @@ def write_phantom(
 
 
 def read_truth(root: str | Path) -> pd.DataFrame:
-    """Reads the planted truth of all subjects, one row per voxel.
+    """Reads the planted truth of all subjects.
+
+    Args:
+        root: folder that `write_phantom` filled.
+
+    Returns:
+        phantom_truth.tsv, one row per voxel; absent words are "".
 
     Raises:
         MissingInputError: if the folder holds no phantom.
@@ -131,7 +137,14 @@ def read_truth(root: str | Path) -> pd.DataFrame:
 
 
 def read_cortex(root: str | Path, *, subject: str) -> Cortex:
-    """Reads one subject's planted cortex, calibrated, for responses to new or edited scenes.
+    """Reads one subject's planted cortex, calibrated, for responses to new scenes.
+
+    Args:
+        root: folder that `write_phantom` filled.
+        subject: name of the subject.
+
+    Returns:
+        The cortex, ready for `true_response` of new or edited scenes.
 
     Raises:
         MissingInputError: if the folder holds no phantom.
@@ -147,7 +160,14 @@ def read_cortex(root: str | Path, *, subject: str) -> Cortex:
 
 
 def read_scenes(root: str | Path) -> list[scene_module.Scene]:
-    """Reads the scene of every image, in the order of 0-based image ids."""
+    """Reads the scenes of a phantom.
+
+    Args:
+        root: folder that `write_phantom` filled.
+
+    Returns:
+        The scene of every image, in the order of 0-based image ids.
+    """
     lines = (Path(root) / "phantom_scenes.jsonl").read_text(encoding="utf-8").splitlines()
     return [scene_module.from_dict(json.loads(line)) for line in lines]
 

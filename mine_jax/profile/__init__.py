@@ -5,5 +5,3 @@ from mine_jax.profile.build import judge as judge
 from mine_jax.profile.null import NullTest as NullTest
 from mine_jax.profile.null import false_discovery_rate as false_discovery_rate
 from mine_jax.profile.null import measured_correlation as measured_correlation
-from mine_jax.profile.stability import bootstrap_interval as bootstrap_interval
-from mine_jax.profile.stability import split_half as split_half

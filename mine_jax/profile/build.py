@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from mine_jax._progress import Progress, silent
-from mine_jax.description import join, salience
-from mine_jax.description.describe import SMOOTHING
+from mine_jax.description import salience
+from mine_jax.description.describe import SMOOTHING, join
 from mine_jax.profile.null import NullTest
 from mine_jax.profile.stability import bootstrap_interval, split_half
 from mine_jax.types import Descriptions, Faithfulness, Profiles, Scores

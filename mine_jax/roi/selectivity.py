@@ -25,7 +25,7 @@ def selectivity(
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """Tests every area for every category: do its voxels' profiles speak of it more than others'?
+    """Tests whether the profiles of an area speak of a category more than others do.
 
     The share of a category in a profile is the part of the profile's positive salience that
     falls on the category's words. Enrichment is the difference of the mean share inside and
@@ -103,7 +103,14 @@ def category_shares(
 
 
 def memberships(rois: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns area -> members [V] bool from ";"-joined labels, in the order of first appearance."""
+    """Reads ";"-joined labels.
+
+    Args:
+        rois: [V] str, ";"-joined areas of each voxel.
+
+    Returns:
+        Area -> members [V] bool, in the order of first appearance.
+    """
     labels = [[label for label in str(text).split(";") if label] for text in rois]
     names = list(dict.fromkeys(label for voxel in labels for label in voxel))
     return {name: np.array([name in voxel for voxel in labels]) for name in names}

@@ -136,3 +136,24 @@ def retokenize(checkpoint):
         return checkpoint
 
     return write
+
+
+@pytest.fixture
+def write_tokens():
+    """Writes a word-level tokenizer that ends texts with `</s>`, with `<pad>` if it is among the tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    def write(directory, tokens, *, start=None, special=()):
+        vocabulary = {token: i for i, token in enumerate(tokens)}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        ends = [(token, vocabulary[token]) for token in (start, "</s>") if token]
+        template = f"{start} $A" if start else "$A </s>"
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ends)
+        names = {"eos_token": "</s>", "unk_token": "<unk>", "additional_special_tokens": list(special)}
+        names |= {"pad_token": "<pad>"} if "<pad>" in vocabulary else {}
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(directory)
+        return directory
+
+    return write

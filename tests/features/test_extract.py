@@ -6,8 +6,18 @@ import pytest
 
 from mine_jax import artifacts
 from mine_jax.config import FeaturesConfig
-from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError
-from mine_jax.features import Backbone, center_lens, extract, lens_scores, load_features, open_store
+from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError, WeightsError
+from mine_jax.features import (
+    Backbone,
+    center_lens,
+    extract,
+    extract_layers,
+    lens_scores,
+    load_backbone,
+    load_features,
+    open_store,
+    visual_words,
+)
 from mine_jax.features.clip import _encode, load
 from mine_jax.types import Stimuli
 
@@ -116,6 +126,43 @@ def test_killed_extraction_goes_on(tmp_path, monkeypatch):
     assert snapshot(tmp_path / "cut") == snapshot(tmp_path / "whole")
 
 
+def test_several_layers_in_one_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("mine_jax.features.extract"), "SHARD_IMAGES", 8)
+    stimuli, backbone = make_stimuli(30), FakeBackbone()
+    tokens = extract_layers(backbone, stimuli, layers=(-1, 1, 3), directory=tmp_path / "both", batch_size=4)
+    assert len(backbone.batches) == 8
+    assert list(tokens) == [1, 3]
+    for layer in (1, 3):
+        extract(FakeBackbone(), stimuli, layer=layer, directory=tmp_path / f"{layer}", batch_size=4)
+        assert snapshot(tmp_path / "both" / f"layer-0{layer}") == snapshot(tmp_path / f"{layer}")
+    before = snapshot(tmp_path / "both" / "layer-03")
+    (tmp_path / "both" / "layer-03" / "tokens-00001.npy").unlink()
+    backbone = FakeBackbone()
+    extract_layers(backbone, stimuli, layers=(1, 3), directory=tmp_path / "both", batch_size=4)
+    assert len(backbone.batches) == 2
+    assert snapshot(tmp_path / "both" / "layer-03") == before
+    in_memory = extract_layers(FakeBackbone(), stimuli, layers=(1, 3), batch_size=4)
+    np.testing.assert_array_equal(in_memory[3].tokens, np.asarray(tokens[3].tokens))
+    # a store that began with other batches cannot join
+    extract(FakeBackbone(), stimuli, layer=2, directory=tmp_path / "both" / "layer-02", batch_size=5)
+    with pytest.raises(CheckpointError, match="written in other batches"):
+        extract_layers(FakeBackbone(), stimuli, layers=(1, 2), directory=tmp_path / "both", batch_size=4)
+    with pytest.raises(ConfigError, match="names no layer"):
+        extract_layers(FakeBackbone(), stimuli, layers=())
+
+
+def test_two_devices_give_the_tokens_of_one(checkpoint):
+    stimuli = make_stimuli(11, side=40)
+    config = FeaturesConfig(model=str(checkpoint))
+    one, two = load_backbone(config, mesh={"data": 1}), load_backbone(config)
+    assert one.mesh is None and two.mesh.shape == {"data": 2, "model": 1}
+    pixels = one.preprocess(stimuli.read(stimuli.image_ids[:4]))
+    assert len(two.encode(pixels)[-1].sharding.device_set) == 2
+    # batches of 3 do not divide by 2: padded rows are cut off again
+    expected, ours = (extract(model, stimuli, batch_size=3, dtype="float32").tokens for model in (one, two))
+    np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_store_of_other_images_model_or_layer(tmp_path):
     extract(FakeBackbone(), make_stimuli(6, hashes=list("abcdef")), directory=tmp_path)
     with pytest.raises(CheckpointError, match=r"image ids \(6 there, 5 now\)"):
@@ -187,16 +234,24 @@ def test_stage_with_clip(checkpoint, words, tmp_path):
     np.testing.assert_array_equal(same_lens.center, lens.center)
 
 
-def test_stage_uses_the_words_of_the_checkpoint(checkpoint, tmp_path):
+def test_stage_uses_the_words_of_the_checkpoint_or_the_shipped_ones(checkpoint, tmp_path, caplog):
     config = FeaturesConfig(model=str(checkpoint), batch_size=4)
     stimuli = make_stimuli(3, side=40)
-    assert load_features(config, stimuli, directory=tmp_path / "features")[1] is None
+    _, lens = load_features(config, stimuli, directory=tmp_path / "features")
+    assert lens.words.tolist() == visual_words().tolist()
     (checkpoint / "lens.json").write_text(json.dumps({"words": ["cat", "dog"], "templates": ["{}"]}))
     _, lens = load_features(config, stimuli, directory=tmp_path / "features")
     assert lens.words.tolist() == ["cat", "dog"]
     assert (tmp_path / "features" / "lens" / "meta.json").is_file()
     (checkpoint / "lens.json").unlink()
-    load_features(config, stimuli, directory=tmp_path / "features")
+    # without a tokenizer there are tokens, but no words, unless somebody asked for words
+    for file in checkpoint.glob("tokenizer*"):
+        file.unlink()
+    _, lens = load_features(config, stimuli, directory=tmp_path / "features")
+    assert lens is None and "no usable tokenizer" in caplog.text
     assert not (tmp_path / "features" / "lens").exists()
+    (tmp_path / "words.txt").write_text("cat\ndog")
+    with pytest.raises(WeightsError, match="no usable tokenizer"):
+        load_features(config.model_copy(update={"words": str(tmp_path / "words.txt")}), stimuli)
     with pytest.raises(ConfigError, match="needs images"):
         load_features(config, None)

@@ -5,6 +5,8 @@ import pytest
 import scipy.stats
 
 from mine_jax import profile
+from mine_jax.description import salience
+from mine_jax.profile.stability import bootstrap_interval
 from mine_jax.types import Descriptions, Faithfulness, Scores
 
 WORDS = np.array([f"w{i}" for i in range(12)])
@@ -85,7 +87,7 @@ def test_a_voxel_depends_on_its_id_not_on_its_neighbours():
 
 def test_bootstrap_interval_matches_the_normal_one_for_many_images():
     tables = np.random.default_rng(0).normal(1, 0.5, (400, 3)).astype(np.float32)
-    low, high = profile.bootstrap_interval(tables, n_bootstrap=4000, rng=np.random.default_rng(1))
+    low, high = bootstrap_interval(tables, n_bootstrap=4000, rng=np.random.default_rng(1))
     half = 1.96 * tables.std(0) / 20
     np.testing.assert_allclose(low, tables.mean(0) - half, atol=0.006)
     np.testing.assert_allclose(high, tables.mean(0) + half, atol=0.006)
@@ -111,7 +113,7 @@ def test_planted_responses_are_found_and_r_is_pearsons():
     measured = noise + 40 * image_words @ (distribution > 0).T
     test = profile.measured_correlation(distribution, CORPUS, image_words, measured, n_permutations=500)
     assert (test.q <= 0.05).mean() > 0.95
-    weights = np.maximum(profile.build.__globals__["salience"](distribution[0], CORPUS), 0)
+    weights = np.maximum(salience(distribution[0], CORPUS), 0)
     expected = np.corrcoef(image_words @ weights, measured[:, 0])[0, 1]
     assert test.r[0] == pytest.approx(expected, abs=1e-6)
 

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from mine_jax.attribution import critical_tokens
+from mine_jax.types import Attributions
+
+
+def attributions(scores):
+    scores = np.asarray(scores, np.float32)
+    zeros = np.zeros(scores.shape[:2], np.float32)
+    ids = np.tile(np.arange(scores.shape[1]).astype(str), (scores.shape[0], 1))
+    return Attributions(np.arange(scores.shape[0]) + 7, ids, scores, zeros, zeros, zeros)
+
+
+def test_largest_first():
+    rng = np.random.default_rng(0)
+    given = attributions(rng.standard_normal((3, 4, 20)))
+    got = critical_tokens(given, k=5)
+    assert got.indices.shape == (3, 4, 5) and got.indices.dtype == np.int32
+    for v in range(3):
+        for i in range(4):
+            expected = sorted(range(20), key=lambda p: -given.scores[v, i, p])[:5]  # noqa: B023
+            assert got.indices[v, i].tolist() == expected
+    np.testing.assert_array_equal(got.scores, np.take_along_axis(given.scores, got.indices, -1))
+    np.testing.assert_array_equal(got.voxel_ids, [7, 8, 9])
+
+
+def test_ties_go_to_the_lowest_position():
+    got = critical_tokens(attributions([[[1, 2, 2, 1, 2]]]), k=4)
+    assert got.indices[0, 0].tolist() == [1, 2, 4, 0]
+
+
+def test_nan_comes_last():
+    got = critical_tokens(attributions([[[np.nan, -5, np.nan, -np.inf, 3]]]), k=5)
+    assert got.indices[0, 0].tolist() == [4, 1, 3, 0, 2]
+    assert np.isnan(got.scores[0, 0, 3:]).all()
+
+
+@pytest.mark.parametrize("k", [5, 6, 50])
+def test_at_most_all_tokens(k):
+    assert critical_tokens(attributions([[[1, 2, 3, 4, 5]]]), k=k).indices.shape == (1, 1, 5)

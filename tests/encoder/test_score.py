@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score
+
+from mine_jax import encoder
+from mine_jax.types import STATUSES
+
+
+def test_r2_matches_sklearn():
+    rng = np.random.default_rng(0)
+    measured = rng.standard_normal((30, 6))
+    predicted = measured * np.linspace(-1, 1, 6) + rng.standard_normal((30, 6)) + 0.3
+    expected = r2_score(measured, predicted, multioutput="raw_values")
+    np.testing.assert_allclose(encoder.r2(measured, predicted), expected, rtol=1e-12)
+    assert (expected < 0).any()
+
+
+def test_pearson_matches_numpy():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((30, 6))
+    b = a * np.linspace(-1, 1, 6) + rng.standard_normal((30, 6))
+    expected = [np.corrcoef(a[:, v], b[:, v])[0, 1] for v in range(6)]
+    np.testing.assert_allclose(encoder.pearson(a, b), expected, rtol=1e-12)
+
+
+def test_columns_that_do_not_vary():
+    still, moving = np.full((5, 1), 3.0), np.arange(5.0)[:, None]
+    assert encoder.r2(still, moving) == 0 and encoder.pearson(still, moving) == 0 == encoder.pearson(moving, still)
+
+
+@pytest.fixture
+def scored(make):
+    encoders, tokens = make.encoders("query"), make.tokens(20)
+    noise = np.random.default_rng(1).standard_normal((20, 5))
+    measured = encoder.predict(encoders, tokens) + noise
+    ceiling = np.array([0.5, np.nan, 0.0, 0.04, 0.9])
+    return encoders, make.split(tokens, measured, voxel_ids=encoders.voxel_ids, ceiling=ceiling)
+
+
+def test_score(scored):
+    encoders, test = scored
+    scores = encoder.score(encoders, test, n_train=77)
+    predicted = encoder.predict(encoders, test.tokens)
+    np.testing.assert_allclose(scores.r2, encoder.r2(test.responses.responses, predicted))
+    np.testing.assert_allclose(scores.r, encoder.pearson(test.responses.responses, predicted))
+    assert (scores.n_train, scores.n_test) == (77, 20) and (scores.status == "ok").all()
+    np.testing.assert_array_equal(scores.voxel_ids, encoders.voxel_ids)
+    # without a ceiling, or with one too small to divide by, there is no normalised score
+    np.testing.assert_array_equal(np.isnan(scores.r2_normalized), [False, True, True, True, False])
+    np.testing.assert_allclose(scores.r2_normalized[[0, 4]], scores.r2[[0, 4]] / [0.5, 0.9])
+    best = scores.best(2)
+    assert best.tolist() == np.argsort(-scores.r2)[:2].tolist()
+    assert set(scores.best(5, min_noise_ceiling=0.2)) == {0, 4}
+
+
+def test_fewer_than_two_images(scored, make):
+    encoders, test = scored
+    one = make.split(test.tokens.take_images(np.arange(1)), test.responses.responses[:1])
+    scores = encoder.score(encoders, one)
+    assert (scores.status == "n_test<2").all() and np.isnan(scores.r2).all() and np.isnan(scores.r).all()
+    assert len(scores.best(3)) == 0
+
+
+def test_voxels_that_were_not_fitted(scored):
+    encoders, test = scored
+    status = np.array([STATUSES.index(name) for name in ("ok", "constant", "ok", "nonfinite", "diverged")], np.int8)
+    test.responses.responses[:, 3] = np.nan
+    scores = encoder.score(encoders.replace(status=status), test)
+    assert scores.status.tolist() == ["ok", "constant", "ok", "nonfinite", "diverged"]
+    np.testing.assert_array_equal(np.isnan(scores.r2), [False, True, False, True, True])

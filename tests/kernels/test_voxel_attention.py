@@ -1,0 +1,232 @@
+import jax
+import jax.numpy as jnp
+import mine_kernels
+import numpy as np
+import pytest
+from mine_kernels.voxel_attention.specs import SPECS, Spec
+
+SMALL = {name: spec for name, spec in SPECS.items() if np.prod(spec) < 1e5}
+SMALL["ragged"] = Spec(voxels=11, batch=4, tokens=7, heads=4, key_heads=4, width=3)
+SMALL["one_key_head"] = Spec(voxels=6, batch=3, tokens=5, heads=4, key_heads=1, width=2)
+ARRAYS = ("query", "position", "readout", "intercept", "keys", "values", "responses")
+
+
+def case(spec, *, dtype=np.float32, values_are_keys=False, masked=False, seed=0):
+    """Arguments of the gradient op; with a mask, the last image has no real token."""
+    v, b, p, h, g, e = spec
+    rng = np.random.default_rng(seed)
+    shapes = ((v, h, e), (v, h, p), (v, h, e), (v,), (b, p, g, e), (b, p, g, e), (b, v))
+    arrays = {name: rng.standard_normal(shape).astype(dtype) for name, shape in zip(ARRAYS, shapes, strict=True)}
+    if values_are_keys:
+        arrays["values"] = arrays["keys"]
+    mask = None
+    if masked:
+        mask = rng.random((b, p)) < 0.6
+        mask[:, 0] = True
+        mask[-1] = False
+    return arrays, mask
+
+
+def float64_prediction(arrays, mask):
+    """Predictions [B, V] by plain NumPy, with intercept."""
+    a = {name: np.asarray(value, np.float64) for name, value in arrays.items()}
+    n_heads = a["query"].shape[1]
+    out = np.tile(a["intercept"], (len(a["keys"]), 1))
+    for image in range(out.shape[0]):
+        real = np.ones(a["keys"].shape[1], bool) if mask is None else np.asarray(mask[image])
+        for head in range(n_heads * bool(real.any())):
+            g = min(head, a["keys"].shape[2] - 1)
+            logits = a["query"][:, head] @ a["keys"][image, real, g].T + a["position"][:, head, real]
+            weights = np.exp(logits - logits.max(1, keepdims=True))
+            weights /= weights.sum(1, keepdims=True)
+            out[image] += (weights * (a["readout"][:, head] @ a["values"][image, real, g].T)).sum(1)
+    return out
+
+
+def gradients(arrays, mask, **options):
+    given = {name: jnp.asarray(value) for name, value in arrays.items() if name != "values"}
+    shared = arrays["values"] is arrays["keys"]
+
+    @jax.jit
+    def compute(given, values, mask):
+        values = given["keys"] if shared else values
+        return mine_kernels.voxel_attention_gradients(**given, values=values, mask=mask, **options)
+
+    return compute(given, arrays["values"], mask)
+
+
+def forward(arrays, mask, **options):
+    names = ("query", "position", "readout", "keys", "values")
+    return mine_kernels.voxel_attention(*(jnp.asarray(arrays[name]) for name in names), mask, **options)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("implementation", ["reference", "xla"])
+@pytest.mark.parametrize("spec", SMALL.values(), ids=SMALL)
+def test_matches_float64_numpy(spec, implementation, masked):
+    arrays, mask = case(spec, masked=masked)
+    expected = float64_prediction(arrays, mask) - arrays["intercept"]
+    # sums over H heads, P tokens and E channels of numbers of order 1
+    tolerance = 2e-6 * np.sqrt(spec.heads * spec.tokens * spec.width)
+    got = forward(arrays, mask, implementation=implementation, chunk=3)
+    np.testing.assert_allclose(got, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk", "masked", "values_are_keys"),
+    [
+        ("one", 4, True, False),
+        ("smoke", 50, False, False),
+        ("smoke", 3, True, True),
+        ("smoke_shared_keys", 5, True, True),
+        ("ragged", 1, True, False),
+        ("ragged", 4, False, True),
+        ("one_key_head", 4, True, False),
+    ],
+)
+def test_xla_matches_reference(name, chunk, masked, values_are_keys):
+    arrays, mask = case(SMALL[name], masked=masked, values_are_keys=values_are_keys)
+    expected_loss, expected = gradients(arrays, mask, implementation="reference")
+    loss, got = gradients(arrays, mask, implementation="xla", chunk=chunk)
+    by_numpy = ((float64_prediction(arrays, mask) - arrays["responses"]) ** 2).mean(0)
+    np.testing.assert_allclose(expected_loss, by_numpy, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(loss, by_numpy, rtol=1e-5, atol=1e-5)
+    assert set(got) == set(expected) == {"query", "position", "readout", "intercept", "keys", "values"}
+    for name, value in expected.items():
+        atol = 1e-5 * max(1, float(np.abs(value).max()))
+        np.testing.assert_allclose(got[name], value, atol=atol, rtol=0, err_msg=name)
+
+
+def test_only_the_gradients_asked_for():
+    arrays, mask = case(SPECS["smoke"], masked=True)
+    _, every = gradients(arrays, mask)
+    always = {"query", "position", "intercept"}
+    for options, names in (
+        ({"with_trunk": False}, always | {"readout"}),
+        ({"with_readout": False}, always | {"keys", "values"}),
+        ({"with_trunk": False, "with_readout": False}, always),
+    ):
+        _, got = gradients(arrays, mask, **options)
+        assert set(got) == names
+        for name in names:
+            np.testing.assert_allclose(got[name], every[name], rtol=1e-5, atol=2e-5)
+    _, got = gradients(arrays, mask, implementation="reference", with_trunk=False, with_readout=False)
+    assert set(got) == always
+
+
+@pytest.mark.parametrize("implementation", ["reference", "xla"])
+@pytest.mark.parametrize(("name", "masked"), [("smoke", False), ("smoke_shared_keys", True)])
+def test_gradient(name, masked, implementation):
+    """Directional derivatives against central differences of the float64 NumPy prediction."""
+    arrays, mask = case(SMALL[name], dtype=np.float64, masked=masked)
+
+    def total(changed):
+        return ((float64_prediction(arrays | changed, mask) - arrays["responses"]) ** 2).mean(0).sum()
+
+    with jax.enable_x64(True):
+        _, got = gradients(arrays, mask, implementation=implementation, chunk=4)
+        got = {name: np.asarray(value) for name, value in got.items()}
+    assert all(value.dtype == np.float64 for value in got.values())
+    rng, step = np.random.default_rng(1), 1e-5
+    for name, gradient in got.items():
+        direction = rng.standard_normal(arrays[name].shape)
+        sides = [total({name: arrays[name] + sign * step * direction}) for sign in (1, -1)]
+        slope = (sides[0] - sides[1]) / (2 * step)
+        np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=1e-7, atol=1e-7, err_msg=name)
+
+
+def test_xla_matches_reference_in_float64():
+    arrays, mask = case(SPECS["smoke"], dtype=np.float64, masked=True, values_are_keys=True)
+    with jax.enable_x64(True):
+        _, expected = gradients(arrays, mask, implementation="reference")
+        _, got = gradients(arrays, mask, implementation="xla", chunk=3)
+        for name, value in expected.items():
+            np.testing.assert_allclose(got[name], value, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("implementation", ["reference", "xla"])
+def test_image_without_real_token_gives_zero(implementation):
+    arrays, _ = case(SPECS["smoke"])
+    nothing = np.zeros(arrays["keys"].shape[:2], bool)
+    assert not np.asarray(forward(arrays, nothing, implementation=implementation)).any()
+    _, got = gradients(arrays, nothing, implementation=implementation)
+    assert all(np.isfinite(value).all() for value in got.values())
+    assert not any(np.asarray(got[name]).any() for name in ("query", "position", "readout", "keys", "values"))
+
+
+def test_masked_tokens_do_not_matter():
+    arrays, mask = case(SPECS["smoke"], masked=True)
+    other = dict(arrays)
+    for name in ("keys", "values"):
+        other[name] = np.where(mask[:, :, None, None], arrays[name], 1e6).astype(np.float32)
+    np.testing.assert_array_equal(forward(arrays, mask), forward(other, mask))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_chunking_changes_nothing(chunk):
+    arrays, mask = case(SPECS["smoke"], masked=True)
+    np.testing.assert_allclose(forward(arrays, mask, chunk=chunk), forward(arrays, mask, chunk=50), atol=2e-6)
+
+
+def test_forward_is_differentiable():
+    arrays, mask = case(SPECS["smoke"], masked=True)
+    _, expected = gradients(arrays, mask, implementation="reference")
+
+    def total(query):
+        predicted = forward(arrays | {"query": query}, mask, chunk=3) + arrays["intercept"][None]
+        return ((predicted - arrays["responses"]) ** 2).mean(0).sum()
+
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(jnp.asarray(arrays["query"])), expected["query"], atol=2e-5)
+
+
+def test_bfloat16_keys():
+    """Keys are rounded before the call; beyond that only the token sums of gradients are rounded."""
+    arrays, mask = case(SPECS["smoke"], masked=True, values_are_keys=True)
+    half = jnp.asarray(arrays["keys"], jnp.bfloat16)
+    rounded = arrays | dict.fromkeys(("keys", "values"), np.asarray(half, np.float32))
+    expected_loss, expected = gradients(rounded, mask, implementation="reference")
+    loss, got = gradients(arrays | dict.fromkeys(("keys", "values"), half), mask, implementation="xla")
+    assert all(value.dtype == jnp.float32 for value in got.values())
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+    np.testing.assert_allclose(got["intercept"], expected["intercept"], atol=1e-5)
+    np.testing.assert_allclose(got["position"], expected["position"], atol=1e-5)
+    # bfloat16 keeps 8 bits: a term g k of a sum over B P tokens errs by at most |g k| / 256. The terms of
+    # `readout` are at most max|error| 2 / B, weighted by attention that sums to 1 per image.
+    error = np.abs(float64_prediction(rounded, mask) - rounded["responses"])
+    largest = 2 * error.max() * np.abs(rounded["keys"]).max()
+    scalar = np.abs(np.einsum("vhe,bpge->vhbpg", rounded["readout"], rounded["keys"])).max()
+    assert np.abs(got["readout"] - expected["readout"]).max() <= largest / 256
+    assert np.abs(got["query"] - expected["query"]).max() <= 2 * scalar * largest / 256
+
+
+def test_message_unknown_implementation():
+    arrays, mask = case(SPECS["smoke"])
+    with pytest.raises(NotImplementedError, match=r"`implementation` must be one of .*'cuda'"):
+        forward(arrays, mask, implementation="cuda")
+    with pytest.raises(NotImplementedError, match="cuda"):
+        gradients(arrays, mask, implementation="cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "match"),
+    [
+        ("query", np.s_[0], r"`query` must have shape \[V, H, E\]"),
+        ("readout", np.s_[:3], "`readout` and `position` must start as `query`"),
+        ("position", np.s_[:, :1], "`readout` and `position` must start as `query`"),
+        ("position", np.s_[:, :, :4], r"`keys` must have shape \[B, 4, 1 or 2, 8\]"),
+        ("keys", np.s_[..., :5], r"`keys` must have shape"),
+        ("values", np.s_[:1], "`values` must have the shape of `keys`"),
+        ("responses", np.s_[:1], r"`responses` must have shape \[B, V\]"),
+        ("intercept", np.s_[:2], r"`intercept` \[V\]"),
+    ],
+)
+def test_message_shapes(name, index, match):
+    arrays, mask = case(SPECS["smoke"])
+    with pytest.raises(ValueError, match=match):
+        gradients(arrays | {name: arrays[name][index]}, mask)
+
+
+def test_message_mask():
+    arrays, _ = case(SPECS["smoke"])
+    with pytest.raises(ValueError, match=r"`mask` must have shape \[B, P\]"):
+        forward(arrays, jnp.ones((1, 10), bool))
