@@ -13,17 +13,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from mine_jax import artifacts, attribution, data, description, encoder, features, profile, roi, tables
+from mine_jax import artifacts, attribution, data, description, encoder, features, profile, roi, run_files, tables
 from mine_jax._progress import Progress, silent
-from mine_jax.config import Config, DataConfig, EncoderConfig
+from mine_jax.config import Config, EncoderConfig
 from mine_jax.run import Step
-from mine_jax.types import CriticalTokens, Encoders, ImageTokens, Lens, Responses, Scores, Split, Stimuli
+from mine_jax.types import Encoders, ImageTokens, Scores, Stimuli
 
 
 def data_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Reads responses, splits the images, writes data/, images.tsv and voxels.tsv."""
     _write_phantom(config, directory, progress)
-    source = data_source(config, directory)
+    source = run_files.data_source(config, directory)
     responses, stimuli = data.load(source, directory=directory / "data", progress=progress)
     if source.permute:
         order = np.random.default_rng(config.run.seed).permutation(len(responses.image_ids))
@@ -39,7 +39,7 @@ def data_step(config: Config, directory: Path, progress: Progress) -> dict[str, 
 
 def features_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Extracts image-tokens into features/, or refers to the precomputed ones."""
-    stimuli = data.open_stimuli(data_source(config, directory))
+    stimuli = data.open_stimuli(run_files.data_source(config, directory))
     responses = artifacts.load(directory / "data")
     wanted = np.isin(stimuli.image_ids, responses.image_ids)
     shown = Stimuli(
@@ -60,7 +60,7 @@ def features_step(config: Config, directory: Path, progress: Progress) -> dict[s
 
 def encoder_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Fits and scores the encoders; writes encoder/, scores/ and voxels.tsv."""
-    splits = load_splits(config, directory)
+    splits = run_files.load_splits(config, directory)
     key = jax.random.key(config.run.seed)
     chunks = {"voxel_chunk": config.run.voxel_chunk, "image_chunk": config.run.image_chunk}
     n_train = len(splits["train"].responses.image_ids) + len(splits["val"].responses.image_ids)
@@ -74,7 +74,7 @@ def encoder_step(config: Config, directory: Path, progress: Progress) -> dict[st
     encoders, scores = fitted(config.encoder, progress)
     artifacts.save(encoders, directory / "encoder")
     artifacts.save(scores, directory / "scores")
-    artifacts.write_table(directory / "voxels.tsv", tables.voxels(load_responses(directory), scores, None))
+    artifacts.write_table(directory / "voxels.tsv", tables.voxels(run_files.load_responses(directory), scores, None))
     usable = scores.status == "ok"
     summary = {
         "fitted": int(usable.sum()),
@@ -92,7 +92,11 @@ def encoder_step(config: Config, directory: Path, progress: Progress) -> dict[st
 def attribution_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Attributes, patches and writes attribution/."""
     settings, out = config.attribution, directory / "attribution"
-    encoders, scores, tokens = load_encoders(directory), load_scores(directory), load_tokens(directory)
+    encoders, scores, tokens = (
+        run_files.load_encoders(directory),
+        run_files.load_scores(directory),
+        run_files.load_tokens(directory),
+    )
     chosen = np.flatnonzero((scores.status == "ok") & (np.nan_to_num(scores.r2, nan=-1) >= settings.min_r2))
     if not len(chosen):
         artifacts.write_json(out / "meta.json", {"schema": artifacts.SCHEMA, "n_voxels": 0})
@@ -156,7 +160,11 @@ def attribution_step(config: Config, directory: Path, progress: Progress) -> dic
 
 def description_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Reads words from tokens and describes every pair; writes description/."""
-    lens, critical, tokens = load_lens(directory), load_critical(directory), load_tokens(directory)
+    lens, critical, tokens = (
+        run_files.load_lens(directory),
+        run_files.load_critical(directory),
+        run_files.load_tokens(directory),
+    )
     out = directory / "description"
     if lens is None or critical is None:
         reason = "no lens: features have no words" if lens is None else "no voxel was attributed"
@@ -195,7 +203,7 @@ def description_step(config: Config, directory: Path, progress: Progress) -> dic
 def profile_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Builds and tests the profiles; writes profile/ and voxels.tsv."""
     settings, out = config.profile, directory / "profile"
-    responses, scores = load_responses(directory), load_scores(directory)
+    responses, scores = run_files.load_responses(directory), run_files.load_scores(directory)
     if not (directory / "description" / "corpus.npy").exists():
         reason = artifacts.read_json(directory / "description" / "none.json")["reason"]
         artifacts.write_json(out / "none.json", {"reason": reason})
@@ -253,7 +261,7 @@ def validation_step(config: Config, directory: Path, progress: Progress) -> dict
 
 def roi_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Tests areas for preferred categories and structure; writes roi/ and maps/."""
-    responses, scores = load_responses(directory), load_scores(directory)
+    responses, scores = run_files.load_responses(directory), run_files.load_scores(directory)
     values: dict[str, np.ndarray] = {"r2": scores.r2, "r2_normalized": scores.r2_normalized}
     summary: dict[str, Any] = {}
     if (directory / "profile" / "words.tsv").exists() or (directory / "profile" / "words.parquet").exists():
@@ -285,70 +293,11 @@ def report_step(config: Config, directory: Path, progress: Progress) -> dict[str
     """Writes report.html."""
     from mine_jax import report
 
-    source = data_source(config, directory)
+    source = run_files.data_source(config, directory)
     has_photos = source.kind != "folder" or source.images is not None
     read_images = data.open_stimuli(source).read if has_photos else None
     path = report.write_report(directory, read_images=read_images, progress=progress)
     return {"report": path.name}
-
-
-def data_source(config: Config, directory: Path) -> DataConfig:
-    """Returns the data configuration as its reader takes it; a phantom's folder is known by then."""
-    if config.data.kind != "phantom" or config.data.root is not None:
-        return config.data
-    return config.data.model_copy(update={"root": str(directory / "phantom")})
-
-
-def load_responses(directory: Path) -> Responses:
-    """Loads the responses of the data stage."""
-    return artifacts.load(directory / "data", verify=False)
-
-
-def load_scores(directory: Path) -> Scores:
-    """Loads the scores of the encoder stage."""
-    return artifacts.load(directory / "scores")
-
-
-def load_encoders(directory: Path) -> Encoders:
-    """Loads the encoders of the encoder stage."""
-    return artifacts.load(directory / "encoder")
-
-
-def load_lens(directory: Path) -> Lens | None:
-    """Loads the lens of the feature stage; None where the features have no words."""
-    folder = directory / "features" / "lens"
-    return artifacts.load(folder) if (folder / "meta.json").exists() else None
-
-
-def load_tokens(directory: Path) -> ImageTokens:
-    """Opens the image-tokens of the feature stage."""
-    return features.open_store(directory / "features", verify=False)
-
-
-def load_splits(config: Config, directory: Path) -> dict[str, Split]:
-    """Aligns tokens and responses and takes them apart by split."""
-    responses, tokens = load_responses(directory), load_tokens(directory)
-    aligned = data.align(responses, tokens, on_missing=config.data.on_missing)
-    images = artifacts.read_table(directory / "images.tsv")
-    split_of = dict(zip(images["image_id"], images["split"], strict=True))
-    split = np.array([split_of[image_id] for image_id in aligned.responses.image_ids])
-    return {name: data.split_rows(aligned, split, names=name) for name in ("train", "val", "test")}
-
-
-def load_critical(directory: Path) -> CriticalTokens | None:
-    """Loads the critical tokens of the attribution stage; None where no voxel was attributed."""
-    folder = directory / "attribution"
-    meta = artifacts.read_json(folder / "meta.json")
-    if not meta["n_voxels"]:
-        return None
-    pairs = artifacts.read_table(folder / "pairs.tsv")
-    shape = (meta["n_voxels"], meta["n_images"])
-    return CriticalTokens(
-        voxel_ids=pairs["voxel_id"].to_numpy().reshape(shape)[:, 0],
-        image_ids=pairs["image_id"].to_numpy(dtype=str).reshape(shape),
-        indices=artifacts.read_array(folder / "tokens.npy").reshape(*shape, -1),
-        scores=artifacts.read_array(folder / "scores.npy").reshape(*shape, -1),
-    )
 
 
 def _write_phantom(config: Config, directory: Path, progress: Progress) -> None:
@@ -356,7 +305,7 @@ def _write_phantom(config: Config, directory: Path, progress: Progress) -> None:
         return
     from mine_jax.phantom.write_nsd import write_phantom
 
-    d, root = config.data, Path(data_source(config, directory).root or "")
+    d, root = config.data, Path(run_files.data_source(config, directory).root or "")
     if (root / "nsddata" / "ppdata" / d.subject).is_dir() and (root / "phantom.json").is_file():
         return
     write_phantom(

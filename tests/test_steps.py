@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mine_jax import artifacts, config, encoder, run, steps
+from mine_jax import artifacts, config, encoder, features, run, steps
 from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
 from mine_jax.phantom import demo
 from mine_jax.phantom.truth import truth
@@ -87,7 +87,7 @@ def test_encoders_load_back_and_predict_the_same(finished):
     _, out, _ = finished
     loaded = artifacts.load(out / "encoder")
     pairs = artifacts.read_table(out / "attribution/pairs.tsv").iloc[:5]
-    tokens = steps.load_tokens(out)
+    tokens = features.open_store(out / "features")
     predicted = encoder.predict(loaded, tokens)
     for row in pairs.itertuples():
         image = np.flatnonzero(tokens.image_ids == row.image_id)[0]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax import artifacts, description, profile
+from mine_jax import artifacts, description, profile, run_files
 from mine_jax.config import Config, from_dict
 from mine_jax.errors import DataError, MissingInputError
 from mine_jax.phantom import scenes
@@ -121,14 +121,12 @@ def _targets(voxel: Any) -> set[str]:
 
 def _control(run: _Run) -> tuple[CriticalTokens, Descriptions]:
     """Describes the same pairs from random tokens, all weighted alike; also returns the real critical tokens."""
-    from mine_jax import steps
-
     if not (run.directory / "profile" / "meta.json").is_file():
         raise MissingInputError(f"{run.directory} has no profiles yet. Finish the run first: mine-jax run ... --resume")
-    critical, lens = steps.load_critical(run.directory), steps.load_lens(run.directory)
+    critical, lens = run_files.load_critical(run.directory), run_files.load_lens(run.directory)
     if critical is None or lens is None:
         raise MissingInputError(f"{run.directory} has no attributed voxel or no lens.")
-    tokens = steps.load_tokens(run.directory)
+    tokens = run_files.load_tokens(run.directory)
     rng = np.random.default_rng(run.config.run.seed + 1)
     shuffled = rng.random((*critical.image_ids.shape, tokens.tokens.shape[1])).argsort(-1).astype(np.int32)
     chance = replace(critical, indices=shuffled[..., : critical.indices.shape[2]], scores=np.ones_like(critical.scores))
@@ -172,11 +170,9 @@ def _areas(run: _Run) -> pd.DataFrame:
 
 def _pairs(run: _Run, voxels: pd.DataFrame, critical: CriticalTokens, control: Descriptions) -> pd.DataFrame:
     """Pairs of counted voxels with one planted concept whose image shows it: words and places."""
-    from mine_jax import steps
-
     shown = read_scenes(run.root)
     described = artifacts.load(run.directory / "description")
-    grid = steps.load_tokens(run.directory).grid or (1, 1)
+    grid = run_files.load_tokens(run.directory).grid or (1, 1)
     concept = voxels[voxels["counted"] & (voxels["kind"] == "concept")].set_index("voxel_id")["concepts"].to_dict()
     inside: dict[tuple[int, str], np.ndarray] = {}
     rows = []
