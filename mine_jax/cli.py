@@ -201,6 +201,8 @@ def main() -> None:
     # Every model is a local folder: a wrong name must fail at once instead of asking the network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+    # transformers is used for tokenizers only: that torch is absent is no news.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     raise_on_signals()

@@ -142,7 +142,7 @@ def _fit_ridge(training, validation, responses, voxel_ids, key, config, voxel_ch
         y,
         penalties,
         folds=list(np.array_split(order, config.folds)),
-        voxel_chunk=voxel_chunk or 1024,
+        voxel_chunk=voxel_chunk or 512,
         progress=progress,
     )
     per_voxel = {"coef": solution.coef.T, "intercept": solution.intercept, "penalty": solution.penalty}

@@ -105,7 +105,7 @@ def solve(
     penalties: np.ndarray,
     *,
     folds: int | list[np.ndarray] = 5,
-    voxel_chunk: int | None = 1024,
+    voxel_chunk: int | None = 512,
     progress: Progress = silent,
 ) -> Solution:
     """Solves one ridge regression per voxel, each with its own penalty.

@@ -1,0 +1,94 @@
+"""Times implementations in turn and keeps CPU seconds, wall seconds and peak memory apart.
+
+On shared machines wall time says little: ratios are of CPU seconds of the whole process,
+medians over rounds in which every implementation runs once. The first call of each is
+separate, since it compiles. On accelerators wall time of the blocked call is what counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import resource
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PAGE_BYTES = resource.getpagesize()
+
+
+@dataclasses.dataclass
+class Timing:
+    """What one implementation took.
+
+    Attributes:
+        first_s: wall seconds of the first call, with compilation.
+        wall_s: wall seconds of each counted call.
+        cpu_s: CPU seconds of the process in each counted call.
+        peak_bytes: most memory above what was held before the call, over all calls.
+        result: of the last call.
+    """
+
+    first_s: float
+    wall_s: list[float]
+    cpu_s: list[float]
+    peak_bytes: int
+    result: Any
+
+
+def time_in_turn(calls: dict[str, Callable[[], Any]], *, rounds: int = 3) -> dict[str, Timing]:
+    """Runs every call once to warm up, then all of them in turn, `rounds` times.
+
+    Args:
+        calls: name -> function without arguments whose result can be blocked on.
+        rounds: counted calls of each.
+
+    Returns:
+        name -> Timing.
+    """
+    timings = {}
+    for name, call in calls.items():
+        gc.collect()
+        with _PeakMemory() as memory:
+            start = time.perf_counter()
+            result = jax.block_until_ready(call())
+        timings[name] = Timing(time.perf_counter() - start, [], [], memory.peak_bytes, result)
+    for _ in range(rounds):
+        for name, call in calls.items():
+            gc.collect()
+            with _PeakMemory() as memory:
+                wall, cpu = time.perf_counter(), time.process_time()
+                result = jax.block_until_ready(call())
+            timings[name].wall_s.append(time.perf_counter() - wall)
+            timings[name].cpu_s.append(time.process_time() - cpu)
+            timings[name].peak_bytes = max(timings[name].peak_bytes, memory.peak_bytes)
+            timings[name].result = result
+    return timings
+
+
+class _PeakMemory:
+    """Samples the resident memory of the process while a block runs."""
+
+    def __enter__(self) -> _PeakMemory:
+        self._start = _resident_bytes()
+        self.peak_bytes = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.005):
+            self.peak_bytes = max(self.peak_bytes, _resident_bytes() - self._start)
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
