@@ -22,8 +22,8 @@ from mine_jax.encoder import query as query_encoder
 from mine_jax.errors import DataError
 from mine_jax.types import Architecture, Encoders, ImageTokens
 
-# Pairs of one chunk times tokens times width: about 64 MiB of float32.
-_CHUNK_ELEMENTS = 1 << 24
+# Pairs of one chunk times tokens times width: about 16 MiB of float32, near the caches of CPUs measured so far.
+_CHUNK_ELEMENTS = 1 << 22
 
 
 def image_rows(tokens: ImageTokens, image_ids: np.ndarray | None, n_voxels: int) -> np.ndarray:
@@ -96,12 +96,15 @@ def map_pairs(
     n_voxels, n_images = rows.shape
     n_tokens, width = tokens.tokens.shape[1:]
     image_chunk = min(n_images, image_chunk or 16)
-    voxel_chunk = voxel_chunk or max(1, _CHUNK_ELEMENTS // (image_chunk * n_tokens * width))
-    over_pairs = _over_pairs(one, tokens.mask is not None, len(extra))
+    # images that all voxels share are held once, not once per voxel
+    is_common = n_voxels > 1 and bool((rows == rows[:1]).all())
+    held = n_tokens * (8 * len(next(iter(encoders.per_voxel.values()))[0]) if is_common else width)
+    voxel_chunk = voxel_chunk or max(1, _CHUNK_ELEMENTS // (image_chunk * held))
+    over_pairs = _over_pairs(one, is_common, tokens.mask is not None, len(extra))
     for voxels, n_valid in padded_chunks(n_voxels, voxel_chunk):
         per_voxel = {name: jnp.asarray(value)[voxels] for name, value in encoders.per_voxel.items()}
         for images, n_real in padded_chunks(n_images, image_chunk):
-            block = rows[voxels][:, images]
+            block = rows[0, images] if is_common else rows[voxels][:, images]
             unique, inverse = np.unique(block, return_inverse=True)
             states = np.asarray(tokens.tokens[unique], dtype=np.float32)[inverse.reshape(block.shape)]
             mask = None if tokens.mask is None else jnp.asarray(tokens.mask[block])
@@ -120,7 +123,9 @@ def cell_weights(architecture: Architecture, n_tokens: int, mask: Any) -> jax.Ar
 
 
 @functools.lru_cache(maxsize=32)
-def _over_pairs(one: Callable[..., Any], is_masked: bool, n_extra: int) -> Callable[..., Any]:
-    per_image = (0, 0 if is_masked else None, *[0] * n_extra)  # states, mask, extra
-    over_images = jax.vmap(one, in_axes=(None, None, None, *per_image))
-    return jax.jit(jax.vmap(over_images, in_axes=(None, None, 0, *per_image)))
+def _over_pairs(one: Callable[..., Any], is_common: bool, is_masked: bool, n_extra: int) -> Callable[..., Any]:
+    states, mask, extra = 0, 0 if is_masked else None, [0] * n_extra
+    over_images = jax.vmap(one, in_axes=(None, None, None, states, mask, *extra))
+    if is_common:
+        states = mask = None
+    return jax.jit(jax.vmap(over_images, in_axes=(None, None, 0, states, mask, *extra)))

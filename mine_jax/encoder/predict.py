@@ -51,7 +51,7 @@ def predict(
     out = np.empty((n_images, len(encoders.voxel_ids)), np.float32)
     for index, n_valid in padded_chunks(n_images, image_chunk or IMAGE_CHUNK):
         states, mask = query.pooled_tokens(tokens, index, encoders.architecture)
-        block = _predict_query(encoders.shared, encoders.per_voxel, states, mask, chunk=voxel_chunk or 50)
+        block = _predict_query(encoders.shared, encoders.per_voxel, states, mask, chunk=voxel_chunk or 64)
         out[index[:n_valid]] = np.asarray(block)[:n_valid]
         progress(int(index[n_valid - 1]) + 1, n_images)
     return out

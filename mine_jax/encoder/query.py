@@ -45,17 +45,25 @@ def predict_one(shared, voxel, tokens, mask, architecture: Architecture):
 
 
 def token_terms_one(shared, voxel, tokens, cell_weights, architecture: Architecture):
-    """Returns key logits and value scalars of single tokens, both [H, P], before averaging to cells."""
+    """Returns key logits and value scalars of single tokens, both [H, P], before averaging to cells.
+
+    Query and readout are folded through the projections first: keys [P, E] never exist, and
+    with tokens shared by many voxels one matrix product over D serves them all.
+    """
     del cell_weights, architecture
-    key_weight, key_bias = shared["key_weight"], shared["key_bias"]
-    keys = jnp.einsum("pd,dge->gpe", tokens, key_weight) + key_bias[:, None]
-    values = keys
-    if "value_weight" in shared:
-        values = jnp.einsum("pd,dge->gpe", tokens, shared["value_weight"]) + shared["value_bias"][:, None]
-    n_heads, width = voxel["query"].shape
-    keys, values = (jnp.broadcast_to(x, (n_heads, *x.shape[1:])) for x in (keys, values))
-    logits = jnp.einsum("he,hpe->hp", voxel["query"], keys) / np.sqrt(width)
-    return logits, jnp.einsum("he,hpe->hp", voxel["readout"], values)
+    values = "value" if "value_weight" in shared else "key"
+    logits = _read_through(shared["key_weight"], shared["key_bias"], voxel["query"], tokens)
+    scalars = _read_through(shared[f"{values}_weight"], shared[f"{values}_bias"], voxel["readout"], tokens)
+    return logits / np.sqrt(voxel["query"].shape[1]), scalars
+
+
+def _read_through(weight, bias, vectors, tokens):
+    """Returns vectors [H, E] . (tokens [P, D] @ weight [D, G, E] + bias [G, E]) as [H, P]."""
+    if weight.shape[1] == 1:
+        folded, offset = vectors @ weight[:, 0].T, vectors @ bias[0]
+    else:
+        folded, offset = jnp.einsum("he,dhe->hd", vectors, weight), (vectors * bias).sum(1)
+    return jnp.einsum("hd,pd->hp", folded, tokens) + offset[:, None]
 
 
 def readout_one(shared, logits, scalars, voxel, cell_weights, architecture: Architecture):

@@ -19,7 +19,7 @@ def test_largest_first():
     assert got.indices.shape == (3, 4, 5) and got.indices.dtype == np.int32
     for v in range(3):
         for i in range(4):
-            expected = sorted(range(20), key=lambda p: -given.scores[v, i, p])[:5]  # noqa: B023
+            expected = sorted(range(20), key=lambda p: -given.scores[v, i, p])[:5]
             assert got.indices[v, i].tolist() == expected
     np.testing.assert_array_equal(got.scores, np.take_along_axis(given.scores, got.indices, -1))
     np.testing.assert_array_equal(got.voxel_ids, [7, 8, 9])

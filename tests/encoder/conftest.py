@@ -134,9 +134,3 @@ def predict_all():
         return np.asarray(jax.jit(per_voxel)(encoders.per_voxel, tokens.tokens, mask)).T
 
     return predict
-
-
-@pytest.fixture
-def any_rank():
-    with jax.numpy_rank_promotion("allow"):
-        yield

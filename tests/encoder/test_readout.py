@@ -5,8 +5,6 @@ import pytest
 
 from mine_jax.encoder import readout
 
-pytestmark = pytest.mark.usefixtures("any_rank")
-
 
 def case(*, n_images=40, n_voxels=3, heads=1, groups=1, cells=5, width=4, masked=False, seed=0):
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from mine_kernels.voxel_attention import reference, xla
 Implementation = Literal["reference", "xla"]
 _KNOWN = ("reference", "xla")
 # Voxels whose [H, chunk, B, P] logits stay in cache on the CPUs measured so far.
-DEFAULT_CHUNK = 50
+DEFAULT_CHUNK = 64
 
 
 @functools.partial(jax.jit, static_argnames=("implementation", "chunk"))
