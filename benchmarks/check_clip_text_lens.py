@@ -94,7 +94,7 @@ def read_wordnet(folder: Path) -> dict[str, tuple[int, str, list[str]]]:
 
 
 def kinds(synsets: list[str], folder: Path) -> list[tuple[int, set[str]] | None]:
-    """Returns (category, hypernyms up to three steps) of each synset; None where it is unknown."""
+    """Returns (category, near hypernyms) of each synset; None where unknown."""
     nouns, offsets = read_wordnet(folder), {}
     for line in (folder / "index.noun").read_text(encoding="utf-8").splitlines():
         if not line.startswith("  "):

@@ -181,7 +181,7 @@ class ValidationConfig(Section):
     steps: Count | None = None  # denoising steps; None for the pipeline's default, as the next three
     guidance: Annotated[float, Field(ge=0)] | None = None
     image_guidance: Annotated[float, Field(ge=0)] | None = None
-    size: Count | None = None  # side of generated images in pixels
+    size: Count | None = None  # side of generated images in pixels; edited ones are scaled to it and back
     evaluator: Literal["ridge", "none"] = "ridge"  # ours: independent of the describing encoder
     retries: Annotated[int, Field(ge=0)] = 2  # ours: of an image whose generator raised
     n_permutations: Count = 10_000  # ours

@@ -21,6 +21,8 @@ _END = "</w>"
 _SPECIAL = re.compile(r"^(<.*>|\[.*\]|<0x[0-9A-Fa-f]{2}>)$", re.DOTALL)
 _LETTERS = re.compile(r"[^\W\d_]", re.UNICODE)
 _CODE = re.compile(r"[a-z][A-Z]|[=(){}<>/\\|*+#@$%^~`;]")
+# Punctuation around a word: ASCII, typographic quotes and dashes.
+_EDGES = ".,;:!?'\"()[]{}-\u2013\u2014\u2018\u2019\u201c\u201d"
 _MIN_MARKED_SHARE = 0.05
 # A piece without a word-start mark counts as a word of that spelling from this length on.
 _MIN_UNMARKED = 3
@@ -125,7 +127,7 @@ def _clean(word: str, *, pieces: bool) -> str:
     word = unicodedata.normalize("NFKC", word)
     # control characters and marks of writing direction are not part of a word
     word = "".join(" " if c.isspace() else c for c in word if c.isspace() or unicodedata.category(c)[0] != "C")
-    word = " ".join(word.split()).strip(".,;:!?'\"“”‘’()[]{}-–—").lower()
+    word = " ".join(word.split()).strip(_EDGES).lower()
     letters = _LETTERS.findall(word)
     # one ideograph is a word, one letter is not
     if len(letters) < 2 and not any(unicodedata.name(c, "").startswith("CJK") for c in letters):
@@ -148,7 +150,7 @@ def _singular(word: str, known: set[str]) -> str:
 
 
 def _decoded(piece: str) -> str:
-    """Returns the text of a byte-level piece with its mark; "" for a part of a character."""
+    """Returns the text of a byte-level piece; "" for a part of a character."""
     if _SPECIAL.match(piece):
         return piece
     mark = _BYTE_LEVEL if piece.startswith(_BYTE_LEVEL) else ""

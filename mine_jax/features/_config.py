@@ -70,7 +70,7 @@ def read_tower(path: Path, values: dict[str, Any]) -> Tower:
 
 
 def section(path: Path, values: dict[str, Any], name: str, defaults: dict[str, Any]) -> dict[str, Any]:
-    """Returns a section completed by defaults; the older `*_dict` form wins, as in transformers.
+    """Returns a section completed by defaults; the older `*_dict` form wins.
 
     Raises:
         WeightsError: if it is not an object.

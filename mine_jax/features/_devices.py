@@ -63,7 +63,7 @@ def split_batch(array: Array, mesh: Mesh | None) -> tuple[Array, int]:
     n_missing = -n_rows % mesh.shape["data"]
     if n_missing:
         stack = jnp.concatenate if isinstance(array, jax.Array) else np.concatenate
-        array = stack([array, array[-1:].repeat(n_missing, 0)])  # ty: ignore[no-matching-overload]
+        array = stack([array, array[-1:].repeat(n_missing, 0)])
     return jax.device_put(array, _batch_sharding(mesh)), n_rows
 
 

@@ -13,7 +13,7 @@ from mine_jax.errors import DataError, WeightsError
 _log = logging.getLogger("mine_jax")
 
 
-def vocabulary(tokenizer: Any, directory: Path, rows: int) -> np.ndarray:
+def vocabulary(tokenizer: Any, directory: Path, rows: int, *, quiet: bool = False) -> np.ndarray:
     """Returns the pieces of a tokenizer in the order of the head's rows.
 
     Heads are often padded to a round number of rows; rows without a piece are left out, and so
@@ -23,6 +23,7 @@ def vocabulary(tokenizer: Any, directory: Path, rows: int) -> np.ndarray:
         tokenizer: of transformers.
         directory: the checkpoint, for messages.
         rows: of the head.
+        quiet: whether a difference in size is not logged again.
 
     Returns:
         Pieces [W <= rows] str.
@@ -38,14 +39,14 @@ def vocabulary(tokenizer: Any, directory: Path, rows: int) -> np.ndarray:
             f"the tokenizer in {directory} has {n_pieces} tokens, but the head has {rows} rows. "
             "Are its files missing, or of another checkpoint?"
         )
-    if n_pieces != rows:
+    if n_pieces != rows and not quiet:
         what = "rows without a token are left out" if rows > n_pieces else "tokens without a row are left out"
         _log.warning("%s: the tokenizer has %d tokens, the head %d rows; %s", directory, n_pieces, rows, what)
     return np.asarray([pieces.get(i, f"<unused {i}>") for i in range(min(rows, n_pieces))], dtype=str)
 
 
 def rows_of_words(tokenizer: Any, directory: Path, words: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Returns the row of the head for each word, or the mean over the rows of its pieces.
+    """Returns the head's row of each word, or the mean row of its pieces.
 
     Args:
         tokenizer: of transformers.
@@ -59,7 +60,7 @@ def rows_of_words(tokenizer: Any, directory: Path, words: np.ndarray, head: np.n
     Raises:
         DataError: if a word has no piece with a row.
     """
-    pieces = vocabulary(tokenizer, directory, len(head))
+    pieces = vocabulary(tokenizer, directory, len(head), quiet=True)
     if np.array_equal(words, pieces):
         return head[: len(pieces)]
     matrix = np.empty((len(words), head.shape[1]), np.float32)

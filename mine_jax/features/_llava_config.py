@@ -42,7 +42,7 @@ _CLIP = {
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary positions: kind is "default", "linear" or "llama3"; the rest as transformers names it."""
+    """Rotary positions: kind is "default", "linear" or "llama3"."""
 
     kind: str = "default"
     theta: float = 10000.0
@@ -120,7 +120,7 @@ class LlavaConfig:
 
     @property
     def n_placeholders(self) -> int:
-        """Image ids in a prompt: rows x columns of the grid, and a class token where it is kept."""
+        """Image ids in a prompt: the grid, and a class token where it is kept."""
         return self.vision.side**2 + self.has_class
 
 
@@ -245,13 +245,18 @@ def _read_rope(path: Path, text: dict[str, Any], positions: int) -> Rope:
         )
     if kind == "default":
         return Rope(theta=_positive(path, values, "rope_theta"))
-    rope = {"kind": kind, "theta": _positive(path, values, "rope_theta"), "factor": _positive(path, values, "factor")}
-    if kind == "llama3":
-        rope["low_frequency_factor"] = _positive(path, values, "low_freq_factor")
-        rope["high_frequency_factor"] = _positive(path, values, "high_freq_factor")
-        older = {"original_max_position_embeddings": positions, **values}
-        rope["original_positions"] = int(_positive(path, older, "original_max_position_embeddings"))
-    return Rope(**rope)
+    theta, factor = _positive(path, values, "rope_theta"), _positive(path, values, "factor")
+    if kind == "linear":
+        return Rope(kind, theta, factor)
+    older = {"original_max_position_embeddings": positions, **values}
+    return Rope(
+        kind=kind,
+        theta=theta,
+        factor=factor,
+        low_frequency_factor=_positive(path, values, "low_freq_factor"),
+        high_frequency_factor=_positive(path, values, "high_freq_factor"),
+        original_positions=int(_positive(path, older, "original_max_position_embeddings")),
+    )
 
 
 def _positive(path: Path, values: dict[str, Any], key: str) -> float:

@@ -17,6 +17,7 @@ from mine_jax.features import _clip_model, _siglip_model
 from mine_jax.features._activations import ACTIVATIONS
 from mine_jax.features._clip_config import ClipConfig
 from mine_jax.features._llava_config import Decoder, LlavaConfig, Rope
+from mine_jax.types import Array
 
 
 class Llava(nn.Module):
@@ -107,7 +108,7 @@ class Block(nn.Module):
         self.input_layernorm, self.post_attention_layernorm = (RmsNorm(self.decoder.epsilon) for _ in range(2))
         self.self_attn, self.mlp = Attention(self.decoder, self.precision), GatedMlp(self.decoder, self.precision)
 
-    def __call__(self, x: jax.Array, mask: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array, cos: Array, sin: Array) -> jax.Array:
         """Maps [B, T, D] to [B, T, D]; mask [B, T] is True for real tokens."""
         x = x + self.self_attn(self.input_layernorm(x), mask, cos, sin)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -127,7 +128,7 @@ class Attention(nn.Module):
         self.k_proj, self.v_proj = Dense(keys, bias, self.precision), Dense(keys, bias, self.precision)
         self.o_proj = Dense(sizes.width, sizes.out_bias, self.precision)
 
-    def __call__(self, x: jax.Array, mask: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array, cos: Array, sin: Array) -> jax.Array:
         """Maps normed [B, T, D] to [B, T, D]."""
         (b, t, _), sizes = x.shape, self.decoder
         group = sizes.heads // sizes.key_heads
@@ -220,7 +221,7 @@ def rotary_angles(rope: Rope, head_width: int, n_positions: int) -> tuple[np.nda
     return np.cos(angles), np.sin(angles)
 
 
-def _rotated(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+def _rotated(x: jax.Array, cos: Array, sin: Array) -> jax.Array:
     """Rotates pairs (i, i + half) of [B, T, heads, head width]."""
     first, second = jnp.split(x, 2, axis=-1)
     cos, sin = jnp.asarray(cos)[None, :, None], jnp.asarray(sin)[None, :, None]

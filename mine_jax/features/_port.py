@@ -69,7 +69,7 @@ def load_params(
             arrays[path] = jnp.asarray(read((slice(None),) * leaf.ndim))
         else:
             sharding = placement(path, leaf.shape)
-            arrays[path] = jax.make_array_from_callback(leaf.shape, sharding, read, dtype=kind)
+            arrays[path] = jax.make_array_from_callback(leaf.shape, sharding, read, dtype=kind)  # ty: ignore[invalid-argument-type]
     tensors.check_finite()
     return flax.traverse_util.unflatten_dict(arrays, sep="/"), tensors
 

@@ -47,7 +47,7 @@ class Siglip(nn.Module):
         return self.text_model.pooled(ids)
 
     def token_features(self, states: jax.Array) -> jax.Array:
-        """Returns what the pooling head gives for single tokens [B, D], each on its own: [B, J]."""
+        """Returns what the head gives for tokens [B, D], each alone: [B, J]."""
         return self.vision_model.pool(states[:, None])
 
     def everything(self) -> None:
@@ -77,7 +77,7 @@ class VisionEmbeddings(nn.Module):
 
 
 class ProbeAttention(nn.Module):
-    """Multi-head attention of one learned query, in the layout of torch.nn.MultiheadAttention."""
+    """Attention of one learned query, laid out as torch.nn.MultiheadAttention."""
 
     tower: Tower
     precision: str

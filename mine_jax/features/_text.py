@@ -112,7 +112,7 @@ def token_ids(tokenizer: Any, texts: Sequence[str], *, limit: int, length: int |
 
 
 def lens_defaults(directory: Path) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-    """Returns words [W] and templates of a checkpoint's `lens.json`; None where it has none.
+    """Returns words [W] and templates of `lens.json`; None where it has none.
 
     Raises:
         WeightsError: if they are no lists of strings.

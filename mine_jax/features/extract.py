@@ -190,7 +190,7 @@ def _computed(
 
 
 def _lens(config: FeaturesConfig, backbone: Backbone, progress: Progress) -> Lens | None:
-    """Builds the lens over the words of the configuration, of the checkpoint, or the shipped ones."""
+    """Builds the lens over the words asked for, the checkpoint's, or ours."""
     own_words, own_templates = backbone.lens_defaults()
     words = own_words if config.words is None else read_words(config.words)
     templates = own_templates or config.templates
@@ -212,7 +212,7 @@ def _extract(
     batch_size: int,
     progress: Progress,
 ) -> dict[int, ImageTokens]:
-    """Extracts the layers `places`, each into its folder; all in memory if there is none."""
+    """Extracts the layers `places`, each into its folder or all in memory."""
     image_ids = np.asarray(stimuli.image_ids, dtype=str)
     _check_ids(image_ids)
     kept = store.BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
@@ -282,7 +282,7 @@ def _identity(backbone: Backbone, stimuli: Stimuli, layer: int, dtype: np.dtype)
 def _fill(
     writers: Mapping[int, store.TokenWriter], backbone: Backbone, stimuli: Stimuli, dtype: np.dtype, progress: Progress
 ) -> None:
-    """Computes the shards that any layer misses, and writes them where they are missing."""
+    """Computes the shards that any layer misses, and writes those."""
     first = next(iter(writers.values()))
     n_images, shard_images = len(stimuli.image_ids), first.shard_images
     missing = sorted({shard for writer in writers.values() for shard in writer.missing})
@@ -311,7 +311,7 @@ def _fill(
 def _encoded(
     backbone: Backbone, stimuli: Stimuli, starts: Iterable[int], size: int, layers: tuple[int, ...], dtype: np.dtype
 ) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
-    """Yields (first row, layer -> tokens [n, P, D]) for batches that begin at `starts`."""
+    """Yields (first row, layer -> tokens [n, P, D]) of the batches at `starts`."""
     image_ids = np.asarray(stimuli.image_ids, dtype=str)
     lock = threading.Lock()
 

@@ -140,17 +140,17 @@ class LlavaBackbone:
         """
         pixels = _one_image(pixels)
         image_spans(ids, self.config)
-        mask = np.ones(ids.shape, bool) if mask is None else np.asarray(mask, bool)
-        (pixels, n_rows), (ids, _), (mask, _) = (
-            split_batch(value, self.mesh) for value in (pixels, np.asarray(ids, np.int32), mask)
+        real = np.ones(ids.shape, bool) if mask is None else np.asarray(mask, bool)
+        (pixels, n_rows), (placed, _), (real, _) = (
+            split_batch(value, self.mesh) for value in (pixels, np.asarray(ids, np.int32), real)
         )
         cos, sin = rotary_angles(self.config.decoder.rope, self.config.decoder.head_width, ids.shape[1])
-        x = _embed(self.params, pixels, ids, model=Llava(self.config, self.precision))
+        x = _embed(self.params, pixels, placed, model=Llava(self.config, self.precision))
         found = {0: x} if 0 in layers else {}
         block = Block(self.config.decoder, self.precision)
         for number in range(1, max(layers) + 1):
             # one compiled block serves all layers
-            x = _block(self.params["language_model"][f"layers_{number - 1}"], x, mask, cos, sin, block=block)
+            x = _block(self.params["language_model"][f"layers_{number - 1}"], x, real, cos, sin, block=block)
             if number in layers:
                 found[number] = x
         return {number: states[:n_rows] for number, states in found.items()}
@@ -201,7 +201,7 @@ def load(
     prompt: str = PROMPT,
     weights: str = "float32",
 ) -> LlavaBackbone:
-    """Loads a LLaVA checkpoint directory: config.json, tokenizer and safetensors weights.
+    """Loads a LLaVA checkpoint directory.
 
     Args:
         directory: the checkpoint; nothing is downloaded.
@@ -324,7 +324,7 @@ def _one_image(pixels: Array) -> Array:
 
 
 def _placement(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
-    """Splits the large matrices of the decoder over `model`; everything else is copied."""
+    """Splits the large matrices of the decoder over `model`, copies the rest."""
     n, parts = mesh.shape["model"], path.split("/")
     spec: tuple[str | None, ...] = ()
     if parts[0] == "language_model" and n > 1:

@@ -46,7 +46,7 @@ class Reduction:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ReducedBackbone:
-    """A backbone whose tokens are reduced; see `backbone.Backbone` for what each member means.
+    """A backbone whose tokens are reduced; see `backbone.Backbone`.
 
     Attributes:
         backbone: the model itself.
@@ -137,7 +137,7 @@ def reduced(
     directory: Path | None = None,
     progress: Progress = silent,
 ) -> ReducedBackbone:
-    """Wraps a model so that its tokens are reduced; fits the projections, or reads those of a run.
+    """Reduces a model by projections that it fits, or reads from a run.
 
     Args:
         backbone: the model.
@@ -196,7 +196,7 @@ def reduce_like(backbone: Backbone, directory: str | Path, *, layer: int) -> Bac
 
 
 class _Moments:
-    """Sums of tokens and of their products around a first guess of the mean, in float64."""
+    """Sums of tokens and their products around a first guess of the mean."""
 
     def __init__(self, width: int):
         self.shift: np.ndarray | None = None

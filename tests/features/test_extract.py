@@ -248,10 +248,10 @@ def test_stage_uses_the_words_of_the_checkpoint_or_the_shipped_ones(checkpoint, 
     for file in checkpoint.glob("tokenizer*"):
         file.unlink()
     _, lens = load_features(config, stimuli, directory=tmp_path / "features")
-    assert lens is None and "no usable tokenizer" in caplog.text
+    assert lens is None and "no lens, so later stages find no words: the tokenizer" in caplog.text
     assert not (tmp_path / "features" / "lens").exists()
     (tmp_path / "words.txt").write_text("cat\ndog")
-    with pytest.raises(WeightsError, match="no usable tokenizer"):
+    with pytest.raises(WeightsError, match="Are its files missing"):
         load_features(config.model_copy(update={"words": str(tmp_path / "words.txt")}), stimuli)
     with pytest.raises(ConfigError, match="needs images"):
         load_features(config, None)

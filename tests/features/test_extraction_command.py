@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-N_IMAGES = 800
+N_IMAGES = 560
 CONFIG = """
 [data]
 kind = "folder"
@@ -48,7 +48,7 @@ def start(*arguments):
 
 
 def finish(process):
-    error = process.communicate(timeout=240)[1]
+    error = process.communicate(timeout=600)[1]
     assert process.returncode == 0, error
 
 
@@ -60,14 +60,14 @@ def test_killed_extraction_resumes_to_the_same_bytes(project):
     config, whole, cut = project / "run.toml", project / "whole", project / "cut"
     finish(start("run", config, "--out", whole, "--until", "features"))
     process = start("run", config, "--out", cut, "--until", "features")
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while process.poll() is None and not tokens_in(cut / "features") and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     expected, before = tokens_in(whole / "features"), tokens_in(cut / "features")
-    assert 0 < len(before) < len(expected) == 4
+    assert 0 < len(before) < len(expected) == 3
     finish(start("features", config, "--out", cut))
     assert tokens_in(cut / "features") == expected
     for name in ("meta.json", "lens/meta.json"):

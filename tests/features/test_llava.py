@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from mine_jax import artifacts
 from mine_jax.config import FeaturesConfig
 from mine_jax.errors import ConfigError, DataError, WeightsError
-from mine_jax.features import Backbone, lens_scores, load_backbone
+from mine_jax.features import Backbone, lens_scores, load_backbone, load_features
 from mine_jax.features.llava import image_spans, load
 from mine_jax.features.preprocess import read_processor
+from mine_jax.types import Stimuli
 
 IMAGE = 57
 CLIP = {"model_type": "clip_vision_model", "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3}
@@ -271,6 +273,24 @@ def test_head_rows_and_vocabulary(saved, words, write_tokens, caplog):
     write_tokens(directory, tokens_of(words)[:20], special=())
     with pytest.raises(WeightsError, match="has 20 tokens, but the head has 60 rows"):
         backbone.lens_defaults()
+
+
+def test_stage_with_llava(saved, tmp_path):
+    _, directory = saved("SigLIP, Qwen2, tied")
+    images = np.random.default_rng(0).integers(0, 256, (5, 40, 48, 3), dtype=np.uint8)
+    ids = np.array([f"im{i}" for i in range(5)])
+    lookup = dict(zip(ids.tolist(), images, strict=True))
+    stimuli = Stimuli(ids, lambda wanted: [lookup[i] for i in wanted], np.array([""] * 5), np.zeros(5, bool))
+    config = FeaturesConfig(kind="llava", model=str(directory), prompt="USER <image>", batch_size=2, dtype="float32")
+    tokens, lens = load_features(config, stimuli, directory=tmp_path / "features")
+    assert (tokens.tokens.shape, tokens.grid, tokens.layer) == ((5, 16, 32), (4, 4), 3)
+    # the head is read as it is: not centered, over the whole vocabulary
+    assert lens.center is None and len(lens.words) == 58
+    backbone = load(directory, prompt="USER <image>")
+    expected = backbone.encode(backbone.preprocess(list(images)))[-1]
+    np.testing.assert_allclose(tokens.tokens[:], expected, rtol=1e-5, atol=1e-5)
+    again = artifacts.load(tmp_path / "features" / "lens")
+    np.testing.assert_array_equal(lens_scores(again, tokens.tokens[:]), lens_scores(lens, tokens.tokens[:]))
 
 
 def test_prompt_and_image_span(saved, words, write_tokens):

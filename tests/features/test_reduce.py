@@ -66,9 +66,8 @@ def test_lens_reads_the_lifted_token():
     lens = Lens(np.array(["a", "b"]), np.eye(2, 6, dtype=np.float32), np.zeros(2, np.float32), norm="rms")
     z = (x - mean) @ basis
     kept = (mean + z @ basis.T).astype(np.float32)
-    np.testing.assert_allclose(
-        project_tokens(reduced_lens(lens, mean, basis), z), project_tokens(lens, kept), atol=1e-5
-    )
+    lifted = reduced_lens(lens, mean, basis)
+    np.testing.assert_allclose(project_tokens(lifted, z), project_tokens(lens, kept), atol=1e-5)
     with pytest.raises(DataError, match="must have width D = 3"):
         lens_scores(lifted, x)
 

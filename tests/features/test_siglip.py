@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from mine_jax import artifacts
 from mine_jax.config import FeaturesConfig
 from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features import Backbone, lens_scores, load_backbone, project_tokens
@@ -113,6 +114,16 @@ def test_lens_is_the_pooling_head_of_one_token(torch_siglip, siglip, words):
     scale, bias = (float(np.asarray(backbone.params[name])[0]) for name in ("logit_scale", "logit_bias"))
     expected = np.exp(scale) * alone @ lens.unembedding.T + bias
     np.testing.assert_allclose(np.asarray(lens_scores(lens, tokens)).reshape(expected.shape), expected, atol=1e-4)
+
+
+def test_lens_survives_saving(siglip, words, tmp_path):
+    backbone = load(siglip)
+    tokens = np.asarray(backbone.encode(pixels_of(backbone.config))[-1])
+    lens = backbone.lens(words)
+    artifacts.save(lens, tmp_path / "lens")
+    again = artifacts.load(tmp_path / "lens")
+    assert set(again.mlp) == set(lens.mlp)
+    np.testing.assert_array_equal(lens_scores(again, tokens), lens_scores(lens, tokens))
 
 
 def test_lens_pads_prompts_to_the_full_length(siglip, words):
