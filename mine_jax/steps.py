@@ -6,6 +6,8 @@ functions, saves the result and returns numbers for the summary. No science live
 
 from __future__ import annotations
 
+import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from mine_jax import artifacts, attribution, data, description, encoder, features, profile, roi, run_files, tables
+from mine_jax import (
+    artifacts,
+    attribution,
+    data,
+    description,
+    encoder,
+    features,
+    profile,
+    roi,
+    run_files,
+    tables,
+    validation,
+)
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, EncoderConfig
+from mine_jax.errors import CheckpointError
 from mine_jax.run import Step
 from mine_jax.types import Encoders, ImageTokens, Scores, Stimuli
+
+logger = logging.getLogger("mine_jax")
 
 
 def data_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
@@ -45,14 +62,15 @@ def features_step(config: Config, directory: Path, progress: Progress) -> dict[s
     shown = Stimuli(
         stimuli.image_ids[wanted], stimuli.read, stimuli.hashes[wanted], stimuli.shared[wanted], stimuli.source
     )
-    tokens, lens = features.load_features(
-        config.features,
-        shown,
-        directory=directory / "features",
-        progress=progress,
-        precision=config.run.precision,
-        mesh=config.run.mesh,
-    )
+    out = directory / "features"
+    settings = {"precision": config.run.precision, "mesh": config.run.mesh}
+    try:
+        tokens, lens = features.load_features(config.features, shown, directory=out, progress=progress, **settings)
+    except CheckpointError as error:
+        # the stage is stale, or it would not run: shards of another extraction are of no use
+        logger.warning("features/ is extracted anew: %s", error)
+        shutil.rmtree(out, ignore_errors=True)
+        tokens, lens = features.load_features(config.features, shown, directory=out, progress=progress, **settings)
     n_images, n_tokens, width = tokens.tokens.shape
     words = 0 if lens is None else len(lens.words)
     return {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
@@ -254,9 +272,9 @@ def profile_step(config: Config, directory: Path, progress: Progress) -> dict[st
 
 
 def validation_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
-    """Says that generated and edited images are not available yet."""
-    del config, directory, progress
-    return {"reason": "validation by generated and edited images is not available yet"}
+    """Makes and scores generated and edited images; writes validation/."""
+    source = run_files.data_source(config, directory)
+    return validation.validate(config, directory, source=source, progress=progress)
 
 
 def roi_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
@@ -392,7 +410,13 @@ STEPS = {
         description_step, ("features", "attribution"), ("description", "run.precision"), ("description/*",)
     ),
     "profile": Step(profile_step, ("encoder", "description"), ("profile", "run.seed"), ("profile/*", "voxels.tsv")),
-    "validation": Step(validation_step, ("profile",), ("validation", *_RUN), ("validation/*",)),
+    "validation": Step(
+        validation_step,
+        ("attribution", "profile"),
+        ("validation", *_RUN),
+        ("validation/*",),
+        partial=("validation/.work/*",),
+    ),
     "roi": Step(roi_step, ("profile",), ("roi", "run.seed"), ("roi/*", "maps/*")),
     "report": Step(report_step, ("profile", "validation", "roi"), (), ("report.html",)),
 }

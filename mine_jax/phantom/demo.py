@@ -65,6 +65,7 @@ def configuration(root: Path, subject: str, *, seed: int = 0) -> Config:
         "data": {"kind": "phantom", "root": str(root), "subject": subject},
         "features": {"kind": "clip", "model": "phantom"},
         "attribution": {"k": K},
+        "validation": {"generator": "oracle", "editor": "oracle"},
         "roi": {"categories": {name: list(concepts) for name, concepts in scenes.CATEGORIES.items()}},
         "run": {"seed": seed},
     }

@@ -26,6 +26,13 @@ from mine_jax.types import CriticalTokens, Descriptions, Profiles
 MIN_CEILING = 0.3
 _DESCRIBED = ("concept", "pair", "category", "attribute")
 _SILENT = ("constant", "invalid")
+# Measure, comparison of the validation stage, its column, target; n counts runs and sources of words.
+_TESTED = (
+    ("generated: share of pairs above random-token words", "description minus random", "share", None),
+    ("inserted words raise the response: share of pairs", "insert minus no-op", "share", 0.8),
+    ("removed words lower it: share of pairs", "no-op minus remove", "share", 0.8),
+    ("predicted and true shift of edits: r", "correlation of predicted and true shift", "effect", 0.7),
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,12 @@ def truth(directory: str | Path) -> str:
         critical, control = _control(run)
         voxels = _voxels(run, control)
         artifacts.write_table(run.directory / "truth_voxels.tsv", voxels)
-        part = {"voxels": voxels, "areas": _areas(run), "pairs": _pairs(run, voxels, critical, control)}
+        part = {
+            "voxels": voxels,
+            "areas": _areas(run),
+            "pairs": _pairs(run, voxels, critical, control),
+            "tests": _tests(run),
+        }
         artifacts.write_table(run.directory / "truth.tsv", _measures([part]))
         parts.append(part)
     table = _measures(parts)
@@ -198,6 +210,15 @@ def _pairs(run: _Run, voxels: pd.DataFrame, critical: CriticalTokens, control: D
     return pd.DataFrame(rows, columns=["first", "first_control", "inside", "area"])
 
 
+def _tests(run: _Run) -> pd.DataFrame:
+    """The comparisons of the validation stage with the describing encoder; empty where it tested nothing."""
+    path = run.directory / "validation" / "summary.tsv"
+    if not path.is_file():
+        return pd.DataFrame(columns=["comparison", "source", "voxels", "effect", "share"])
+    table = artifacts.read_table(path)
+    return table[table["evaluator"].str.startswith("query") & (table["voxels"] == "described")]
+
+
 def _token_cover(scene: scenes.Scene, concept: str, grid: tuple[int, int]) -> np.ndarray:
     """Which tokens [P] overlap a thing of that concept."""
     masks = scenes.thing_masks(scene)
@@ -212,7 +233,9 @@ def _first(described: Any, v: int, i: int) -> str:
 
 
 def _measures(parts: Sequence[dict[str, pd.DataFrame]]) -> pd.DataFrame:
-    voxels, areas, pairs = (pd.concat([part[name] for part in parts]) for name in ("voxels", "areas", "pairs"))
+    joined = {name: pd.concat([part[name] for part in parts]) for name in parts[0]}
+    voxels, areas, pairs, tests = (joined[name] for name in ("voxels", "areas", "pairs", "tests"))
+    of = tests.set_index("comparison")
     counted = voxels[voxels["counted"]]
     share = counted["r2"] / counted["true_ceiling"]
     noise = voxels[voxels["kind"] == "noise"]
@@ -231,6 +254,11 @@ def _measures(parts: Sequence[dict[str, pd.DataFrame]]) -> pd.DataFrame:
         ("control: the same from random tokens", pairs["first_control"], None, 1),
         ("critical tokens on the planted thing", pairs["inside"], None, 1),
         ("control: share of all tokens on it", pairs["area"], None, 1),
+    ]
+    rows += [
+        (metric, of.loc[of.index == comparison, column], target, 1)
+        for metric, comparison, column, target in _TESTED
+        if comparison in of.index
     ]
     table = []
     for metric, values, target, sign in rows:

@@ -180,8 +180,10 @@ def test_forward_is_differentiable():
 
 
 def test_bfloat16_keys():
-    """Keys are rounded before the call; beyond that only the token sums of gradients are rounded."""
+    """Operands that bfloat16 holds exactly: beyond them only the token sums of gradients are rounded."""
     arrays, mask = case(SPECS["smoke"], masked=True, values_are_keys=True)
+    for name in ("query", "readout"):
+        arrays[name] = np.asarray(jnp.asarray(arrays[name], jnp.bfloat16), np.float32)
     half = jnp.asarray(arrays["keys"], jnp.bfloat16)
     rounded = arrays | dict.fromkeys(("keys", "values"), np.asarray(half, np.float32))
     expected_loss, expected = gradients(rounded, mask, implementation="reference")

@@ -1,0 +1,137 @@
+"""Who judges an image: the encoders that made the descriptions, and independent ones.
+
+A description is chosen with the describing encoders, so their word about its images is
+circular. The second judge is of another kind (ridge on the token grid) and was fitted on
+images that the describing encoders never saw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from mine_jax import encoder, features
+from mine_jax._progress import Progress, silent
+from mine_jax.config import EncoderConfig
+from mine_jax.description import TokenWords
+from mine_jax.features import Backbone
+from mine_jax.types import Encoders, ImageTokens, Split, Stimuli
+
+# With fewer images a ridge encoder is no judge.
+MIN_IMAGES = 40
+_FOLDS = 5
+_MAX_CELLS = 16
+_WIDTH = 32
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A judge of images.
+
+    Attributes:
+        name: for tables.
+        encoders: of V voxels.
+        r2: [V] float64, its own accuracy on images it was not fitted on.
+        held_out: what those images were.
+    """
+
+    name: str
+    encoders: Encoders
+    r2: np.ndarray
+    held_out: str
+
+    def predict(self, tokens: ImageTokens) -> np.ndarray:
+        """Predicts responses [N, V] float64, z-scored beta, to image-tokens [N, P, D]."""
+        return np.asarray(encoder.predict(self.encoders, tokens), np.float64)
+
+
+def independent_evaluator(
+    unseen: Split, seen: Split, *, exclude: Sequence[str] = (), seed: int = 0, progress: Progress = silent
+) -> Evaluator | None:
+    """Fits ridge encoders on images that the describing encoders did not see.
+
+    Args:
+        unseen: tokens [N, P, D] and responses [N, V] of the test images.
+        seen: those of the training images, on which these encoders are scored.
+        exclude: images of the test itself, left out of the fit.
+        seed: of the folds.
+        progress: called with (done, total).
+
+    Returns:
+        The evaluator; None where too few images remain.
+    """
+    rows = np.flatnonzero(~np.isin(unseen.responses.image_ids, list(exclude)))
+    if len(rows) < MIN_IMAGES:
+        return None
+    held = np.arange(len(rows)) % _FOLDS == 0
+    parts = [
+        Split(unseen.tokens.take_images(rows[part]), unseen.responses.take_images(rows[part]), unseen.name)
+        for part in (~held, held)
+    ]
+    settings = _settings(unseen.tokens.grid)
+    encoders = encoder.fit(parts[0], key=jax.random.key(seed), validation=parts[1], config=settings, progress=progress)
+    r2 = encoder.score(encoders, seen).r2
+    return Evaluator("ridge (independent)", encoders, r2, f"{len(seen.responses.image_ids)} training images")
+
+
+def read_pictures(
+    backbone: Backbone,
+    read: Callable[[str], np.ndarray],
+    names: Sequence[str],
+    *,
+    layer: int,
+    dtype: str,
+    batch_size: int,
+    progress: Progress = silent,
+) -> ImageTokens:
+    """Turns pictures into image-tokens.
+
+    Args:
+        backbone: the frozen model of the run.
+        read: gives uint8 [h, w, 3] for a name.
+        names: N pictures.
+        layer: as in the run.
+        dtype: as in the run.
+        batch_size: pictures encoded at once. Memory only.
+        progress: called with (done, N).
+
+    Returns:
+        Tokens [N, P, D]; `image_ids` are the names.
+    """
+    ids = np.array(list(names), dtype=str)
+    empty = np.full(len(ids), "", dtype="<U64")
+    stimuli = Stimuli(
+        ids, lambda wanted: [read(name) for name in wanted], empty, np.zeros(len(ids), bool), "validation"
+    )
+    return features.extract(backbone, stimuli, layer=layer, dtype=dtype, batch_size=batch_size, progress=progress)
+
+
+def word_presence(words: TokenWords) -> np.ndarray:
+    """Computes how clearly each word is read anywhere in each image.
+
+    Args:
+        words: token words of N images over C canonical words.
+
+    Returns:
+        Presence [N, C] float32: the largest share of the word in any token.
+    """
+    n_images = len(words.image_ids)
+    presence = np.zeros((n_images, len(words.vocabulary.words) + 1), np.float32)
+    shares = words.shares if words.mask is None else words.shares * words.mask[..., None]
+    rows = np.repeat(np.arange(n_images), words.word_ids[0].size)
+    np.maximum.at(presence, (rows, words.word_ids.reshape(-1)), shares.reshape(-1))
+    return presence[:, :-1]
+
+
+def _settings(grid: tuple[int, int] | None) -> EncoderConfig:
+    """Few images carry few features: about two by two windows of the grid, else the mean token."""
+    side = 0 if grid is None else math.gcd(*grid)
+    pool = max((n for n in range(1, side // 2 + 1) if side % n == 0), default=1)
+    few = grid is not None and (grid[0] // pool) * (grid[1] // pool) <= _MAX_CELLS
+    if few:
+        return EncoderConfig(kind="ridge", summary="grid", pool=pool, width=_WIDTH)
+    return EncoderConfig(kind="ridge", summary="mean", width=_WIDTH)

@@ -1,0 +1,167 @@
+"""The adapters on the real classes of diffusers, one tiny random pipeline per family."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mine_jax.errors import ConfigError, GenerationError, MissingInputError, WeightsError
+from mine_jax.validation import diffusion, pictures
+from mine_jax.validation.protocols import Editor, Generator, Instruction, check_picture
+
+pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    # diffusers' own schedulers under numpy 2
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+STEPS = 2
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    import torch
+
+    spec = importlib.util.spec_from_file_location("tiny_pipelines", Path(__file__).parent / "tiny_pipelines.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield module
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return np.random.default_rng(0).integers(0, 255, (31, 45, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def mask():
+    found = np.zeros((31, 45), bool)
+    found[5:20, 5:20] = True
+    return found
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux"])
+def test_generators(tiny, name):
+    generator = diffusion.PipelineGenerator(tiny.build(name), steps=STEPS, guidance=2.0)
+    assert isinstance(generator, Generator)
+    made = generator.generate(["a photo of cat", "dog"], seeds=[3, 4], size=(32, 48))
+    assert [check_picture(picture, size=(32, 48)).status for picture in made] == ["ok", "ok"]
+    alone = generator.generate(["dog"], seeds=[4], size=(32, 48))
+    assert np.abs(alone[0].pixels.astype(int) - made[1].pixels).max() <= 1  # a seed, not a place in the batch
+    other = generator.generate(["dog"], seeds=[5], size=(32, 48))
+    assert (other[0].pixels != alone[0].pixels).any()
+
+
+@pytest.mark.parametrize("name", ["sd-instruct", "sd-inpaint", "sd-img2img", "flux-kontext"])
+def test_editors(tiny, name, photo, mask):
+    editor = diffusion.PipelineEditor(tiny.build(name), steps=STEPS, guidance=2.0, image_guidance=1.5)
+    assert isinstance(editor, Editor)
+    made = editor.edit([photo, photo], ["add cat", "remove the dog"], seeds=[3, 4], masks=[mask, mask])
+    for picture in made:
+        checked = check_picture(picture, before=photo)
+        assert checked.status == "ok" and checked.pixels.shape == photo.shape and checked.refit
+
+
+def test_equal_seed_gives_equal_bits(tiny, photo, mask):
+    editor = diffusion.PipelineEditor(tiny.build("sd-inpaint"), steps=STEPS)
+    first, second = (editor.edit([photo], ["cat"], seeds=[7], masks=[mask])[0].pixels for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_size_scales_for_the_editor_and_back(tiny, photo, mask):
+    editor = diffusion.PipelineEditor(tiny.build("sd-inpaint"), steps=STEPS, size=48)
+    made = editor.edit([photo], ["cat"], seeds=[7], masks=[mask])[0]
+    assert made.pixels.shape == photo.shape and made.refit
+
+
+def test_strength_reaches_the_pipeline(tiny, photo, mask):
+    editor = diffusion.PipelineEditor(tiny.build("sd-img2img"), steps=4)
+    weak = Instruction("add cat", words=("cat",), strength=0.25)
+    made = [editor.edit([photo], [text], seeds=[1])[0].pixels for text in (weak, "add cat")]
+    assert (made[0] != made[1]).any()
+
+
+def test_inpainting_without_a_mask_is_an_error(tiny, photo):
+    editor = diffusion.PipelineEditor(tiny.build("sd-inpaint"), steps=STEPS)
+    with pytest.raises(GenerationError, match="no mask"):
+        editor.edit([photo], ["cat"], seeds=[1])
+
+
+def test_counts_tokens_beyond_the_limit(tiny):
+    pipeline = tiny.build("sd")
+    assert diffusion.truncated_tokens(pipeline, "a photo of cat") == 0
+    assert diffusion.truncated_tokens(pipeline, "cat " * (tiny.LIMIT + 1)) == 3
+
+
+def test_nonfinite_and_flagged_images_are_told_apart():
+    class Output:
+        images = np.stack([np.full((8, 8, 3), np.nan), np.random.default_rng(0).random((8, 8, 3))])
+        nsfw_content_detected = (False, True)
+
+    made = diffusion._pictures(Output, [0, 0])
+    assert [picture.status for picture in made] == ["nonfinite", "flagged"]
+
+
+def test_loads_a_directory_and_works_in_its_own_process(tiny, tmp_path, photo, mask):
+    tiny.build("sd-inpaint").save_pretrained(tmp_path / "editor", safe_serialization=True)
+    directory = str(tmp_path / "editor")
+    assert diffusion.takes_mask(directory)
+    items = [
+        pictures.Item(
+            f"edits-{number:06d}.png",
+            "add cat",
+            seed=number,
+            action="insert",
+            words=("cat",),
+            source=pictures.write_png(tmp_path / "source.png", photo),
+            mask=pictures.write_png(tmp_path / "mask.png", mask),
+        )
+        for number in range(2)
+    ]
+    loader = {"directory": directory, "role": "editor", "steps": STEPS}
+    maker = diffusion.identity(**loader)
+    counts = []
+    records = pictures.make_in_process(
+        items, loader, tmp_path / "images", name="edits", maker=maker, progress=lambda done, total: counts.append(done)
+    )
+    assert [records[item.file]["status"] for item in items] == ["ok", "ok"] and counts[-1] == 2
+    here = diffusion.load(**loader).edit([photo], ["add cat"], seeds=[0], masks=[mask])[0].pixels
+    there = pictures.read_png(tmp_path / "images" / items[0].file).astype(int)
+    assert np.abs(there - here).max() <= 1
+    loader["steps"] = STEPS + 1
+    assert diffusion.identity(**loader) != maker
+
+
+def test_a_process_that_fails_says_why(tmp_path):
+    loader = {"directory": str(tmp_path / "broken"), "role": "generator"}
+    items = [pictures.Item("generation-000000.png", "cat", 0)]
+    with pytest.raises(GenerationError, match=r"model_index\.json"):
+        pictures.make_in_process(items, loader, tmp_path / "images", name="generation", maker="x")
+
+
+def test_a_directory_that_is_no_pipeline(tmp_path):
+    with pytest.raises(MissingInputError, match=r"model_index\.json"):
+        diffusion.check_directory(str(tmp_path), role="editor")
+    (tmp_path / "model_index.json").write_text("[]")
+    with pytest.raises(WeightsError, match="index"):
+        diffusion.check_directory(str(tmp_path), role="editor")
+
+
+def test_a_text_to_image_pipeline_becomes_an_inpainting_editor(tiny, tmp_path, photo, mask):
+    tiny.build("sd").save_pretrained(tmp_path / "sd", safe_serialization=True)
+    editor = diffusion.load(str(tmp_path / "sd"), role="editor", steps=STEPS)
+    assert "Inpaint" in type(editor.pipeline).__name__
+    assert editor.edit([photo], ["cat"], seeds=[1], masks=[mask])[0].status == "ok"
+
+
+def test_an_instruction_pipeline_is_no_generator(tiny, tmp_path):
+    tiny.build("sd-instruct").save_pretrained(tmp_path / "instruct", safe_serialization=True)
+    with pytest.raises((ConfigError, WeightsError), match=r"generator|cannot be loaded"):
+        diffusion.load(str(tmp_path / "instruct"), role="generator")

@@ -1,0 +1,126 @@
+"""The exact editor and the truth beside it, on a few scenes."""
+
+import numpy as np
+import pytest
+
+from mine_jax.phantom import cortex, scenes
+from mine_jax.validation import Instruction, OracleEditor, OracleGenerator, oracle, truth
+from mine_jax.validation.protocols import NotApplicableError
+
+
+@pytest.fixture(scope="module")
+def known():
+    rng = np.random.default_rng(0)
+    return {
+        "0": scenes.sample_scene(rng, concepts=["cat", "pizza"], place="beach"),
+        "1": scenes.sample_scene(rng, concepts=["car"], place=None),
+        "2": scenes.sample_scene(rng, concepts=["woman"], place="forest"),
+    }
+
+
+def instruct(action, *words, image_id="1", **options):
+    return Instruction(f"{action} {words}", action=action, words=words, image_id=image_id, **options)
+
+
+def test_insertion_changes_only_its_region(known):
+    after = OracleEditor(known).scene(instruct("insert", "clown"), seed=3)
+    region = oracle.changed_region(known["1"], after)
+    before, made = scenes.render(known["1"]), scenes.render(after)
+    assert "clown" in scenes.scene_words(after) and 0.02 < region.mean() < 0.5
+    np.testing.assert_array_equal(before[~region], made[~region])
+    assert (before[region] != made[region]).mean() > 0.5
+
+
+def test_removal_takes_every_thing_that_is_named(known):
+    for word in ("cat", "animal"):
+        after = oracle.remove(known["0"], (word,))
+        assert [thing.concept for thing in after.things] == ["pizza"]
+    assert oracle.remove(known["0"], ("beach",)).place is None
+    assert oracle.remove(known["0"], ("place",)).place is None
+    assert not oracle.remove(known["0"], ("cat", "food")).things
+
+
+def test_same_seed_gives_the_same_image_and_others_differ(known):
+    editor, photo = OracleEditor(known), scenes.render(known["1"])
+    made = [editor.edit([photo], [instruct("insert", "dog")], seeds=[seed])[0] for seed in (4, 4, 5)]
+    np.testing.assert_array_equal(made[0], made[1])
+    assert (made[0] != made[2]).any()
+
+
+def test_noop_is_the_image_itself(known):
+    made = OracleEditor(known).edit([None], [instruct("noop")], seeds=[0])[0]
+    np.testing.assert_array_equal(made, scenes.render(known["1"]))
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        instruct("insert", "democracy"),
+        instruct("insert"),
+        instruct("insert", "beach", image_id="0"),
+        instruct("remove", "dog"),
+        instruct("insert", "dog", image_id="77"),
+    ],
+)
+def test_what_it_cannot_do_it_says(known, instruction):
+    with pytest.raises(NotApplicableError):
+        OracleEditor(known).scene(instruction, seed=0)
+
+
+def test_plain_text_is_not_applicable(known):
+    with pytest.raises(NotApplicableError, match="Instruction"):
+        OracleEditor(known).edit([None], ["add cat"], seeds=[0])
+
+
+def test_categories_colors_and_attributes_become_things(known):
+    scene = known["1"]
+    words = scenes.scene_words(oracle.insert(scene, ("face",), seed=1))
+    assert "face" in words
+    assert "purple" in scenes.scene_words(oracle.insert(scene, ("purple",), seed=1))
+    assert {"purple", "apple"} <= scenes.scene_words(oracle.insert(scene, ("apple", "purple"), seed=1))
+    assert {"glasses", "face"} <= scenes.scene_words(oracle.insert(scene, ("glasses",), seed=1))
+    both = oracle.insert(scene, ("man", "face"), seed=1)
+    assert [thing.concept for thing in both.things] == ["car", "man"]
+    assert oracle.insert(scene, ("snow",), seed=1).place == "snow"
+
+
+def test_a_mask_says_where_and_strength_how_much(known):
+    left = np.zeros((64, 64), bool)
+    left[:, :24] = True
+    thing = oracle.insert(known["1"], ("dog",), seed=2, mask=left).things[-1]
+    assert thing.x < 32
+    small = oracle.insert(known["1"], ("dog",), seed=2, strength=0.25).things[-1]
+    assert small.radius == pytest.approx(0.5 * oracle.insert(known["1"], ("dog",), seed=2).things[-1].radius)
+
+
+def test_generator_draws_the_words_of_a_prompt():
+    generator = OracleGenerator()
+    scene = generator.scene("a photo of cat, red, beach", seed=1)
+    assert {"cat", "red", "beach"} <= scenes.scene_words(scene)
+    made = generator.generate(["cat", "dog"], seeds=[1, 2], size=(48, 48))
+    assert [image.shape for image in made] == [(48, 48, 3)] * 2
+    with pytest.raises(NotApplicableError):
+        generator.scene("liberty", seed=0)
+
+
+def test_truth_knows_the_counterfactual(known):
+    planted = cortex.plant(0, shape=(16, 16, 12))
+    found = truth.Truth(known, planted)
+    instruction = instruct("insert", "clown")
+    after = found.counterfactual(instruction, seed=1)
+    region = found.region("1", after)
+    exact = oracle.changed_region(known["1"], after)
+    assert region[exact].all() and region.sum() < 3 * exact.sum()
+    assert found.counterfactual(instruct("insert", "democracy"), seed=1) is None
+    wants = np.flatnonzero((planted.concepts == "clown") & (planted.kind == "concept"))
+    ids = np.append(planted.voxel_ids[wants], -5)
+    shifts = np.diff(found.responses([known["1"], after], ids), axis=0)[0]
+    assert len(wants) and (shifts[:-1] > 0).all() and np.isnan(shifts[-1])
+
+
+def test_words_hold():
+    scene = scenes.sample_scene(np.random.default_rng(1), concepts=["cat"], place=None)
+    assert truth.words_hold(scene, ("cat", "animal"), action="insert")
+    assert not truth.words_hold(scene, ("cat", "dog"), action="insert")
+    assert truth.words_hold(scene, ("dog",), action="remove")
+    assert not truth.words_hold(scene, ("democracy",), action="insert")

@@ -1,0 +1,174 @@
+"""Real diffusers pipelines with tiny random weights, built without any download."""
+
+import functools
+
+import diffusers
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+WORDS = ("a", "add", "remove", "the", "photo", "of", "cat", "dog", "background", "pizza", ",", "words", "keep")
+LIMIT = 12
+
+
+def tokenizer():
+    vocabulary = {word: index for index, word in enumerate(("<pad>", "<bos>", "<eos>", "<unk>", *WORDS))}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        model_max_length=LIMIT,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+    )
+
+
+def text_config(width=16, projection=16):
+    return transformers.CLIPTextConfig(
+        vocab_size=len(WORDS) + 4,
+        hidden_size=width,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=LIMIT,
+        projection_dim=projection,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+
+
+def t5():
+    config = transformers.T5Config(
+        vocab_size=len(WORDS) + 4, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+    return transformers.T5EncoderModel(config)
+
+
+def vae(channels=4, **options):
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=channels,
+        norm_num_groups=4,
+        sample_size=32,
+        **options,
+    )
+
+
+def unet(in_channels=4, **options):
+    return diffusers.UNet2DConditionModel(
+        sample_size=16,
+        in_channels=in_channels,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=options.pop("attention_head_dim", 4),
+        cross_attention_dim=options.pop("cross_attention_dim", 16),
+        **options,
+    )
+
+
+def stable_diffusion(kind, in_channels=4):
+    return getattr(diffusers, kind)(
+        vae=vae(),
+        text_encoder=transformers.CLIPTextModel(text_config()),
+        tokenizer=tokenizer(),
+        unet=unet(in_channels),
+        scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def stable_diffusion_xl():
+    options = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "cross_attention_dim": 32}
+    return diffusers.StableDiffusionXLPipeline(
+        vae=vae(),
+        text_encoder=transformers.CLIPTextModel(text_config()),
+        text_encoder_2=transformers.CLIPTextModelWithProjection(text_config()),
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(),
+        unet=unet(projection_class_embeddings_input_dim=16 + 6 * 8, **options),
+        scheduler=diffusers.EulerDiscreteScheduler(),
+    )
+
+
+def stable_diffusion_3():
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        caption_projection_dim=16,
+        pooled_projection_dim=32,
+        out_channels=4,
+    )
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
+        text_encoder=transformers.CLIPTextModelWithProjection(text_config()),
+        tokenizer=tokenizer(),
+        text_encoder_2=transformers.CLIPTextModelWithProjection(text_config()),
+        tokenizer_2=tokenizer(),
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
+
+
+def flux(kind):
+    transformer = diffusers.FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        pooled_projection_dim=16,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=True,
+    )
+    return getattr(diffusers, kind)(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=vae(1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
+        text_encoder=transformers.CLIPTextModel(text_config()),
+        tokenizer=tokenizer(),
+        text_encoder_2=t5(),
+        tokenizer_2=tokenizer(),
+        transformer=transformer,
+    )
+
+
+@functools.cache
+def build(name):
+    """Returns a pipeline; the same name always has the same weights."""
+    torch.manual_seed(0)
+    return {
+        "sd": lambda: stable_diffusion("StableDiffusionPipeline"),
+        "sd-instruct": lambda: stable_diffusion("StableDiffusionInstructPix2PixPipeline", 8),
+        "sd-inpaint": lambda: stable_diffusion("StableDiffusionInpaintPipeline", 9),
+        "sd-img2img": lambda: stable_diffusion("StableDiffusionImg2ImgPipeline"),
+        "sdxl": stable_diffusion_xl,
+        "sd3": stable_diffusion_3,
+        "flux": lambda: flux("FluxPipeline"),
+        "flux-kontext": lambda: flux("FluxKontextPipeline"),
+    }[name]()
+
+
+GENERATORS = ("sd", "sdxl", "sd3", "flux")
+EDITORS = ("sd-instruct", "sd-inpaint", "sd-img2img", "flux-kontext")
