@@ -240,7 +240,7 @@ def _measures(parts: Sequence[dict[str, pd.DataFrame]]) -> pd.DataFrame:
     share = counted["r2"] / counted["true_ceiling"]
     noise = voxels[voxels["kind"] == "noise"]
     silent = voxels[voxels["kind"].isin(_SILENT)]
-    rows = [
+    rows: list[tuple[str, Any, float | None, int]] = [
         ("mean test R2 / true ceiling", share, 0.7, 1),
         ("mean R2 above that of ridge on the mean token", counted["r2"] - counted["r2_ridge"], 0.0, 1),
         ("planted word is the profile's first", counted["hit1"], 0.7, 1),

@@ -9,7 +9,6 @@ from mine_jax.validation.editing import compare_edits as compare_edits
 from mine_jax.validation.editing import plan_edits as plan_edits
 from mine_jax.validation.evaluators import independent_evaluator as independent_evaluator
 from mine_jax.validation.fill import FillEditor as FillEditor
-from mine_jax.validation.fill import fill as fill
 from mine_jax.validation.generation import compare_generation as compare_generation
 from mine_jax.validation.generation import plan_generation as plan_generation
 from mine_jax.validation.oracle import OracleEditor as OracleEditor

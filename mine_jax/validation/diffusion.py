@@ -85,8 +85,8 @@ class PipelineEditor:
             seeds: one per image.
             masks: N masks bool [h, w]; needed by inpainting pipelines.
         """
-        masks = [None] * len(images) if masks is None else masks
-        rows = zip(images, instructions, seeds, masks, strict=True)
+        given: Sequence[np.ndarray | None] = [None] * len(images) if masks is None else masks
+        rows = zip(images, instructions, seeds, given, strict=True)
         return [self._edit_one(*row) for row in rows]
 
     def _edit_one(self, image: np.ndarray, instruction: str, seed: int, mask: np.ndarray | None) -> Picture:

@@ -52,7 +52,8 @@ class Truth:
         if before.place != after.place or not changed.any():
             return changed
         box = np.zeros_like(changed)
-        box[_span(changed.any(1)), _span(changed.any(0))] = True
+        rows, columns = np.nonzero(changed)
+        box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
         return box
 
     def responses(self, shown: Sequence[Scene], voxel_ids: np.ndarray) -> np.ndarray:
@@ -93,13 +94,6 @@ def words_hold(scene: Scene, words: Sequence[str], *, action: str) -> bool:
     if action == "remove":
         return not shown & set(drawable)
     return bool(drawable) and set(drawable) <= shown
-
-
-def _span(touched: np.ndarray) -> slice:
-    """The stretch of whole cells that holds all touched rows or columns [n]."""
-    found = np.flatnonzero(touched)
-    low, high = max(found[0] - _MARGIN, 0), found[-1] + 1 + _MARGIN
-    return slice(low // _CELL * _CELL, -(-high // _CELL) * _CELL)
 
 
 def _take(cortex: Cortex, rows: np.ndarray) -> Cortex:

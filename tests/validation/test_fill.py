@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mine_jax.validation import FillEditor, Instruction, fill
+from mine_jax.validation import FillEditor, Instruction
+from mine_jax.validation.fill import fill
 from mine_jax.validation.protocols import NotApplicableError
 
 

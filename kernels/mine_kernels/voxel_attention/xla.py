@@ -75,7 +75,7 @@ def gradients(
     named = {"query": query, "position": position, "readout": readout, "intercept": intercept}
     parts = _split({**named, "responses": responses.T}, chunk)
     zeros = jnp.zeros((groups, batch * n_tokens, width), jnp.promote_types(query.dtype, jnp.float32))
-    (d_keys, d_values), out = lax.scan(one_chunk, (zeros, zeros) if with_trunk else (0, 0), parts)
+    (d_keys, d_values), out = lax.scan(one_chunk, (zeros, zeros), parts)
     out = {name: value.reshape(-1, *value.shape[2:])[:n_voxels] for name, value in out.items()}
     loss = out.pop("loss")
     if with_trunk:
