@@ -15,7 +15,8 @@ from mine_jax.description.words import Vocabulary, clean_vocabulary
 from mine_jax.features import lens_scores
 from mine_jax.types import ImageTokens, Lens
 
-IMAGE_CHUNK = 32
+# Scores of one chunk, images x tokens x words: 256 MiB of float32.
+_CHUNK_SCORES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def top_words(
     word_ids = np.empty((len(rows), n_tokens, m), np.int32)
     shares = np.empty((len(rows), n_tokens, m), np.float32)
     step = jax.jit(functools.partial(_top, lens), static_argnames=("m",))
-    for index, n_valid in padded_chunks(len(rows), image_chunk or IMAGE_CHUNK):
+    image_chunk = image_chunk or min(32, max(1, _CHUNK_SCORES // (n_tokens * len(lens.words))))
+    for index, n_valid in padded_chunks(len(rows), image_chunk):
         states = jnp.asarray(np.asarray(tokens.tokens[rows[index]], dtype=np.float32))
         best, share = step(states, m=m)
         word_ids[index[:n_valid]] = vocabulary.index[np.asarray(best)[:n_valid]]

@@ -6,10 +6,7 @@ shape, so the model compiles once.
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import os
-import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,72 +17,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mine_jax import artifacts
 from mine_jax._chunking import chunk_size
 from mine_jax._progress import Progress, silent
-from mine_jax.config import FeaturesConfig
-from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError, WeightsError
-from mine_jax.features import reduce, store
-from mine_jax.features.backbone import Backbone, load_backbone, resolve_layer
-from mine_jax.features.lens import center_lens, read_words
-from mine_jax.features.precomputed import load_precomputed
-from mine_jax.features.words import visual_words
-from mine_jax.types import ImageTokens, Lens, Stimuli
-
-_log = logging.getLogger("mine_jax")
+from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError
+from mine_jax.features import store
+from mine_jax.features.backbone import Backbone, resolve_layer
+from mine_jax.types import ImageTokens, Stimuli
 
 # Images per shard, rounded down to whole batches.
 SHARD_IMAGES = 256
-# Images on which a reduction is fitted; a few hundred tokens each.
-REDUCE_IMAGES = 512
 # Threads that read and preprocess; Pillow releases the interpreter lock.
 MAX_THREADS = 4
-
-
-def load_features(
-    config: FeaturesConfig,
-    stimuli: Stimuli | None,
-    *,
-    directory: str | Path | None = None,
-    progress: Progress = silent,
-    precision: str = "highest",
-    mesh: Mapping[str, int] | None = None,
-) -> tuple[ImageTokens, Lens | None]:
-    """Runs the features stage: image-tokens and the lens that reads them.
-
-    Args:
-        config: the `[features]` section.
-        stimuli: the N images; not needed for precomputed tokens.
-        directory: the token store, `DIR/features` of a run; the lens goes to `lens` in it.
-            None keeps everything in memory.
-        progress: called with (images done, N).
-        precision: of matrix products on accelerators.
-        mesh: `run.mesh`, see `load_backbone`.
-
-    Returns:
-        Tokens [N, P, D], and the lens over W words; None if there is no word list. The lens of a
-        CLIP-type model is centered on these tokens. Further layers go to `layer-NN` in `directory`.
-
-    Raises:
-        ConfigError: if a key that the kind needs is missing.
-        MineError: what `extract` and `load_precomputed` raise.
-    """
-    directory = None if directory is None else Path(directory)
-    if config.kind == "precomputed":
-        tokens, lens = _precomputed(config, directory, progress)
-    else:
-        if stimuli is None:
-            raise ConfigError(
-                f"`features.kind` {config.kind!r} needs images. Set `data.images`, or give precomputed tokens."
-            )
-        tokens, lens = _computed(
-            config, stimuli, directory, progress, load_backbone(config, precision=precision, mesh=mesh)
-        )
-    if directory is not None:
-        shutil.rmtree(directory / "lens", ignore_errors=True)
-        if lens is not None:
-            artifacts.save(lens, directory / "lens")
-    return tokens, lens
 
 
 def extract(
@@ -119,7 +61,7 @@ def extract(
     """
     number = resolve_layer(layer, backbone.layers)
     places = {number: None if directory is None else Path(directory)}
-    return _extract(backbone, stimuli, places, dtype, batch_size, progress)[number]
+    return extract_into(backbone, stimuli, places, dtype, batch_size, progress)[number]
 
 
 def extract_layers(
@@ -153,7 +95,7 @@ def extract_layers(
     if not numbers:
         raise ConfigError("`layers` names no layer to extract.")
     places = {n: None if directory is None else Path(directory) / layer_name(n) for n in numbers}
-    return _extract(backbone, stimuli, places, dtype, batch_size, progress)
+    return extract_into(backbone, stimuli, places, dtype, batch_size, progress)
 
 
 def layer_name(number: int) -> str:
@@ -161,50 +103,7 @@ def layer_name(number: int) -> str:
     return f"layer-{number:02d}"
 
 
-def _computed(
-    config: FeaturesConfig, stimuli: Stimuli, directory: Path | None, progress: Progress, backbone: Backbone
-) -> tuple[ImageTokens, Lens | None]:
-    """Returns tokens of the main layer and the lens; writes the stores of all layers."""
-    n_images = len(stimuli.image_ids)
-    main = resolve_layer(config.layer, backbone.layers)
-    more = sorted({resolve_layer(layer, backbone.layers) for layer in config.more_layers} - {main})
-    if more and directory is None:
-        raise ConfigError("`features.more_layers` needs a folder to write to.")
-
-    # counts stay images, so that one bar serves the whole stage
-    def wait(done: int, total: int) -> None:
-        progress(0, n_images)
-
-    if config.reduce is not None:
-        sample = _sample(stimuli)
-        batches = _encoded(backbone, sample, *_batches(sample, config.batch_size), (main, *more), np.dtype(np.float32))
-        backbone = reduce.reduced(
-            backbone, config.reduce, main=main, more=more, batches=batches, directory=directory, progress=wait
-        )
-    lens = _lens(config, backbone, wait)
-    places = {main: directory} | {n: directory / layer_name(n) for n in more if directory is not None}
-    tokens = _extract(backbone, stimuli, places, config.dtype, config.batch_size, progress)[main]
-    if lens is not None and lens.normalize:
-        lens = center_lens(lens, tokens, progress=lambda done, total: progress(n_images, n_images))
-    return tokens, lens
-
-
-def _lens(config: FeaturesConfig, backbone: Backbone, progress: Progress) -> Lens | None:
-    """Builds the lens over the words asked for, the checkpoint's, or ours."""
-    own_words, own_templates = backbone.lens_defaults()
-    words = own_words if config.words is None else read_words(config.words)
-    templates = own_templates or config.templates
-    if words is not None:
-        return backbone.lens(words, templates, progress=progress)
-    try:
-        return backbone.lens(visual_words(), templates, progress=progress)
-    except (ConfigError, WeightsError) as error:
-        # nobody asked for words of this model, which may have no text tower or tokenizer
-        _log.warning("no lens, so later stages find no words: %s", error)
-        return None
-
-
-def _extract(
+def extract_into(
     backbone: Backbone,
     stimuli: Stimuli,
     places: Mapping[int, Path | None],
@@ -212,15 +111,27 @@ def _extract(
     batch_size: int,
     progress: Progress,
 ) -> dict[int, ImageTokens]:
-    """Extracts the layers `places`, each into its folder or all in memory."""
+    """Extracts the layers `places`, each into its folder or all in memory.
+
+    Args:
+        backbone: the frozen model.
+        stimuli: N images.
+        places: layer, counted from 0 -> its store; None for all keeps them in memory.
+        dtype: of the tokens.
+        batch_size: of new stores.
+        progress: called with (images done, N).
+
+    Returns:
+        Layer -> tokens [N, P, D].
+    """
     image_ids = np.asarray(stimuli.image_ids, dtype=str)
-    _check_ids(image_ids)
+    check_ids(image_ids)
     kept = store.BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
     identities = {number: _identity(backbone, stimuli, number, kept) for number in places}
-    starts, size = _batches(stimuli, batch_size)
+    starts, size = batch_starts(stimuli, batch_size)
     if None in places.values():
         tokens = {number: np.empty(identity["shape"], kept) for number, identity in identities.items()}
-        for start, batch in _encoded(backbone, stimuli, starts, size, tuple(places), kept):
+        for start, batch in encoded(backbone, stimuli, starts, size, tuple(places), kept):
             for number, part in batch.items():
                 tokens[number][start : start + len(part)] = part
             progress(min(start + size, len(image_ids)), len(image_ids))
@@ -245,21 +156,11 @@ def _extract(
     return {number: store.open_store(folder, verify=False) for number, folder in places.items() if folder is not None}
 
 
-def _batches(stimuli: Stimuli, batch_size: int) -> tuple[range, int]:
+def batch_starts(stimuli: Stimuli, batch_size: int) -> tuple[range, int]:
     """Returns the first row of every batch, and the rows of a batch."""
     n_images = len(stimuli.image_ids)
     size = chunk_size(n_images, batch_size)
     return range(0, n_images, size), size
-
-
-def _sample(stimuli: Stimuli) -> Stimuli:
-    """Returns evenly spaced images for the fit of a reduction."""
-    n_images = len(stimuli.image_ids)
-    _check_ids(np.asarray(stimuli.image_ids, dtype=str))
-    rows = np.unique(np.linspace(0, n_images - 1, min(n_images, REDUCE_IMAGES)).round().astype(np.int64))
-    return dataclasses.replace(
-        stimuli, image_ids=stimuli.image_ids[rows], hashes=stimuli.hashes[rows], shared=stimuli.shared[rows]
-    )
 
 
 def _identity(backbone: Backbone, stimuli: Stimuli, layer: int, dtype: np.dtype) -> dict[str, Any]:
@@ -295,7 +196,7 @@ def _fill(
         for start in range(shard * shard_images, shard * shard_images + n, first.batch_size)
     ]
     parts: dict[int, list[np.ndarray]] = {number: [] for number in writers}
-    for start, batch in _encoded(backbone, stimuli, starts, first.batch_size, tuple(writers), dtype):
+    for start, batch in encoded(backbone, stimuli, starts, first.batch_size, tuple(writers), dtype):
         shard, n_rows = start // shard_images, 0
         for number, writer in writers.items():
             parts[number].append(batch[number])
@@ -308,10 +209,25 @@ def _fill(
         progress(done, n_images)
 
 
-def _encoded(
+def encoded(
     backbone: Backbone, stimuli: Stimuli, starts: Iterable[int], size: int, layers: tuple[int, ...], dtype: np.dtype
 ) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
-    """Yields (first row, layer -> tokens [n, P, D]) of the batches at `starts`."""
+    """Yields (first row, layer -> tokens [n, P, D]) of the batches at `starts`.
+
+    Args:
+        backbone: the frozen model.
+        stimuli: N images.
+        starts: first rows of the batches wanted.
+        size: rows of a batch; a shorter last one is padded for the model, not in the result.
+        layers: as `Backbone.encode` takes them.
+        dtype: of the tokens.
+
+    Yields:
+        As above, in the order of `starts`.
+
+    Raises:
+        DataError: for unusable images, or tokens outside the range of `dtype`.
+    """
     image_ids = np.asarray(stimuli.image_ids, dtype=str)
     lock = threading.Lock()
 
@@ -377,28 +293,15 @@ def _ahead(load: Callable[[int], Any], starts: Iterable[int]) -> Iterator[Any]:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _check_ids(image_ids: np.ndarray) -> None:
+def check_ids(image_ids: np.ndarray) -> None:
+    """Checks ids [N].
+
+    Raises:
+        DataError: if there are none.
+        AlignmentError: if one occurs twice.
+    """
     if len(image_ids) == 0:
         raise DataError("there are no images to encode. Is `data.images` the right folder?")
     unique, counts = np.unique(image_ids, return_counts=True)
     if len(unique) < len(image_ids):
         raise AlignmentError(f"image ids {unique[counts > 1][:5].tolist()} occur more than once among the stimuli.")
-
-
-def _precomputed(config: FeaturesConfig, directory: Path | None, progress: Progress) -> tuple[ImageTokens, Lens | None]:
-    if config.tokens is None or config.token_image_ids is None:
-        raise ConfigError('`features.kind` "precomputed" needs `features.tokens` and `features.token_image_ids`.')
-    tokens, lens = load_precomputed(
-        config.tokens,
-        config.token_image_ids,
-        mask=config.mask,
-        unembedding=config.unembedding,
-        unembedding_bias=config.unembedding_bias,
-        words=config.words,
-        grid=config.grid,
-        layer=config.layer,
-        progress=progress,
-    )
-    if directory is not None:
-        store.write_reference(directory, tokens, path=Path(config.tokens), rows=tokens.tokens.rows)
-    return tokens, lens

@@ -98,7 +98,11 @@ def read_inputs(config: Config, directory: Path, *, source: DataConfig | None = 
         heat=heat.reshape(n_voxels, n_images, -1),
         tokens=tokens,
         lens=artifacts.load(directory / "features" / "lens"),
-        backbone=features.load_backbone(config.features, precision=config.run.precision),
+        backbone=features.reduce_like(
+            features.load_backbone(config.features, precision=config.run.precision),
+            directory / "features",
+            layer=config.features.layer,
+        ),
         stimuli=data.open_stimuli(source),
         unseen=_part(aligned, np.flatnonzero(split == "test"), rows, "test"),
         seen=_part(aligned, _spaced(np.flatnonzero(split == "train"), MAX_SCORED), rows, "train"),
