@@ -173,6 +173,7 @@ def _save(
 
 def _half(model: torch.nn.Module) -> torch.nn.Module:
     """A float16 copy."""
-    copy = type(model)(model.config) if isinstance(model, transformers.PreTrainedModel) else model.from_config(model.config)
+    is_text = isinstance(model, transformers.PreTrainedModel)
+    copy = type(model)(model.config) if is_text else model.from_config(model.config)
     copy.load_state_dict(model.state_dict())
     return copy.half().eval()

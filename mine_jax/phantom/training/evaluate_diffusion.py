@@ -126,7 +126,8 @@ def evaluate_editor(
     ):
         after = _in_batches(pipeline, prompts, sampling, images=before, masks=np.stack(masks))
         rows = np.arange(len(things))
-        present = {when: trained.present(shown)[rows, columns] for when, shown in (("before", before), ("after", after))}
+        shown = {"before": before, "after": after}
+        present = {when: trained.present(images)[rows, columns] for when, images in shown.items()}
         change = np.abs(after.astype(np.float32) - before).mean(axis=-1) / 255
         scores[name] = {
             "present_before": round(float(present["before"].mean()), 4),

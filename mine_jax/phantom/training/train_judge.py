@@ -39,7 +39,7 @@ class Recipe:
         learning_rate: highest learning rate.
     """
 
-    n_steps: int = 1500
+    n_steps: int = 1300
     seed: int = 0
     n_scenes: int = 12_000
     batch_size: int = 64

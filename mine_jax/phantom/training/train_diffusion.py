@@ -1,0 +1,325 @@
+"""Trains the phantom's diffusion models: pairs of scenes in, two pipeline directories out.
+
+One network learns three tasks: paint a whole scene, insert a thing into a masked region, and
+paint what lies behind a masked thing. Run as ``python -m mine_jax.phantom.training.train_diffusion
+--vae DIR --clip DIR --out DIR --steps N --seed S``; the autoencoder comes from `train_vae`.
+
+Source: Ho and Salimans 2022 (guidance); Salimans and Ho 2022 (velocity); Lin et al. 2024 (zero
+terminal signal-to-noise ratio).
+"""
+
+import argparse
+import copy
+import importlib.metadata
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+
+from mine_jax.phantom.training import diffusion_checkpoint, diffusion_corpus, train_vae
+
+_logger = logging.getLogger("mine_jax.phantom.training")
+
+TRAINING_SEED: Final = 20_000
+_MASK_STREAM: Final = 1
+_BATCH_STREAM: Final = 2
+WARMUP_STEPS: Final = 100
+# Share of the run at the full learning rate, before it falls linearly to almost nothing.
+PLATEAU: Final = 0.5
+DROPPED_PROMPTS: Final = 0.1
+# Shares of the tasks: paint a scene, insert a thing; the rest paints what lies behind.
+PAINT_SHARE: Final = 0.48
+INSERT_SHARE: Final = 0.42
+# Pixels outside the mask are given to the network, so they weigh less.
+OUTSIDE_WEIGHT: Final = 0.3
+AVERAGE_DECAY: Final = 0.998
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the result, apart from this code.
+
+    Attributes:
+        n_steps: optimiser steps.
+        seed: decides the initial weights, scenes, prompts and batches.
+        n_pairs: training pairs.
+        batch_size: examples per step.
+        learning_rate: highest learning rate.
+    """
+
+    n_steps: int = 4000
+    seed: int = 0
+    n_pairs: int = 14_000
+    batch_size: int = 64
+    learning_rate: float = 1.2e-3
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Encoded pairs, as the network sees them.
+
+    Attributes:
+        full: latents of full scenes, float16 [N, 4, 16, 16], unit variance.
+        without: latents of scenes without the thing, float16 [N, 4, 16, 16].
+        masked: latents of the masked image, float16 [N, 4, 16, 16].
+        masks: 1 where the network repaints, bool [N, 16, 16].
+        empty: latents of an image that is masked everywhere, float32 [4, 16, 16].
+    """
+
+    full: torch.Tensor
+    without: torch.Tensor
+    masked: torch.Tensor
+    masks: torch.Tensor
+    empty: torch.Tensor
+
+
+def main() -> None:
+    """Reads the command line, trains and writes the pipeline directories."""
+    recipe = Recipe()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--vae", type=Path, required=True, help="autoencoder directory from train_vae")
+    parser.add_argument("--clip", type=Path, required=True, help="CLIP directory whose text tower is the start")
+    parser.add_argument("--out", type=Path, required=True, help="gets the folders generator and editor")
+    parser.add_argument("--steps", type=int, default=recipe.n_steps)
+    parser.add_argument("--seed", type=int, default=recipe.seed)
+    parser.add_argument("--pairs", type=int, default=recipe.n_pairs)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resume", type=Path, help="editor directory whose weights are the start")
+    parser.add_argument("--save-every-s", type=float, default=300.0)
+    parser.add_argument("--max-s", type=float, default=float("inf"), help="shortens the schedule to end by then")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
+    recipe = Recipe(options.steps, options.seed, options.pairs)
+    vae = diffusers.AutoencoderTiny.from_pretrained(options.vae, use_safetensors=True).eval()
+    train(
+        options.out,
+        recipe,
+        vae=vae,
+        clip=options.clip,
+        resume=options.resume,
+        save_every_s=options.save_every_s,
+        max_s=options.max_s,
+    )
+
+
+def train(
+    out: Path,
+    recipe: Recipe,
+    *,
+    vae: diffusers.AutoencoderTiny,
+    clip: Path,
+    resume: Path | None = None,
+    save_every_s: float = 300.0,
+    max_s: float = float("inf"),
+) -> int:
+    """Trains from scratch and writes both pipeline directories.
+
+    Args:
+        out: gets the folders `generator` and `editor`.
+        recipe: what decides the result.
+        vae: the trained autoencoder.
+        clip: CLIP directory whose text tower is the start.
+        resume: editor directory of an earlier run whose weights are the start.
+        save_every_s: seconds between intermediate checkpoints; never changes the result.
+        max_s: seconds after which training ends early, with the schedule compressed to fit.
+
+    Returns:
+        int: optimiser steps done.
+    """
+    torch.manual_seed(recipe.seed)
+    start_s = saved_s = time.monotonic()
+    pairs = diffusion_corpus.render_pairs(recipe.n_pairs, seed=TRAINING_SEED + recipe.seed)
+    _logger.info("rendered")
+    latents = encode(pairs, vae, seed=recipe.seed)
+    _logger.info("encoded, spread %.3f", latents.full.float().std())
+    parts = _build_parts(vae, clip, resume, latents.empty.mean(dim=(1, 2)))
+    averaged = replace(parts, unet=copy.deepcopy(parts.unet), text_encoder=copy.deepcopy(parts.text_encoder))
+    parameters = [*parts.unet.parameters(), *parts.text_encoder.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    alphas = diffusion_checkpoint.build_scheduler().alphas_cumprod
+    rng = np.random.default_rng((recipe.seed, _BATCH_STREAM))
+    running, step, progress = 1.0, 0, 0.0
+    while progress < 1.0:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * _schedule(step, progress)
+        loss = _loss(parts, _sample_batch(pairs, latents, rng, recipe.batch_size), alphas)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        _average(averaged, parts, step)
+        running += 0.02 * (loss.item() - running)
+        step += 1
+        now_s = time.monotonic()
+        progress = max(step / recipe.n_steps, (now_s - start_s) / max_s)
+        if step % 50 == 0:
+            _logger.info("step %d loss %.4f %.0f s", step, running, now_s - start_s)
+        if now_s - saved_s > save_every_s or progress >= 1.0:
+            diffusion_checkpoint.save_editor(out / "editor", averaged)
+            diffusion_checkpoint.save_generator(out / "generator", averaged)
+            record(out, recipe, step, resume=resume)
+            saved_s = now_s
+    return step
+
+
+def record(out: Path, recipe: Recipe, n_steps_done: int, *, resume: Path | None = None) -> None:
+    """Writes `training.json` beside both pipelines.
+
+    Args:
+        out: holds the folders `generator` and `editor`.
+        recipe: what decided the result.
+        n_steps_done: optimiser steps done.
+        resume: editor directory of the earlier run, whose own record is kept within.
+    """
+    training: dict[str, Any] = {
+        **asdict(recipe),
+        "n_steps_done": n_steps_done,
+        "training_scene_seed": TRAINING_SEED + recipe.seed,
+        "autoencoder_scene_seed": train_vae.TRAINING_SEED,
+        "versions": {name: importlib.metadata.version(name) for name in ("diffusers", "torch", "transformers")},
+    }
+    earlier = None if resume is None else resume / "training.json"
+    if earlier is not None and earlier.is_file():
+        training["resumed_from"] = json.loads(earlier.read_text(encoding="utf-8"))
+    for name in ("generator", "editor"):
+        (out / name / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+
+
+def encode(pairs: diffusion_corpus.Pairs, vae: diffusers.AutoencoderTiny, *, seed: int) -> Latents:
+    """Encodes pairs, each with one region to repaint.
+
+    Args:
+        pairs: N rendered pairs.
+        vae: the trained autoencoder.
+        seed: decides the regions.
+
+    Returns:
+        Latents: everything the training loop reads.
+    """
+    rng = np.random.default_rng((seed, _MASK_STREAM))
+    masks = np.stack([diffusion_corpus.sample_mask(thing, rng) for thing in pairs.things])
+    # Pipelines hand over grey, the middle of the signal, where the mask is set.
+    visible = torch.from_numpy(~masks)[:, None]
+    return Latents(
+        full=_encode(vae, pairs.full),
+        without=_encode(vae, pairs.without),
+        masked=_encode(vae, pairs.without, visible),
+        masks=torch.from_numpy(masks[:, :: diffusion_corpus.FINE, :: diffusion_corpus.FINE]),
+        empty=_encode(vae, pairs.full[:1], torch.zeros(1, 1, 1, 1))[0].float(),
+    )
+
+
+def _build_parts(
+    vae: diffusers.AutoencoderTiny, clip: Path, resume: Path | None, empty: torch.Tensor
+) -> diffusion_checkpoint.Parts:
+    """The network and the text tower, fresh or from an earlier run, ready to be trained."""
+    tokenizer = diffusion_checkpoint.build_tokenizer()
+    unet = diffusion_checkpoint.build_unet()
+    text_encoder = diffusion_checkpoint.build_text_encoder(clip, tokenizer)
+    if resume is not None:
+        written = diffusers.StableDiffusionInpaintPipeline.from_pretrained(resume, local_files_only=True)
+        unet.load_state_dict(written.unet.float().state_dict())
+        text_encoder.load_state_dict(written.text_encoder.float().state_dict())
+    # On CPUs the backward pass of plain attention is several times as fast as the fused one's.
+    unet.set_attn_processor(diffusers.models.attention_processor.AttnProcessor())
+    text_encoder.set_attn_implementation("eager")
+    return diffusion_checkpoint.Parts(unet, text_encoder, tokenizer, vae, empty)
+
+
+def _encode(vae: diffusers.AutoencoderTiny, images: np.ndarray, visible: torch.Tensor | None = None) -> torch.Tensor:
+    """Images uint8 [N, S, S, 3], masked where not visible -> scaled latents float16 [N, 4, 16, 16]."""
+    encoded = []
+    for start in range(0, len(images), 64):
+        signal = train_vae.to_signal(images[start : start + 64])
+        if visible is not None:
+            signal = signal * visible[start : start + 64]
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            encoded.append((vae.encode(signal).latents.float() * vae.config.scaling_factor).half())
+    return torch.cat(encoded).clone()
+
+
+def _sample_batch(
+    pairs: diffusion_corpus.Pairs, latents: Latents, rng: np.random.Generator, size: int
+) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Targets [B, 4, 16, 16], mask and masked latents [B, 5, 16, 16], prompts."""
+    targets, conditions, prompts = [], [], []
+    constant = latents.empty.mean(dim=(1, 2), keepdim=True).expand_as(latents.empty)
+    ones = torch.ones(1, *latents.empty.shape[1:])
+    for index in rng.choice(len(pairs.scenes), size, replace=False):
+        task = rng.random()
+        scene, thing = pairs.scenes[index], pairs.thing(index)
+        if task < PAINT_SHARE:
+            # Both forms of an empty image: the editor's own, and the constant the generator folds in.
+            conditions.append(torch.cat([ones, constant if rng.random() < 0.6 else latents.empty]))
+            targets.append(latents.full[index])
+            prompt = diffusion_corpus.scene_prompt(scene, rng)
+        else:
+            conditions.append(torch.cat([latents.masks[index][None].float(), latents.masked[index].float()]))
+            is_insertion = task < PAINT_SHARE + INSERT_SHARE
+            targets.append((latents.full if is_insertion else latents.without)[index])
+            word = diffusion_corpus.insert_prompt if is_insertion else diffusion_corpus.remove_prompt
+            prompt = word(thing, rng)
+        prompts.append("" if rng.random() < DROPPED_PROMPTS else prompt)
+    return torch.stack(targets).float(), torch.stack(conditions), prompts
+
+
+def _loss(
+    parts: diffusion_checkpoint.Parts,
+    batch: tuple[torch.Tensor, torch.Tensor, list[str]],
+    alphas: torch.Tensor,
+) -> torch.Tensor:
+    """Squared error of the predicted velocity at a random time, weighted by the mask."""
+    targets, conditions, prompts = batch
+    times = torch.randint(len(alphas), (len(targets),))
+    signal = alphas[times].sqrt()[:, None, None, None]
+    noise_level = (1 - alphas[times]).sqrt()[:, None, None, None]
+    noise = torch.randn_like(targets)
+    noisy = signal * targets + noise_level * noise
+    velocity = signal * noise - noise_level * targets
+    hidden = encode_prompts(parts, prompts)
+    inputs = torch.cat([noisy, conditions], dim=1).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = parts.unet(inputs, times, hidden).sample
+    weights = OUTSIDE_WEIGHT + (1 - OUTSIDE_WEIGHT) * conditions[:, :1]
+    return ((predicted.float() - velocity).square() * weights).mean()
+
+
+def encode_prompts(parts: diffusion_checkpoint.Parts, prompts: list[str]) -> torch.Tensor:
+    """Returns what the network attends to, float [B, 32, 96], padded as pipelines pad."""
+    ids = parts.tokenizer(
+        prompts,
+        padding="max_length",
+        max_length=diffusion_checkpoint.CONTEXT,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+    with torch.autocast("cpu", torch.bfloat16):
+        return parts.text_encoder(ids)[0]
+
+
+def _average(averaged: diffusion_checkpoint.Parts, parts: diffusion_checkpoint.Parts, step: int) -> None:
+    """Moves the averaged weights towards the current ones, fast at first."""
+    decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for name in ("unet", "text_encoder"):
+            pairs = zip(getattr(averaged, name).parameters(), getattr(parts, name).parameters(), strict=True)
+            old, new = (list(side) for side in zip(*pairs, strict=True))
+            torch._foreach_lerp_(old, new, 1 - decay)
+
+
+def _schedule(step: int, progress: float) -> float:
+    """Linear warm-up, a plateau, then a linear descent, as a factor 0..1."""
+    return min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, (1 - progress) / (1 - PLATEAU) + 0.02)
+
+
+if __name__ == "__main__":
+    transformers.utils.logging.disable_progress_bar()
+    main()
