@@ -122,7 +122,7 @@ class EncoderConfig(Section):
     summary: Literal["mean", "grid"] = "mean"  # ridge: image-level features
     folds: Annotated[int, Field(ge=2)] = 5  # ours
     penalties: Annotated[int, Field(ge=3)] = 20  # ours: grid size
-    penalty_low: float = -2.0  # log10, relative to the mean feature variance times n
+    penalty_low: float = -2.0  # log10, in units of n x mean feature variance / features
     penalty_high: float = 6.0
 
 

@@ -22,6 +22,7 @@ from mine_jax import (
     description,
     encoder,
     features,
+    plans,
     profile,
     roi,
     run_files,
@@ -398,24 +399,49 @@ def _inputs_features(config: Config) -> list[Path]:
     return [Path(p) for p in named if p is not None] + model
 
 
+def _inputs_validation(config: Config) -> list[Path]:
+    return [Path(v) for v in (config.validation.generator, config.validation.editor) if Path(v).is_dir()]
+
+
 _RUN = ("run.seed", "run.precision")
 STEPS = {
-    "data": Step(data_step, (), ("data", "run.seed"), ("data/*", "images.tsv", "voxels.tsv"), _inputs_data),
-    "features": Step(
-        features_step, ("data",), ("features", "run.precision"), ("features/*",), _inputs_features, ("features/*",)
+    "data": Step(
+        data_step, (), ("data", "run.seed"), ("data/*", "images.tsv", "voxels.tsv"), _inputs_data, plan=plans.data_plan
     ),
-    "encoder": Step(encoder_step, ("data", "features"), ("encoder", *_RUN), ("encoder/*", "scores/*", "voxels.tsv")),
-    "attribution": Step(attribution_step, ("features", "encoder"), ("attribution", *_RUN), ("attribution/*",)),
+    "features": Step(
+        features_step,
+        ("data",),
+        ("features", "run.precision"),
+        ("features/*",),
+        _inputs_features,
+        ("features/*",),
+        plans.features_plan,
+    ),
+    "encoder": Step(
+        encoder_step,
+        ("data", "features"),
+        ("encoder", *_RUN),
+        ("encoder/*", "scores/*", "voxels.tsv"),
+        plan=plans.encoder_plan,
+    ),
+    "attribution": Step(
+        attribution_step,
+        ("features", "encoder"),
+        ("attribution", *_RUN),
+        ("attribution/*",),
+        plan=plans.attribution_plan,
+    ),
     "description": Step(
         description_step, ("features", "attribution"), ("description", "run.precision"), ("description/*",)
     ),
     "profile": Step(profile_step, ("encoder", "description"), ("profile", "run.seed"), ("profile/*", "voxels.tsv")),
     "validation": Step(
         validation_step,
-        ("attribution", "profile"),
+        ("features", "encoder", "attribution", "description", "profile"),
         ("validation", *_RUN),
         ("validation/*",),
-        partial=("validation/.work/*",),
+        _inputs_validation,
+        ("validation/images/*", "validation/.work/*"),
     ),
     "roi": Step(roi_step, ("profile",), ("roi", "run.seed"), ("roi/*", "maps/*")),
     "report": Step(report_step, ("profile", "validation", "roi"), (), ("report.html",)),

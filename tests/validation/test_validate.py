@@ -12,8 +12,8 @@ from mine_jax.validation import models
 SETTINGS = {
     "data": {"kind": "phantom", "subject": "subj01", "n_images": 260, "n_shared": 80, "shape": [16, 16, 12]},
     "features": {"model": "phantom"},
-    "encoder": {"kind": "ridge"},
-    "attribution": {"k": 8, "n_images": 10},
+    "encoder": {"kind": "ridge", "folds": 2, "penalties": 6},
+    "attribution": {"k": 8, "n_images": 8, "min_r2": 0.15},
     "profile": {"n_permutations": 200, "n_bootstrap": 50, "min_faithfulness": 0.0, "max_q": 0.5},
     "validation": {"generator": "oracle", "editor": "oracle", "n_pairs": 12, "n_seeds": 1, "n_permutations": 500},
 }
