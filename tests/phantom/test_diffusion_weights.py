@@ -146,8 +146,8 @@ def _edits(pipeline, rng, instruct, *, remove, n_images=24):
         image=[Image.fromarray(image) for image in before],
         mask_image=[Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks],
         generator=[torch.Generator().manual_seed(SEED + number) for number in range(n_images)],
-        num_inference_steps=15,
-        guidance_scale=3.0,
+        num_inference_steps=12,
+        guidance_scale=4.0,
         output_type="np",
     ).images
     edited = (np.clip(images, 0, 1) * 255).round().astype(np.uint8)

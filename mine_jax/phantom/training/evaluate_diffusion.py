@@ -23,8 +23,8 @@ from mine_jax.phantom.training import diffusion_corpus, judge, train_judge
 _logger = logging.getLogger("mine_jax.phantom.training")
 
 HELD_OUT_SEED: Final = 990_040
-N_STEPS: Final = 15
-GUIDANCE_SCALE: Final = 3.0
+N_STEPS: Final = 12
+GUIDANCE_SCALE: Final = 4.0
 BATCH_SIZE: Final = 32
 _SHEET_COLUMNS: Final = 20
 
