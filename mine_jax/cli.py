@@ -253,7 +253,7 @@ def _config(path: Path, overrides: list[str] | None) -> Any:
 
 
 def _steps() -> Any:
-    from mine_jax.steps import STEPS
+    from mine_jax.graph import STEPS
 
     return STEPS
 

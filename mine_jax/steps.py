@@ -22,7 +22,6 @@ from mine_jax import (
     description,
     encoder,
     features,
-    plans,
     profile,
     roi,
     run_files,
@@ -32,7 +31,6 @@ from mine_jax import (
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, EncoderConfig
 from mine_jax.errors import CheckpointError
-from mine_jax.run import Step
 from mine_jax.types import Encoders, ImageTokens, Scores, Stimuli
 
 logger = logging.getLogger("mine_jax")
@@ -378,71 +376,3 @@ def _mean(values: Any) -> float | None:
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
     return float(values.mean()) if len(values) else None
-
-
-def _inputs_data(config: Config) -> list[Path]:
-    d = config.data
-    if d.kind == "folder":
-        named = (d.images, d.responses, d.image_ids, d.trials, d.mask, d.rois)
-        return [Path(p) for p in named if p is not None] + (
-            [Path(d.test)] if isinstance(d.test, str) and d.test != "shared" else []
-        )
-    if d.kind == "nsd" and d.root is not None:
-        return [Path(d.root) / "nsddata_betas" / "ppdata" / d.subject / d.space / d.beta_version]
-    return []
-
-
-def _inputs_features(config: Config) -> list[Path]:
-    f = config.features
-    named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
-    model = [] if f.model in (None, "phantom") else [Path(f.model)]
-    return [Path(p) for p in named if p is not None] + model
-
-
-def _inputs_validation(config: Config) -> list[Path]:
-    return [Path(v) for v in (config.validation.generator, config.validation.editor) if Path(v).is_dir()]
-
-
-_RUN = ("run.seed", "run.precision")
-STEPS = {
-    "data": Step(
-        data_step, (), ("data", "run.seed"), ("data/*", "images.tsv", "voxels.tsv"), _inputs_data, plan=plans.data_plan
-    ),
-    "features": Step(
-        features_step,
-        ("data",),
-        ("features", "run.precision"),
-        ("features/*",),
-        _inputs_features,
-        ("features/*",),
-        plans.features_plan,
-    ),
-    "encoder": Step(
-        encoder_step,
-        ("data", "features"),
-        ("encoder", *_RUN),
-        ("encoder/*", "scores/*", "voxels.tsv"),
-        plan=plans.encoder_plan,
-    ),
-    "attribution": Step(
-        attribution_step,
-        ("features", "encoder"),
-        ("attribution", *_RUN),
-        ("attribution/*",),
-        plan=plans.attribution_plan,
-    ),
-    "description": Step(
-        description_step, ("features", "attribution"), ("description", "run.precision"), ("description/*",)
-    ),
-    "profile": Step(profile_step, ("encoder", "description"), ("profile", "run.seed"), ("profile/*", "voxels.tsv")),
-    "validation": Step(
-        validation_step,
-        ("features", "encoder", "attribution", "description", "profile"),
-        ("validation", *_RUN),
-        ("validation/*",),
-        _inputs_validation,
-        ("validation/images/*", "validation/.work/*"),
-    ),
-    "roi": Step(roi_step, ("profile",), ("roi", "run.seed"), ("roi/*", "maps/*")),
-    "report": Step(report_step, ("profile", "validation", "roi"), (), ("report.html",)),
-}

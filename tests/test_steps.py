@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mine_jax import artifacts, config, encoder, features, run, steps
+from mine_jax import artifacts, config, encoder, features, graph, run
 from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
 from mine_jax.phantom import demo
 from mine_jax.phantom.truth import truth
@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
     root = folder / "phantom"
     write_phantom(root, subjects=("subj01",), n_images=500, n_shared=100)
     made = config.from_dict({**demo.configuration(root, "subj01").model_dump(), **_merged(root)})
-    run.execute(made, folder / "run", steps.STEPS)
+    run.execute(made, folder / "run", graph.STEPS)
     return made, folder / "run", root
 
 
@@ -80,7 +80,7 @@ def test_the_phantom_is_recovered_and_noise_is_not_explained(finished):
 
 def test_a_second_run_skips_every_stage(finished):
     made, out, _ = finished
-    assert run.execute(made, out, steps.STEPS, resume=True)["ran"] == []
+    assert run.execute(made, out, graph.STEPS, resume=True)["ran"] == []
 
 
 def test_encoders_load_back_and_predict_the_same(finished):
@@ -122,7 +122,7 @@ def execute(recordings, **changes):
     folder, values = recordings
     values = {section: {**entries, **changes.get(section, {})} for section, entries in values.items()}
     out = folder / "run"
-    run.execute(config.from_dict(values, base=folder), out, steps.STEPS)
+    run.execute(config.from_dict(values, base=folder), out, graph.STEPS)
     return out
 
 

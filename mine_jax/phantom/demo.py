@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mine_jax import data, report, run, steps
+from mine_jax import data, graph, report, run
 from mine_jax._reporter import Reporter
 from mine_jax.config import Config, from_dict
 from mine_jax.phantom import scenes
@@ -49,9 +49,9 @@ def demo(
         reporter.say(f"{subject}:")
         config, out = configuration(directory / "phantom", subject, seed=seed), directory / subject
         resume = (out / "run.json").is_file()
-        run.execute(config, out, steps.STEPS, until="roi", resume=resume, reporter=reporter)
+        run.execute(config, out, graph.STEPS, until="roi", resume=resume, reporter=reporter)
         truth(out)
-        run.execute(config, out, steps.STEPS, resume=True, reporter=reporter)
+        run.execute(config, out, graph.STEPS, resume=True, reporter=reporter)
     summary = truth(directory)
     stimuli = data.open_stimuli(configuration(directory / "phantom", subjects[0], seed=seed).data)
     runs = [directory / subject for subject in subjects]

@@ -28,6 +28,8 @@ PHANTOM_TEMPLATES = {
     "noop_without": "background",
     "noop_with": "add {words}",
 }
+# What the phantom's own models were scored with (`training.json` beside the weights).
+_PHANTOM_SAMPLING = {"steps": 12, "guidance": 4.0}
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,10 @@ def _configured(settings: ValidationConfig, role: str) -> Model:
         if role == "generator":
             raise ConfigError('`validation.generator` cannot be "fill", which only removes.')
         return Model("fill", _texts(None, masked=True), model=fill.FillEditor())
+    if value == "phantom":
+        chosen = {name: getattr(settings, name) for name in _PHANTOM_SAMPLING}
+        defaults = {name: _PHANTOM_SAMPLING[name] for name, given in chosen.items() if given is None}
+        settings = settings.model_copy(update=defaults)
     directory = _embedded(role) if value == "phantom" else Path(value)
     diffusion.check_directory(str(directory), role=role)
     loader = {

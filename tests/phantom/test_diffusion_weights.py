@@ -89,6 +89,7 @@ def test_judge_recognises_held_out_scenes(judge):
     assert scores["false_positives"] < recorded["false_positives"] + 0.005
 
 
+@pytest.mark.slow
 def test_removal_removes_and_leaves_the_rest(editor, judge):
     rng = np.random.default_rng(SEED)
     edited, before, masks, columns = _edits(editor, rng, lambda thing: f"remove the {thing.concept}", remove=True)
@@ -99,6 +100,7 @@ def test_removal_removes_and_leaves_the_rest(editor, judge):
     assert change[~masks].mean() < 0.06
 
 
+@pytest.mark.slow
 def test_insertion_inserts(editor, judge):
     rng = np.random.default_rng(SEED + 1)
     edited, before, _, columns = _edits(

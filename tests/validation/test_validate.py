@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from mine_jax import artifacts, config, run, steps, validation
+from mine_jax import artifacts, config, graph, run, validation
 from mine_jax.errors import ConfigError, MissingInputError
 from mine_jax.validation import models
 
@@ -25,7 +25,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("validation")
     settings = {**SETTINGS, "data": {**SETTINGS["data"], "root": str(folder / "phantom")}}
     made = config.from_dict(settings)
-    run.execute(made, folder / "run", steps.STEPS, until="profile")
+    run.execute(made, folder / "run", graph.STEPS, until="profile")
     return made, folder / "run"
 
 

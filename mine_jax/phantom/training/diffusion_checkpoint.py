@@ -173,7 +173,10 @@ def _save(
 
 def _half(model: torch.nn.Module) -> torch.nn.Module:
     """A float16 copy."""
-    is_text = isinstance(model, transformers.PreTrainedModel)
-    copy = type(model)(model.config) if is_text else model.from_config(model.config)
+    if isinstance(model, transformers.PreTrainedModel):
+        copy = type(model)(model.config)
+    else:
+        # Private fields hold the folder that the model was read from.
+        copy = model.from_config({name: value for name, value in model.config.items() if not name.startswith("_")})
     copy.load_state_dict(model.state_dict())
     return copy.half().eval()
