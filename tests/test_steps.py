@@ -133,6 +133,12 @@ def test_tokens_without_a_lens_are_fitted_and_attributed_but_not_described(recor
     assert not (out / "description/words.tsv").exists() and (out / "report.html").exists()
 
 
+def test_random_images_are_the_same_for_all_voxels(recordings):
+    recordings[1]["attribution"] = {"images": "random", "n_images": 7, "k": 4}
+    pairs = artifacts.read_table(execute(recordings) / "attribution/pairs.tsv")
+    assert pairs.groupby("voxel_id")["image_id"].agg(tuple).nunique() == 1 and len(pairs) == 3 * 7
+
+
 def test_permuted_responses_are_not_predicted(recordings):
     out = execute(recordings, data={"permute": True})
     assert artifacts.read_table(out / "voxels.tsv")["r2"].mean() <= 0.05

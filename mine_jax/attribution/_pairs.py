@@ -98,7 +98,8 @@ def map_pairs(
     image_chunk = min(n_images, image_chunk or 16)
     # images that all voxels share are held once, not once per voxel
     is_common = n_voxels > 1 and bool((rows == rows[:1]).all())
-    held = n_tokens * (8 * len(next(iter(encoders.per_voxel.values()))[0]) if is_common else width)
+    n_heads = encoders.per_voxel["query"].shape[1] if "query" in encoders.per_voxel else 1
+    held = n_tokens * (8 * n_heads if is_common else width)
     voxel_chunk = voxel_chunk or max(1, _CHUNK_ELEMENTS // (image_chunk * held))
     over_pairs = _over_pairs(one, is_common, tokens.mask is not None, len(extra))
     for voxels, n_valid in padded_chunks(n_voxels, voxel_chunk):

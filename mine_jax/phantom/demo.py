@@ -50,9 +50,11 @@ def demo(
         config, out = configuration(directory / "phantom", subject, seed=seed), directory / subject
         resume = (out / "run.json").is_file()
         run.execute(config, out, graph.STEPS, until="roi", resume=resume, reporter=reporter)
-        truth(out)
-        run.execute(config, out, graph.STEPS, resume=True, reporter=reporter)
+    # the reports show the truth, so it comes first
     summary = truth(directory)
+    for subject in subjects:
+        config = configuration(directory / "phantom", subject, seed=seed)
+        run.execute(config, directory / subject, graph.STEPS, resume=True, reporter=reporter)
     stimuli = data.open_stimuli(configuration(directory / "phantom", subjects[0], seed=seed).data)
     runs = [directory / subject for subject in subjects]
     page = report.write_demo_report(directory, runs, read_images=stimuli.read)

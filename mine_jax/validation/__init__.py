@@ -22,5 +22,4 @@ from mine_jax.validation.protocols import Picture as Picture
 from mine_jax.validation.protocols import check_picture as check_picture
 from mine_jax.validation.statistics import compare as compare
 from mine_jax.validation.statistics import correlate as correlate
-from mine_jax.validation.statistics import false_discovery_rate as false_discovery_rate
 from mine_jax.validation.validate import validate as validate

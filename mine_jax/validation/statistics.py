@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mine_jax._optional import require
-
 N_PERMUTATIONS = 10_000
 N_BOOTSTRAP = 2_000
 # With so few voxels every change of signs is tried.
@@ -121,26 +119,6 @@ def correlate(
     null = np.array([_pearson(both[0], rng.permutation(both[1])) for _ in range(n_permutations)])
     p = (1 + int((np.abs(null) >= abs(r) - 1e-12).sum())) / (1 + n_permutations)
     return Comparison(r, float(low), float(high), r, float(np.mean(both[0] * both[1] > 0)), p, n)
-
-
-def false_discovery_rate(p: np.ndarray) -> np.ndarray:
-    """Computes Benjamini-Hochberg q; NaN stays NaN and does not count.
-
-    Args:
-        p: [T] p-values.
-
-    Returns:
-        q [T] float64.
-
-    Source: Benjamini & Hochberg 1995 (scipy).
-    """
-    statistics = require("scipy.stats", extra="nsd", why="control the false discovery rate")
-    p = np.asarray(p, np.float64)
-    q = np.full(len(p), np.nan)
-    known = np.isfinite(p)
-    if known.any():
-        q[known] = statistics.false_discovery_control(p[known])
-    return q
 
 
 def _interval(sums: np.ndarray, counts: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> tuple[float, float]:

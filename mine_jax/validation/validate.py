@@ -16,9 +16,9 @@ from mine_jax import artifacts, description
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, DataConfig, ValidationConfig
 from mine_jax.description import TokenWords
+from mine_jax.profile import false_discovery_rate
 from mine_jax.types import Encoders, ImageTokens
 from mine_jax.validation import controls, editing, evaluators, generation, models, pictures, regions
-from mine_jax.validation import statistics as paired
 from mine_jax.validation.controls import Pair
 from mine_jax.validation.editing import Audit
 from mine_jax.validation.evaluators import Evaluator
@@ -289,7 +289,7 @@ def _summarize(
         for labels, comparison in found
     ]
     summary = pd.DataFrame(rows, columns=list(SUMMARY))
-    summary["q"] = paired.false_discovery_rate(summary["p"].to_numpy(float)) if len(summary) else []
+    summary["q"] = false_discovery_rate(summary["p"].to_numpy(float)) if len(summary) else []
     return summary
 
 

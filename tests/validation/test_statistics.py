@@ -7,14 +7,6 @@ from scipy import stats
 from mine_jax.validation import statistics
 
 
-def test_false_discovery_rate_matches_scipy():
-    p = np.random.default_rng(0).random(1000) ** 2
-    q = statistics.false_discovery_rate(p)
-    np.testing.assert_allclose(q, stats.false_discovery_control(p), atol=1e-12)
-    np.testing.assert_allclose(statistics.false_discovery_rate(np.append(p, np.nan))[:-1], q, atol=1e-12)
-    assert np.isnan(statistics.false_discovery_rate(np.array([np.nan]))).all()
-
-
 def test_exact_sign_flip_matches_scipy():
     values = np.random.default_rng(1).normal(0.6, 1, 9)
     expected = stats.permutation_test(
