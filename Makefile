@@ -29,7 +29,7 @@ clean:
 
 $(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing the package and its locked dependencies into $(VENV) (a few minutes)'
-	$(PIP) install --quiet -c constraints.txt -e '.[all]'
+	$(PIP) install --quiet -c constraints.txt -e '.[all,edit]'
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python

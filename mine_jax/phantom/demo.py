@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -45,29 +46,48 @@ def demo(
             seed=seed,
             progress=progress,
         )
-    for subject in subjects:
+    with_diffusion = importlib.util.find_spec("torch") is not None
+    if not with_diffusion:
+        reporter.say("torch is not installed: images are drawn exactly; the extra `edit` adds the diffusion models")
+    configs = {
+        subject: configuration(
+            directory / "phantom",
+            subject,
+            seed=seed,
+            # one subject is enough to see what diffusion models do; the exact ones stand beside them
+            models="phantom" if with_diffusion and subject == subjects[0] else "oracle",
+        )
+        for subject in subjects
+    }
+    for subject, config in configs.items():
         reporter.say(f"{subject}:")
-        config, out = configuration(directory / "phantom", subject, seed=seed), directory / subject
+        out = directory / subject
         resume = (out / "run.json").is_file()
         run.execute(config, out, graph.STEPS, until="roi", resume=resume, reporter=reporter)
     # the reports show the truth, so it comes first
     summary = truth(directory)
-    for subject in subjects:
-        config = configuration(directory / "phantom", subject, seed=seed)
+    for subject, config in configs.items():
         run.execute(config, directory / subject, graph.STEPS, resume=True, reporter=reporter)
-    stimuli = data.open_stimuli(configuration(directory / "phantom", subjects[0], seed=seed).data)
+    stimuli = data.open_stimuli(configs[subjects[0]].data)
     runs = [directory / subject for subject in subjects]
     page = report.write_demo_report(directory, runs, read_images=stimuli.read)
     return f"{summary}\nreport: {page}"
 
 
-def configuration(root: Path, subject: str, *, seed: int = 0) -> Config:
-    """Returns the demo's configuration of one subject; `configs/phantom.toml` holds the same."""
+def configuration(root: Path, subject: str, *, seed: int = 0, models: str = "oracle") -> Config:
+    """Returns the demo's configuration of one subject; `configs/phantom.toml` holds the same.
+
+    Args:
+        root: of the phantom data set.
+        subject: its name.
+        seed: of the run.
+        models: what makes images: "oracle" (exact) or "phantom" (the embedded diffusion models).
+    """
     values: dict[str, Any] = {
         "data": {"kind": "phantom", "root": str(root), "subject": subject},
         "features": {"kind": "clip", "model": "phantom"},
         "attribution": {"k": K},
-        "validation": {"generator": "oracle", "editor": "oracle"},
+        "validation": {"generator": models, "editor": models},
         "roi": {"categories": {name: list(concepts) for name, concepts in scenes.CATEGORIES.items()}},
         "run": {"seed": seed},
     }

@@ -21,11 +21,22 @@ from mine_jax.validation.evaluators import Evaluator
 from mine_jax.validation.generation import Predictions
 from mine_jax.validation.pictures import Item
 from mine_jax.validation.statistics import Comparison, compare, correlate
+from mine_jax.validation.truth import TRUTH
 
 COLUMNS = (
     *("voxel_id", "image_id", "source", "action", "words", "seed", "before", "after", "shift", "evaluator", "status"),
     *("pair_image_id", "strength", "evaluator_r2", "exchanged_shift", "true_shift"),
-    *("presence_before", "presence_after", "named", "change_inside", "change_outside", "prompt", "refit", "image"),
+    *(
+        "presence_before",
+        "presence_after",
+        "named",
+        "change_inside",
+        "change_outside",
+        "prompt",
+        "refit",
+        "image",
+        "maker",
+    ),
 )
 # What an instruction-editing model is told. A no-op of an image that lacks the words, and of one that shows them.
 TEMPLATES = {
@@ -41,7 +52,6 @@ INPAINT_TEMPLATES = {
     "noop_without": "background",
     "noop_with": "a photo of {words}",
 }
-TRUTH = "simulated truth"
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,7 @@ def edit_items(
     masks: Sequence[str],
     templates: dict[str, str],
     pairs: Sequence[Pair],
+    name: str = "edits",
 ) -> list[Item | None]:
     """Turns edits into items to make.
 
@@ -137,6 +148,7 @@ def edit_items(
         masks: PNG of each edit; "" for none.
         templates: action -> text with `{words}`; the keys are those of `TEMPLATES`.
         pairs: of the plan.
+        name: first part of the files' names.
 
     Returns:
         One item per edit; None where there are no words.
@@ -151,7 +163,7 @@ def edit_items(
         text = templates[f"noop_{shows}" if action == "noop" else action].format(words=", ".join(edit.words))
         items.append(
             Item(
-                file=f"edits-{number:06d}.png",
+                file=f"{name}-{number:06d}.png",
                 text=text,
                 seed=edit.seed,
                 action=action,
@@ -173,8 +185,10 @@ def edits_table(
     evaluators: Sequence[Evaluator],
     tokens: ImageTokens,
     audits: Sequence[Audit],
+    *,
+    maker: str = "",
 ) -> pd.DataFrame:
-    """Builds edits.tsv.
+    """Builds edits.tsv, the rows of one editor.
 
     Args:
         pairs: of the plan.
@@ -184,6 +198,7 @@ def edits_table(
         evaluators: the describing encoders first.
         tokens: image-tokens [N, P, D] of "original:<image id>" and of every usable picture by its file name.
         audits: of each edit.
+        maker: the editor's name.
 
     Returns:
         One row per edit and evaluator; `after` and `shift` are NaN unless the status is ok.
@@ -219,6 +234,7 @@ def edits_table(
                     "prompt": "" if item is None else item.text,
                     "refit": record.get("refit", False),
                     "image": f"images/{item.file}" if item is not None and record.get("sha256") else "",
+                    "maker": maker,
                 }
             )
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -10,17 +10,21 @@ import numpy as np
 import pandas as pd
 
 from mine_jax.errors import ConfigError
+from mine_jax.phantom.scenes import Scene
 from mine_jax.types import ImageTokens
-from mine_jax.validation import controls
+from mine_jax.validation import controls, oracle
 from mine_jax.validation.controls import Pair
 from mine_jax.validation.evaluators import Evaluator
 from mine_jax.validation.pictures import Item
-from mine_jax.validation.statistics import Comparison, compare
+from mine_jax.validation.protocols import NotApplicableError
+from mine_jax.validation.statistics import Comparison, compare, correlate
+from mine_jax.validation.truth import TRUTH, Truth
 
 CONDITIONS = ("description", "random", "lowest")
 COLUMNS = (
     *("voxel_id", "image_id", "condition", "seed", "prompt", "predicted", "original", "evaluator", "status"),
-    *("evaluator_r2", "exchanged", "exchanged_original", "truncated_tokens", "refit", "image"),
+    *("evaluator_r2", "exchanged", "exchanged_original", "true_response", "true_original"),
+    *("truncated_tokens", "refit", "image", "maker"),
 )
 PROMPT = "a photo of {words}"
 
@@ -42,6 +46,7 @@ def plan_generation(
     template: str = PROMPT,
     size: tuple[int, int] | None = None,
     seed: int = 0,
+    name: str = "generation",
 ) -> list[Generated]:
     """Plans the images of the generation test.
 
@@ -52,6 +57,7 @@ def plan_generation(
         template: of the prompts, with `{words}`.
         size: height and width; None for the generator's own.
         seed: of all.
+        name: first part of the files' names.
 
     Returns:
         One entry per image, in the order of the rows of generation.tsv.
@@ -71,7 +77,7 @@ def plan_generation(
                 item = None
                 if words:
                     text = template.format(words=", ".join(words))
-                    item = Item(f"generation-{len(planned):06d}.png", text, own, words=words, size=size)
+                    item = Item(f"{name}-{len(planned):06d}.png", text, own, words=words, size=size)
                 planned.append(Generated(index, condition, item))
     return planned
 
@@ -82,8 +88,11 @@ def generation_table(
     records: dict[str, dict[str, Any]],
     evaluators: Sequence[Evaluator],
     tokens: ImageTokens,
+    truths: Sequence[tuple[float, float]] | None = None,
+    *,
+    maker: str = "",
 ) -> pd.DataFrame:
-    """Builds generation.tsv.
+    """Builds generation.tsv, the rows of one generator.
 
     Args:
         pairs: of the plan.
@@ -91,6 +100,8 @@ def generation_table(
         records: of the images that were made.
         evaluators: the describing encoders first; their voxels are those of `voxel_ids(pairs)`.
         tokens: image-tokens [N, P, D] of "original:<image id>" and of every usable picture by its file name.
+        truths: the simulated voxel's response to each image and to its original; None where unknown.
+        maker: the generator's name.
 
     Returns:
         One row per image and evaluator; `predicted` is NaN unless the status is ok.
@@ -98,8 +109,9 @@ def generation_table(
     rows = []
     for evaluator in evaluators:
         predictions = Predictions(evaluator, tokens)
-        for entry in planned:
+        for number, entry in enumerate(planned):
             pair = pairs[entry.pair]
+            true_response, true_original = (float("nan"),) * 2 if truths is None else truths[number]
             record = {"status": "no_words"} if entry.item is None else records[entry.item.file]
             picture = entry.item.file if entry.item is not None and record["status"] == "ok" else None
             partner = pairs[pair.exchanged].voxel_id if pair.exchanged >= 0 else None
@@ -117,12 +129,49 @@ def generation_table(
                     "evaluator_r2": predictions.r2(pair.voxel_id),
                     "exchanged": predictions(picture, partner),
                     "exchanged_original": predictions(f"original:{pair.image_id}", partner),
+                    "true_response": true_response,
+                    "true_original": true_original,
                     "truncated_tokens": record.get("truncated_tokens", 0),
                     "refit": record.get("refit", False),
                     "image": f"images/{entry.item.file}" if record.get("sha256") and entry.item is not None else "",
+                    "maker": maker,
                 }
             )
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def true_responses(planned: Sequence[Generated], pairs: Sequence[Pair], truth: Truth) -> list[tuple[float, float]]:
+    """Computes what the simulated voxels do on exactly drawn prompts.
+
+    Args:
+        planned: the plan of the exact generator.
+        pairs: of the plan.
+        truth: of the phantom.
+
+    Returns:
+        The noise-free response to each image and to its original, in standard deviations; NaN
+        where nothing of the prompt can be drawn.
+    """
+    originals = [truth.scenes[pairs[entry.pair].image_id] for entry in planned]
+    drawn = [None if entry.item is None else _drawn(entry.item) for entry in planned]
+    shown = list(dict.fromkeys(scene for scene in (*originals, *drawn) if scene is not None))
+    row = {scene: index for index, scene in enumerate(shown)}
+    ids = voxel_ids(pairs)
+    responses = truth.responses(shown, ids)
+    found = []
+    for entry, original, scene in zip(planned, originals, drawn, strict=True):
+        column = int(np.searchsorted(ids, pairs[entry.pair].voxel_id))
+        after = float("nan") if scene is None else float(responses[row[scene], column])
+        found.append((after, float(responses[row[original], column])))
+    return found
+
+
+def _drawn(item: Item) -> Scene | None:
+    try:
+        scene = oracle.OracleGenerator().scene(item.text, seed=item.seed, side=oracle.side_of(item.size))
+    except NotApplicableError:
+        return None
+    return scene
 
 
 def compare_generation(table: pd.DataFrame, **options: Any) -> list[tuple[dict[str, str], Comparison]]:
@@ -134,12 +183,17 @@ def compare_generation(table: pd.DataFrame, **options: Any) -> list[tuple[dict[s
 
     Returns:
         Labels and comparison: description minus each control, for the described and for the exchanged
-        voxels, and description minus the original image.
+        voxels, and description minus the original image; the same for true responses where they are known.
     """
     found: list[tuple[dict[str, str], Comparison]] = []
-    for evaluator in table["evaluator"].unique():
-        usable = table[(table["evaluator"] == evaluator) & (table["status"] == "ok")]
-        for column, voxels in (("predicted", "described"), ("exchanged", "exchanged")):
+    kinds = [(name, {"predicted": "described", "exchanged": "exchanged"}) for name in table["evaluator"].unique()]
+    if table["true_response"].notna().any():
+        kinds.append((TRUTH, {"true_response": "described"}))
+    for evaluator, columns in kinds:
+        is_true = evaluator == TRUTH
+        usable = table[table["evaluator"] == (table["evaluator"].iloc[0] if is_true else evaluator)]
+        usable = usable[usable["status"] == "ok"]
+        for column, voxels in columns.items():
             wide = usable.pivot_table(index=["voxel_id", "image_id"], columns="condition", values=column)
             groups = wide.index.get_level_values("voxel_id").to_numpy()
             for control in ("random", "lowest"):
@@ -148,11 +202,17 @@ def compare_generation(table: pd.DataFrame, **options: Any) -> list[tuple[dict[s
                     labels = {"test": "generation", "comparison": f"description minus {control}", "voxels": voxels}
                     found.append(({**labels, "evaluator": evaluator}, compare(difference, groups=groups, **options)))
         described = usable[usable["condition"] == "description"].groupby(["voxel_id", "image_id"])
-        means = described[["predicted", "original"]].mean()
+        new, old = ("true_response", "true_original") if is_true else ("predicted", "original")
+        means = described[[new, old]].mean()
         labels = {"test": "generation", "comparison": "description minus original image", "voxels": "described"}
-        difference = (means["predicted"] - means["original"]).to_numpy()
+        difference = (means[new] - means[old]).to_numpy()
         groups = means.index.get_level_values("voxel_id").to_numpy()
         found.append(({**labels, "evaluator": evaluator}, compare(difference, groups=groups, **options)))
+        known = usable[usable["true_response"].notna()]
+        if not is_true and len(known) > 2:
+            labels = {"test": "generation", "comparison": "correlation of predicted and true response"}
+            comparison = correlate(known["predicted"].to_numpy(), known["true_response"].to_numpy(), **options)
+            found.append(({**labels, "voxels": "described", "evaluator": evaluator}, comparison))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Model:
         templates: texts by action.
         model: the object with `generate` or `edit`; None for a pipeline.
         loader: arguments of `diffusion.load`, for a pipeline.
-        exact: whether it redraws phantom scenes.
+        exact: whether it draws phantom scenes, so that the truth about its images is known.
     """
 
     name: str
@@ -75,20 +75,27 @@ def choose(
     return chosen or None
 
 
-def with_truth(model: Model, truth: Truth | None) -> Model:
-    """Gives the exact editor its scenes.
+def with_exact(model: Model, role: str, truth: Truth | None) -> tuple[Model, ...]:
+    """Returns a model and, where the truth is known, the exact one as its upper bound.
+
+    Args:
+        model: the configured model.
+        role: "generator" or "editor".
+        truth: of the phantom; None for other data.
 
     Raises:
-        ConfigError: if the data are no phantom.
+        ConfigError: if the model is the exact one, but the data are no phantom.
     """
-    if not model.exact:
-        return model
     if truth is None:
-        raise ConfigError(
-            '`validation.editor` "oracle" redraws phantom scenes, but the data are no phantom. '
-            "Set a pipeline directory."
-        )
-    return replace(model, model=oracle.OracleEditor(truth.scenes))
+        if model.exact:
+            raise ConfigError(
+                f'`validation.{role}` "oracle" draws phantom scenes, but the data are no phantom. '
+                "Set a pipeline directory."
+            )
+        return (model,)
+    made: Generator | Editor = oracle.OracleGenerator() if role == "generator" else oracle.OracleEditor(truth.scenes)
+    exact = Model("oracle", _texts(None, masked=False), model=made, exact=True)
+    return (exact,) if model.exact else (model, exact)
 
 
 def make(
@@ -110,8 +117,6 @@ def make(
 def _configured(settings: ValidationConfig, role: str) -> Model:
     value = getattr(settings, role)
     if value == "oracle":
-        if role == "generator":
-            return Model("oracle", _texts(None, masked=False), model=oracle.OracleGenerator())
         return Model("oracle", _texts(None, masked=False), exact=True)
     if value == "fill":
         if role == "generator":

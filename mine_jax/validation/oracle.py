@@ -79,7 +79,7 @@ class OracleGenerator:
         self, prompts: Sequence[str], *, seeds: Sequence[int], size: tuple[int, int] | None
     ) -> list[np.ndarray]:
         """Returns one drawing per prompt, uint8 [h, w, 3]; `size` as height and width, `seeds` one each."""
-        side = 64 if size is None else min(size)
+        side = side_of(size)
         return [scenes.render(self.scene(prompt, seed=s, side=side)) for prompt, s in zip(prompts, seeds, strict=True)]
 
     def scene(self, prompt: str, *, seed: int, side: int = 64) -> Scene:
@@ -94,6 +94,11 @@ class OracleGenerator:
         )
         things = _dressed(drawn.things, colors, attributes)
         return replace(drawn, things=things, place=place)
+
+
+def side_of(size: tuple[int, int] | None) -> int:
+    """Returns the side of a drawing in pixels for a wanted height and width; scenes are square."""
+    return 64 if size is None else min(size)
 
 
 def insert(

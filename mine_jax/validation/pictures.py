@@ -180,6 +180,8 @@ def make_in_process(
     artifacts.write_json(job / "job.json", {**task, "retries": retries})
     # The worker imports this package, and with it JAX, but must leave the accelerator to PyTorch.
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    # Threads that spin while they wait make small models a hundred times slower on a busy machine.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = [sys.executable, "-m", "mine_jax.validation.worker", str(job / "job.json")]
     with (job / "log.txt").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)

@@ -15,6 +15,8 @@ from mine_jax.phantom.scenes import Scene
 from mine_jax.validation import oracle
 from mine_jax.validation.protocols import Instruction, NotApplicableError
 
+# Name of the truth where tables name who judges.
+TRUTH = "simulated truth"
 # Pixels around a thing that an editor may touch, and the cells that its box is widened to.
 _MARGIN = 1
 _CELL = 4

@@ -18,18 +18,19 @@ from mine_jax.config import Config, DataConfig, ValidationConfig
 from mine_jax.description import TokenWords
 from mine_jax.profile import false_discovery_rate
 from mine_jax.types import Encoders, ImageTokens
-from mine_jax.validation import controls, editing, evaluators, generation, models, pictures, regions
+from mine_jax.validation import controls, editing, evaluators, generation, making, models, pictures, regions
 from mine_jax.validation.controls import Pair
 from mine_jax.validation.editing import Audit
 from mine_jax.validation.evaluators import Evaluator
 from mine_jax.validation.inputs import Inputs, read_inputs
+from mine_jax.validation.making import Made
 from mine_jax.validation.models import Model
 from mine_jax.validation.protocols import Editor, Generator
 from mine_jax.validation.truth import words_hold
 
 SUMMARY = (
     *("test", "comparison", "source", "voxels", "evaluator", "effect", "low", "high", "p", "q", "n_pairs"),
-    *("effect_size", "share", "evaluator_r2"),
+    *("effect_size", "share", "evaluator_r2", "maker"),
 )
 # The lens reads a word somewhere in the image if its share reaches this.
 _SEEN = 0.2
@@ -66,31 +67,22 @@ def validate(
         GenerationError: if the process that makes images fails.
     """
     settings, out = config.validation, Path(directory) / "validation"
-    makers = models.choose(settings, generator=generator, editor=editor)
-    inputs = None if makers is None else read_inputs(config, Path(directory), source=source)
-    if makers is None or inputs is None or isinstance(inputs, str):
+    chosen = models.choose(settings, generator=generator, editor=editor)
+    inputs = None if chosen is None else read_inputs(config, Path(directory), source=source)
+    if chosen is None or inputs is None or isinstance(inputs, str):
         return _nothing(out, inputs if isinstance(inputs, str) else "neither a generator nor an editor is configured")
-    makers = {role: models.with_truth(model, inputs.truth) for role, model in makers.items()}
+    makers = {role: models.with_exact(model, role, inputs.truth) for role, model in chosen.items()}
     pairs, words = _pairs(config, inputs)
     if not pairs:
         return _nothing(out, "no voxel is explained")
     bar = _Bar(progress)
-    work = out / ".work"
-    tables: dict[str, pd.DataFrame] = {}
     try:
-        made = _make_all(settings, inputs, pairs, words, makers, out, work, config.run.seed, bar)
+        made = making.make_all(settings, makers, inputs, pairs, words, out, seed=config.run.seed, bar=bar)
         judges = _judges(config, inputs, pairs, bar)
         tokens = _read_all(config, inputs, pairs, made, out, bar)
-        presence = _presence(config, inputs, tokens)
-        if "generator" in made:
-            planned, records = made["generator"]
-            tables["generation"] = generation.generation_table(pairs, planned, records, judges, tokens)
-        if "editor" in made:
-            plan, items, records = made["editor"]
-            audits = _audits(inputs, pairs, plan, items, records, presence, out, exact=makers["editor"].exact)
-            tables["edits"] = editing.edits_table(pairs, plan.edits, items, records, judges, tokens, audits)
+        tables = _tables(config, inputs, pairs, made, judges, tokens, out)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(out / ".work", ignore_errors=True)
     summary = _summarize(tables, judges, settings, config.run.seed)
     for name, table in {**tables, "summary": summary}.items():
         artifacts.write_table(out / f"{name}.tsv", table)
@@ -130,52 +122,32 @@ def _pairs(config: Config, inputs: Inputs) -> tuple[list[Pair], TokenWords | Non
     return controls.with_partners(pairs, inputs.profiles, seed=config.run.seed), words
 
 
-def _make_all(
-    settings: ValidationConfig,
+def _tables(
+    config: Config,
     inputs: Inputs,
     pairs: Sequence[Pair],
-    words: TokenWords | None,
-    makers: dict[str, Model],
+    made: Sequence[Made],
+    judges: Sequence[Evaluator],
+    tokens: ImageTokens,
     out: Path,
-    work: Path,
-    seed: int,
-    bar: _Bar,
-) -> dict[str, Any]:
-    """Plans and makes all images."""
-    made: dict[str, Any] = {}
-    plans: dict[str, tuple[Any, list[Any]]] = {}
-    if "generator" in makers:
-        side = settings.size
-        planned = generation.plan_generation(
-            pairs,
-            conditions=settings.conditions,
-            n_seeds=settings.n_seeds,
-            template=makers["generator"].templates["generate"],
-            size=None if side is None else (side, side),
-            seed=seed,
-        )
-        plans["generator"] = planned, [entry.item for entry in planned]
-    if "editor" in makers:
-        model = makers["editor"]
-        edits = editing.plan_edits(pairs, n_seeds=settings.n_seeds, strengths=settings.strengths, seed=seed)
-        plan = regions.locate(edits, pairs, inputs, words, work, exact=model.exact)
-        items = editing.edit_items(
-            edits, sources=plan.sources, masks=plan.masks, templates=model.templates, pairs=pairs
-        )
-        plans["editor"] = plan, items
-    n_items = sum(sum(item is not None for item in items) for _, items in plans.values())
-    bar.total = 2 * n_items + len(pairs)
-    for role, (plan, items) in plans.items():
-        real = [item for item in items if item is not None]
-        name = {"generator": "generation", "editor": "edits"}[role]
-        records = models.make(
-            makers[role], real, out / "images", name=name, retries=settings.retries, progress=bar.part(len(real))
-        )
-        made[role] = (plan, records) if role == "generator" else (plan, items, records)
-    for role, name in (("generator", "generation"), ("editor", "edits")):
-        if role not in made:
-            pictures.clear(out / "images", name)
-    return made
+) -> dict[str, pd.DataFrame]:
+    """Builds the tables of both tests, the rows of the configured model before those of the exact one."""
+    presence = _presence(config, inputs, tokens)
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for one in made:
+        if one.located is None:
+            exact = inputs.truth if one.model.exact else None
+            truths = None if exact is None else generation.true_responses(one.generated, pairs, exact)
+            table = generation.generation_table(
+                pairs, one.generated, one.records, judges, tokens, truths, maker=one.model.name
+            )
+        else:
+            audits = _audits(inputs, pairs, one, one.located, presence, out)
+            table = editing.edits_table(
+                pairs, one.located.edits, one.items, one.records, judges, tokens, audits, maker=one.model.name
+            )
+        parts.setdefault(making.TABLES[one.role], []).append(table)
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
 
 
 def _judges(config: Config, inputs: Inputs, pairs: Sequence[Pair], bar: _Bar) -> list[Evaluator]:
@@ -201,12 +173,11 @@ def _judges(config: Config, inputs: Inputs, pairs: Sequence[Pair], bar: _Bar) ->
 
 
 def _read_all(
-    config: Config, inputs: Inputs, pairs: Sequence[Pair], made: dict[str, Any], out: Path, bar: _Bar
+    config: Config, inputs: Inputs, pairs: Sequence[Pair], made: Sequence[Made], out: Path, bar: _Bar
 ) -> ImageTokens:
     """Reads the originals and every usable picture with the backbone."""
     originals = sorted({i for pair in pairs for i in (pair.image_id, pair.target_id) if i})
-    usable = [f for role in made.values() for f, record in role[-1].items() if record["status"] == "ok"]
-    names = [*(f"original:{image_id}" for image_id in originals), *sorted(usable)]
+    names = [*(f"original:{image_id}" for image_id in originals), *(name for one in made for name in one.usable)]
 
     def read(name: str) -> np.ndarray:
         kind, _, rest = name.partition(":")
@@ -232,21 +203,14 @@ def _presence(config: Config, inputs: Inputs, tokens: ImageTokens) -> pd.DataFra
 
 
 def _audits(
-    inputs: Inputs,
-    pairs: Sequence[Pair],
-    plan: regions.Located,
-    items: Sequence[Any],
-    records: dict[str, dict[str, Any]],
-    presence: pd.DataFrame,
-    out: Path,
-    *,
-    exact: bool,
+    inputs: Inputs, pairs: Sequence[Pair], made: Made, plan: regions.Located, presence: pd.DataFrame, out: Path
 ) -> list[Audit]:
     """Looks at what each edit did besides moving the response."""
+    records, exact = made.records, made.model.exact
     shifts = regions.true_shifts(plan, pairs, inputs.truth)
     read = functools.cache(lambda image_id: inputs.stimuli.read([image_id])[0])
     audits = []
-    for number, (edit, item) in enumerate(zip(plan.edits, items, strict=True)):
+    for number, (edit, item) in enumerate(zip(plan.edits, made.items, strict=True)):
         if item is None or records[item.file]["status"] not in ("ok", "unchanged"):
             audits.append(Audit())
             continue
@@ -278,11 +242,13 @@ def _summarize(
 ) -> pd.DataFrame:
     """Tests every comparison; q over all of them."""
     options = {"n_permutations": settings.n_permutations, "n_bootstrap": settings.n_bootstrap, "seed": seed}
-    found = []
-    if "generation" in tables:
-        found += generation.compare_generation(tables["generation"], **options)
-    if "edits" in tables:
-        found += editing.compare_edits(tables["edits"], **options)
+    compare = {"generation": generation.compare_generation, "edits": editing.compare_edits}
+    found = [
+        ({**labels, "maker": str(maker)}, comparison)
+        for name, table in tables.items()
+        for maker, part in table.groupby("maker", sort=False)
+        for labels, comparison in compare[name](part, **options)
+    ]
     r2 = {judge.name: float(np.nanmean(judge.r2)) for judge in judges}
     rows = [
         {"source": "", **labels, **comparison._asdict(), "evaluator_r2": r2.get(labels["evaluator"], np.nan)}
@@ -294,12 +260,18 @@ def _summarize(
 
 
 def _meta(
-    settings: ValidationConfig, makers: dict[str, Model], judges: Sequence[Evaluator], pairs: Sequence[Pair]
+    settings: ValidationConfig,
+    makers: dict[str, tuple[Model, ...]],
+    judges: Sequence[Evaluator],
+    pairs: Sequence[Pair],
 ) -> dict[str, Any]:
     return {
         "schema": artifacts.SCHEMA,
         **settings.model_dump(),
-        "models": {role: {"name": model.name, "templates": model.templates} for role, model in makers.items()},
+        "models": {
+            role: [{"name": model.name, "templates": model.templates} for model in chosen]
+            for role, chosen in makers.items()
+        },
         "evaluators": [{"name": j.name, "mean_r2": float(np.nanmean(j.r2)), "scored_on": j.held_out} for j in judges],
         "voxels": [pair.voxel_id for pair in pairs],
     }
@@ -309,11 +281,13 @@ def _headline(tables: dict[str, pd.DataFrame], summary: pd.DataFrame, pairs: Seq
     """The numbers that a reader wants first."""
     numbers: dict[str, Any] = {"pairs": len(pairs)}
     for name, table in tables.items():
-        one = table[table["evaluator"] == table["evaluator"].iloc[0]]
+        one = table[(table["evaluator"] == table["evaluator"].iloc[0]) & (table["maker"] == table["maker"].iloc[0])]
         numbers[f"{name}_images"] = int((one["status"] == "ok").sum())
         numbers[f"{name}_unusable"] = int((one["status"] != "ok").sum())
     first = summary[(summary["voxels"] == "described") & summary["source"].isin(["", "description", "both"])]
     first = first[first["evaluator"] == first["evaluator"].iloc[0]] if len(first) else first
+    # the configured models come before the exact ones
+    first = first.drop_duplicates("comparison")
     for label in ("description minus random", "insert minus no-op", "no-op minus remove"):
         row = first[first["comparison"] == label]
         if len(row):

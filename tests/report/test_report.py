@@ -288,3 +288,24 @@ def test_missing_extra(run, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r"mine_jax\[report\]"):
         write_report(run, max_examples=1)
+
+
+def test_edits_are_sorted_and_stand_beside_the_exact_ones(make_run, reader, quick):
+    run = make_run()
+    path = run / "validation" / "edits.tsv"
+    edits = pd.read_csv(path, sep="\t")
+    edits["maker"], edits["image"] = "phantom", [f"images/edits-{row}.png" for row in range(len(edits))]
+    edits["shift"] *= np.linspace(2, 1, len(edits))
+    edits["after"] = edits["before"] + edits["shift"]
+    edits["true_shift"] = edits["shift"] * 2
+    exact = edits.assign(maker="oracle", after=edits["before"] + edits["true_shift"], shift=edits["true_shift"])
+    artifacts.write_table(path, pd.concat([edits, exact]))
+    (run / "manifest.json").unlink(missing_ok=True)
+    text = Page(write_report(run, read_images=reader).read_text(encoding="utf-8")).text
+    shifts = [float(x) for x in re.findall(r"Predicted shift ([+-][0-9.]+), true shift of the exact edit", text)]
+    risen, fallen = [x for x in shifts if x > 0], [x for x in shifts if x < 0]
+    assert len(risen) == len(fallen) == 6 and shifts == sorted(risen, reverse=True) + sorted(fallen)
+    assert text.count("Exact edit: predicted") == 12
+    assert "phantom: r = 1.00 (16 edits); oracle: r = 1.00 (16 edits)" in " ".join(
+        image["alt"] for image in Page(write_report(run, read_images=reader).read_text(encoding="utf-8")).all("img")
+    )

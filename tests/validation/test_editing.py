@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mine_jax.validation import compare_edits, editing, plan_edits
-from mine_jax.validation.editing import TEMPLATES, TRUTH, Audit
+from mine_jax.validation.editing import TEMPLATES, Audit
+from mine_jax.validation.truth import TRUTH
 
 OPTIONS = {"n_permutations": 500, "n_bootstrap": 200}
 

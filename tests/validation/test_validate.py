@@ -73,6 +73,8 @@ def test_every_row_has_its_picture_and_the_audit_agrees_with_the_scene(validated
     assert (usable.loc[usable["action"] == "noop", "shift"].abs() < 1e-2).all()
     generated = artifacts.read_table(out / "generation.tsv")
     assert set(generated["condition"]) == {"description", "random", "lowest"}
+    drawn = generated[generated["status"] == "ok"]
+    assert drawn["true_response"].notna().all() and np.corrcoef(drawn["predicted"], drawn["true_response"])[0, 1] > 0.5
     assert len(list((out / "images").glob("*.png"))) >= edits["image"].nunique() - 1
     assert not (out / ".work").exists()
 
@@ -106,7 +108,12 @@ def test_a_plain_callable_takes_the_place_of_a_model(finished, tmp_path):
     table = artifacts.read_table(tmp_path / "validation" / "summary.tsv")
     assert summary["pairs"] == 4 and set(table["evaluator"]) == {"ridge (describing)", "simulated truth"}
     effect = table[(table["comparison"] == "insert minus no-op") & (table["evaluator"] == "ridge (describing)")]
-    np.testing.assert_allclose(effect["effect"], 0, atol=1e-6)
+    effect = effect[effect["voxels"] == "described"]
+    own, bound = effect[effect["maker"] != "oracle"], effect[effect["maker"] == "oracle"]
+    np.testing.assert_allclose(own["effect"], 0, atol=1e-6)
+    assert summary["insert_minus_noop"] == pytest.approx(0, abs=1e-6)
+    # the exact editor on the same pairs is what a perfect one would reach
+    assert len(bound) == len(own) and (bound["effect"] > 0.1).all()
     assert not (tmp_path / "validation" / "generation.tsv").exists()
 
 
@@ -125,7 +132,7 @@ def test_precomputed_features_cannot_be_validated(finished, tmp_path):
 
 def test_models_that_do_not_fit():
     with pytest.raises(ConfigError, match="phantom"):
-        models.with_truth(models.choose(config.ValidationConfig(editor="oracle"))["editor"], None)
+        models.with_exact(models.choose(config.ValidationConfig(editor="oracle"))["editor"], "editor", None)
     with pytest.raises(ConfigError, match="only removes"):
         models.choose(config.ValidationConfig(generator="fill"))
     with pytest.raises(MissingInputError, match=r"model_index\.json"):

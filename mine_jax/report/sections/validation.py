@@ -16,6 +16,8 @@ MAX_EDITS = 12
 MAX_GENERATED = 6
 STATISTICS = ("effect", "low", "high", "p", "q", "n_pairs")
 VERBS = {"insert": "inserted", "remove": "removed"}
+# What makes two edits the same one, whoever made them.
+EDIT = ["voxel_id", "image_id", "action", "words"]
 CONDITIONS = ("description", "random", "lowest")
 # Larger pictures on disk are refused before they are unpacked.
 MAX_PIXELS = 50_000_000
@@ -35,6 +37,7 @@ def build(run: tables.Run) -> page.Section:
         "summary": None if summary is None or summary.empty else _summary(summary),
         "statuses": [t for t in (_statuses("edit", edits), _statuses("generated image", generation)) if t is not None],
         "edits": _edits(run, edits, files),
+        "shifts": _shifts(edits),
         "generated": _generated(run, generation, files),
         "evaluators": _evaluators(edits, generation, summary),
     }
@@ -87,34 +90,91 @@ def _evaluators(*found: pd.DataFrame | None) -> list[str]:
 def _edits(run: tables.Run, edits: pd.DataFrame | None, files: dict[Any, Path]) -> dict[str, Any] | None:
     if edits is None or edits.empty:
         return None
-    usable = _stored(edits, "edits", files)
-    usable = usable[usable["action"].isin(list(VERBS))].drop_duplicates(["voxel_id", "image_id", "action"])
-    chosen = _first_of_each(usable, "action", MAX_EDITS)
+    stored = _stored(edits, "edits", files)
+    stored = stored[stored["action"].isin(list(VERBS))].drop_duplicates([*EDIT, "maker"])
+    usable, exact = (part.drop_duplicates(EDIT[:3]) for part in _by_maker(stored))
+    chosen = _spread(usable.drop_duplicates(["voxel_id", "action"]), MAX_EDITS)
     photos = run.photos(chosen["image_id"].tolist())
-    cards = []
-    for row in chosen.to_dict("records"):
-        words, verb = row.get("words", ""), VERBS[row["action"]]
-        card = {
-            "voxel_id": row["voxel_id"],
-            "what": verb,
-            "words": words,
-            "before": row["before"],
-            "after": row["after"],
-        }
-        card["old"] = _shown(photos.get(row["image_id"]), f"Image {row['image_id']} before the edit.")
-        card["new"] = _shown(_read(_file_of(row, "edits", files)), f"The same image with {words} {verb}.")
-        cards.append(card)
+    others = {tuple(row[name] for name in EDIT): row for row in exact.to_dict("records")}
+    cards = [_card(row, photos, files, others) for row in chosen.to_dict("records")]
     rule = (
-        f"{page.count(len(cards), 'edit')} of {page.count(len(edits))}: status ok, insert or remove, picture stored; "
-        "the first of each voxel and action in the order of edits.tsv, then the second, whatever their effect."
+        f"{page.count(len(cards), 'edit')} of {page.count(len(edits))}: status ok, picture stored, the first of each "
+        "voxel and action in the order of edits.tsv; of these, evenly spaced from the strongest effect on the "
+        "predicted response to the weakest, insertions before removals."
     )
     return {"cards": cards, "rule": rule} if cards else None
+
+
+def _card(row: dict[str, Any], photos: Any, files: dict[Any, Path], others: dict[Any, Any]) -> dict[str, Any]:
+    """One edit: the image before and after, the exact edit where it is known, and the shifts."""
+    words, verb = row["words"], VERBS[row["action"]]
+    card = {"voxel_id": row["voxel_id"], "what": verb, "words": words, "before": row["before"], "after": row["after"]}
+    card["truth"] = float(row.get("true_shift", np.nan))
+    card["old"] = _shown(photos.get(row["image_id"]), f"Image {row['image_id']} before the edit.")
+    card["new"] = _shown(_read(_file_of(row, "edits", files)), f"The same image with {words} {verb}.")
+    other = others.get(tuple(row[name] for name in EDIT))
+    card["exact"] = (
+        None if other is None else _shown(_read(_file_of(other, "edits", files)), f"The exact edit: {words} {verb}.")
+    )
+    card["exact_after"] = np.nan if other is None else other["after"]
+    return card
+
+
+def _by_maker(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of the configured model, and of the exact one beside it."""
+    first = table["maker"] == (table["maker"].iloc[0] if len(table) else "")
+    return table[first], table[~first]
+
+
+def _spread(table: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Takes rows evenly spaced over the effect of each action, strongest first."""
+    effect = (table["after"] - table["before"]) * np.where(table["action"] == "remove", -1, 1)
+    ranked = table.assign(effect=effect).sort_values("effect", ascending=False, kind="stable")
+    parts = [ranked[ranked["action"] == action] for action in VERBS]
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return table
+    each = max(1, limit // len(parts))
+    rows = [np.unique(np.linspace(0, len(part) - 1, min(each, len(part))).round().astype(int)) for part in parts]
+    return pd.concat([part.iloc[places] for part, places in zip(parts, rows, strict=True)])
+
+
+def _shifts(edits: pd.DataFrame | None) -> page.Picture | None:
+    """Predicted against true shifts of the edits, where the truth is known."""
+    if edits is None or "true_shift" not in edits:
+        return None
+    usable = edits[edits["action"].isin(list(VERBS)) & edits["true_shift"].notna() & edits["shift"].notna()]
+    usable = usable[usable["evaluator"] == usable["evaluator"].iloc[0]] if len(usable) else usable
+    if len(usable) < 3 or usable["true_shift"].std() == 0:
+        return None
+    fig, ax = canvas.figure(height=4.0)
+    ax.axhline(0, color=canvas.GREY, linewidth=0.8)
+    ax.axvline(0, color=canvas.GREY, linewidth=0.8)
+    found = []
+    styles = ((canvas.BLUE, "o"), (canvas.ORANGE, "x"))
+    names = usable["maker"].unique() if "maker" in usable else [""]
+    for name, (color, marker) in zip(names, styles, strict=False):
+        part = usable[usable["maker"] == name] if name else usable
+        r = np.corrcoef(part["true_shift"], part["shift"])[0, 1]
+        label = f"{name or 'edits'}: r = {r:.2f} ({page.count(len(part), 'edit')})"
+        ax.scatter(part["true_shift"], part["shift"], s=16, c=color, marker=marker, alpha=0.6, label=label)
+        found.append(label)
+    ax.set(xlabel="True shift of the simulated voxel (sd)", ylabel="Predicted shift (z-scored beta)")
+    ax.legend(frameon=False, fontsize=10, loc="upper left")
+    caption = (
+        f"Predicted shift against what the exact edit does to the simulated voxel, {page.count(len(usable), 'edit')}: "
+        f"insertions and removals with a usable image, first evaluator ({usable['evaluator'].iloc[0]})."
+    )
+    return canvas.picture(
+        fig, alt=f"Scatter plot of predicted against true shifts. {'; '.join(found)}.", caption=caption
+    )
 
 
 def _generated(run: tables.Run, generation: pd.DataFrame | None, files: dict[Any, Path]) -> dict[str, Any] | None:
     if generation is None or generation.empty:
         return None
-    usable = _stored(generation, "generation", files).drop_duplicates(["voxel_id", "image_id", "condition"])
+    usable, _ = _by_maker(_stored(generation, "generation", files))
+    usable = usable.drop_duplicates(["voxel_id", "image_id", "condition"])
     pairs = usable.drop_duplicates("voxel_id")[["voxel_id", "image_id"]].head(MAX_GENERATED)
     photos = run.photos(pairs["image_id"].tolist())
     groups = []
@@ -140,16 +200,10 @@ def _generated(run: tables.Run, generation: pd.DataFrame | None, files: dict[Any
 
 def _stored(table: pd.DataFrame, name: str, files: dict[Any, Path]) -> pd.DataFrame:
     """Returns the rows with the status ok whose picture is stored, with their number as `row`."""
-    usable = table.assign(row=np.arange(len(table)))
+    usable = table.assign(row=np.arange(len(table)), **{name: "" for name in ("maker", "words") if name not in table})
     if "status" in usable:
         usable = usable[usable["status"] == "ok"]
     return usable.loc[np.array([_file_of(row, name, files) is not None for row in usable.to_dict("records")], bool)]
-
-
-def _first_of_each(table: pd.DataFrame, column: str, limit: int) -> pd.DataFrame:
-    """Takes the first row of each voxel and action, then the second, up to a limit."""
-    turn = table.groupby(["voxel_id", column]).cumcount()
-    return table.assign(turn=turn).sort_values(["turn", "row"]).head(limit)
 
 
 def _files(folder: Path) -> dict[Any, Path]:
