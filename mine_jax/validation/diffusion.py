@@ -17,12 +17,20 @@ import numpy as np
 from PIL import Image
 
 from mine_jax._optional import require
-from mine_jax.errors import ConfigError, GenerationError, MissingInputError, WeightsError
+from mine_jax.errors import ConfigError, GenerationError, MissingExtraError, MissingInputError, WeightsError
 from mine_jax.validation.protocols import Instruction, Picture
 
 INDEX = "model_index.json"
 # Sides of latents in pixels; inputs are padded to it and results cut back.
 _MULTIPLE = 16
+# Text-to-image classes that `load` turns into inpainting ones when they shall edit.
+_BECOME_INPAINTING = (
+    "FluxPipeline",
+    "QwenImagePipeline",
+    "StableDiffusion3Pipeline",
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+)
 _WHY = "generate and edit images"
 
 
@@ -32,7 +40,8 @@ class PipelineGenerator:
     def __init__(self, pipeline: Any, *, steps: int | None = None, guidance: float | None = None) -> None:
         """Keeps a diffusers pipeline; None leaves its own default."""
         self.pipeline = _quiet(pipeline)
-        self.options = {"num_inference_steps": steps, **_guidance(guidance)}
+        self.guidance = guidance
+        self.options = {"num_inference_steps": steps}
 
     def generate(self, prompts: Sequence[str], *, seeds: Sequence[int], size: tuple[int, int] | None) -> list[Picture]:
         """Returns one picture per prompt, from `seeds` and in `size` (height, width) or the pipeline's own."""
@@ -43,6 +52,8 @@ class PipelineGenerator:
             generator=_generators(seeds),
             height=height,
             width=width,
+            max_area=None if size is None else size[0] * size[1],
+            **_guidance(self.pipeline, self.guidance, n_prompts=len(prompts)),
             **self.options,
         )
         return _pictures(made, [truncated_tokens(self.pipeline, prompt) for prompt in prompts])
@@ -63,11 +74,8 @@ class PipelineEditor:
         """Keeps a diffusers pipeline; None leaves its own default, and images at their own `size`."""
         self.size = size
         self.pipeline = _quiet(pipeline)
-        self.options = {
-            "num_inference_steps": steps,
-            "image_guidance_scale": image_guidance,
-            **_guidance(guidance),
-        }
+        self.guidance = guidance
+        self.options: dict[str, Any] = {"num_inference_steps": steps, "image_guidance_scale": image_guidance}
 
     def edit(
         self,
@@ -94,7 +102,6 @@ class PipelineEditor:
         if "mask_image" in known and mask is None:
             raise GenerationError(f"{type(self.pipeline).__name__} fills masks, but no mask was given.")
         shown = _fitted(image, self.size)
-        strength = instruction.strength if isinstance(instruction, Instruction) else 1.0
         made = _call(
             self.pipeline,
             prompt=str(instruction),
@@ -106,7 +113,8 @@ class PipelineEditor:
             # Flux-Kontext would scale everything to one megapixel.
             max_area=shown.shape[0] * shown.shape[1],
             _auto_resize=False,
-            strength=strength if strength < 1 or "mask_image" in known else None,
+            strength=_strength(self.pipeline, instruction, self.options["num_inference_steps"]),
+            **_guidance(self.pipeline, self.guidance),
             **self.options,
         )
         picture = _pictures(made, [truncated_tokens(self.pipeline, instruction)])[0]
@@ -142,12 +150,17 @@ def load(
         MissingInputError: if it is no pipeline directory.
         WeightsError: if its weights cannot be loaded.
         ConfigError: if the pipeline cannot do what its role asks.
+        MissingExtraError: if it is made of parts whose packages are not installed.
     """
     check_directory(directory, role=role)
     torch = require("torch", extra="edit", why=_WHY)
+    diffusers = require("diffusers", extra="edit", why=_WHY)
     on_gpu = torch.cuda.is_available()
     try:
-        pipeline = _from_pretrained(directory, role, torch.bfloat16 if on_gpu else torch.float32)
+        pipeline = _from_pretrained(diffusers, directory, role, torch.bfloat16 if on_gpu else torch.float32)
+    except ImportError as error:
+        # The processor of Qwen-Image-Edit needs torchvision.
+        raise MissingExtraError(f"the pipeline at {directory} needs a package that is missing: {error}") from error
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
         raise WeightsError(f"the pipeline at {directory} cannot be loaded: {error}") from error
     needed = "image" if role == "editor" else "prompt"
@@ -179,8 +192,9 @@ def check_directory(directory: str, *, role: str) -> str:
 
 
 def takes_mask(directory: str, *, role: str = "editor") -> bool:
-    """Tells whether the pipeline in a directory fills masks, without loading it."""
-    return "Inpaint" in check_directory(directory, role=role)
+    """Tells whether the pipeline in a directory fills masks as an editor, without loading it."""
+    name = check_directory(directory, role=role)
+    return "Inpaint" in name or "Fill" in name or name in _BECOME_INPAINTING
 
 
 def identity(directory: str, **settings: Any) -> str:
@@ -199,18 +213,20 @@ def identity(directory: str, **settings: Any) -> str:
 def truncated_tokens(pipeline: Any, prompt: str) -> int:
     """Counts tokens of a prompt that no text encoder of a pipeline reads."""
     lost = []
-    for name in ("tokenizer", "tokenizer_2", "tokenizer_3"):
-        tokenizer = getattr(pipeline, name, None)
-        if tokenizer is None:
+    for suffix in ("", "_2", "_3"):
+        tokenizer = getattr(pipeline, f"tokenizer{suffix}", None)
+        if tokenizer is None or getattr(pipeline, f"text_encoder{suffix}", None) is None:
             continue
-        limit = getattr(tokenizer, "model_max_length", None) or 0
+        limits = [getattr(tokenizer, "model_max_length", None)]
+        # Pipelines that read images and text through one processor cut nothing.
+        if getattr(pipeline, "processor", None) is None and "max_sequence_length" in _parameters(pipeline):
+            limits.append(_parameters(pipeline)["max_sequence_length"].default)
         length = len(tokenizer(str(prompt), truncation=False, verbose=False)["input_ids"])
-        lost.append(max(0, length - limit) if limit else 0)
+        lost.append(max(0, length - min((limit for limit in limits if limit), default=length)))
     return min(lost, default=0)
 
 
-def _from_pretrained(directory: str, role: str, dtype: Any) -> Any:
-    diffusers = require("diffusers", extra="edit", why=_WHY)
+def _from_pretrained(diffusers: Any, directory: str, role: str, dtype: Any) -> Any:
     options = {"local_files_only": True, "use_safetensors": True, "torch_dtype": dtype}
     pipeline = diffusers.DiffusionPipeline.from_pretrained(directory, **options)
     known = _parameters(pipeline)
@@ -255,9 +271,28 @@ def _pixels(image: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(np.nan_to_num(image), 0, 1) * 255).astype(np.uint8)
 
 
-def _guidance(guidance: float | None) -> dict[str, float | None]:
-    # Qwen-Image and true-CFG Flux read the second name; the first is distilled guidance there.
-    return {"guidance_scale": guidance, "true_cfg_scale": guidance}
+def _guidance(pipeline: Any, guidance: float | None, *, n_prompts: int | None = None) -> dict[str, Any]:
+    """Offers the strength of the text under the name that a pipeline follows; `n_prompts` of a list of them."""
+    true_scale = _parameters(pipeline).get("true_cfg_scale")
+    # Flux has both names, its second one off by default.
+    if true_scale is None or true_scale.default <= 1:
+        return {"guidance_scale": guidance}
+    scale = true_scale.default if guidance is None else guidance
+    # Qwen-Image ignores its scale, the default too, unless there is a negative prompt; a blank one will do.
+    blank = " " if n_prompts is None else [" "] * n_prompts
+    return {"true_cfg_scale": scale, "negative_prompt": blank if scale > 1 else None}
+
+
+def _strength(pipeline: Any, instruction: str, steps: int | None) -> float | None:
+    """The dose of an edit as the share of noise that a pipeline starts from, at least one step of it."""
+    known = _parameters(pipeline)
+    if "strength" not in known:
+        return None
+    dose = instruction.strength if isinstance(instruction, Instruction) else 1.0
+    # Under a mask all may go; elsewhere all noise would leave nothing of the image.
+    full = 1.0 if "mask_image" in known else known["strength"].default
+    # A little more than one step, because pipelines round down.
+    return min(1.0, max(dose * full, 1.001 / (steps or known["num_inference_steps"].default)))
 
 
 def _generators(seeds: Sequence[int]) -> list[Any]:

@@ -78,6 +78,9 @@ def read_inputs(config: Config, directory: Path, *, source: DataConfig | None = 
         if not (directory / stage / file).exists():
             reason = directory / stage / "none.json"
             return artifacts.read_json(reason)["reason"] if reason.exists() else f"no {stage}s"
+    heat_file = directory / "attribution" / "heat.npy"
+    if not heat_file.exists():
+        return "the scores of all tokens were not kept; set attribution.keep_scores = true"
     descriptions, profiles = artifacts.load(directory / "description"), artifacts.load(directory / "profile")
     responses = artifacts.load(directory / "data", verify=False)
     tokens = features.open_store(directory / "features", verify=False)
@@ -88,7 +91,7 @@ def read_inputs(config: Config, directory: Path, *, source: DataConfig | None = 
     split = np.array([split_of[image_id] for image_id in aligned.responses.image_ids])
     scores = artifacts.load(directory / "scores")
     n_voxels, n_images = descriptions.image_ids.shape
-    heat = artifacts.read_array(directory / "attribution" / "heat.npy", mmap=True)
+    heat = artifacts.read_array(heat_file, mmap=True)
     return Inputs(
         encoders=artifacts.load(directory / "encoder").take(rows),
         scores=replace(scores, **{name: getattr(scores, name)[rows] for name in _SCORED}),

@@ -184,7 +184,10 @@ def make_in_process(
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = [sys.executable, "-m", "mine_jax.validation.worker", str(job / "job.json")]
     with (job / "log.txt").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        # Nothing is ever written to its input: the end of it tells the worker that this process is gone.
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
         try:
             while process.poll() is None:
                 progress(_count(job / "done.txt"), len(items))
@@ -327,11 +330,12 @@ def _count(path: Path) -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

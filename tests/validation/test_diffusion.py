@@ -1,13 +1,15 @@
 """The adapters on the real classes of diffusers, one tiny random pipeline per family."""
 
 import importlib.util
+import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mine_jax.errors import ConfigError, GenerationError, MissingInputError, WeightsError
+from mine_jax.errors import ConfigError, GenerationError, MissingExtraError, MissingInputError, WeightsError
 from mine_jax.validation import diffusion, pictures
 from mine_jax.validation.protocols import Editor, Generator, Instruction, check_picture
 
@@ -19,6 +21,21 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 STEPS = 2
+GENERATORS = ("sd", "sdxl", "sd3", "flux", "flux-kontext", "qwen")
+EDITORS = (
+    "sd-instruct",
+    "sd-inpaint",
+    "sd-img2img",
+    "sdxl-instruct",
+    "sdxl-inpaint",
+    "sdxl-img2img",
+    "flux-kontext",
+    "flux-fill",
+    "qwen-edit",
+    "qwen-edit-plus",
+)
+# Qwen's editors look at images scaled to about this many pixels; the real megapixel takes seconds on a CPU.
+QWEN_AREA = 64 * 64
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +48,12 @@ def tiny():
     spec.loader.exec_module(module)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield module
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("qwen-edit", "qwen-edit-plus"):
+            home = sys.modules[type(module.build(name)).__module__]
+            real = home.calculate_dimensions
+            patch.setattr(home, "calculate_dimensions", lambda area, ratio, real=real: real(QWEN_AREA, ratio))
+        yield module
     torch.set_num_threads(n_threads)
 
 
@@ -47,7 +69,7 @@ def mask():
     return found
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("name", GENERATORS)
 def test_generators(tiny, name):
     generator = diffusion.PipelineGenerator(tiny.build(name), steps=STEPS, guidance=2.0)
     assert isinstance(generator, Generator)
@@ -59,7 +81,7 @@ def test_generators(tiny, name):
     assert (other[0].pixels != alone[0].pixels).any()
 
 
-@pytest.mark.parametrize("name", ["sd-instruct", "sd-inpaint", "sd-img2img", "flux-kontext"])
+@pytest.mark.parametrize("name", EDITORS)
 def test_editors(tiny, name, photo, mask):
     editor = diffusion.PipelineEditor(tiny.build(name), steps=STEPS, guidance=2.0, image_guidance=1.5)
     assert isinstance(editor, Editor)
@@ -69,10 +91,12 @@ def test_editors(tiny, name, photo, mask):
         assert checked.status == "ok" and checked.pixels.shape == photo.shape and checked.refit
 
 
-def test_equal_seed_gives_equal_bits(tiny, photo, mask):
-    editor = diffusion.PipelineEditor(tiny.build("sd-inpaint"), steps=STEPS)
-    first, second = (editor.edit([photo], ["cat"], seeds=[7], masks=[mask])[0].pixels for _ in range(2))
+@pytest.mark.parametrize("name", ["sd-inpaint", "flux-fill", "qwen-edit"])
+def test_equal_seed_gives_equal_bits(tiny, photo, mask, name):
+    editor = diffusion.PipelineEditor(tiny.build(name), steps=STEPS)
+    first, second, other = (editor.edit([photo], ["cat"], seeds=[seed], masks=[mask])[0].pixels for seed in (7, 7, 8))
     np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
 
 
 def test_size_scales_for_the_editor_and_back(tiny, photo, mask):
@@ -88,6 +112,45 @@ def test_strength_reaches_the_pipeline(tiny, photo, mask):
     assert (made[0] != made[1]).any()
 
 
+@pytest.mark.parametrize("name", ["sd", "sdxl-inpaint", "flux", "flux-fill", "qwen", "qwen-edit", "qwen-edit-plus"])
+def test_guidance_reaches_the_model(tiny, photo, mask, name):
+    pipeline = tiny.build(name)
+
+    def pixels(guidance):
+        if name in GENERATORS:
+            model = diffusion.PipelineGenerator(pipeline, steps=STEPS, guidance=guidance)
+            return model.generate(["cat", "a dog"], seeds=[1, 2], size=(32, 48))[1].pixels
+        model = diffusion.PipelineEditor(pipeline, steps=STEPS, guidance=guidance)
+        return model.edit([photo], ["add cat"], seeds=[1], masks=[mask])[0].pixels
+
+    own, off, strong = (pixels(guidance) for guidance in (None, 1.0, 9.0))
+    assert (off != strong).any() and (own != off).any() and (own != strong).any()
+    if name.startswith("qwen"):
+        np.testing.assert_array_equal(own, pixels(4.0))  # the default of Qwen's pipelines
+
+
+@pytest.mark.parametrize("name", ["sd-img2img", "sdxl-img2img"])
+def test_a_larger_dose_changes_more(tiny, photo, name):
+    pipeline = tiny.build(name)
+    doses = (0.1, 0.5, 1.0)
+    steps = []
+    for dose in doses:
+        diffusion.PipelineEditor(pipeline, steps=20).edit([photo], [Instruction("cat", strength=dose)], seeds=[1])
+        steps.append(pipeline._num_timesteps)
+    full = 16 if name == "sd-img2img" else 6  # 20 steps at the default strengths 0.8 and 0.3
+    assert steps == [max(1, int(dose * full)) for dose in doses]
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd-inpaint", "sdxl-img2img"])
+def test_turbo_settings(tiny, photo, mask, name):
+    settings = {"steps": 1, "guidance": 0.0}
+    if name in GENERATORS:
+        made = diffusion.PipelineGenerator(tiny.build(name), **settings).generate(["cat"], seeds=[1], size=(32, 48))
+    else:
+        made = diffusion.PipelineEditor(tiny.build(name), **settings).edit([photo], ["cat"], seeds=[1], masks=[mask])
+    assert check_picture(made[0]).status == "ok"
+
+
 def test_inpainting_without_a_mask_is_an_error(tiny, photo):
     editor = diffusion.PipelineEditor(tiny.build("sd-inpaint"), steps=STEPS)
     with pytest.raises(GenerationError, match="no mask"):
@@ -97,6 +160,17 @@ def test_inpainting_without_a_mask_is_an_error(tiny, photo):
 def test_counts_tokens_beyond_the_limit(tiny):
     pipeline = tiny.build("sd")
     assert diffusion.truncated_tokens(pipeline, "a photo of cat") == 0
+    assert diffusion.truncated_tokens(pipeline, "cat " * (tiny.LIMIT + 1)) == 3
+    # Qwen-Image reads 512 tokens of the prompt, its editor what the tokenizer allows.
+    assert diffusion.truncated_tokens(tiny.build("qwen"), "cat " * 515) == 3
+    assert diffusion.truncated_tokens(tiny.build("qwen-edit"), "cat " * 515) == 0
+    assert diffusion.truncated_tokens(tiny.build("qwen-edit"), "cat " * (tiny.QWEN_LIMIT + 3)) == 3
+
+
+def test_a_tokenizer_without_its_encoder_reads_nothing(tiny):
+    pipeline = types.SimpleNamespace(
+        tokenizer=tiny.tokenizer(), text_encoder=object(), tokenizer_3=tiny.qwen_tokenizer(), text_encoder_3=None
+    )
     assert diffusion.truncated_tokens(pipeline, "cat " * (tiny.LIMIT + 1)) == 3
 
 
@@ -165,3 +239,49 @@ def test_an_instruction_pipeline_is_no_generator(tiny, tmp_path):
     tiny.build("sd-instruct").save_pretrained(tmp_path / "instruct", safe_serialization=True)
     with pytest.raises((ConfigError, WeightsError), match=r"generator|cannot be loaded"):
         diffusion.load(str(tmp_path / "instruct"), role="generator")
+
+
+@pytest.mark.parametrize(
+    ("name", "masked"),
+    [
+        ("StableDiffusionXLInpaintPipeline", True),
+        ("FluxFillPipeline", True),
+        ("StableDiffusionPipeline", True),
+        ("StableDiffusionXLPipeline", True),
+        ("StableDiffusion3Pipeline", True),
+        ("FluxPipeline", True),
+        ("QwenImagePipeline", True),
+        ("StableDiffusionInstructPix2PixPipeline", False),
+        ("StableDiffusionImg2ImgPipeline", False),
+        ("FluxKontextPipeline", False),
+        ("QwenImageEditPipeline", False),
+    ],
+)
+def test_knows_which_editors_fill_masks(tmp_path, name, masked):
+    import diffusers
+    from diffusers.pipelines import auto_pipeline
+
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    assert diffusion.takes_mask(str(tmp_path)) is masked
+    # as loaded: text-to-image pipelines become inpainting ones
+    loaded = getattr(diffusers, name)
+    if "image" not in diffusion._parameters(loaded.__new__(loaded)):
+        loaded = auto_pipeline._get_task_class(auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING, name)
+    assert ("mask_image" in diffusion._parameters(loaded.__new__(loaded))) is masked
+
+
+def test_qwen_edit_from_disk_works_or_says_what_is_missing(tiny, tmp_path, photo):
+    directory = tmp_path / "qwen"
+    tiny.build("qwen").save_pretrained(directory, safe_serialization=True)
+    processor = tiny.build("qwen-edit").processor
+    processor.image_processor.save_pretrained(directory / "processor")
+    processor.tokenizer.save_pretrained(directory / "processor")
+    index = json.loads((directory / "model_index.json").read_text())
+    index |= {"_class_name": "QwenImageEditPipeline", "processor": ["transformers", "Qwen2VLProcessor"]}
+    (directory / "model_index.json").write_text(json.dumps(index))
+    if importlib.util.find_spec("torchvision") is None:
+        with pytest.raises(MissingExtraError, match=r"(?i)torchvision"):
+            diffusion.load(str(directory), role="editor")
+        return
+    editor = diffusion.load(str(directory), role="editor", steps=STEPS)
+    assert editor.edit([photo], ["add cat"], seeds=[1])[0].status == "ok"

@@ -5,10 +5,21 @@ import functools
 import diffusers
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 WORDS = ("a", "add", "remove", "the", "photo", "of", "cat", "dog", "background", "pizza", ",", "words", "keep")
 LIMIT = 12
+QWEN_LIMIT = 1024
+QWEN_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 
 
 def tokenizer():
@@ -47,7 +58,7 @@ def t5():
     config = transformers.T5Config(
         vocab_size=len(WORDS) + 4, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
     )
-    return transformers.T5EncoderModel(config)
+    return transformers.T5EncoderModel(config).eval()  # as `from_pretrained` gives it: no dropout
 
 
 def vae(channels=4, **options):
@@ -91,15 +102,15 @@ def stable_diffusion(kind, in_channels=4):
     )
 
 
-def stable_diffusion_xl():
+def stable_diffusion_xl(kind, in_channels=4):
     options = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "cross_attention_dim": 32}
-    return diffusers.StableDiffusionXLPipeline(
+    return getattr(diffusers, kind)(
         vae=vae(),
         text_encoder=transformers.CLIPTextModel(text_config()),
         text_encoder_2=transformers.CLIPTextModelWithProjection(text_config()),
         tokenizer=tokenizer(),
         tokenizer_2=tokenizer(),
-        unet=unet(projection_class_embeddings_input_dim=16 + 6 * 8, **options),
+        unet=unet(in_channels, projection_class_embeddings_input_dim=16 + 6 * 8, **options),
         scheduler=diffusers.EulerDiscreteScheduler(),
     )
 
@@ -130,10 +141,11 @@ def stable_diffusion_3():
     )
 
 
-def flux(kind):
+def flux(kind, in_channels=4):
     transformer = diffusers.FluxTransformer2DModel(
         patch_size=1,
-        in_channels=4,
+        in_channels=in_channels,
+        out_channels=4,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=16,
@@ -154,6 +166,88 @@ def flux(kind):
     )
 
 
+class QwenProcessor(transformers.Qwen2VLProcessor):
+    """The real processor, for images only: its part for videos, which the class insists on, needs torchvision."""
+
+    def check_argument_for_proper_class(self, argument_name, argument):
+        """Accepts the missing part."""
+
+
+def qwen_tokenizer():
+    vocabulary = {word: index for index, word in enumerate(("<unk>", *WORDS))}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    # Line breaks count, so that the pipelines' templates are as long as with the real tokenizer.
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]|\n"), "removed", invert=True)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        model_max_length=QWEN_LIMIT,
+        unk_token="<unk>",
+        pad_token=QWEN_TOKENS[0],
+        additional_special_tokens=list(QWEN_TOKENS[1:]),
+    )
+
+
+def qwen_vl(tokens):
+    ids = dict(zip(QWEN_TOKENS, tokens.convert_tokens_to_ids(list(QWEN_TOKENS)), strict=True))
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "vocab_size": len(tokens),
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]},
+        "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": 16,
+        "fullatt_block_indexes": [0],
+    }
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    return transformers.Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def qwen(kind):
+    tokens = qwen_tokenizer()
+    parts = {} if kind == "QwenImagePipeline" else {"processor": QwenProcessor(Qwen2VLImageProcessorPil(), tokens)}
+    return getattr(diffusers, kind)(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=diffusers.AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4,
+        ),
+        text_encoder=qwen_vl(tokens),
+        tokenizer=tokens,
+        transformer=diffusers.QwenImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            axes_dims_rope=(4, 6, 6),
+        ),
+        **parts,
+    )
+
+
 @functools.cache
 def build(name):
     """Returns a pipeline; the same name always has the same weights."""
@@ -163,12 +257,15 @@ def build(name):
         "sd-instruct": lambda: stable_diffusion("StableDiffusionInstructPix2PixPipeline", 8),
         "sd-inpaint": lambda: stable_diffusion("StableDiffusionInpaintPipeline", 9),
         "sd-img2img": lambda: stable_diffusion("StableDiffusionImg2ImgPipeline"),
-        "sdxl": stable_diffusion_xl,
+        "sdxl": lambda: stable_diffusion_xl("StableDiffusionXLPipeline"),
+        "sdxl-instruct": lambda: stable_diffusion_xl("StableDiffusionXLInstructPix2PixPipeline", 8),
+        "sdxl-inpaint": lambda: stable_diffusion_xl("StableDiffusionXLInpaintPipeline", 9),
+        "sdxl-img2img": lambda: stable_diffusion_xl("StableDiffusionXLImg2ImgPipeline"),
         "sd3": stable_diffusion_3,
         "flux": lambda: flux("FluxPipeline"),
         "flux-kontext": lambda: flux("FluxKontextPipeline"),
+        "flux-fill": lambda: flux("FluxFillPipeline", 24),
+        "qwen": lambda: qwen("QwenImagePipeline"),
+        "qwen-edit": lambda: qwen("QwenImageEditPipeline"),
+        "qwen-edit-plus": lambda: qwen("QwenImageEditPlusPipeline"),
     }[name]()
-
-
-GENERATORS = ("sd", "sdxl", "sd3", "flux")
-EDITORS = ("sd-instruct", "sd-inpaint", "sd-img2img", "flux-kontext")
