@@ -7,13 +7,15 @@ scaled to 8 bits. Anything that has no one meaning (several frames, float pixels
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
+import threading
 import unicodedata
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -82,14 +84,14 @@ class PhotoFiles:
     def _each(self, image_ids: Sequence[str], use: Callable[[str, bytes], None], progress: Progress) -> None:
         """Calls `use` with the bytes of each photo and collects what is wrong with any."""
         bad = []
-        with _opened(self.source) as read_bytes:
-            for done, image_id in enumerate(image_ids, start=1):
-                name = self.names[image_id]
-                try:
-                    use(image_id, read_bytes(name))
-                except (OSError, DataError) as error:
-                    bad.append(f"  {name}: {error}")
-                progress(done, len(image_ids))
+        read_bytes = _reader(self.source)
+        for done, image_id in enumerate(image_ids, start=1):
+            name = self.names[image_id]
+            try:
+                use(image_id, read_bytes(name))
+            except (OSError, DataError) as error:
+                bad.append(f"  {name}: {error}")
+            progress(done, len(image_ids))
         if bad:
             shown = "\n".join(bad[:_N_SHOWN]) + (f"\n  and {len(bad) - _N_SHOWN} more" if len(bad) > _N_SHOWN else "")
             raise DataError(f"{len(bad)} of {len(image_ids)} photos in {self.source} cannot be used:\n{shown}")
@@ -151,12 +153,8 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         DataError: if it is no photo, cut short, too large or small, animated, or of float pixels.
     """
-    # Some libraries set this to fill what is missing with grey.
-    fill, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
-        with warnings.catch_warnings():
-            # Size is judged below, by `max_pixels`.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with _strict:
             image = Image.open(io.BytesIO(content))
             _check_header(image, max_pixels)
             image.load()
@@ -167,8 +165,33 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError) as error:
         raise DataError(f"is not a readable photo, or is cut short ({error})") from error
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = fill
+
+
+class _StrictPillow:
+    """Settings of Pillow, which belong to the process, while at least one thread decodes."""
+
+    def __init__(self) -> None:
+        self._lock, self._n_threads, self._before = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_threads == 0:
+                # Some libraries set this to fill what is missing with grey.
+                self._before.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
+                self._before.enter_context(warnings.catch_warnings())
+                # Size is judged by `max_pixels`.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            self._n_threads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n_threads -= 1
+            if self._n_threads == 0:
+                self._before.close()
+
+
+_strict = _StrictPillow()
 
 
 def _check_header(image: Image.Image, max_pixels: int) -> None:
@@ -200,20 +223,26 @@ def _as_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB")).copy()
 
 
-@contextlib.contextmanager
-def _opened(source: Path) -> Generator[Callable[[str], bytes]]:
-    """Gives a function that reads one file of a folder or zip."""
+def _reader(source: Path) -> Callable[[str], bytes]:
+    """Returns a function that reads one file of a folder or zip; threads may call it at once."""
     if source.is_dir():
-        yield lambda name: (source / name).read_bytes()
-        return
-    with zipfile.ZipFile(source) as archive:
+        return lambda name: (source / name).read_bytes()
+    state = source.stat()
+    archive = _archive(source, state.st_mtime_ns, state.st_size)
 
-        def read_entry(name: str) -> bytes:
-            if archive.getinfo(name).file_size > _MAX_FILE_BYTES:
-                raise DataError(f"declares more than {_MAX_FILE_BYTES} bytes")
-            try:
-                return archive.read(name)
-            except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-                raise DataError(f"cannot be unpacked ({error})") from error
+    def read_entry(name: str) -> bytes:
+        if archive.getinfo(name).file_size > _MAX_FILE_BYTES:
+            raise DataError(f"declares more than {_MAX_FILE_BYTES} bytes")
+        try:
+            return archive.read(name)
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
+            raise DataError(f"cannot be unpacked ({error})") from error
 
-        yield read_entry
+    return read_entry
+
+
+@functools.lru_cache(maxsize=2)
+def _archive(source: Path, mtime_ns: int, size: int) -> zipfile.ZipFile:
+    """Opens a zip and keeps it open: its index of many thousand photos is read once, not for every batch."""
+    del mtime_ns, size
+    return zipfile.ZipFile(source)

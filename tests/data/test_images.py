@@ -3,8 +3,10 @@
 import io
 import struct
 import unicodedata
+import warnings
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -107,6 +109,18 @@ def test_grey_fill_of_other_libraries_is_not_used(monkeypatch):
     with pytest.raises(DataError, match="cut short"):
         images.decode(encoded(Image.effect_noise((64, 64), 90), "JPEG")[:1200])
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_threads_leave_the_settings_of_others(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    noise = encoded(Image.effect_noise((64, 64), 90), "JPEG")
+    filters, n = list(warnings.filters), 40
+    with ThreadPoolExecutor(4) as pool:
+        whole = list(pool.map(images.decode, [noise] * n))
+        cut = [pool.submit(images.decode, noise[:1200]).exception() for _ in range(n)]
+    assert all(np.array_equal(image, whole[0]) for image in whole)
+    assert all(isinstance(error, DataError) for error in cut)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True and warnings.filters == filters
 
 
 @pytest.fixture(params=["folder", "zip"])
