@@ -71,21 +71,18 @@ def _step(d, *, heads):
 
     def fold(p):
         query = (p["query"] @ p["query_weight"]).reshape(-1, heads, per_head) * per_head**-0.5
-        readout = (p["readout"] @ p["output_weight"].T).reshape(-1, heads, per_head)
-        keys, values = (
-            (d["tokens"] @ p[name]).reshape(*d["tokens"].shape[:2], heads, per_head)
-            for name in ("key_weight", "value_weight")
-        )
-        return query, readout, keys, values
+        return query, (p["readout"] @ p["output_weight"].T).reshape(-1, heads, per_head)
 
-    parameters = {name: d[name] for name in _NAMES}
-    (query, readout, keys, values), pull = jax.vjp(fold, parameters)
-    position = jnp.zeros((*query.shape[:2], keys.shape[1]))
-    loss, g = mine_kernels.voxel_attention_gradients(
-        query, position, readout, d["intercept"], keys, values, d["responses"], None
+    folded = ("query", "readout", "query_weight", "output_weight")
+    (query, readout), pull = jax.vjp(fold, {name: d[name] for name in folded})
+    trunk = {name: d[name].reshape(width, heads, per_head) for name in ("key_weight", "value_weight")}
+    trunk |= dict.fromkeys(("key_bias", "value_bias"), jnp.zeros((heads, per_head)))
+    loss, g = mine_kernels.voxel_attention_trunk_gradients(
+        query, None, readout, d["intercept"], trunk, d["tokens"], d["responses"]
     )
-    (gradients,) = pull((g["query"], g["readout"], g["keys"], g["values"]))
-    return {"loss": loss.sum(), **gradients, "intercept": g["intercept"]}
+    (gradients,) = pull((g["query"], g["readout"]))
+    projections = {name: g[name].reshape(width, width) for name in ("key_weight", "value_weight")}
+    return {"loss": loss.sum(), **gradients, **projections, "intercept": g["intercept"]}
 
 
 @functools.partial(jax.jit, static_argnames=("heads",))

@@ -12,7 +12,10 @@ import numpy as np
 from benchmarks.cases import Case
 from mine_jax.encoder import ridge
 
-HEADER = "equal work: same features, responses, penalties and folds; himalaya refits on all rows as we do"
+HEADER = (
+    "equal work: same features, responses, penalties and folds; himalaya refits on all rows as we do; "
+    "loo and gcv choose by another criterion"
+)
 REFERENCE = "himalaya_torch"
 
 
@@ -36,6 +39,8 @@ def implementations(case: Case, data: dict[str, np.ndarray]) -> dict[str, Callab
     x, y, penalties = data["features"], data["responses"], data["penalties"]
     calls: dict[str, Callable[[], Any]] = {
         "mine_jax": lambda: ridge.solve(x, y, penalties, folds=case.folds)._asdict(),
+        "mine_jax_loo": lambda: ridge.solve(x, y, penalties, selection="loo")._asdict(),
+        "mine_jax_gcv": lambda: ridge.solve(x, y, penalties, selection="gcv")._asdict(),
     }
     if importlib.util.find_spec("himalaya"):
         calls["himalaya_torch"] = lambda: _himalaya(x, y, penalties, case.folds)

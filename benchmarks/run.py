@@ -11,8 +11,10 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,10 @@ import numpy as np
 from benchmarks.cases import CASES, Case
 from benchmarks.timing import Timing, time_in_turn
 
-WHAT = ("ridge", "query", "ig", "lens")
-PACKAGES = ("jax", "numpy", "torch", "himalaya", "scikit-learn", "captum")
+WHAT = ("ridge", "query", "ig", "lens", "features", "end_to_end")
+# Measures that stand in the table where a benchmark gives them.
+SHOWN = ("same_penalty", "completeness_gap", "same_description", "peak_fraction", "images_per_s", "tokens_per_s")
+PACKAGES = ("jax", "numpy", "torch", "himalaya", "scikit-learn", "captum", "transformers")
 
 
 def main() -> None:
@@ -36,19 +40,32 @@ def main() -> None:
         "--set", action="append", default=[], metavar="SIZE=N", help="another size, for instance batch=8"
     )
     parser.add_argument("--skip", default="", help="implementations left out, comma-separated")
+    parser.add_argument(
+        "--scale", default="", metavar="SIZE=N,N,N", help="only our implementation, over several values of one size"
+    )
     parser.add_argument("--json", type=Path, help="file that receives the rows")
     parser.add_argument("--list", action="store_true", help="print cases and benchmarks")
     parser.add_argument("--smoke", action="store_true", help="the smallest case once: does everything run?")
+    parser.add_argument("--cores", type=int, default=1, help="processor cores that all may use, on a CPU (default: 1)")
     args = parser.parse_args()
     if args.list:
         print("\n".join(f"{name:12s} {case}" for name, case in CASES.items()), "\nbenchmarks:", ", ".join(WHAT))
         return
+    if jax.default_backend() == "cpu":
+        _restart_on(args.cores)
     sizes = {key: int(value) for key, value in (item.split("=") for item in args.set)}
     case = CASES["smoke" if args.smoke else args.case]._replace(**sizes)
     rows: list[dict[str, Any]] = []
+    rounds = 1 if args.smoke else args.rounds
     for what in args.what.split(","):
-        rows += benchmark(what, case, rounds=1 if args.smoke else args.rounds, skip=args.skip.split(","))
-        print(table([row for row in rows if row["what"] == what]))
+        for name in _variants(what, case):
+            if args.scale:
+                size, _, values = args.scale.partition("=")
+                found = scaling(name, case, size=size, values=[int(v) for v in values.split(",")], rounds=rounds)
+            else:
+                found = benchmark(name, case, rounds=rounds, skip=args.skip.split(","))
+            print(table(found))
+            rows += found
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         content = {"case": args.case, "sizes": case._asdict(), **environment(), "rows": rows}
@@ -56,47 +73,81 @@ def main() -> None:
 
 
 def benchmark(
-    what: str, case: Case, *, rounds: int = 3, skip: list[str] | tuple[str, ...] = ()
+    what: str, case: Case, *, rounds: int = 3, skip: list[str] | tuple[str, ...] = (), only: str = ""
 ) -> list[dict[str, Any]]:
     """Times all implementations of one benchmark in turn.
 
     Args:
-        what: one of `WHAT`.
+        what: one of `WHAT`, or `features:vit_b32` for one of several variants.
         case: sizes.
         rounds: counted runs of each.
         skip: implementations left out.
+        only: first letters of those that are kept, without any peer; "" for all.
 
     Returns:
         One row per implementation: seconds, ratio to the reference in CPU seconds (wall
         seconds on accelerators), memory, and errors against the reference.
     """
-    module = importlib.import_module(f"benchmarks.bench_{what}")
-    calls = module.implementations(case, module.inputs(case))
-    timings = time_in_turn({name: call for name, call in calls.items() if name not in skip}, rounds=rounds)
+    module = importlib.import_module(f"benchmarks.bench_{what.partition(':')[0]}")
+    variant = what.partition(":")[2]
+    data = module.inputs(case, variant=variant) if variant else module.inputs(case)
+    calls = module.implementations(case, data)
+    chosen = {name: call for name, call in calls.items() if name not in skip and name.startswith(only)}
+    timings = time_in_turn(chosen, rounds=rounds)
     name = module.REFERENCE if module.REFERENCE in timings else next(iter(timings))
     reference = timings[name]
-    return [
+    rows = [
         {
             "what": what,
             "implementation": key,
             "reference": name,
             "header": module.HEADER,
+            "sizes": getattr(module, "SIZES", ()),
             "first_s": timing.first_s,
             "seconds": _seconds(timing),
             "ratio": _seconds(reference) / _seconds(timing),
             "spread": [min(_times(timing)), max(_times(timing))],
+            "first_peak_mib": timing.first_peak_bytes / 2**20,
             "peak_mib": timing.peak_bytes / 2**20,
             **module.compare(timing.result, reference.result),
         }
         for key, timing in timings.items()
     ]
+    return module.finish(rows, data) if hasattr(module, "finish") else rows
+
+
+def scaling(what: str, case: Case, *, size: str, values: list[int], rounds: int = 3) -> list[dict[str, Any]]:
+    """Times our implementation over several values of one size.
+
+    Args:
+        what: as in `benchmark`.
+        case: all other sizes.
+        size: name of the size that varies.
+        values: at least two, ascending.
+        rounds: counted runs of each.
+
+    Returns:
+        One row per value; `scale` holds the size, its value and the exponent of cost ~ value^exponent,
+        the slope of a straight line through the logarithms.
+    """
+    rows = []
+    for value in values:
+        row = benchmark(what, case._replace(**{size: value}), rounds=rounds, only="mine_jax")[0]
+        rows.append({**row, "implementation": f"{row['implementation']}, {size} {value}"})
+    seconds = np.log([row["seconds"] for row in rows])
+    exponent = float(np.polyfit(np.log(values), seconds, 1)[0])
+    for row, value in zip(rows, values, strict=True):
+        row["scale"] = {"size": size, "value": value, "exponent": exponent}
+        row["ratio"] = rows[0]["seconds"] / row["seconds"]
+    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Formats rows for the terminal; absolute seconds stay in the JSON."""
-    lines = [f"{rows[0]['what']}: {rows[0]['header']}; ratio of seconds of {rows[0]['reference']} to this one"]
+    what = rows[0].get("model", rows[0]["what"])
+    lines = [f"{what}: {rows[0]['header']}; ratio of seconds of {rows[0]['reference']} to this one"]
     for row in rows:
-        extra = "".join(f"  {k} {row[k]:.4g}" for k in ("same_penalty", "completeness_gap") if k in row)
+        extra = "".join(f"  {k} {row[k]:.4g}" for k in SHOWN if k in row)
         lines.append(
             f"  {row['implementation']:<20} ratio {row['ratio']:9.2f}  memory {row['peak_mib']:8.0f} MiB"
             f"  error {row['max_abs_err']:.2g}{extra}"
@@ -119,7 +170,25 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
         "commit": commit,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
     }
+
+
+def _restart_on(n_cores: int) -> None:
+    """Starts anew on so many cores: libraries choose their threads when they are loaded, and waiting threads count."""
+    own = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(own) > n_cores:
+        os.sched_setaffinity(0, own[-n_cores:])
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks.run", *sys.argv[1:]])
+
+
+def _variants(what: str, case: Case) -> list[str]:
+    """Returns the benchmark itself, or one name for each of its variants."""
+    if ":" in what:
+        return [what]
+    module = importlib.import_module(f"benchmarks.bench_{what}")
+    return [f"{what}:{name}" for name in module.variants(case)] if hasattr(module, "variants") else [what]
 
 
 def _times(timing: Timing) -> list[float]:

@@ -2,11 +2,13 @@
 
 On shared machines wall time says little: ratios are of CPU seconds of the whole process,
 medians over rounds in which every implementation runs once. The first call of each is
-separate, since it compiles. On accelerators wall time of the blocked call is what counts.
+separate, in time and in memory, since it compiles. On accelerators wall time of the blocked
+call is what counts.
 """
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import gc
 import resource
@@ -29,13 +31,15 @@ class Timing:
         first_s: wall seconds of the first call, with compilation.
         wall_s: wall seconds of each counted call.
         cpu_s: CPU seconds of the process in each counted call.
-        peak_bytes: most memory above what was held before the call, over all calls.
+        first_peak_bytes: most memory of the first call above what was held before it.
+        peak_bytes: the same, over the counted calls.
         result: of the last call.
     """
 
     first_s: float
     wall_s: list[float]
     cpu_s: list[float]
+    first_peak_bytes: int
     peak_bytes: int
     result: Any
 
@@ -52,14 +56,12 @@ def time_in_turn(calls: dict[str, Callable[[], Any]], *, rounds: int = 3) -> dic
     """
     timings = {}
     for name, call in calls.items():
-        gc.collect()
         with _PeakMemory() as memory:
             start = time.perf_counter()
             result = jax.block_until_ready(call())
-        timings[name] = Timing(time.perf_counter() - start, [], [], memory.peak_bytes, result)
+        timings[name] = Timing(time.perf_counter() - start, [], [], memory.peak_bytes, 0, result)
     for _ in range(rounds):
         for name, call in calls.items():
-            gc.collect()
             with _PeakMemory() as memory:
                 wall, cpu = time.perf_counter(), time.process_time()
                 result = jax.block_until_ready(call())
@@ -71,9 +73,11 @@ def time_in_turn(calls: dict[str, Callable[[], Any]], *, rounds: int = 3) -> dic
 
 
 class _PeakMemory:
-    """Samples the resident memory of the process while a block runs."""
+    """Samples the resident memory of the process while a block runs, from a heap without free pages."""
 
     def __enter__(self) -> _PeakMemory:
+        gc.collect()
+        _give_back_free_pages()
         self._start = _resident_bytes()
         self.peak_bytes = 0
         self._done = threading.Event()
@@ -88,6 +92,13 @@ class _PeakMemory:
     def _watch(self) -> None:
         while not self._done.wait(0.005):
             self.peak_bytes = max(self.peak_bytes, _resident_bytes() - self._start)
+
+
+def _give_back_free_pages() -> None:
+    """Lets the C library return what it keeps, or a call could use memory that is already counted."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _resident_bytes() -> int:

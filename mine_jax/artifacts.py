@@ -304,15 +304,30 @@ def _read_field(path: Path) -> np.ndarray:
     return array
 
 
-def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
+def _checkpointer() -> Any:
+    """Returns orbax's checkpointer of this process alone: of several, one writes and each reads when it likes."""
+    import jax
     import orbax.checkpoint as orbax
 
+    if not jax.distributed.is_initialized():
+        return orbax.StandardCheckpointer()
+    own = jax.process_index()
+    options = orbax.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+    )
+    return orbax.StandardCheckpointer(
+        multiprocessing_options=options,
+        async_options=orbax.options.AsyncOptions(create_directories_asynchronously=False),
+    )
+
+
+def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
     tree = _encoder_tree(encoders)
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        with orbax.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save((temporary / "params").resolve(), tree)
         files = sorted(p for p in (temporary / "params").rglob("*") if p.is_file())
         meta = {
@@ -347,10 +362,8 @@ def _encoder_tree(encoders: types.Encoders) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _load_encoders(directory: Path, meta: dict[str, Any]) -> types.Encoders:
-    import orbax.checkpoint as orbax
-
     template = {k: {n: np.zeros(s, d) for n, (s, d) in v.items()} for k, v in meta["arrays"].items()}
-    with orbax.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         tree = checkpointer.restore((directory / "params").resolve(), template)
     architecture = dict(meta["architecture"])
     architecture["grid"] = tuple(architecture["grid"]) if architecture["grid"] else None

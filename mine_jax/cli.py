@@ -123,28 +123,44 @@ def run(
     ] = False,
 ) -> None:
     """Runs all stages whose inputs have changed."""
-    from mine_jax.run import execute, plan
+    from mine_jax.run import plan
 
-    resolved, steps = _config(config, overrides), _steps()
+    resolved = _config(config, overrides)
     if dry_run:
-        _print(plan(resolved, out, steps))
+        _print(plan(resolved, out, _steps()))
         return
-    record = execute(resolved, out, steps, until=until, resume=resume, overwrite=overwrite, reporter=_reporter())
-    _print(_summary(record, out))
+    _execute(resolved, out, until=until, resume=resume, overwrite=overwrite)
 
 
 def _stage_command(name: str) -> Callable[..., None]:
     def command(config: ConfigFile, out: Out, overrides: Overrides = None) -> None:
-        from mine_jax.run import execute
-
-        record = execute(_config(config, overrides), out, _steps(), only=name, reporter=_reporter())
-        _print(_summary(record, out))
+        _execute(_config(config, overrides), out, only=name)
 
     return command
 
 
+def _features(
+    config: ConfigFile,
+    out: Out,
+    overrides: Overrides = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="One of N processes (I from 0) that share the work; then without."),
+    ] = None,
+) -> None:
+    from mine_jax.parts import extract_part
+
+    resolved = _config(config, overrides)
+    if shard is not None:
+        _print(extract_part(resolved, out, _steps(), part=_shard(shard), reporter=_reporter()))
+        return
+    _execute(resolved, out, only="features")
+
+
 for _name, _help in STAGES.items():
-    app.command(_name, help=f"{_help} The stages before it must be up to date.")(_stage_command(_name))
+    app.command(_name, help=f"{_help} The stages before it must be up to date.")(
+        _features if _name == "features" else _stage_command(_name)
+    )
 
 
 @app.command()
@@ -252,6 +268,19 @@ def _config(path: Path, overrides: list[str] | None) -> Any:
     return read(path, overrides=overrides or ())
 
 
+def _execute(config: Any, out: Path, **options: Any) -> None:
+    """Runs stages, together with the other processes where there are any; the first one prints."""
+    from mine_jax import sharding
+    from mine_jax.run import execute
+
+    reporter = _reporter()
+    sharding.start()
+    is_first = sharding.process_id() == 0
+    record = execute(config, out, _steps(), reporter=reporter if is_first else Reporter(), **options)
+    if is_first:
+        _print(_summary(record, out))
+
+
 def _steps() -> Any:
     from mine_jax.graph import STEPS
 
@@ -264,6 +293,14 @@ def _shape(text: str) -> tuple[int, int, int]:
     except ValueError:
         raise ConfigError(f"--shape must be three whole numbers such as 24,24,18, but is {text!r}.") from None
     return x, y, z
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        part, count = (int(number) for number in text.split("/"))
+    except ValueError:
+        raise ConfigError(f"--shard must be two whole numbers such as 0/4, but is {text!r}.") from None
+    return part, count
 
 
 def _summary(record: dict[str, Any], out: Path) -> Iterable[str]:

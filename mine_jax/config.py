@@ -92,7 +92,7 @@ class FeaturesConfig(Section):
     batch_size: Count = 64
     dtype: Literal["bfloat16", "float16", "float32"] = "float16"
     prompt: str = "USER: <image>\nDescribe the image. ASSISTANT:"  # llava; what follows <image> changes nothing
-    weights: Literal["float32", "bfloat16"] = "float32"  # llava: of the decoder in memory
+    weights: Literal["float32", "bfloat16"] = "float32"  # of the model in memory, and of its products
     more_layers: Layers = ()  # also stored, each in a folder of its own; not used by later stages
     reduce: Count | None = None  # PCA of the tokens to so many dimensions, None for none
     tokens: str | None = None  # precomputed: [N, P, D] .npy
@@ -118,8 +118,14 @@ class EncoderConfig(Section):
     batch_size: Count = 64  # not stated in the paper; ours
     epochs: Annotated[int, Field(ge=0)] = 16  # not stated in the paper; ours
     patience: Count = 4  # ours: epochs without improvement before a voxel stops
+    restarts: Annotated[int, Field(ge=0)] = 3  # ours: of a voxel that diverged, each at half the learning rate
+    # ours: keys or tokens of one split up to so many bytes stay on the device, larger ones are streamed
+    resident_bytes: Count = 4_294_967_296
+    storage: Literal["float32", "bfloat16"] = "float32"  # ours: of keys and tokens during the fit
     reference: bool = True  # ours: also fits a ridge on the mean token, to compare with
     summary: Literal["mean", "grid"] = "mean"  # ridge: image-level features
+    selection: Literal["kfold", "gcv", "loo"] = "kfold"  # ridge: how penalties are chosen
+    missing: Literal["exclude", "mask"] = "exclude"  # ridge: voxels without a response to some images, or those images
     folds: Annotated[int, Field(ge=2)] = 5  # ours
     penalties: Annotated[int, Field(ge=3)] = 20  # ours: grid size
     penalty_low: float = -2.0  # log10, in units of n x mean feature variance / features
@@ -143,6 +149,7 @@ class AttributionConfig(Section):
     min_r2: float = 0.01  # ours: voxels below it are not attributed
     sufficiency: Fraction = 0.9  # ours: level of the adaptive K
     n_random: Count = 5  # ours: random orders averaged in the curves
+    keep_scores: bool = True  # ours: writes heat.npy, the scores of all tokens, for heat maps and controls
 
 
 class DescriptionConfig(Section):
@@ -204,6 +211,7 @@ class RunConfig(Section):
     precision: Literal["default", "high", "highest"] = "highest"
     voxel_chunk: Count | None = None
     image_chunk: Count | None = None
+    # devices along `voxel` and `data` (fits, attribution), `data` and `model` (features); {} for all there are
     mesh: dict[str, Count] = {}
 
 

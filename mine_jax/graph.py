@@ -57,6 +57,7 @@ STEPS = {
         ("encoder", *_RUN),
         ("encoder/*", "scores/*", "voxels.tsv"),
         plan=plans.encoder_plan,
+        together=steps.share_encoder,
     ),
     "attribution": Step(
         steps.attribution_step,
@@ -64,6 +65,7 @@ STEPS = {
         ("attribution", *_RUN),
         ("attribution/*",),
         plan=plans.attribution_plan,
+        together=steps.share_attribution,
     ),
     "description": Step(
         steps.description_step, ("features", "attribution"), ("description", "run.precision"), ("description/*",)

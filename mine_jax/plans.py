@@ -1,71 +1,110 @@
-"""What `--dry-run` says of each stage: shapes, memory and work, from file headers alone."""
+"""What `--dry-run` says of each stage: shapes, memory and work, from headers of files alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 
+from mine_jax import _planner, artifacts, encoder, sharding
 from mine_jax.config import Config
 
-_UNKNOWN = "sizes are known after the data stage"
+_UNKNOWN = "sizes are known after the data and features stages"
 
 
-def data_plan(config: Config) -> list[str]:
+def data_plan(config: Config, directory: Path) -> list[str]:
     """Says how many rows and voxels will be read."""
+    del directory
     d = config.data
     if d.kind == "phantom":
         return [f"phantom {d.subject}: {d.n_images} images x {d.n_repeats} repeats, written to disk where missing"]
     shape = _npy_shape(d.responses)
     if shape is None:
         return [f"{d.kind}: voxels and images are counted when the files are opened"]
-    return [f"responses [{shape[0]}, {shape[1]}]: {_bytes(4 * shape[0] * shape[1])}"]
+    return [f"responses [{shape[0]}, {shape[1]}]: {_planner.readable(4 * shape[0] * shape[1])}"]
 
 
-def features_plan(config: Config) -> list[str]:
+def features_plan(config: Config, directory: Path) -> list[str]:
     """Says how large the image-tokens are."""
-    shape = _npy_shape(config.features.tokens)
+    shape = _tokens_shape(config, directory)
     if shape is None:
         return [f"image-tokens of {config.features.model or 'the model'}, batches of {config.features.batch_size}"]
-    return [f"image-tokens {list(shape)}, memory-mapped: {_bytes(int(np.prod(shape)) * 2)} in half precision"]
-
-
-def encoder_plan(config: Config) -> list[str]:
-    """Says what the fit holds in memory and how much it computes."""
-    sizes = _sizes(config)
-    if sizes is None:
-        return [_UNKNOWN]
-    n_images, n_voxels, n_tokens = sizes
-    e = config.encoder
-    n_cells = n_tokens // e.pool**2
-    chunk = min(n_voxels, config.run.voxel_chunk or 256)
-    held = 4 * (n_images * n_cells * e.width + chunk * (e.heads * e.width) ** 2)
-    # three products per training step, two products and one Gram matrix per closed-form readout
-    work = 2 * n_images * n_voxels * e.heads * e.width * (5 * n_cells + e.heads * e.width) * (e.epochs + 1)
-    if e.kind == "ridge":
-        return [f"{n_voxels} voxels, {n_images} images, {e.folds} folds x {e.penalties} penalties"]
     return [
-        f"{n_voxels} voxels in chunks of {chunk}, {n_images} images x {n_cells} cells x width {e.width}",
-        f"memory about {_bytes(held)}, work at most {work / 1e12:.2g} TFLOP",
+        f"image-tokens {list(shape)}, memory-mapped: {_planner.readable(int(np.prod(shape)) * 2)} in half precision"
     ]
 
 
-def attribution_plan(config: Config) -> list[str]:
-    """Says how many pairs will be attributed."""
-    sizes = _sizes(config)
+def encoder_plan(config: Config, directory: Path) -> list[str]:
+    """Says how many voxels are fitted at once, what that holds in memory, and how much is computed."""
+    sizes = _sizes(config, directory)
     if sizes is None:
         return [_UNKNOWN]
-    n_images, n_voxels, n_tokens = sizes
+    n_images, n_voxels, n_tokens, token_width = sizes
+    e, mesh = config.encoder, sharding.mesh(config.run.mesh)
+    lines = _devices(mesh)
+    if e.kind == "ridge":
+        n_voxels_each = -(-n_voxels // sharding.n_shards(mesh, *sharding.DEVICES))
+        planned = encoder.plan_ridge(
+            e,
+            n_images=n_images,
+            n_voxels=n_voxels_each,
+            token_shape=(n_tokens, token_width),
+            wanted=config.run.voxel_chunk,
+        )
+        lines += [f"{n_voxels} voxels, {n_images} images, {e.folds} folds x {e.penalties} penalties"]
+        return lines + _chunks(planned)
+    n_voxels_each = -(-n_voxels // sharding.n_shards(mesh, sharding.VOXEL))
+    planned = encoder.plan_query(
+        e, n_images=n_images, n_voxels=n_voxels_each, token_shape=(n_tokens, token_width), wanted=config.run.voxel_chunk
+    )
+    n_cells, width = n_tokens // e.pool**2, min(e.width, token_width)
+    # three products per training step, two products and one Gram matrix per closed-form readout
+    work = 2 * n_images * n_voxels * e.heads * width * (5 * n_cells + e.heads * width) * (e.epochs + 1)
+    lines += [f"{n_voxels} voxels, {n_images} images x {n_cells} cells x width {width}"]
+    return lines + _chunks(planned) + [f"work at most {work / 1e12:.2g} TFLOP"]
+
+
+def attribution_plan(config: Config, directory: Path) -> list[str]:
+    """Says how many pairs will be attributed."""
+    sizes = _sizes(config, directory)
+    if sizes is None:
+        return [_UNKNOWN]
+    n_images, n_voxels, n_tokens, _ = sizes
     pairs = n_voxels * min(config.attribution.n_images, n_images)
-    return [f"at most {pairs} (voxel, image) pairs x {n_tokens} tokens: {_bytes(6 * pairs * n_tokens)} of scores"]
+    scores = _planner.readable(6 * pairs * n_tokens)
+    return [f"at most {pairs} (voxel, image) pairs x {n_tokens} tokens: {scores} of scores on the host"]
 
 
-def _sizes(config: Config) -> tuple[int, int, int] | None:
-    """Images, voxels and tokens per image, where file headers or the configuration tell them."""
-    responses, tokens = _npy_shape(config.data.responses), _npy_shape(config.features.tokens)
-    if responses is None or tokens is None:
+def _devices(mesh: Mesh | None) -> list[str]:
+    free = _planner.readable(sharding.free_bytes())
+    if mesh is None:
+        return [f"1 device, {free} free"]
+    axes = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
+    return [f"{mesh.size} devices ({axes}), {free} free on each"]
+
+
+def _chunks(planned: _planner.Planned) -> list[str]:
+    held = _planner.readable(planned.bytes)
+    return [f"run.voxel_chunk = {planned.chunk} on each device, image-tokens included: about {held}"]
+
+
+def _sizes(config: Config, directory: Path) -> tuple[int, int, int, int] | None:
+    """Images, voxels, tokens per image and their width, where headers of inputs or earlier stages tell them."""
+    responses = _npy_shape(str(directory / "data" / "responses.npy")) or _npy_shape(config.data.responses)
+    tokens = _tokens_shape(config, directory)
+    if responses is None or tokens is None or len(responses) != 2 or len(tokens) != 3:
         return None
-    return responses[0], responses[1], tokens[1]
+    return responses[0], responses[1], tokens[1], tokens[2]
+
+
+def _tokens_shape(config: Config, directory: Path) -> tuple[int, ...] | None:
+    store = directory / "features" / "meta.json"
+    if store.is_file():
+        shape = artifacts.read_json(store).get("shape")
+        if shape:
+            return tuple(shape)
+    return _npy_shape(config.features.tokens)
 
 
 def _npy_shape(path: str | None) -> tuple[int, ...] | None:
@@ -76,7 +115,3 @@ def _npy_shape(path: str | None) -> tuple[int, ...] | None:
     except (ValueError, OSError):
         # a damaged file is an error of the data stage, which says more
         return None
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

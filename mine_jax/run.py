@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mine_jax import _lock, _manifest, _run_directory, artifacts
+from mine_jax import _lock, _manifest, _run_directory, artifacts, sharding
 from mine_jax._progress import Progress
 from mine_jax._reporter import Reporter
 from mine_jax._signals import StopFlag, Stopped, stop_flag
@@ -43,7 +43,10 @@ class Step:
         inputs: files and folders outside the run directory whose change makes the result stale.
         partial: globs of outputs that survive a stop or failure and that a re-run may keep as they
             are: the stage itself makes sure that they are valid.
-        plan: lines about shapes, memory and work for `--dry-run`; must not compute.
+        plan: lines about shapes, memory and work for `--dry-run`, from the configuration and the run
+            directory; must not compute.
+        together: with several processes, what the others do while process 0 does `compute`: the
+            same calls where they take shares of the work; it writes nothing.
     """
 
     compute: Callable[[Config, Path, Progress], dict[str, Any]]
@@ -52,7 +55,8 @@ class Step:
     outputs: tuple[str, ...] = ()
     inputs: Callable[[Config], list[Path]] = lambda config: []
     partial: tuple[str, ...] = ()
-    plan: Callable[[Config], list[str]] | None = None
+    plan: Callable[[Config, Path], list[str]] | None = None
+    together: Callable[[Config, Path, Progress], Any] | None = None
 
 
 def execute(
@@ -67,6 +71,9 @@ def execute(
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Runs the stages that are not up to date and records them in `run.json`.
+
+    With several processes all call this; process 0 decides, writes and returns the record, and
+    the others take their shares of the stages that have any.
 
     Args:
         config: the configuration.
@@ -91,13 +98,37 @@ def execute(
         _check_stage(name, steps)
     if resume and overwrite:
         raise ConfigError("`resume` and `overwrite` exclude each other.")
-    directory = _run_directory.make(Path(directory))
+    with sharding.telling_others():
+        if sharding.process_id() > 0:
+            return _follow(config, Path(directory), steps)
+        record = _lead(config, Path(directory), steps, until, only, resume, overwrite, reporter)
+        sharding.exchange()  # no stage to follow: the others may go
+    return record
+
+
+def _lead(config, directory, steps, until, only, resume, overwrite, reporter) -> dict[str, Any]:
+    directory = _run_directory.make(directory)
     with _lock.locked(directory):
         manifest = _run_directory.opened(directory, resume=resume or only is not None, overwrite=overwrite)
         run = _Run(config, directory, steps, manifest, reporter or Reporter())
         manifest.update(_manifest.header(config), state="running")
         run.save()
         return run.all(_wanted(steps, until=until, only=only), only=only)
+
+
+def _follow(config: Config, directory: Path, steps: Mapping[str, Step]) -> dict[str, Any]:
+    """Takes shares of the stages that process 0 names, until it names none."""
+    ran = []
+    with stop_flag() as flag:
+
+        def progress(done: int, total: int) -> None:
+            del done, total
+            flag.check()
+
+        while name := sharding.exchange()[0]:
+            _compute(steps[name].together or (lambda *given: None), config, directory, progress)
+            ran.append(name)
+    return {"stages": {}, "ran": ran}
 
 
 def stale(config: Config, directory: str | Path, steps: Mapping[str, Step]) -> dict[str, str | None]:
@@ -118,7 +149,7 @@ def plan(config: Config, directory: str | Path, steps: Mapping[str, Step]) -> li
         lines.append(f"{name}: {'up to date, skipped' if reason is None else f'runs ({reason})'}")
         details = steps[name].plan
         if details is not None:
-            lines.extend(f"    {line}" for line in details(config))
+            lines.extend(f"    {line}" for line in details(config, Path(directory)))
     return lines
 
 
@@ -213,7 +244,9 @@ class _Run:
                     flag.check()
                     report(done, total)
 
-                summary = _compute(self.steps[name], self.config, self.directory, progress)
+                if self.steps[name].together is not None:
+                    sharding.exchange(name)
+                summary = _compute(self.steps[name].compute, self.config, self.directory, progress)
         except BaseException as error:
             entry["state"] = "stopped" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed"
             entry.update(seconds=round(time.monotonic() - start, 3), error=f"{type(error).__name__}: {error}"[:2000])
@@ -269,16 +302,17 @@ class _Run:
         return self._hashes[file][1]
 
 
-def _compute(step: Step, config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
-    """Runs a stage at the wanted precision, in smaller chunks if memory runs out."""
+def _compute(work: Callable[..., Any], config: Config, directory: Path, progress: Progress) -> Any:
+    """Does a stage's work at the wanted precision, in smaller chunks if memory runs out where no plan foresaw it."""
     import jax
 
     chunk = config.run.voxel_chunk or RETRY_CHUNKS[0] + 1
-    smaller = [size for size in RETRY_CHUNKS if size < chunk]
+    # a process that starts again would meet the others elsewhere
+    smaller = [size for size in RETRY_CHUNKS if size < chunk] if sharding.n_processes() == 1 else []
     while True:
         try:
             with jax.default_matmul_precision(config.run.precision):
-                return step.compute(config, directory, progress)
+                return work(config, directory, progress)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise

@@ -8,7 +8,7 @@ import numpy as np
 
 from mine_jax import artifacts, data, features
 from mine_jax.config import Config, DataConfig
-from mine_jax.types import CriticalTokens, Encoders, ImageTokens, Lens, Responses, Scores, Split
+from mine_jax.types import CriticalTokens, Encoders, ImageTokens, Lens, Responses, Scores, Split, Stimuli
 
 
 def data_source(config: Config, directory: Path) -> DataConfig:
@@ -16,6 +16,15 @@ def data_source(config: Config, directory: Path) -> DataConfig:
     if config.data.kind != "phantom" or config.data.root is not None:
         return config.data
     return config.data.model_copy(update={"root": str(directory / "phantom")})
+
+
+def shown_stimuli(config: Config, directory: Path) -> Stimuli:
+    """Opens the images that the subject of the data stage saw."""
+    stimuli = data.open_stimuli(data_source(config, directory))
+    wanted = np.isin(stimuli.image_ids, artifacts.load(directory / "data").image_ids)
+    return Stimuli(
+        stimuli.image_ids[wanted], stimuli.read, stimuli.hashes[wanted], stimuli.shared[wanted], stimuli.source
+    )
 
 
 def load_responses(directory: Path) -> Responses:

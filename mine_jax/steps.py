@@ -6,8 +6,10 @@ functions, saves the result and returns numbers for the summary. No science live
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +27,19 @@ from mine_jax import (
     profile,
     roi,
     run_files,
+    sharding,
     tables,
     validation,
 )
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, EncoderConfig
 from mine_jax.errors import CheckpointError
-from mine_jax.types import Encoders, ImageTokens, Scores, Stimuli
+from mine_jax.types import Encoders, ImageTokens, Scores, Split
 
 logger = logging.getLogger("mine_jax")
+_REFERENCE = EncoderConfig(kind="ridge", reference=False)
+# Settings of the attribution that say how the path is integrated.
+_PATH_OPTIONS = ("baseline", "n_steps", "max_steps", "tolerance", "method", "quadrature", "reduce")
 
 
 def data_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
@@ -55,12 +61,7 @@ def data_step(config: Config, directory: Path, progress: Progress) -> dict[str, 
 
 def features_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Extracts image-tokens into features/, or refers to the precomputed ones."""
-    stimuli = data.open_stimuli(run_files.data_source(config, directory))
-    responses = artifacts.load(directory / "data")
-    wanted = np.isin(stimuli.image_ids, responses.image_ids)
-    shown = Stimuli(
-        stimuli.image_ids[wanted], stimuli.read, stimuli.hashes[wanted], stimuli.shared[wanted], stimuli.source
-    )
+    shown = run_files.shown_stimuli(config, directory)
     out = directory / "features"
     settings = {"precision": config.run.precision, "mesh": config.run.mesh}
     try:
@@ -78,15 +79,13 @@ def features_step(config: Config, directory: Path, progress: Progress) -> dict[s
 def encoder_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Fits and scores the encoders; writes encoder/, scores/ and voxels.tsv."""
     splits = run_files.load_splits(config, directory)
-    key = jax.random.key(config.run.seed)
-    chunks = {"voxel_chunk": config.run.voxel_chunk, "image_chunk": config.run.image_chunk}
     n_train = len(splits["train"].responses.image_ids) + len(splits["val"].responses.image_ids)
 
     def fitted(settings: EncoderConfig, report: Progress) -> tuple[Encoders, Scores]:
-        encoders = encoder.fit(
-            splits["train"], key=key, validation=splits["val"], config=settings, progress=report, **chunks
-        )
-        return encoders, encoder.score(encoders, splits["test"], n_train=n_train, voxel_chunk=config.run.voxel_chunk)
+        encoders = _fitted(config, splits, settings, report)
+        mesh = sharding.local(sharding.mesh(config.run.mesh))  # the other processes are at the next fit
+        chunk = config.run.voxel_chunk
+        return encoders, encoder.score(encoders, splits["test"], n_train=n_train, voxel_chunk=chunk, mesh=mesh)
 
     encoders, scores = fitted(config.encoder, progress)
     artifacts.save(encoders, directory / "encoder")
@@ -99,63 +98,43 @@ def encoder_step(config: Config, directory: Path, progress: Progress) -> dict[st
         "mean_r": _mean(scores.r[usable]),
         "mean_r2_normalized": _mean(scores.r2_normalized[usable]),
     }
-    if config.encoder.kind == "query" and config.encoder.reference:
-        _, linear = fitted(EncoderConfig(kind="ridge", reference=False), silent)
+    if _has_reference(config):
+        _, linear = fitted(_REFERENCE, silent)
         artifacts.save(linear, directory / "scores" / "ridge")
         summary["mean_r2_ridge"] = _mean(linear.r2[usable])
     return summary
 
 
+def share_encoder(config: Config, directory: Path, progress: Progress) -> None:
+    """Takes this process's share of the fits of `encoder_step`; writes nothing."""
+    splits = run_files.load_splits(config, directory)
+    _fitted(config, splits, config.encoder, progress)
+    if _has_reference(config):
+        _fitted(config, splits, _REFERENCE, progress)
+
+
 def attribution_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Attributes, patches and writes attribution/."""
     settings, out = config.attribution, directory / "attribution"
-    encoders, scores, tokens = (
-        run_files.load_encoders(directory),
-        run_files.load_scores(directory),
-        run_files.load_tokens(directory),
-    )
-    chosen = np.flatnonzero((scores.status == "ok") & (np.nan_to_num(scores.r2, nan=-1) >= settings.min_r2))
-    if not len(chosen):
+    scores, pairs = run_files.load_scores(directory), _attributed_pairs(config, directory)
+    if pairs is None:
         artifacts.write_json(out / "meta.json", {"schema": artifacts.SCHEMA, "n_voxels": 0})
         return {"voxels": 0, "reason": f"no voxel has r2 >= {settings.min_r2:g}"}
-    encoders = encoders.take(chosen)
-    chunks = {"voxel_chunk": config.run.voxel_chunk, "image_chunk": config.run.image_chunk}
-    n_voxels = len(chosen)
-    image_ids = _attributed_images(config, directory, encoders, tokens)
-    attributions = attribution.integrated_gradients(
-        encoders,
-        tokens,
-        image_ids=image_ids,
-        baseline=settings.baseline,
-        n_steps=settings.n_steps,
-        max_steps=settings.max_steps,
-        tolerance=settings.tolerance,
-        method=settings.method,
-        quadrature=settings.quadrature,
-        reduce=settings.reduce,
-        progress=lambda done, total: progress(done, 2 * total),
-        **chunks,
-    )
-    critical = attribution.critical_tokens(attributions, k=settings.k)
-    faithfulness = attribution.patch_tokens(
-        encoders,
-        tokens,
-        attributions,
-        k=settings.k,
-        sufficiency=settings.sufficiency,
-        n_random=settings.n_random,
-        baseline=settings.baseline,
-        seed=config.run.seed,
-        progress=lambda done, total: progress(total + done, 2 * total),
-        **chunks,
-    )
+    encoders, tokens, image_ids = pairs
+    n_voxels = len(encoders.voxel_ids)
+    with contextlib.ExitStack() as stack:
+        keep = None
+        if settings.keep_scores:
+            temporary = stack.enter_context(artifacts.atomic(out / "heat.npy"))
+            shape = (n_voxels, image_ids.shape[1], tokens.tokens.shape[1])
+            keep = _heat_writer(temporary, shape)
+        else:
+            (out / "heat.npy").unlink(missing_ok=True)
+        attributions, critical, faithfulness = _attributed(config, *pairs, progress, keep)
     k = critical.indices.shape[2]
     artifacts.write_table(out / "pairs.tsv", tables.pairs(attributions, faithfulness, tolerance=settings.tolerance))
     artifacts.write_array(out / "tokens.npy", critical.indices.reshape(-1, k))
     artifacts.write_array(out / "scores.npy", critical.scores.reshape(-1, k))
-    artifacts.write_array(
-        out / "heat.npy", attributions.scores.reshape(-1, attributions.scores.shape[2]).astype(np.float16)
-    )
     artifacts.write_table(out / "curves.tsv", tables.curves(attributions, faithfulness, seed=config.run.seed))
     per_voxel = tables.attributed_voxels(attributions, faithfulness, critical, scores)
     artifacts.write_table(out / "voxels.tsv", per_voxel)
@@ -173,6 +152,13 @@ def attribution_step(config: Config, directory: Path, progress: Progress) -> dic
         "voxels_r2_above_0.2": len(good),
         "share_hurt_more_than_random": _mean(good["left_without_ig"] < good["left_without_random"]),
     }
+
+
+def share_attribution(config: Config, directory: Path, progress: Progress) -> None:
+    """Takes this process's share of `attribution_step`; writes nothing."""
+    pairs = _attributed_pairs(config, directory)
+    if pairs is not None:
+        _attributed(config, *pairs, progress, None)
 
 
 def description_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
@@ -338,6 +324,66 @@ def _write_phantom(config: Config, directory: Path, progress: Progress) -> None:
     )
 
 
+def _heat_writer(path: Path, shape: tuple[int, int, int]) -> Callable[[slice, np.ndarray], None]:
+    """Opens a float16 array [pairs, P] on disk; the function returned writes the scores [v, I, P] of some voxels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    n_voxels, n_images, n_tokens = shape
+    heat = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(n_voxels * n_images, n_tokens))
+
+    def write(voxels: slice, scores: np.ndarray) -> None:
+        heat[voxels.start * n_images : voxels.stop * n_images] = scores.reshape(-1, n_tokens)
+        heat.flush()
+
+    return write
+
+
+def _fitted(config: Config, splits: dict[str, Split], settings: EncoderConfig, progress: Progress) -> Encoders:
+    return encoder.fit(
+        splits["train"],
+        key=jax.random.key(config.run.seed),
+        validation=splits["val"],
+        config=settings,
+        voxel_chunk=config.run.voxel_chunk,
+        image_chunk=config.run.image_chunk,
+        mesh=sharding.mesh(config.run.mesh),
+        progress=progress,
+    )
+
+
+def _has_reference(config: Config) -> bool:
+    return config.encoder.kind == "query" and config.encoder.reference
+
+
+def _attributed_pairs(config: Config, directory: Path) -> tuple[Encoders, ImageTokens, np.ndarray] | None:
+    """Opens encoders of voxels that are predicted well enough, tokens, and the images [V, I]; None without voxels."""
+    scores, tokens = run_files.load_scores(directory), run_files.load_tokens(directory)
+    good = np.nan_to_num(scores.r2, nan=-1) >= config.attribution.min_r2
+    chosen = np.flatnonzero((scores.status == "ok") & good)
+    if not len(chosen):
+        return None
+    encoders = run_files.load_encoders(directory).take(chosen)
+    return encoders, tokens, _attributed_images(config, directory, encoders, tokens)
+
+
+def _attributed(config: Config, encoders, tokens, image_ids, progress, keep):
+    settings = config.attribution
+    return attribution.attribute_and_patch(
+        encoders,
+        tokens,
+        image_ids=image_ids,
+        k=settings.k,
+        sufficiency=settings.sufficiency,
+        n_random=settings.n_random,
+        seed=config.run.seed,
+        keep=keep,
+        voxel_chunk=config.run.voxel_chunk,
+        image_chunk=config.run.image_chunk,
+        mesh=sharding.mesh(config.run.mesh),
+        progress=progress,
+        **{name: getattr(settings, name) for name in _PATH_OPTIONS},
+    )
+
+
 def _attributed_images(config: Config, directory: Path, encoders: Encoders, tokens: ImageTokens) -> np.ndarray:
     """Chooses the images [V, I] of each voxel: those with the highest predictions, or random ones."""
     settings = config.attribution
@@ -349,7 +395,8 @@ def _attributed_images(config: Config, directory: Path, encoders: Encoders, toke
         rng = np.random.default_rng(config.run.seed)
         shuffled = rng.permutation(np.flatnonzero(allowed))[:n_images]
         return np.broadcast_to(tokens.image_ids[shuffled], (len(encoders.voxel_ids), n_images))
-    predicted = encoder.predict(encoders, tokens, voxel_chunk=config.run.voxel_chunk)
+    mesh = sharding.mesh(config.run.mesh)
+    predicted = np.array(encoder.predict(encoders, tokens, voxel_chunk=config.run.voxel_chunk, mesh=mesh))
     predicted[~allowed] = -np.inf
     return tokens.image_ids[np.argsort(-predicted, axis=0, kind="stable")[:n_images].T]
 

@@ -102,7 +102,7 @@ class Stimuli(_Shown):
 
     Attributes:
         image_ids: [N] str.
-        read: takes ids, returns one uint8 [height, width, 3] RGB array for each.
+        read: takes ids, returns one uint8 [height, width, 3] RGB array for each; threads call it at once.
         hashes: [N] str, sha256 of each file or pixel array; "" where not computed.
         shared: [N] bool, True for images that every subject of the data set saw.
         source: where they come from, for messages.
@@ -212,16 +212,19 @@ class Architecture:
     """What `predict` must know besides the arrays; hashable, so it can be static in jit.
 
     Attributes:
-        kind: "query" or "ridge".
+        kind: "query", "ridge", or "own" for an encoder of yours.
         grid: token grid, or None.
         pool: side of the windows over which tokens are averaged before attention.
         summary: image-level features of "ridge": "mean" token, or "grid" of pooled tokens.
+        own: of kind "own": predicts one voxel's response to one image, with the arguments of
+            `encoder.predict_one`; differentiable in the tokens. Such encoders cannot be saved.
     """
 
     kind: str
     grid: tuple[int, int] | None = None
     pool: int = 1
     summary: str = "mean"
+    own: Callable[..., Any] | None = None
 
 
 @flax.struct.dataclass

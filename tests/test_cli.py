@@ -49,7 +49,7 @@ def steps(monkeypatch):
             return {"n_voxels": 12, "r2": 0.123456}
 
         sections = ("encoder",) if name == "encoder" else ()
-        return run.Step(compute, sections=sections, outputs=(f"{name}/**",), plan=lambda config: ["40 images"])
+        return run.Step(compute, sections=sections, outputs=(f"{name}/**",), plan=lambda *given: ["40 images"])
 
     made = {name: step(name) for name in cli.STAGES}
     monkeypatch.setattr(cli, "_steps", lambda: made)

@@ -53,7 +53,7 @@ class Stages:
                 sections=("data",),
                 outputs=("data/**", "voxels.tsv"),
                 inputs=lambda config_: [self.source],
-                plan=lambda config_: ["10 images"],
+                plan=lambda config_, directory: ["10 images"],
             ),
             "encoder": run.Step(
                 self._compute("encoder", ("data/out.txt",)),

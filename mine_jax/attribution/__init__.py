@@ -1,5 +1,7 @@
 """Stage 4: which image-tokens drive a voxel, and whether they really do."""
 
+from mine_jax.attribution.attribute import attribute_and_patch as attribute_and_patch
 from mine_jax.attribution.critical_tokens import critical_tokens as critical_tokens
+from mine_jax.attribution.critical_tokens import find_critical_tokens as find_critical_tokens
 from mine_jax.attribution.integrated_gradients import integrated_gradients as integrated_gradients
 from mine_jax.attribution.patching import patch_tokens as patch_tokens

@@ -1,6 +1,8 @@
 """Stage 3: image-tokens and responses to encoders, and their scores."""
 
 from mine_jax.encoder.fit import fit as fit
+from mine_jax.encoder.memory import plan_query as plan_query
+from mine_jax.encoder.memory import plan_ridge as plan_ridge
 from mine_jax.encoder.predict import check_token_width as check_token_width
 from mine_jax.encoder.predict import model as model
 from mine_jax.encoder.predict import predict as predict

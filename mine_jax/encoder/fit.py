@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from mine_jax._chunking import padded_chunks
+from mine_jax import sharding
+from mine_jax._planner import in_chunks
 from mine_jax._progress import Progress, silent
 from mine_jax.config import EncoderConfig
-from mine_jax.encoder import query, ridge, train
-from mine_jax.encoder.predict import summaries
+from mine_jax.encoder import examples, query, train
+from mine_jax.encoder.memory import plan_query
+from mine_jax.encoder.ridge.fitting import fit_ridge
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.types import STATUSES, Architecture, Encoders, Split
 
-# Voxels trained together when nothing else is asked for: keeps their Gram matrices small.
-VOXEL_CHUNK = 256
 _OK, _CONSTANT, _NONFINITE, _DIVERGED = (STATUSES.index(s) for s in ("ok", "constant", "nonfinite", "diverged"))
 # A voxel whose spread is below this share of its mean is float noise.
 _MIN_RELATIVE_SD = 1e-6
@@ -29,6 +29,7 @@ def fit(
     config: EncoderConfig | None = None,
     voxel_chunk: int | None = None,
     image_chunk: int | None = None,
+    mesh: Mesh | None = None,
     progress: Progress = silent,
 ) -> Encoders:
     """Fits the encoders of all voxels at once.
@@ -40,8 +41,11 @@ def fit(
         validation: images for early stopping (query) or more rows for the folds (ridge);
             None holds out every sixth training image.
         config: settings; None for the defaults.
-        voxel_chunk: voxels held in memory at once. Memory only, never the result.
+        voxel_chunk: voxels held in memory at once on each device; None for as many as suit it.
+            Memory only, never the result.
         image_chunk: images read at once. Memory only, never the result.
+        mesh: devices of `sharding.mesh`; if they belong to several processes, all must call this.
+            None for one device. Never the result.
         progress: called with (done, total).
 
     Returns:
@@ -50,7 +54,8 @@ def fit(
 
     Raises:
         DataError: for fewer than two training images, no validation image or no usable voxel.
-        ConfigError: if pooling or positions do not suit the token grid.
+        ConfigError: if pooling or positions do not suit the token grid, or batches the mesh.
+        ResourceError: if not even one voxel fits in memory.
     """
     config = config or EncoderConfig()
     if validation is None:
@@ -61,17 +66,20 @@ def fit(
         raise DataError("need at least 1 validation image (6 training images when none are given); add images.")
     responses = np.asarray(training.responses.responses, np.float32)
     held_out = np.asarray(validation.responses.responses, np.float32)
-    status = _status(responses, held_out, training.responses.status)
+    masked = config.missing == "mask"
+    if masked and config.kind != "ridge":
+        raise ConfigError(f"encoder.missing = 'mask' needs encoder.kind = 'ridge', but it is {config.kind!r}.")
+    status = _status(responses, held_out, training.responses.status, masked=masked)
     usable = np.flatnonzero(status == _OK)
     if not len(usable):
         counts = {STATUSES[code]: int((status == code).sum()) for code in np.unique(status)}
         raise DataError(f"0 of {len(status)} voxels can be fitted: {counts}.")
-    mean, spread = responses[:, usable].mean(0), responses[:, usable].std(0)
-    fit_kind = _fit_ridge if config.kind == "ridge" else _fit_query
+    average, deviation = (np.nanmean, np.nanstd) if masked else (np.mean, np.std)
+    mean, spread = average(responses[:, usable], axis=0), deviation(responses[:, usable], axis=0)
     scaled = ((responses[:, usable] - mean) / spread, (held_out[:, usable] - mean) / spread)
     voxel_ids = training.responses.voxel_ids[usable]
-    shared, per_voxel, baseline, diverged, architecture = fit_kind(
-        training, validation, scaled, voxel_ids, key, config, voxel_chunk, image_chunk, progress
+    shared, per_voxel, baseline, diverged, architecture = _fitted(
+        training, validation, scaled, voxel_ids, key, config, voxel_chunk, image_chunk, mesh, progress
     )
     status[usable[diverged]] = _DIVERGED
     return Encoders(
@@ -84,7 +92,27 @@ def fit(
     )
 
 
-def _fit_query(training, validation, responses, voxel_ids, key, config, voxel_chunk, image_chunk, progress):
+def _fitted(training, validation, responses, voxel_ids, key, config, voxel_chunk, image_chunk, mesh, progress):
+    """Fits all voxels together when they share a trunk; otherwise each process fits its share."""
+    fit_kind = fit_ridge if config.kind == "ridge" else _fit_query
+    options = (key, config, voxel_chunk, image_chunk)
+    if config.kind == "query" and config.trunk == "shared":
+        return fit_kind(training, validation, responses, voxel_ids, *options, mesh, progress)
+    same = {}
+
+    def some(voxels):
+        chosen = (training, validation, [y[:, voxels] for y in responses], voxel_ids[voxels])
+        shared, per_voxel, baseline, diverged, architecture = fit_kind(
+            *chosen, *options, sharding.local(mesh), progress
+        )
+        same.update(shared=shared, baseline=baseline, architecture=architecture)
+        return per_voxel, diverged
+
+    per_voxel, diverged = sharding.divided(some, len(voxel_ids), mesh)
+    return same["shared"], per_voxel, same["baseline"], diverged, same["architecture"]
+
+
+def _fit_query(training, validation, responses, voxel_ids, key, config, voxel_chunk, image_chunk, mesh, progress):
     tokens = training.tokens
     n_tokens = tokens.tokens.shape[1]
     architecture = Architecture("query", tokens.grid, config.pool)
@@ -94,75 +122,39 @@ def _fit_query(training, validation, responses, voxel_ids, key, config, voxel_ch
     baseline = trunk.pop("mean")
     if config.trunk == "shared":
         trunk = _split_trunk(trunk, config)
-        voxel_chunk = None
-    elif voxel_chunk is None:
-        voxel_chunk = VOXEL_CHUNK
-    data = [_examples(split.tokens, trunk, architecture, config, image_chunk or 64) for split in (training, validation)]
-    n_voxels = len(voxel_ids)
-    chunks = list(padded_chunks(n_voxels, voxel_chunk))
-    parts, diverged = [], []
-    for i, (index, n_valid) in enumerate(chunks):
-        examples, held_out = (
-            train.Examples(*arrays, jnp.asarray(y[:, index])) for arrays, y in zip(data, responses, strict=True)
-        )
-
-        def advance(done, total, i=i):
-            progress(i * total + done, len(chunks) * total)
-
-        trunk, parameters, bad = train.train(
-            trunk, examples, held_out, basis, voxel_ids[index], key=key, config=config, progress=advance
-        )
-        parts.append({name: np.asarray(value)[:n_valid] for name, value in parameters.items()})
-        diverged.append(bad[:n_valid])
-        progress((i + 1) * (config.epochs + 1), len(chunks) * (config.epochs + 1))
-    per_voxel = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return jax.tree.map(np.asarray, trunk), per_voxel, baseline, np.concatenate(diverged), architecture
-
-
-def _fit_ridge(training, validation, responses, voxel_ids, key, config, voxel_chunk, image_chunk, progress):
-    tokens = training.tokens
-    grid = tokens.grid if config.summary == "grid" else None
-    architecture = Architecture("ridge", grid, config.pool if config.summary == "grid" else 1, config.summary)
-    trunk = query.fit_trunk(tokens, np.arange(len(tokens.image_ids)), width=config.width)
-    baseline = trunk.pop("mean")
-    shared = trunk if config.summary == "grid" else {}
-    n_cells = query.n_cells(architecture, tokens.tokens.shape[1]) if config.summary == "grid" else 0
-    width = n_cells * trunk["key_bias"].shape[1] if config.summary == "grid" else len(baseline)
-    shared = {**shared, "center": np.zeros(width, np.float32)}
-    features = np.concatenate(
-        [summaries(shared, split.tokens, architecture, image_chunk=image_chunk) for split in (training, validation)]
+    n_voxels, n_shards = len(voxel_ids), sharding.n_shards(mesh, sharding.VOXEL)
+    planned = plan_query(
+        config,
+        n_images=sum(len(y) for y in responses),
+        n_voxels=-(-n_voxels // n_shards),
+        token_shape=tokens.tokens.shape[1:],
+        wanted=voxel_chunk,
     )
-    shared["center"] = features.mean(0)
-    y = np.concatenate(responses)
-    order = np.asarray(jax.random.permutation(key, len(y)))
-    unit = float(features.var(0, dtype=np.float64).mean()) * len(y)
-    penalties = unit * np.logspace(config.penalty_low, config.penalty_high, config.penalties) / features.shape[1]
-    solution = ridge.solve(
-        features - shared["center"],
-        y,
-        penalties,
-        folds=list(np.array_split(order, config.folds)),
-        voxel_chunk=voxel_chunk or 512,
-        progress=progress,
-    )
-    per_voxel = {"coef": solution.coef.T, "intercept": solution.intercept, "penalty": solution.penalty}
-    diverged = ~np.isfinite(solution.coef).all(0)
-    return shared, per_voxel, baseline, diverged, architecture
-
-
-def _examples(tokens, trunk, architecture, config, image_chunk):
-    """Keys for a fixed trunk, cell states for a learned one; with the cell mask."""
-    if config.trunk == "fixed":
-        keys, mask = query.project_all(trunk, tokens, architecture, image_chunk=image_chunk)
-        keys = jnp.asarray(keys)[:, :, None]
-        return None, keys, None if mask is None else jnp.asarray(mask)
-    n_images = len(tokens.image_ids)
-    blocks = [
-        query.pooled_tokens(tokens, np.arange(a, min(a + image_chunk, n_images)), architecture)
-        for a in range(0, n_images, image_chunk)
+    data = [
+        examples.load(split.tokens, trunk, architecture, config, image_chunk=image_chunk, mesh=mesh)
+        for split in (training, validation)
     ]
-    masks = [mask for _, mask in blocks if mask is not None]
-    return jnp.concatenate([states for states, _ in blocks]), None, jnp.concatenate(masks) if masks else None
+
+    def fit_chunk(index):
+        n_valid = min(len(index), n_voxels - index[0])
+        seen, held_out = (images.with_responses(y[:, index]) for images, y in zip(data, responses, strict=True))
+
+        def advance(done, total):
+            progress(int(index[0]) * total + done * n_valid, n_voxels * total)
+
+        return train.train(trunk, seen, held_out, basis, voxel_ids[index], key=key, config=config, progress=advance)
+
+    # voxels that share a trunk cannot be fitted in halves
+    multiple = n_voxels if config.trunk == "shared" else n_shards
+    chunk = n_voxels if config.trunk == "shared" else planned.chunk * n_shards
+    parts, diverged = [], []
+    for made, n_valid, done in in_chunks(fit_chunk, n_voxels, chunk, setting="run.voxel_chunk", multiple=multiple):
+        learned, parameters, bad = made
+        parts.append({name: value[:n_valid] for name, value in parameters.items()})
+        diverged.append(bad[:n_valid])
+        progress(done * (config.epochs + 1), n_voxels * (config.epochs + 1))
+    per_voxel = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return learned, per_voxel, baseline, np.concatenate(diverged), architecture
 
 
 def _split_trunk(trunk, config):
@@ -188,12 +180,18 @@ def _held_out(training: Split) -> tuple[Split, Split]:
     return rest, taken
 
 
-def _status(responses: np.ndarray, held_out: np.ndarray, given: np.ndarray) -> np.ndarray:
+def _status(responses: np.ndarray, held_out: np.ndarray, given: np.ndarray, *, masked: bool) -> np.ndarray:
     status = np.array([STATUSES.index(name) for name in given])
-    finite = np.isfinite(responses).all(0) & np.isfinite(held_out).all(0)
-    safe = np.where(finite, responses, 0.0)
-    size = np.maximum(np.abs(safe.mean(0, dtype=np.float64)), 1e-6)
-    constant = safe.std(0, dtype=np.float64) <= _MIN_RELATIVE_SD * size
+    present = np.isfinite(responses)
+    if masked:  # more than half of the images are more than one fold
+        n_present = present.sum(0) + np.isfinite(held_out).sum(0)
+        finite = (n_present > (len(responses) + len(held_out) + 1) // 2) & (present.sum(0) > 1)
+    else:
+        finite = present.all(0) & np.isfinite(held_out).all(0)
+    counted = present | ~finite
+    safe = np.where(present & finite, responses, 0.0)
+    size = np.maximum(np.abs(safe.mean(0, dtype=np.float64, where=counted)), 1e-6)
+    constant = safe.std(0, dtype=np.float64, where=counted) <= _MIN_RELATIVE_SD * size
     status[(status == _OK) & ~finite] = _NONFINITE
     status[(status == _OK) & constant] = _CONSTANT
     return status

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import mine_kernels
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
+from mine_jax import sharding
 from mine_jax._checks import check_shape
 from mine_jax._chunking import padded_chunks
 from mine_jax._progress import Progress, silent
@@ -18,6 +20,7 @@ from mine_jax.encoder import query, ridge
 from mine_jax.types import Architecture, Encoders, ImageTokens
 
 IMAGE_CHUNK = 64
+_MODELS = {"query": query, "ridge": ridge}
 
 
 def predict(
@@ -26,6 +29,7 @@ def predict(
     *,
     voxel_chunk: int | None = None,
     image_chunk: int | None = None,
+    mesh: Mesh | None = None,
     progress: Progress = silent,
 ) -> np.ndarray:
     """Predicts the responses of all voxels to all images.
@@ -34,7 +38,9 @@ def predict(
         encoders: V fitted encoders.
         tokens: image-tokens [N, P, D], any float dtype; computed in float32.
         voxel_chunk: voxels held at once. Memory only, never the result.
-        image_chunk: images held at once. Memory only, never the result.
+        image_chunk: images held at once on each device. Memory only, never the result.
+        mesh: devices of `sharding.mesh`; if they belong to several processes, all must call this.
+            None for one device. Never the result.
         progress: called with (done, total) images.
 
     Returns:
@@ -47,26 +53,49 @@ def predict(
     if encoders.architecture.kind == "ridge":
         features = summaries(encoders.shared, tokens, encoders.architecture, image_chunk=image_chunk, progress=progress)
         return features @ np.asarray(encoders.per_voxel["coef"]).T + np.asarray(encoders.per_voxel["intercept"])
+    if mesh is not None and sharding.local(mesh) is not mesh:
+
+        def some(voxels):
+            options = {"voxel_chunk": voxel_chunk, "image_chunk": image_chunk, "mesh": sharding.local(mesh)}
+            return predict(encoders.take(voxels), tokens, progress=progress, **options).T
+
+        return sharding.divided(some, len(encoders.voxel_ids), mesh).T
     n_images = len(tokens.image_ids)
     out = np.empty((n_images, len(encoders.voxel_ids)), np.float32)
-    for index, n_valid in padded_chunks(n_images, image_chunk or IMAGE_CHUNK):
-        states, mask = query.pooled_tokens(tokens, index, encoders.architecture)
-        block = _predict_query(encoders.shared, encoders.per_voxel, states, mask, chunk=voxel_chunk or 64)
+    shared, per_voxel = (sharding.whole(arrays, mesh) for arrays in (encoders.shared, encoders.per_voxel))
+    at_once = (image_chunk or IMAGE_CHUNK) * sharding.n_shards(mesh, *sharding.DEVICES)
+    for index, n_valid in padded_chunks(n_images, at_once):
+        if encoders.architecture.kind == "own":
+            block = _predict_own(encoders, tokens, index)
+        else:
+            # the last image fills up what devices divide
+            rows = np.pad(index, (0, sharding.padded(len(index), mesh, *sharding.DEVICES) - len(index)), mode="edge")
+            images = query.pooled_tokens(tokens, rows, encoders.architecture)
+            images = (sharding.placed(array, mesh, sharding.DEVICES) for array in images)
+            block = _predict_query(shared, per_voxel, *images, chunk=voxel_chunk, mesh=mesh)
         out[index[:n_valid]] = np.asarray(block)[:n_valid]
         progress(int(index[n_valid - 1]) + 1, n_images)
     return out
 
 
-def model(architecture: Architecture) -> types.ModuleType:
-    """Returns the module that defines an encoder kind.
+def model(architecture: Architecture) -> Any:
+    """Returns what defines an encoder kind.
 
     Args:
         architecture: static description of the encoders.
 
     Returns:
-        The module, with the functions `predict_one`, `token_terms_one` and `readout_one`.
+        The module, with the functions `predict_one`, `token_terms_one` and `readout_one`; of an
+        encoder of yours, an object with `predict_one` alone.
+
+    Raises:
+        ValueError: for an unknown kind, or one of yours without its function.
     """
-    return ridge if architecture.kind == "ridge" else query
+    if architecture.kind == "own" and architecture.own is not None:
+        return types.SimpleNamespace(predict_one=architecture.own)
+    if architecture.kind not in _MODELS:
+        raise ValueError(f"`kind` must be one of {(*_MODELS, 'own')}, the last with `own`, but is {architecture}.")
+    return _MODELS[architecture.kind]
 
 
 def predict_one(
@@ -138,11 +167,31 @@ def _summarize(shared, states, mask, *, architecture):
     )
 
 
-@functools.partial(jax.jit, static_argnames=("chunk",))
-def _predict_query(shared, per_voxel, states, mask, *, chunk):
-    keys, values = query.project(shared, states)
-    scaled = per_voxel["query"] / np.sqrt(per_voxel["query"].shape[-1])
-    predicted = mine_kernels.voxel_attention(
-        scaled, per_voxel["position"], per_voxel["readout"], keys, values, mask, chunk=chunk
+def _predict_own(encoders: Encoders, tokens: ImageTokens, rows: np.ndarray) -> jax.Array:
+    """Predicts [B, V] with an encoder of one voxel and one image."""
+    states = jnp.asarray(np.asarray(tokens.tokens[rows], dtype=np.float32))
+    mask = None if tokens.mask is None else jnp.asarray(tokens.mask[rows])
+    return _over_all(encoders.shared, encoders.per_voxel, states, mask, encoders.architecture)
+
+
+@functools.partial(jax.jit, static_argnames=("architecture",))
+def _over_all(shared, per_voxel, states, mask, architecture):
+    over_voxels = jax.vmap(predict_one, in_axes=(None, 0, None, None, None))
+    return jax.vmap(over_voxels, in_axes=(None, None, 0, None if mask is None else 0, None))(
+        shared, per_voxel, states, mask, architecture
     )
-    return predicted + per_voxel["intercept"][None]
+
+
+@functools.partial(jax.jit, static_argnames=("chunk", "mesh"))
+def _predict_query(shared, per_voxel, states, mask, *, chunk, mesh=None):
+    def on_device(shared, per_voxel, states, mask):
+        keys, values = query.project(shared, states)
+        scaled = per_voxel["query"] / np.sqrt(per_voxel["query"].shape[-1])
+        predicted = mine_kernels.voxel_attention(
+            scaled, per_voxel["position"], per_voxel["readout"], keys, values, mask, chunk=chunk
+        )
+        return predicted + per_voxel["intercept"][None]
+
+    whole, images = PartitionSpec(), PartitionSpec(sharding.DEVICES)
+    divided = sharding.mapped(on_device, mesh, (whole, whole, images, images), images)
+    return divided(shared, per_voxel, states, mask)

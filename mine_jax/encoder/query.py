@@ -181,24 +181,38 @@ def project(shared, states):
 
 
 def project_all(
-    shared, tokens: ImageTokens, architecture: Architecture, *, image_chunk: int = 64, progress: Progress = silent
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Projects every image once: keys [N, C, G E] float32 on the host, and the cell mask or None."""
-    keys, masks = None, []
+    shared,
+    tokens: ImageTokens,
+    architecture: Architecture,
+    *,
+    out: np.ndarray,
+    image_chunk: int = 64,
+    progress: Progress = silent,
+) -> None:
+    """Projects every image once and writes the keys to `out`.
+
+    Args:
+        shared: arrays of the projection.
+        tokens: image-tokens [N, P, D].
+        architecture: static description.
+        out: [N, C, G E] on the host, in memory or memory-mapped, float32 or bfloat16.
+        image_chunk: images held at once. Memory only.
+        progress: called with (done, total).
+    """
     n_images = len(tokens.image_ids)
     step = jax.jit(lambda states: project(shared, states)[0])
     for start in range(0, n_images, image_chunk):
         rows = np.arange(start, min(start + image_chunk, n_images))
-        states, mask = pooled_tokens(tokens, rows, architecture)
-        block = np.asarray(step(states)).reshape(len(rows), states.shape[1], -1)
-        if keys is None:
-            keys = np.empty((n_images, *block.shape[1:]), np.float32)
-        keys[rows] = block
-        masks += [] if mask is None else [np.asarray(mask)]
+        states, _ = pooled_tokens(tokens, rows, architecture)
+        out[rows] = np.asarray(step(states)).reshape(len(rows), *out.shape[1:])
         progress(rows[-1] + 1, n_images)
-    if keys is None:
-        raise DataError("0 images to project.")
-    return keys, np.concatenate(masks) if masks else None
+
+
+def cell_mask(tokens: ImageTokens, architecture: Architecture) -> np.ndarray | None:
+    """Returns which cells hold a real token, [N, C] bool; None when all tokens are real."""
+    if tokens.mask is None:
+        return None
+    return np.asarray(tokens.mask, np.float32) @ _windows(architecture, tokens.tokens.shape[1]).T > 0
 
 
 def _windows(architecture: Architecture, n_tokens: int) -> np.ndarray:

@@ -18,6 +18,8 @@ from jax import lax
 
 # Penalties per unit of mean token variance, as powers of ten.
 PENALTIES = tuple(10.0 ** np.arange(-1, 6.01, 0.5))
+# Attention of so many (image, voxel, head, cell) is held at once.
+_CHUNK_LOGITS = 1 << 26
 _F32 = {"preferred_element_type": jnp.float32}
 
 
@@ -38,36 +40,74 @@ def solve(query, position, keys, responses, weights, mask=None, values=None, *, 
     Returns:
         Readout [V, H, E], intercept [V], penalty [V].
     """
+    sums = add(None, query, position, keys, responses, weights, mask, values, image_chunk=image_chunk)
+    return finish(sums, heads=query.shape[1])
+
+
+@functools.partial(jax.jit, static_argnames=("image_chunk",))
+def add(
+    sums, query, position, keys, responses, weights, mask=None, values=None, *, image_chunk: int = 128
+) -> dict[str, jax.Array]:
+    """Adds images to the sums that `finish` solves from; images may come in any number of parts.
+
+    Args:
+        sums: what an earlier call gave; None for the first.
+        query: [V, H, E], scaled.
+        position: [V, H, C].
+        keys: [N, C, G, E].
+        responses: [N, V], z-scored beta.
+        weights: [N] 0 or 1; images with 0 are left out (padding).
+        mask: [N, C] bool or None.
+        values: [N, C, G, E]; None where they are the keys.
+        image_chunk: images held at once. Memory only.
+
+    Returns:
+        Sums over images: `gram` [V, H E, H E], `cross` [V, H E], `total` [V, H E], `y_total` [V],
+        `y_square` [V] and `count` [].
+    """
     n_voxels, n_heads, width = query.shape
     size = n_heads * width
-    parts = _fold((keys, responses, weights, mask, values), image_chunk)
+    logits = n_voxels * n_heads * keys.shape[1]
+    image_chunk = max(1, min(image_chunk, _CHUNK_LOGITS // logits))
+    if sums is None:
+        shapes = {"gram": (n_voxels, size, size), "cross": (n_voxels, size), "total": (n_voxels, size)}
+        shapes |= {"y_total": (n_voxels,), "y_square": (n_voxels,), "count": ()}
+        sums = {name: jnp.zeros(shape) for name, shape in shapes.items()}
 
-    def add(sums, part):
+    def one_part(sums, part):
         chunk_keys, y, w, chunk_mask, chunk_values = part
         chunk_values = chunk_keys if chunk_values is None else chunk_values
         attended = _attended(query, position, chunk_keys, chunk_values, chunk_mask) * w[:, None, None]
         y = y * w[:, None]
-        gram, cross, total, y_total, y_square = sums
-        return (
-            gram + jnp.einsum("bvi,bvj->vij", attended, attended, **_F32),
-            cross + jnp.einsum("bvi,bv->vi", attended, y, **_F32),
-            total + attended.sum(0),
-            y_total + y.sum(0),
-            y_square + (y**2).sum(0),
-        ), None
+        more = {
+            "gram": jnp.einsum("bvi,bvj->vij", attended, attended, **_F32),
+            "cross": jnp.einsum("bvi,bv->vi", attended, y, **_F32),
+            "total": attended.sum(0),
+            "y_total": y.sum(0),
+            "y_square": (y**2).sum(0),
+            "count": w.sum(),
+        }
+        return jax.tree.map(jnp.add, sums, more), None
 
-    zeros = (
-        jnp.zeros((n_voxels, size, size)),
-        jnp.zeros((n_voxels, size)),
-        jnp.zeros((n_voxels, size)),
-        jnp.zeros(n_voxels),
-        jnp.zeros(n_voxels),
-    )
-    (gram, cross, total, y_total, y_square), _ = lax.scan(add, zeros, parts)
-    count = weights.sum()
+    parts = _fold((keys, responses, jnp.asarray(weights, jnp.float32), mask, values), image_chunk)
+    return lax.scan(one_part, sums, parts)[0]
+
+
+@functools.partial(jax.jit, static_argnames=("heads",))
+def finish(sums: dict[str, jax.Array], *, heads: int):
+    """Solves the readout and intercept of every voxel from the sums of `add`.
+
+    Args:
+        sums: over all images.
+        heads: H.
+
+    Returns:
+        Readout [V, H, E], intercept [V], penalty [V].
+    """
     solve_all = jax.vmap(_solve_one, in_axes=(0, 0, 0, 0, 0, None))
-    readout, intercept, penalty = solve_all(gram, cross, total, y_total, y_square, count)
-    return readout.reshape(n_voxels, n_heads, width), intercept, penalty
+    names = ("gram", "cross", "total", "y_total", "y_square", "count")
+    readout, intercept, penalty = solve_all(*(sums[name] for name in names))
+    return readout.reshape(len(intercept), heads, -1), intercept, penalty
 
 
 def _solve_one(gram, cross, total, y_total, y_square, count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.predict import predict
@@ -13,7 +14,13 @@ MIN_CEILING = 0.05
 
 
 def score(
-    encoders: Encoders, test: Split, *, n_train: int = 0, voxel_chunk: int | None = None, progress: Progress = silent
+    encoders: Encoders,
+    test: Split,
+    *,
+    n_train: int = 0,
+    voxel_chunk: int | None = None,
+    mesh: Mesh | None = None,
+    progress: Progress = silent,
 ) -> Scores:
     """Scores encoders on test images.
 
@@ -22,13 +29,14 @@ def score(
         test: tokens and responses of the test images, same voxels in the same order.
         n_train: training images, recorded in the result.
         voxel_chunk: voxels held at once. Memory only.
+        mesh: devices, as for `predict`.
         progress: called with (done, total).
 
     Returns:
         Scores of V voxels; NaN for voxels that were not fitted, and everywhere with fewer
         than two test images (status "n_test<2").
     """
-    predicted = predict(encoders, test.tokens, voxel_chunk=voxel_chunk, progress=progress)
+    predicted = predict(encoders, test.tokens, voxel_chunk=voxel_chunk, mesh=mesh, progress=progress)
     status = np.array([STATUSES[code] for code in np.asarray(encoders.status)], dtype=object)
     n_test = len(test.responses.image_ids)
     if n_test < 2:

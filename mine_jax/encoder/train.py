@@ -1,13 +1,12 @@
 """The training loop of query encoders: Adam on what moves, closed-form readouts between epochs.
 
-Nothing couples voxels but a shared trunk: the loss is a sum over voxels, Adam acts on
-each number alone, best epoch, early stopping and divergence are kept per voxel.
+Nothing couples voxels but a shared trunk: the loss is a sum over voxels, and each voxel has its
+own optimiser state, learning rate, best epoch, early stopping and divergence.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,30 +14,24 @@ import jax.numpy as jnp
 import mine_kernels
 import numpy as np
 import optax
+from jax.sharding import Mesh, PartitionSpec
 
+from mine_jax import sharding
 from mine_jax._progress import Progress
 from mine_jax.config import EncoderConfig
 from mine_jax.encoder import query as model
 from mine_jax.encoder import readout
+from mine_jax.encoder.examples import IMAGE_CHUNK, Examples
+from mine_jax.errors import ConfigError
 
-IMAGE_CHUNK = 128
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Cell states, or their keys when the trunk is fixed, and responses of one split.
-
-    Attributes:
-        states: [N, C, D] when the trunk is learned, else None.
-        keys: [N, C, 1, E] when the trunk is fixed, else None.
-        mask: [N, C] bool or None.
-        responses: [N, V] float32, z-scored beta.
-    """
-
-    states: Any
-    keys: Any
-    mask: Any
-    responses: Any
+_PER_VOXEL = ("query", "position", "readout", "intercept")
+# Where arrays are: divided with their voxels, or whole on every device.
+_VOXELS, _WHOLE = PartitionSpec(sharding.VOXEL), PartitionSpec()
+_STATE = {"trunk": _WHOLE} | dict.fromkeys(_PER_VOXEL, _VOXELS)
+_SUMS = dict.fromkeys(("gram", "cross", "total", "y_total", "y_square"), _VOXELS) | {"count": _WHOLE}
+_RESPONSES = PartitionSpec(None, sharding.VOXEL)
+# A voxel explodes when its validation error is so many times that of its best epoch.
+_EXPLODED = 10.0
 
 
 def train(
@@ -54,9 +47,12 @@ def train(
 ) -> tuple[dict[str, Any], dict[str, Any], np.ndarray]:
     """Fits all voxels given, with early stopping per voxel, and refits the readouts on everything.
 
+    A voxel whose numbers stop being finite, or whose validation error explodes, starts again from
+    its best epoch at half its learning rate, `config.restarts` times at most; then it has diverged.
+
     Args:
         trunk: arrays of the projection; returned changed only when it is shared.
-        examples: training images.
+        examples: training images; their mesh divides the work.
         validation: images for early stopping; the final readouts use them too.
         basis: [C, J] functions of the position term.
         voxel_ids: [V] int64; start values depend on the id, not on the position.
@@ -65,61 +61,85 @@ def train(
         progress: called after each epoch.
 
     Returns:
-        The trunk, the per-voxel parameters (`query` unscaled), and diverged [V] bool.
+        The trunk, the per-voxel parameters (`query` unscaled), and diverged [V] bool, on the host.
+
+    Raises:
+        ConfigError: if devices cannot divide a batch equally.
     """
-    state = _start(trunk, basis, voxel_ids, key, config)
-    optimizer = optax.adam(config.learning_rate)
-    moving = ["query", "position"] + ["readout", "intercept"] * (config.solver == "adam")
-    moving += ["trunk"] * (config.trunk == "shared")
-    moments = optimizer.init({name: state[name] for name in moving})
-    best, record = dict(state), _Record(len(voxel_ids), config)
-    n_images = examples.responses.shape[0]
+    n_voxels, mesh = len(voxel_ids), examples.mesh
+    n_images, n_columns = examples.responses.shape
+    # whole batches only: the images left out differ in every epoch
+    batch = min(config.batch_size, n_images)
+    _check_batch(batch, mesh)
+    # more columns than voxels where devices divide them: zero responses have zero readouts and move nothing
+    n_more = n_columns - n_voxels
+    state = _start(trunk, basis, np.pad(voxel_ids, (0, n_more), mode="edge"), key, config)
+    moving = ("query",) + ("position",) * (basis.shape[1] > 0) + ("readout", "intercept") * (config.solver == "adam")
+    moving += ("trunk",) * (config.trunk == "shared")
+    fresh = moments = _placed(_moments(state, moving, config), mesh)
+    state = _placed(state, mesh)
+    best, record = dict(state), _Record(n_voxels, config)
+    y = sharding.host(validation.responses)[:, :n_voxels].astype(np.float64)
     for epoch in range(config.epochs + 1):
         if config.solver == "varpro" or epoch == 0:
-            state = _solved(state, examples, basis, jnp.ones(n_images))
-        improved = record.update(
-            _validation_r2(state, validation, basis), _finite(state), shared=config.trunk == "shared"
-        )
+            state = _solved(state, [examples], basis)
+        finite = sharding.host(_finite(state, with_trunk="trunk" in moving))[:n_voxels]
+        changes = record.update(_validation_r2(state, validation, y, basis), finite)
+        improved, restart = (np.pad(voxels, (0, n_more)) for voxels in changes)
         best = _keep(best, state, improved)
+        if restart.any():
+            restart[n_voxels:] = restart[:n_voxels].all()
+            state, moments = _restarted(state, best, moments, fresh, restart, with_trunk="trunk" in moving)
         progress(epoch + 1, config.epochs + 1)
         if epoch == config.epochs or record.finished:
             break
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), n_images)
-        # whole batches only: the images left out differ in every epoch
-        batch = min(config.batch_size, n_images)
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), n_images))
         order = order[: n_images // batch * batch].reshape(-1, batch)
-        state, moments = _epoch(state, moments, examples, basis, order, config=config, moving=tuple(moving))
+        rate = np.pad(record.rate, (0, n_more)).astype(np.float32)
+        state, moments = _epoch(state, moments, rate, examples, basis, order, config=config, moving=moving)
     if config.solver == "varpro":
-        best = _solved(best, _joined(examples, validation), basis, None)
-    diverged = record.diverged | ~np.asarray(_finite(best))
-    return best["trunk"], _parameters(best, basis), diverged
+        best = _solved(best, [examples, validation], basis)
+    diverged = record.diverged | ~sharding.host(_finite(best))[:n_voxels]
+    parameters = {name: sharding.host(value)[:n_voxels] for name, value in _parameters(best, basis).items()}
+    return jax.tree.map(sharding.host, best["trunk"]), parameters, diverged
 
 
 class _Record:
-    """Best validation R2 of each voxel, epochs since, and who has stopped."""
+    """Best validation R2, epochs since, restarts and learning rate of each voxel, and who has stopped."""
 
     def __init__(self, n_voxels: int, config: EncoderConfig):
         self.best = np.full(n_voxels, -np.inf)
         self.since = np.zeros(n_voxels, int)
+        self.restarts = np.zeros(n_voxels, int)
         self.diverged = np.zeros(n_voxels, bool)
-        self.patience = config.patience
+        self._config = config
+
+    @property
+    def rate(self) -> np.ndarray:
+        """Learning rates [V]; 0 for a voxel that has diverged."""
+        return np.where(self.diverged, 0.0, self._config.learning_rate * 0.5**self.restarts)
 
     @property
     def finished(self) -> bool:
-        return bool(((self.since >= self.patience) | self.diverged).all())
+        return bool(((self.since >= self._config.patience) | self.diverged).all())
 
-    def update(self, r2: np.ndarray, finite: np.ndarray, *, shared: bool) -> np.ndarray:
-        running = (self.since < self.patience) & ~self.diverged
-        usable = np.asarray(finite) & np.isfinite(r2)
-        self.diverged |= running & ~usable
+    def update(self, r2: np.ndarray, finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Takes the validation R2 of an epoch; returns who improved and who starts again, [V] bool each."""
+        running = (self.since < self._config.patience) & ~self.diverged
+        usable = finite & np.isfinite(r2)
+        error, best_error = 1 - np.where(usable, r2, -np.inf), 1 - self.best
+        failed = running & (~usable | ((error > _EXPLODED * best_error) & (best_error > 0)))
         improved = running & usable & (r2 > self.best)
-        if shared:
+        if self._config.trunk == "shared":
             # one trunk serves all voxels, so all keep the epoch that is best on average
             better = np.where(usable, r2, -1.0).mean() > np.where(np.isfinite(self.best), self.best, -1e9).mean()
             improved = usable & better
         self.best = np.where(improved, r2, self.best)
-        self.since = np.where(improved, 0, self.since + 1)
-        return improved
+        self.since = np.where(improved, 0, self.since + ~failed)
+        # a voxel that never was usable has no state to go back to
+        self.diverged |= failed & ((self.restarts >= self._config.restarts) | ~np.isfinite(self.best))
+        self.restarts += failed & ~self.diverged
+        return improved, failed
 
 
 def _start(trunk, basis, voxel_ids, key, config: EncoderConfig) -> dict[str, Any]:
@@ -139,130 +159,255 @@ def _start(trunk, basis, voxel_ids, key, config: EncoderConfig) -> dict[str, Any
     }
 
 
+def _check_batch(batch: int, mesh: Mesh | None) -> None:
+    n = sharding.n_shards(mesh, sharding.DATA)
+    if batch % n:
+        raise ConfigError(
+            f"run.mesh: data = {n} must divide the batches of {batch} images "
+            "(encoder.batch_size, or the number of training images if that is smaller)."
+        )
+
+
+def _placed(tree, mesh: Mesh | None):
+    """Puts a state, or Adam's, on the devices."""
+    if mesh is None:
+        return tree
+
+    def put(path, array):
+        axes = () if path[0].key == "trunk" else (sharding.VOXEL,)
+        return sharding.placed(array, mesh, *axes)
+
+    return jax.tree_util.tree_map_with_path(put, tree)
+
+
 def _scaled(state) -> jax.Array:
     return state["query"] / np.sqrt(state["query"].shape[-1])
 
 
-def _keys(state, examples: Examples, rows=slice(None)):
-    if examples.keys is not None:
-        return examples.keys[rows], examples.keys[rows]
-    return model.project(state["trunk"], examples.states[rows])
+@functools.partial(jax.jit, static_argnames=("with_trunk",))
+def _finite(state, *, with_trunk: bool = False):
+    finite = [jnp.isfinite(state[name]).reshape(len(state[name]), -1).all(1) for name in _PER_VOXEL]
+    out = jnp.stack(finite).all(0)
+    if with_trunk:
+        # a broken trunk breaks every voxel
+        out &= jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state["trunk"])]).all()
+    return out
 
 
-@jax.jit
-def _finite(state):
-    per_voxel = [state[name] for name in ("query", "position", "readout", "intercept")]
-    return jnp.stack([jnp.isfinite(x).reshape(len(x), -1).all(1) for x in per_voxel]).all(0)
-
-
-def _solved(state, examples: Examples, basis, weights):
-    if weights is None:
-        weights = jnp.ones(examples.responses.shape[0])
-    return _solved_jit(state, examples.keys, examples.states, examples.mask, examples.responses, basis, weights)
-
-
-@jax.jit
-def _solved_jit(state, keys, states, mask, responses, basis, weights):
-    values = None
-    if keys is None:
-        keys, values = model.project(state["trunk"], states)
+def _solved(state, splits: list[Examples], basis):
     position = state["position"] @ basis.T
-    solved, intercept, _ = readout.solve(
-        _scaled(state), position, keys, responses, weights, mask, values, image_chunk=IMAGE_CHUNK
-    )
+    sums, mesh = None, splits[0].mesh
+    for examples in splits:
+        for tokens, mask, responses in examples.in_order():
+            options = {"is_projected": examples.is_projected, "mesh": mesh}
+            sums = jax.block_until_ready(_added(sums, state, position, tokens, mask, responses, **options))
+    solved, intercept = _finished(sums, heads=state["query"].shape[1], mesh=mesh)
     return state | {"readout": solved, "intercept": intercept}
 
 
-def _validation_r2(state, validation: Examples, basis) -> np.ndarray:
-    predicted = _predict(state, validation.keys, validation.states, validation.mask, basis)
-    y = np.asarray(validation.responses, np.float64)
-    residual = ((np.asarray(predicted, np.float64) - y) ** 2).sum(0)
+@functools.partial(jax.jit, static_argnames=("is_projected", "mesh"))
+def _added(sums, state, position, tokens, mask, responses, *, is_projected, mesh=None):
+    """Adds images to the sums of all voxels; devices of `data` have each their part of the images."""
+    is_divided = sharding.n_shards(mesh, sharding.DATA) > 1
+
+    def on_device(sums, state, position, *images):
+        (tokens, mask, responses), weights = sharding.own_images(images, mesh)
+        given = (_scaled(state), position, *_keys(state, tokens, is_projected))
+        sums = _more(None if is_divided else sums, given, responses, weights, mask)
+        return sharding.summed(sums, mesh, sharding.DATA)
+
+    specs = (None if sums is None else _SUMS, _STATE, _VOXELS, _WHOLE, _WHOLE, _RESPONSES)
+    made = sharding.mapped(on_device, mesh, specs, _SUMS)(sums, state, position, tokens, mask, responses)
+    return jax.tree.map(jnp.add, sums, made) if is_divided and sums is not None else made
+
+
+def _more(sums, given, responses, weights, mask):
+    query, position, keys, values = given
+    return readout.add(sums, query, position, keys, responses, weights, mask, values, image_chunk=IMAGE_CHUNK)
+
+
+def _finished(sums, *, heads, mesh=None):
+    """Solves the readouts; on CPUs one device does it for all."""
+    if mesh is None or mesh.devices.flat[0].platform != "cpu":
+        return _finished_by_all(sums, heads=heads, mesh=mesh)
+    # Batched LAPACK calls share the threads of the process: two devices at once wait for each other
+    # for ever (jaxlib 0.10.1).
+    alone = jax.device_put(sums, mesh.devices.flat[0])
+    return [sharding.placed(x, mesh, sharding.VOXEL) for x in readout.finish(alone, heads=heads)[:2]]
+
+
+@functools.partial(jax.jit, static_argnames=("heads", "mesh"))
+def _finished_by_all(sums, *, heads, mesh=None):
+    """Solves the readouts; devices of `data` divide the voxels too, and hand the solutions round."""
+    devices = PartitionSpec(sharding.DEVICES)
+    specs = {name: _WHOLE if name == "count" else devices for name in sums}
+    finish = functools.partial(readout.finish, heads=heads)
+    return sharding.mapped(finish, mesh, (specs,), devices)(sums)[:2]
+
+
+def _keys(state, tokens, is_projected):
+    """Keys and values of tokens; values are None where they are the keys."""
+    if is_projected:
+        return tokens, None
+    keys, values = model.project(state["trunk"], tokens)
+    return keys, None if values is keys else values
+
+
+def _validation_r2(state, validation: Examples, y, basis) -> np.ndarray:
+    options = {"is_projected": validation.is_projected, "mesh": validation.mesh}
+    predicted = [
+        sharding.host(_predict(state, tokens, mask, basis, **options))[: len(tokens), : y.shape[1]].astype(np.float64)
+        for tokens, mask, _ in validation.in_order()
+    ]
+    with np.errstate(over="ignore", invalid="ignore"):
+        residual = ((np.concatenate(predicted) - y) ** 2).sum(0)
     spread = ((y - y.mean(0)) ** 2).sum(0)
     return 1 - residual / np.where(spread > 0, spread, np.inf)
 
 
-@jax.jit
-def _predict(state, keys, states, mask, basis):
-    values = keys
-    if keys is None:
-        keys, values = model.project(state["trunk"], states)
-    position = state["position"] @ basis.T
-    predicted = mine_kernels.voxel_attention(_scaled(state), position, state["readout"], keys, values, mask)
-    return predicted + state["intercept"][None]
+@functools.partial(jax.jit, static_argnames=("is_projected", "mesh"))
+def _predict(state, tokens, mask, basis, *, is_projected, mesh=None):
+    """Predictions [N, V]; more rows than images where devices of `data` divide them."""
+
+    def on_device(state, tokens, mask, basis):
+        (tokens, mask), _ = sharding.own_images((tokens, mask), mesh)
+        keys, values = _keys(state, tokens, is_projected)
+        predicted = mine_kernels.voxel_attention(
+            _scaled(state), *_position_and_readout(state), keys, keys if values is None else values, mask, _used(basis)
+        )
+        return predicted + state["intercept"][None]
+
+    divided = sharding.mapped(
+        on_device, mesh, (_STATE, _WHOLE, _WHOLE, _WHOLE), PartitionSpec(sharding.DATA, sharding.VOXEL)
+    )
+    return divided(state, tokens, mask, basis)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "moving"))
-def _epoch_jit(state, moments, keys, states, mask, responses, basis, order, *, config, moving):
-    optimizer = optax.adam(config.learning_rate)
+def _moments(state, moving, config: EncoderConfig):
+    """Adam's state: one for each voxel, and one for the trunk."""
+    adam = optax.scale_by_adam()
+    moments = {"voxels": jax.vmap(adam.init)({name: state[name] for name in moving if name != "trunk"})}
+    return moments | ({"trunk": adam.init(state["trunk"])} if "trunk" in moving else {})
+
+
+def _epoch(state, moments, rate, examples: Examples, basis, order, *, config: EncoderConfig, moving):
+    options = {"config": config, "moving": moving, "is_projected": examples.is_projected, "mesh": examples.mesh}
+    if examples.block_images is None:
+        return _steps(state, moments, rate, examples.tokens, examples.mask, examples.responses, basis, order, **options)
+    n_batches, batch = order.shape
+    at_once = max(1, examples.block_images // batch)
+    parts = [order[a : a + at_once].reshape(-1) for a in range(0, n_batches, at_once)]
+    for block in examples.staged(parts):
+        rows = np.arange(len(block[0])).reshape(-1, batch)
+        state, moments = jax.block_until_ready(_steps(state, moments, rate, *block, basis, rows, **options))
+    return state, moments
+
+
+@functools.partial(jax.jit, static_argnames=("config", "moving", "is_projected", "mesh"))
+def _steps(state, moments, rate, tokens, mask, responses, basis, order, *, config, moving, is_projected, mesh=None):
+    """One step of Adam on each batch of images, `order` [n, B]; devices of `data` have each their part of a batch."""
+
+    def on_device(state, moments, rate, tokens, mask, responses, basis, order):
+        def gradients(state, rows):
+            batch = (tokens[rows], None if mask is None else mask[rows], responses[rows])
+            return _over_devices(_gradients(state, *batch, basis, moving, is_projected), mesh)
+
+        return _adam(gradients, state, moments, rate, order, config)
+
+    kept = (_STATE, {name: _WHOLE if name == "trunk" else _VOXELS for name in moments})
+    specs = (*kept, _VOXELS, _WHOLE, _WHOLE, _RESPONSES, _WHOLE, PartitionSpec(None, sharding.DATA))
+    divided = sharding.mapped(on_device, mesh, specs, kept)
+    return divided(state, moments, rate, tokens, mask, responses, basis, order)
+
+
+def _over_devices(gradients, mesh: Mesh | None):
+    """Averages over equal parts of a batch; the trunk's gradient is a sum over voxels besides."""
+    n = sharding.n_shards(mesh, sharding.DATA)
+    if n > 1:
+        gradients = sharding.summed(jax.tree.map(lambda g: g / n, gradients), mesh, sharding.DATA)
+    if "trunk" in gradients:
+        gradients["trunk"] = sharding.summed(gradients["trunk"], mesh, sharding.VOXEL)
+    return gradients
+
+
+def _adam(gradients_of, state, moments, rate, order, config: EncoderConfig):
+    adam = optax.scale_by_adam()
 
     def step(carry, rows):
         state, moments = carry
-        batch = Examples(
-            None if states is None else states[rows],
-            None if keys is None else keys[rows],
-            None if mask is None else mask[rows],
-            responses[rows],
-        )
-        gradients = _gradients(state, batch, basis, moving)
-        updates, moments = optimizer.update(gradients, moments)
-        return (state | optax.apply_updates({name: state[name] for name in moving}, updates), moments), None
+        gradients = gradients_of(state, rows)
+        trunk = gradients.pop("trunk", None)
+        updates, voxel_moments = jax.vmap(lambda g, m: adam.update(g, m))(gradients, moments["voxels"])
+        moved = {name: state[name] for name in gradients}
+        new = jax.tree.map(lambda x, u: x - _per_voxel(rate, u) * u, moved, updates)
+        out = {"voxels": voxel_moments}
+        if trunk is not None:
+            update, out["trunk"] = adam.update(trunk, moments["trunk"])
+            new["trunk"] = jax.tree.map(lambda x, u: x - config.learning_rate * u, state["trunk"], update)
+        return (state | new, out), None
 
     (state, moments), _ = jax.lax.scan(step, (state, moments), order)
     return state, moments
 
 
-def _epoch(state, moments, examples: Examples, basis, order, *, config, moving):
-    e = examples
-    return _epoch_jit(state, moments, e.keys, e.states, e.mask, e.responses, basis, order, config=config, moving=moving)
-
-
-def _gradients(state, batch: Examples, basis, moving):
-    with_trunk = "trunk" in moving
-    if with_trunk:
-        (keys, values), pull = jax.vjp(lambda trunk: model.project(trunk, batch.states), state["trunk"])
+def _gradients(state, tokens, mask, responses, basis, moving, is_projected):
+    given = (_scaled(state), *_position_and_readout(state), state["intercept"])
+    basis = _used(basis)
+    with_readout = "readout" in moving
+    if "trunk" in moving:
+        _, gradients = mine_kernels.voxel_attention_trunk_gradients(
+            *given, state["trunk"], tokens, responses, mask, basis, with_readout=with_readout
+        )
     else:
-        keys, values = _keys(state, batch)
-    _, gradients = mine_kernels.voxel_attention_gradients(
-        _scaled(state),
-        state["position"] @ basis.T,
-        state["readout"],
-        state["intercept"],
-        keys,
-        values,
-        batch.responses,
-        batch.mask,
-        with_trunk=with_trunk,
-        with_readout="readout" in moving,
-    )
-    out = {
-        "query": gradients["query"] / np.sqrt(state["query"].shape[-1]),
-        "position": gradients["position"] @ basis,
-        "readout": gradients.get("readout"),
-        "intercept": gradients["intercept"],
-    }
-    if with_trunk:
-        (out["trunk"],) = pull((gradients["keys"], gradients["values"]))
-    return {name: out[name] for name in moving}
+        keys, values = _keys(state, tokens, is_projected)
+        values = keys if values is None else values
+        _, gradients = mine_kernels.voxel_attention_gradients(
+            *given, keys, values, responses, mask, basis, with_trunk=False, with_readout=with_readout
+        )
+    gradients["query"] = gradients["query"] / np.sqrt(state["query"].shape[-1])
+    out = {name: gradients[name] for name in moving if name != "trunk"}
+    if "trunk" in moving:
+        out["trunk"] = {name: gradients[name] for name in state["trunk"]}
+    return out
+
+
+def _position_and_readout(state):
+    position = state["position"]
+    return position if position.shape[2] else None, state["readout"]
+
+
+def _used(basis):
+    """Returns the basis, or None when it has no functions: then there is no position term."""
+    return basis if basis.shape[1] else None
+
+
+def _per_voxel(values, like):
+    """Reads [V] with as many axes as `like` has."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _restarted(state, best, moments, fresh, restart, *, with_trunk: bool):
+    """Puts voxels back to their best epoch, with new moments; a trunk that broke goes back too."""
+    state = state | _picked(restart, best, state)
+    moments = moments | {"voxels": _of_voxels(restart, fresh["voxels"], moments["voxels"])}
+    if with_trunk and restart.all():
+        state, moments = state | {"trunk": best["trunk"]}, moments | {"trunk": fresh["trunk"]}
+    return state, moments
 
 
 def _keep(best, state, improved):
     """Takes the state of improved voxels; the trunk only moves when it is shared, with all voxels."""
-    chosen = jnp.asarray(improved)
-
-    def pick(new, old):
-        return jnp.where(chosen.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-    kept = {name: pick(state[name], best[name]) for name in ("query", "position", "readout", "intercept")}
-    return kept | {"trunk": state["trunk"] if improved.any() else best["trunk"]}
+    return _picked(improved, state, best) | {"trunk": state["trunk"] if improved.any() else best["trunk"]}
 
 
-def _joined(a: Examples, b: Examples) -> Examples:
-    def join(x, y):
-        return None if x is None else jnp.concatenate([x, y])
+def _picked(chosen: np.ndarray, new, old):
+    """Returns the per-voxel arrays of the new state for chosen voxels [V], of the old one for others."""
+    return _of_voxels(chosen, *({name: state[name] for name in _PER_VOXEL} for state in (new, old)))
 
-    return Examples(
-        join(a.states, b.states), join(a.keys, b.keys), join(a.mask, b.mask), join(a.responses, b.responses)
-    )
+
+@jax.jit
+def _of_voxels(chosen, new, old):
+    return jax.tree.map(lambda a, b: jnp.where(_per_voxel(chosen, b), a, b), new, old)
 
 
 def _parameters(state, basis) -> dict[str, Any]:

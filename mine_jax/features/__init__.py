@@ -8,6 +8,7 @@ from mine_jax.features.lens import center_lens as center_lens
 from mine_jax.features.lens import lens_scores as lens_scores
 from mine_jax.features.lens import project_tokens as project_tokens
 from mine_jax.features.lens import reduced_lens as reduced_lens
+from mine_jax.features.load import extract_part as extract_part
 from mine_jax.features.load import load_features as load_features
 from mine_jax.features.precomputed import load_precomputed as load_precomputed
 from mine_jax.features.reduce import reduce_like as reduce_like

@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mine_jax.features._activations import ACTIVATIONS
 from mine_jax.features._clip_config import ClipConfig
 from mine_jax.features._config import Tower
+from mine_jax.features._layers import ACTIVATIONS, Dense, product
 
 
 class Clip(nn.Module):
@@ -67,18 +67,21 @@ class Attention(nn.Module):
 
     def setup(self) -> None:
         """Declares the four projections."""
-        dense = functools.partial(nn.Dense, self.tower.width, precision=self.precision)
+        dense = functools.partial(Dense, self.tower.width, True, self.precision)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = dense(), dense(), dense(), dense()
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Maps [B, T, D] to [B, T, D]; mask [1, 1, T, T] is True where a token may look."""
         shape = (*x.shape[:2], self.tower.heads, self.tower.width // self.tower.heads)
         q, k, v = (project(x).reshape(shape) for project in (self.q_proj, self.k_proj, self.v_proj))
-        logits = jnp.einsum("bthe,bshe->bhts", q * shape[-1] ** -0.5, k, precision=self.precision)
+        kind = self.out_proj.kind
+        q = q * shape[-1] ** -0.5
+        logits = product("bthe,bshe->bhts", q.astype(kind), k.astype(kind), self.precision)
         if mask is not None:
             logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
         weights = jax.nn.softmax(logits, axis=-1)
-        return self.out_proj(jnp.einsum("bhts,bshe->bthe", weights, v, precision=self.precision).reshape(x.shape))
+        mixed = product("bhts,bshe->bthe", weights.astype(kind), v.astype(kind), self.precision)
+        return self.out_proj(mixed.reshape(x.shape))
 
 
 class Mlp(nn.Module):
@@ -89,8 +92,8 @@ class Mlp(nn.Module):
 
     def setup(self) -> None:
         """Declares the layers."""
-        self.fc1 = nn.Dense(self.tower.hidden, precision=self.precision)
-        self.fc2 = nn.Dense(self.tower.width, precision=self.precision)
+        self.fc1 = Dense(self.tower.hidden, True, self.precision)
+        self.fc2 = Dense(self.tower.width, True, self.precision)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, T, D] to [B, T, D]."""

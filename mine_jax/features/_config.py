@@ -8,7 +8,7 @@ from typing import Any
 
 from mine_jax.errors import WeightsError
 from mine_jax.features import _weights
-from mine_jax.features._activations import ACTIVATIONS
+from mine_jax.features._layers import ACTIVATIONS
 
 # Largest values accepted; several times those of any published model of these families.
 LIMITS = {

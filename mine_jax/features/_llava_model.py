@@ -6,16 +6,14 @@ stream, norms, rotary positions and softmax are float32 in any case.
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mine_jax.features import _clip_model, _siglip_model
-from mine_jax.features._activations import ACTIVATIONS
 from mine_jax.features._clip_config import ClipConfig
+from mine_jax.features._layers import ACTIVATIONS, Dense, product
 from mine_jax.features._llava_config import Decoder, LlavaConfig, Rope
 from mine_jax.types import Array
 
@@ -137,12 +135,12 @@ class Attention(nn.Module):
         v = self.v_proj(x).reshape(b, t, sizes.key_heads, sizes.head_width)
         q = q.reshape(b, t, sizes.key_heads, group, sizes.head_width) * sizes.head_width**-0.5
         kind = self.o_proj.kind
-        logits = _product("btkge,bske->bkgts", q.astype(kind), k.astype(kind), self.precision)
+        logits = product("btkge,bske->bkgts", q.astype(kind), k.astype(kind), self.precision)
         visible = jnp.tril(jnp.ones((t, t), bool))[None] & mask[:, None, :]
         # rows that see nothing (padding before the text) become uniform, never NaN
         logits = jnp.where(visible[:, None, None], logits, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(logits, axis=-1)
-        mixed = _product("bkgts,bske->btkge", weights.astype(kind), v.astype(kind), self.precision)
+        mixed = product("bkgts,bske->btkge", weights.astype(kind), v.astype(kind), self.precision)
         return self.o_proj(mixed.reshape(b, t, sizes.heads * sizes.head_width))
 
 
@@ -161,28 +159,6 @@ class GatedMlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, T, D] to [B, T, D]."""
         return self.down_proj(ACTIVATIONS[self.decoder.activation](self.gate_proj(x)) * self.up_proj(x))
-
-
-class Dense(nn.Module):
-    """Product in the dtype of the weights, summed and returned in float32."""
-
-    features: int
-    use_bias: bool
-    precision: str
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, T, in] to [B, T, features] float32."""
-        kernel = self.param("kernel", nn.initializers.zeros, (x.shape[-1], self.features))
-        y = _product("btd,de->bte", x.astype(kernel.dtype), kernel, self.precision)
-        if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(jnp.float32)[None, None]
-        return y
-
-    @property
-    def kind(self) -> Any:
-        """Dtype of the weights."""
-        return self.variables["params"]["kernel"].dtype if self.has_variable("params", "kernel") else jnp.float32
 
 
 class RmsNorm(nn.Module):
@@ -226,7 +202,3 @@ def _rotated(x: jax.Array, cos: Array, sin: Array) -> jax.Array:
     first, second = jnp.split(x, 2, axis=-1)
     cos, sin = jnp.asarray(cos)[None, :, None], jnp.asarray(sin)[None, :, None]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
-
-
-def _product(subscripts: str, a: jax.Array, b: jax.Array, precision: str) -> jax.Array:
-    return jnp.einsum(subscripts, a, b, precision=precision, preferred_element_type=jnp.float32)

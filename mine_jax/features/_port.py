@@ -56,8 +56,7 @@ def load_params(
     Raises:
         WeightsError: for tensors that are missing, unexpected, misshapen, quantized or not finite.
     """
-    shapes = jax.eval_shape(functools.partial(model.init, method="everything"), jax.random.key(0))["params"]
-    flat = flax.traverse_util.flatten_dict(shapes, sep="/")
+    flat = _shapes(model)
     keys = {path: checkpoint_key(path) for path in flat}
     expected = {keys[path]: _torch_shape(path, leaf.shape) for path, leaf in flat.items()} | dict(extra or {})
     tensors = Tensors(directory, expected, unused=unused, rename=rename)
@@ -72,6 +71,34 @@ def load_params(
             arrays[path] = jax.make_array_from_callback(leaf.shape, sharding, read, dtype=kind)  # ty: ignore[invalid-argument-type]
     tensors.check_finite()
     return flax.traverse_util.unflatten_dict(arrays, sep="/"), tensors
+
+
+def random_params(
+    model: nn.Module, *, key: jax.Array, dtype: Any = jnp.float32, keep_float32: Callable[[str], bool]
+) -> dict[str, Any]:
+    """Makes parameters of the shapes of `load_params`, each on the default device and in its dtype.
+
+    Kernels and tables have standard deviation 0.02, norms are at their initial values.
+    """
+    arrays = {}
+    for number, (path, leaf) in enumerate(_shapes(model).items()):
+        kind = jnp.float32 if keep_float32(path) else dtype
+        if path.endswith("/scale"):
+            arrays[path] = jnp.ones(leaf.shape, kind)
+        else:
+            arrays[path] = _normal(jax.random.fold_in(key, number), shape=leaf.shape, dtype=jnp.dtype(kind))
+    return flax.traverse_util.unflatten_dict(arrays, sep="/")
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
+def _normal(key: jax.Array, *, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return (0.02 * jax.random.normal(key, shape)).astype(dtype)
+
+
+def _shapes(model: nn.Module) -> dict[str, Any]:
+    """Returns path -> shape and dtype of every parameter; nothing is allocated."""
+    shapes = jax.eval_shape(functools.partial(model.init, method="everything"), jax.random.key(0))["params"]
+    return flax.traverse_util.flatten_dict(shapes, sep="/")
 
 
 def checkpoint_key(path: str) -> str:

@@ -107,6 +107,16 @@ def weight_files(directory: Path) -> list[Path]:
     return paths
 
 
+def model_hash(directory: Path, *choices: str) -> str:
+    """Returns one sha256 over weights, config.json and the choices that change what is computed.
+
+    Raises:
+        WeightsError: as `hash_files`.
+    """
+    files = hash_files(directory, [*weight_files(directory), directory / "config.json"])
+    return hashlib.sha256("\n".join((files, *choices)).encode()).hexdigest() if choices else files
+
+
 def hash_files(directory: Path, paths: Collection[Path]) -> str:
     """Returns one sha256 over files, after verifying `weights.sha256` if present.
 

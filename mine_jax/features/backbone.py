@@ -28,7 +28,7 @@ FAMILIES = {
     "siglip": "mine_jax.features.siglip",
 }
 # keys of `[features]` that the `load` of a family takes besides precision and mesh
-OPTIONS = {"llava": ("prompt", "weights")}
+OPTIONS = {"clip": ("weights",), "llava": ("prompt", "weights"), "siglip": ("weights",)}
 
 
 @runtime_checkable

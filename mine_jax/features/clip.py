@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -25,6 +26,7 @@ from mine_jax.features._clip_config import ClipConfig
 from mine_jax.features._clip_model import Clip
 from mine_jax.features._config import processor_values
 from mine_jax.features._devices import replicated, split_batch
+from mine_jax.features._layers import is_block_product
 from mine_jax.features._port import load_params
 from mine_jax.features._text import (
     TEMPLATES,
@@ -155,16 +157,20 @@ class ClipBackbone:
         return ids
 
 
-def load(directory: str | Path, *, precision: str = "highest", mesh: Mesh | None = None) -> ClipBackbone:
+def load(
+    directory: str | Path, *, precision: str = "highest", mesh: Mesh | None = None, weights: str = "float32"
+) -> ClipBackbone:
     """Loads a CLIP checkpoint directory: config.json and safetensors weights.
 
     Args:
         directory: the checkpoint; nothing is downloaded.
         precision: of matrix products on accelerators, as in `jax.default_matmul_precision`.
         mesh: devices over which batches are split; None for the default device.
+        weights: dtype of the products of the vision blocks, float32 or bfloat16; embeddings, norms
+            and the text tower are float32 in any case.
 
     Returns:
-        The backbone; weights are float32 whatever their dtype on disk.
+        The backbone; its weights do not keep the dtype that they have on disk.
 
     Raises:
         MissingInputError: if the directory or config.json is not there.
@@ -178,12 +184,14 @@ def load(directory: str | Path, *, precision: str = "highest", mesh: Mesh | None
         directory,
         unused=UNUSED,
         rename=_clip_config.RENAME if config.text is None else None,
+        dtype=jnp.dtype(weights),
+        keep_float32=keeps_float32,
         placement=replicated(mesh),
     )
-    paths = [*_weights.weight_files(directory), directory / "config.json"]
     return ClipBackbone(
         name=directory.resolve().name,
-        sha256=_weights.hash_files(directory, paths),
+        # stores of float32 models keep the hash that they had before there was a choice
+        sha256=_weights.model_hash(directory, *((weights,) if weights != "float32" else ())),
         config=config,
         params=params,
         image_processor=image_processor,
@@ -191,6 +199,11 @@ def load(directory: str | Path, *, precision: str = "highest", mesh: Mesh | None
         precision=precision,
         mesh=mesh,
     )
+
+
+def keeps_float32(path: str) -> bool:
+    """Tells whether a parameter is float32 whatever `weights` is."""
+    return not (path.startswith("vision_model/") and is_block_product(path))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layers"))

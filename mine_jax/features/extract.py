@@ -1,13 +1,12 @@
 """Images -> image-tokens of a frozen model, in fixed-shape batches, resumable.
 
-Reading and preprocessing run in threads ahead of the device; every batch has the same
+Reading, decoding and preprocessing run in threads ahead of the device; every batch has the same
 shape, so the model compiles once.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +25,7 @@ from mine_jax.types import ImageTokens, Stimuli
 
 # Images per shard, rounded down to whole batches.
 SHARD_IMAGES = 256
-# Threads that read and preprocess; Pillow releases the interpreter lock.
+# Threads that read, decode and preprocess: Pillow and NumPy release the interpreter lock, h5py has its own.
 MAX_THREADS = 4
 
 
@@ -127,9 +126,9 @@ def extract_into(
     image_ids = np.asarray(stimuli.image_ids, dtype=str)
     check_ids(image_ids)
     kept = store.BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
-    identities = {number: _identity(backbone, stimuli, number, kept) for number in places}
-    starts, size = batch_starts(stimuli, batch_size)
     if None in places.values():
+        identities = {number: _identity(backbone, stimuli, number, kept) for number in places}
+        starts, size = batch_starts(stimuli, batch_size)
         tokens = {number: np.empty(identity["shape"], kept) for number, identity in identities.items()}
         for start, batch in encoded(backbone, stimuli, starts, size, tuple(places), kept):
             for number, part in batch.items():
@@ -139,11 +138,44 @@ def extract_into(
             number: ImageTokens(array, image_ids, grid=backbone.grid, layer=number, model=identities[number]["model"])
             for number, array in tokens.items()
         }
+    stores = {number: folder for number, folder in places.items() if folder is not None}
+    fill_stores(backbone, stimuli, stores, dtype, batch_size, progress)
+    return {number: store.open_store(folder, verify=False) for number, folder in stores.items()}
+
+
+def fill_stores(
+    backbone: Backbone,
+    stimuli: Stimuli,
+    places: Mapping[int, Path],
+    dtype: str,
+    batch_size: int,
+    progress: Progress,
+    part: tuple[int, int] = store.WHOLE,
+) -> bool:
+    """Writes the shards that the stores `places` miss, or those of one part of them.
+
+    Args:
+        backbone: the frozen model.
+        stimuli: all N images.
+        places: layer, counted from 0 -> its store.
+        dtype: of the tokens.
+        batch_size: of new stores.
+        progress: called with (images done, images of the part).
+        part: (i, n): every n-th shard from the i-th.
+
+    Returns:
+        Whether all stores are whole now.
+    """
+    image_ids = np.asarray(stimuli.image_ids, dtype=str)
+    check_ids(image_ids)
+    kept = store.BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
+    _, size = batch_starts(stimuli, batch_size)
     shard_images = size * max(1, SHARD_IMAGES // size)
     writers = {}
     for number, folder in places.items():
-        assert folder is not None
-        writers[number] = store.TokenWriter(folder, identities[number], shard_images=shard_images, batch_size=size)
+        identity = _identity(backbone, stimuli, number, kept)
+        sizes = {"shard_images": shard_images, "batch_size": size}
+        writers[number] = store.TokenWriter(folder, identity, **sizes, part=part)
         # the first store decides where batches begin, for the others too
         first = next(iter(writers.values()))
         shard_images, size = first.shard_images, first.batch_size
@@ -153,7 +185,7 @@ def extract_into(
                 "continued together. Delete one of them to extract it again."
             )
     _fill(writers, backbone, stimuli, kept, progress)
-    return {number: store.open_store(folder, verify=False) for number, folder in places.items() if folder is not None}
+    return all([writer.finish() for writer in writers.values()])
 
 
 def batch_starts(stimuli: Stimuli, batch_size: int) -> tuple[range, int]:
@@ -187,9 +219,11 @@ def _fill(
     first = next(iter(writers.values()))
     n_images, shard_images = len(stimuli.image_ids), first.shard_images
     missing = sorted({shard for writer in writers.values() for shard in writer.missing})
-    todo = {shard: min(shard_images, n_images - shard * shard_images) for shard in missing}
-    done = n_images - sum(todo.values())
-    progress(done, n_images)
+    sizes = {shard: min(shard_images, n_images - shard * shard_images) for shard in first.shards}
+    todo = {shard: sizes[shard] for shard in missing}
+    total = sum(sizes.values())
+    done = total - sum(todo.values())
+    progress(done, total)
     starts = [
         start
         for shard, n in todo.items()
@@ -206,7 +240,7 @@ def _fill(
                     writer.write(shard, np.concatenate(parts[number]))
                 parts[number] = []
         done += n_rows
-        progress(done, n_images)
+        progress(done, total)
 
 
 def encoded(
@@ -229,13 +263,10 @@ def encoded(
         DataError: for unusable images, or tokens outside the range of `dtype`.
     """
     image_ids = np.asarray(stimuli.image_ids, dtype=str)
-    lock = threading.Lock()
 
     def load(start: int) -> tuple[int, int, np.ndarray]:
         ids = image_ids[start : start + size]
-        # one reader at a time: HDF5 and zip files are not safe to share
-        with lock:
-            images = stimuli.read(ids.tolist())
+        images = stimuli.read(ids.tolist())
         if len(images) != len(ids):
             raise DataError(f"{len(ids)} images were asked of {stimuli.source or 'the stimuli'}, {len(images)} came.")
         pixels = _preprocessed(backbone, images, ids)

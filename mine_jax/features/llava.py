@@ -16,7 +16,6 @@ Source: Liu et al. 2023 (arXiv 2310.03744); layout of transformers `LlavaForCond
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features import _head, _llava_config, _weights
 from mine_jax.features._config import processor_values
 from mine_jax.features._devices import split_batch
+from mine_jax.features._layers import is_block_product
 from mine_jax.features._llava_config import LlavaConfig
 from mine_jax.features._llava_model import Block, Llava, rotary_angles
 from mine_jax.features._port import load_params
@@ -68,6 +68,7 @@ class LlavaBackbone:
     """A loaded LLaVA model; see `backbone.Backbone` for what each member means.
 
     Attributes:
+        tensors: the checkpoint, from which the lens reads the head; None for an untrained model.
         prompt_ids: [T] int32, the prompt up to the end of the image.
     """
 
@@ -75,7 +76,7 @@ class LlavaBackbone:
     sha256: str
     config: LlavaConfig
     params: dict[str, Any]
-    tensors: Tensors
+    tensors: Tensors | None
     image_processor: ImageProcessor
     directory: Path
     prompt_ids: np.ndarray
@@ -175,9 +176,12 @@ class LlavaBackbone:
             The lens over W words, for every layer.
 
         Raises:
+            ConfigError: if the model is untrained.
             DataError: for an unusable word list, or a word without pieces.
             WeightsError: if the tokenizer does not fit the head.
         """
+        if self.tensors is None:
+            raise ConfigError(f"{self.name} has no checkpoint, so it reads no words.")
         tokenizer = load_tokenizer(self.directory)
         head = self.tensors.read(EMBEDDING if self.config.decoder.tied else HEAD)
         self.tensors.check_finite()
@@ -209,10 +213,11 @@ def load(
         mesh: devices with axes `data` and `model`; weights of the decoder are split over `model` as
             they are read. None for the default device.
         prompt: text with one `<image>`; what follows it changes nothing.
-        weights: dtype of the decoder's weights, float32 or bfloat16. A 7B model takes 28 or 14 GB.
+        weights: float32 or bfloat16: dtype of the decoder, the projector and the products of the
+            vision blocks. A 7B model takes 28 or 14 GB.
 
     Returns:
-        The backbone. Vision tower and norms are float32 in any case.
+        The backbone. Norms and the embeddings of the vision tower are float32 in any case.
 
     Raises:
         ConfigError: if the prompt has not one `<image>`.
@@ -233,15 +238,13 @@ def load(
         unused=(*UNUSED, *(f"vision_tower.encoder.layers.{n}." for n in late), *(("lm_head.",) * config.decoder.tied)),
         rename=RENAME,
         dtype=jnp.dtype(weights),
-        keep_float32=lambda path: path.startswith("vision_tower/") or path.endswith("/scale"),
+        keep_float32=keeps_float32,
         placement=None if mesh is None else functools.partial(_placement, mesh),
         extra={} if config.decoder.tied else {HEAD: (config.decoder.vocabulary, config.decoder.width)},
     )
-    files = _weights.hash_files(directory, [*_weights.weight_files(directory), directory / "config.json"])
-    identity = f"{files}\n{weights}\n{prompt_ids.tolist()}"
     return LlavaBackbone(
         name=directory.resolve().name,
-        sha256=hashlib.sha256(identity.encode()).hexdigest(),
+        sha256=_weights.model_hash(directory, weights, str(prompt_ids.tolist())),
         config=config,
         params=params,
         tensors=tensors,
@@ -251,6 +254,11 @@ def load(
         precision=precision,
         mesh=mesh,
     )
+
+
+def keeps_float32(path: str) -> bool:
+    """Tells whether a parameter is float32 whatever `weights` is."""
+    return path.endswith("/scale") or (path.startswith("vision_tower/") and not is_block_product(path))
 
 
 def read_prompt(tokenizer: Any, directory: Path, prompt: str, config: LlavaConfig) -> np.ndarray:

@@ -16,7 +16,7 @@ from mine_jax.config import FeaturesConfig
 from mine_jax.errors import ConfigError, WeightsError
 from mine_jax.features import reduce, store
 from mine_jax.features.backbone import Backbone, load_backbone, resolve_layer
-from mine_jax.features.extract import batch_starts, check_ids, encoded, extract_into, layer_name
+from mine_jax.features.extract import batch_starts, check_ids, encoded, extract_into, fill_stores, layer_name
 from mine_jax.features.lens import center_lens, read_words
 from mine_jax.features.precomputed import load_precomputed
 from mine_jax.features.words import visual_words
@@ -74,20 +74,76 @@ def load_features(
     return tokens, lens
 
 
+def extract_part(
+    config: FeaturesConfig,
+    stimuli: Stimuli,
+    *,
+    directory: str | Path,
+    part: tuple[int, int],
+    progress: Progress = silent,
+    precision: str = "highest",
+    mesh: Mapping[str, int] | None = None,
+) -> bool:
+    """Does one of n parts of the features stage, while other processes do the others.
+
+    The parts together write the bytes that one process alone would. Each can be killed and started
+    again; `load_features` on the same folder finishes what is missing, and makes the lens.
+
+    Args:
+        config: the `[features]` section, the same for all parts.
+        stimuli: all N images, not only those of the part.
+        directory: the token store, shared by the processes.
+        part: (i, n) with i from 0 to n - 1.
+        progress: called with (images done, images of the part).
+        precision: of matrix products on accelerators.
+        mesh: `run.mesh`, see `load_backbone`; the devices of this process.
+
+    Returns:
+        Whether the token store is whole now: all other parts were done before.
+
+    Raises:
+        ConfigError: if there is no such part, or tokens are precomputed.
+        MineError: what `extract` raises.
+    """
+    if config.kind == "precomputed" or not 0 <= part[0] < part[1]:
+        raise ConfigError(
+            f"part {part[0]} of {part[1]} of kind {config.kind!r} cannot be computed; parts count from 0."
+        )
+    backbone = load_backbone(config, precision=precision, mesh=mesh)
+    directory = Path(directory)
+    n_images = len(stimuli.image_ids)
+    backbone, main, more = _reduced(config, stimuli, directory, lambda done, total: progress(0, n_images), backbone)
+    places = {main: directory} | {n: directory / layer_name(n) for n in more}
+    return fill_stores(backbone, stimuli, places, config.dtype, config.batch_size, progress, part)
+
+
 def _computed(
     config: FeaturesConfig, stimuli: Stimuli, directory: Path | None, progress: Progress, backbone: Backbone
 ) -> tuple[ImageTokens, Lens | None]:
     """Returns tokens of the main layer and the lens; writes the stores of all layers."""
     n_images = len(stimuli.image_ids)
-    main = resolve_layer(config.layer, backbone.layers)
-    more = sorted({resolve_layer(layer, backbone.layers) for layer in config.more_layers} - {main})
-    if more and directory is None:
-        raise ConfigError("`features.more_layers` needs a folder to write to.")
 
     # counts stay images, so that one bar serves the whole stage
     def wait(done: int, total: int) -> None:
         progress(0, n_images)
 
+    backbone, main, more = _reduced(config, stimuli, directory, wait, backbone)
+    lens = _lens(config, backbone, wait)
+    places = {main: directory} | {n: directory / layer_name(n) for n in more if directory is not None}
+    tokens = extract_into(backbone, stimuli, places, config.dtype, config.batch_size, progress)[main]
+    if lens is not None and lens.normalize:
+        lens = center_lens(lens, tokens, progress=lambda done, total: progress(n_images, n_images))
+    return tokens, lens
+
+
+def _reduced(
+    config: FeaturesConfig, stimuli: Stimuli, directory: Path | None, wait: Progress, backbone: Backbone
+) -> tuple[Backbone, int, list[int]]:
+    """Returns the backbone with its reduction, the main layer and the further ones."""
+    main = resolve_layer(config.layer, backbone.layers)
+    more = sorted({resolve_layer(layer, backbone.layers) for layer in config.more_layers} - {main})
+    if more and directory is None:
+        raise ConfigError("`features.more_layers` needs a folder to write to.")
     if config.reduce is not None:
         sample = _sample(stimuli)
         batches = encoded(
@@ -96,12 +152,7 @@ def _computed(
         backbone = reduce.reduced(
             backbone, config.reduce, main=main, more=more, batches=batches, directory=directory, progress=wait
         )
-    lens = _lens(config, backbone, wait)
-    places = {main: directory} | {n: directory / layer_name(n) for n in more if directory is not None}
-    tokens = extract_into(backbone, stimuli, places, config.dtype, config.batch_size, progress)[main]
-    if lens is not None and lens.normalize:
-        lens = center_lens(lens, tokens, progress=lambda done, total: progress(n_images, n_images))
-    return tokens, lens
+    return backbone, main, more
 
 
 def _lens(config: FeaturesConfig, backbone: Backbone, progress: Progress) -> Lens | None:

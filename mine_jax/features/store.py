@@ -1,11 +1,14 @@
 """Image-tokens on disk: `meta.json` and memory-mapped .npy shards.
 
 A shard is final once its sha256 stands in `meta.json`, so a killed extraction goes on
-where it stopped. Tokens that the user already has in a file are referred to, not copied.
+where it stopped. Several processes may write shards of one store: each notes its own in a `part-*.json`,
+and the last merges them into `meta.json`. Tokens that the user already has in a file are referred
+to, not copied.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -24,6 +27,8 @@ _log = logging.getLogger("mine_jax")
 
 SCHEMA = 1
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+# The one part of a store that no other process works on.
+WHOLE = (0, 1)
 # What must agree before shards of an older extraction are used again, and how a message calls it.
 _IDENTITY = {
     "image_ids": "image ids",
@@ -98,12 +103,21 @@ class TokenWriter:
     """Writes the shards of one extraction and remembers which are done.
 
     Attributes:
-        missing: numbers of the shards still to be written.
+        shards: numbers of the shards that this writer is there for.
+        missing: those of them still to be written.
         shard_images: images per shard, the last may have fewer.
         batch_size: images per call of the model in the extraction that began the store.
     """
 
-    def __init__(self, directory: Path, identity: dict[str, Any], *, shard_images: int, batch_size: int):
+    def __init__(
+        self,
+        directory: Path,
+        identity: dict[str, Any],
+        *,
+        shard_images: int,
+        batch_size: int,
+        part: tuple[int, int] = WHOLE,
+    ):
         """Begins a store, or goes on with one of the same identity.
 
         Args:
@@ -111,6 +125,7 @@ class TokenWriter:
             identity: plain values under the keys of `_IDENTITY`, and further ones to be kept.
             shard_images: images per shard of a new store.
             batch_size: kept in `meta.json`, so that a resumed extraction computes the same bytes.
+            part: (i, n): every n-th shard from the i-th, while other processes write the others.
 
         Raises:
             CheckpointError: if the folder holds tokens of other images, another model or layer.
@@ -118,24 +133,60 @@ class TokenWriter:
         identity = json.loads(json.dumps(identity))
         self._directory = directory
         self._path = directory / "meta.json"
+        self._own = None if part == WHOLE else directory / f"part-{part[0]:03d}-of-{part[1]:03d}.json"
         self._meta: dict[str, Any] = {}
+        noted = _parts(directory)
         if self._path.is_file():
             self._meta = _read_meta(directory)
             _check_identity(directory, self._meta, identity)
         else:
             self._meta |= {"schema": SCHEMA, "type": "TokenStore", "kind": "shards", **identity}
             self._meta |= {"shard_images": shard_images, "batch_size": batch_size, "shards": {}}
+            if self._own is not None:
+                # what the other processes compare themselves with
+                artifacts.write_json(self._path, self._meta)
+        for digests in noted.values():
+            self._meta["shards"] |= digests
+        self._noted = noted.get(self._own, {}) if self._own is not None else {}
         self.shard_images, self.batch_size = self._meta["shard_images"], self._meta["batch_size"]
-        n_shards = -(-self._meta["shape"][0] // self.shard_images)
-        self.missing = [shard for shard in range(n_shards) if not self._is_done(shard)]
+        self._n_shards = -(-self._meta["shape"][0] // self.shard_images)
+        self.shards = range(part[0], self._n_shards, part[1])
+        self.missing = [shard for shard in self.shards if not self._is_done(shard)]
 
     def write(self, shard: int, tokens: np.ndarray) -> None:
         """Writes one shard [n, P, D] and its hash."""
         name = _shard_name(shard)
         artifacts.write_array(self._directory / name, tokens.view(np.uint16) if tokens.dtype == BFLOAT16 else tokens)
         self._meta["shards"][name] = artifacts.sha256(self._directory / name)
-        artifacts.write_json(self._path, self._meta)
+        if self._own is None:
+            self._write_meta()
+        else:
+            self._noted[name] = self._meta["shards"][name]
+            artifacts.write_json(self._own, self._noted)
         self.missing.remove(shard)
+
+    def finish(self) -> bool:
+        """Merges the notes of all processes if every shard is there.
+
+        Returns:
+            Whether the store is whole.
+        """
+        # in this order: who removed a note has written it into meta.json before
+        noted = _parts(self._directory)
+        if self._path.is_file():
+            self._meta["shards"] = _read_meta(self._directory)["shards"]
+        for digests in noted.values():
+            self._meta["shards"] |= digests
+        is_whole = len(self._meta["shards"]) == self._n_shards
+        if is_whole and noted:
+            self._write_meta()
+            for path in noted:
+                path.unlink(missing_ok=True)
+        return is_whole
+
+    def _write_meta(self) -> None:
+        self._meta["shards"] = dict(sorted(self._meta["shards"].items()))
+        artifacts.write_json(self._path, self._meta)
 
     def _is_done(self, shard: int) -> bool:
         name = _shard_name(shard)
@@ -260,6 +311,16 @@ def _read_meta(directory: Path) -> dict[str, Any]:
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA or meta.get("type") != "TokenStore":
         raise CheckpointError(f"{directory}/meta.json is not a token store of schema {SCHEMA}. Choose another folder.")
     return meta
+
+
+def _parts(directory: Path) -> dict[Path, dict[str, str]]:
+    """Returns what processes noted: their file -> shard name -> sha256."""
+    found = {}
+    for path in sorted(directory.glob("part-*.json")):
+        # another process may have merged it meanwhile
+        with contextlib.suppress(MissingInputError):
+            found[path] = artifacts.read_json(path)
+    return found
 
 
 def _check_identity(directory: Path, meta: dict[str, Any], identity: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mine_jax.attribution import critical_tokens
+from mine_jax.attribution import critical_tokens, find_critical_tokens, integrated_gradients
 from mine_jax.types import Attributions
 
 
@@ -39,3 +39,33 @@ def test_nan_comes_last():
 @pytest.mark.parametrize("k", [5, 6, 50])
 def test_at_most_all_tokens(k):
     assert critical_tokens(attributions([[[1, 2, 3, 4, 5]]]), k=k).indices.shape == (1, 1, 5)
+
+
+@pytest.mark.parametrize("kind", ["query_heads", "query_pool", "ridge_mean"])
+def test_found_without_all_scores(make, kind):
+    """Same indices as from all scores, with padding tokens (all scores 0) and equal tokens among them."""
+    encoders, tokens = make.encoders(kind), make.tokens(3, masked=True)
+    tokens.tokens[1, 2:6] = tokens.tokens[1, 2]
+    tokens.mask[1, 2:6] = True
+    if "position" in encoders.per_voxel:
+        encoders.per_voxel["position"][:] = 0  # so that equal tokens have equal scores
+    options = {"n_steps": 4, "max_steps": 8, "tolerance": 1e-4, "image_chunk": 2}
+    attributions = integrated_gradients(encoders, tokens, **options)
+    expected = critical_tokens(attributions, k=12)
+    got, rest = find_critical_tokens(encoders, tokens, k=12, **options)
+    np.testing.assert_array_equal(got.indices, expected.indices)
+    np.testing.assert_array_equal(got.scores, expected.scores)
+    np.testing.assert_array_equal(got.image_ids, attributions.image_ids)
+    for name in ("predicted", "predicted_baseline", "completeness_gap"):
+        np.testing.assert_array_equal(getattr(rest, name), getattr(attributions, name))
+    assert rest.scores.shape == (5, 3, 0) and got.indices.dtype == np.int32
+
+
+def test_only_kept_scores_leave_the_device(make, monkeypatch):
+    """No array with all P scores of a pair reaches the host."""
+    from mine_jax.attribution import _pairs
+
+    fetched, fetch = [], _pairs._fetched
+    monkeypatch.setattr(_pairs, "_fetched", lambda made: fetched.append(made[1]) or fetch(made))
+    find_critical_tokens(make.encoders("query"), make.tokens(3), k=2, n_steps=4, max_steps=4)
+    assert fetched and all(value.shape[2:] in ((), (2,)) for made in fetched for value in made.values())

@@ -11,6 +11,7 @@ from mine_jax import encoder
 from mine_jax.attribution import integrated_gradients
 from mine_jax.encoder import query
 from mine_jax.errors import DataError
+from mine_jax.types import Architecture, Encoders, ImageTokens
 
 QUERY_KINDS = ("query", "query_pool", "query_heads", "query_shared")
 
@@ -220,3 +221,49 @@ def test_messages(make):
         integrated_gradients(encoders, tokens, image_ids=np.array(["0", "1"]))
     with pytest.raises(DataError, match="backbone or layer"):
         integrated_gradients(encoders, make.tokens(2, width=5))
+
+
+def _own(shared, voxel, tokens, mask, architecture):
+    """An encoder of a user: two layers on every token, the strongest tokens count most."""
+    hidden = jnp.tanh(tokens @ shared["weight"])
+    return jax.nn.softmax(hidden @ voxel["gate"]) @ (hidden @ voxel["readout"])
+
+
+@pytest.fixture
+def own():
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    return Encoders(
+        shared={"weight": normal(6, 5)},
+        per_voxel={"gate": normal(3, 5), "readout": normal(3, 5)},
+        baseline=normal(6),
+        voxel_ids=np.arange(3),
+        status=np.zeros(3, np.int8),
+        architecture=Architecture("own", own=_own),
+    ), ImageTokens(normal(2, 7, 6), np.array(["0", "1"]))
+
+
+@pytest.mark.torch
+def test_an_encoder_of_ones_own_matches_captum(own):
+    torch, captum = pytest.importorskip("torch"), pytest.importorskip("captum.attr")
+    encoders, tokens = own
+    made = integrated_gradients(encoders, tokens, n_steps=16, max_steps=16, method="autodiff")
+    images = torch.from_numpy(tokens.tokens)
+    start = torch.from_numpy(encoders.baseline).expand_as(images)
+    for voxel in range(3):
+        gate, readout = (torch.from_numpy(encoders.per_voxel[name][voxel]) for name in ("gate", "readout"))
+
+        def predict(x, gate=gate, readout=readout):
+            hidden = torch.tanh(x @ torch.from_numpy(encoders.shared["weight"]))
+            return (torch.softmax(hidden @ gate, -1) * (hidden @ readout)).sum(-1)
+
+        expected = captum.IntegratedGradients(predict).attribute(images, start, n_steps=16, method="gausslegendre")
+        np.testing.assert_allclose(made.scores[voxel], expected.sum(-1), atol=1e-5)
+        np.testing.assert_allclose(encoder.predict(encoders, tokens)[:, voxel], predict(images), atol=1e-5)
+
+
+def test_an_encoder_of_ones_own_has_no_exact_form(own):
+    with pytest.raises(ValueError, match="autodiff"):
+        integrated_gradients(*own)
+    with pytest.raises(ValueError, match="own"):
+        encoder.predict(own[0].replace(architecture=Architecture("own")), own[1])

@@ -121,3 +121,19 @@ def test_curve_points(n_tokens, k):
     points = curve_points(n_tokens, k)
     assert points[0] == 0 and points[-1] == n_tokens and k in points and 1 in points
     assert (np.diff(points) > 0).all()
+
+
+@pytest.mark.parametrize("gain", [1.0, 100.0])
+def test_sums_match_predictions_when_attention_is_sharp(make, gain):
+    """With logits hundreds apart, exponentials under one bound would be 0 / 0; softmax per point is taken."""
+    encoders, tokens = make.encoders("query"), make.tokens(2)
+    encoders = encoders.replace(per_voxel=encoders.per_voxel | {"query": gain * encoders.per_voxel["query"]})
+    attributions = integrated_gradients(encoders, tokens, n_steps=4, max_steps=4)
+    got = patch_tokens(encoders, tokens, attributions, k=5, n_random=1)
+    rank = np.argsort(np.argsort(-attributions.scores, axis=-1, kind="stable"), axis=-1)
+    scale = np.abs(attributions.predicted).max()
+    for c, k in enumerate(got.k_values):
+        for order, chosen in (("ig", rank < k), ("lowest", 15 - rank < k)):
+            expected = repredict(encoders, tokens, ~chosen)
+            # logits of several hundreds round to 3e-5, and so do exponentials of their differences
+            np.testing.assert_allclose(got.necessity[order][..., c], expected, atol=5e-6 * gain * scale)

@@ -86,6 +86,35 @@ def test_matches_torch(case, tmp_path):
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("case", list(PARITY)[:2])
+def test_bfloat16_weights(case, tmp_path):
+    import copy
+
+    import torch
+
+    model = torch_model(*PARITY[case])
+    directory = save_torch(model, tmp_path)
+    full, half = (load_backbone(FeaturesConfig(model=str(directory), weights=w)) for w in ("float32", "bfloat16"))
+    assert half.sha256 != full.sha256
+    block = half.params["vision_model"]["encoder"]["layers_1"]
+    assert block["self_attn"]["q_proj"]["kernel"].dtype == block["mlp"]["fc1"]["bias"].dtype == ml_dtypes.bfloat16
+    assert block["layer_norm1"]["scale"].dtype == block["layer_norm1"]["bias"].dtype == np.float32
+    pixels = pixels_of(full.config)
+    with torch.no_grad():
+        images = torch.tensor(pixels.transpose(0, 3, 1, 2)).to(torch.bfloat16)
+        found = copy.deepcopy(model.vision_model).to(torch.bfloat16)(images, output_hidden_states=True)
+    states, exact = (backbone.encode(pixels, layers=range(full.layers + 1)) for backbone in (half, full))
+    for layer, state in enumerate(found.hidden_states):
+        expected = state.float().numpy()[:, 1:]
+        assert np.linalg.norm(states[layer] - expected) < 2e-2 * np.linalg.norm(expected)
+        # the error of torch, whose sums and residuals are bfloat16 too, is the larger one
+        assert np.linalg.norm(states[layer] - exact[layer]) < 1e-2 * np.linalg.norm(exact[layer])
+    # words are read by a text tower that stays float32
+    ids = np.array([[0, 5, 9, 31, 58]], np.int32)
+    np.testing.assert_array_equal(half.text_features(ids), full.text_features(ids))
+
+
+@pytest.mark.torch
 def test_vision_only_checkpoint_with_and_without_prefix(tmp_path):
     import torch
     import transformers
@@ -108,6 +137,17 @@ def test_vision_only_checkpoint_with_and_without_prefix(tmp_path):
     np.testing.assert_array_equal(first.encode(pixels)[-1], second.encode(pixels)[-1])
     with pytest.raises(ConfigError, match="no text tower"):
         first.lens(["cat", "dog"])
+
+
+def test_one_patch_is_one_token_in_row_major_order(checkpoint):
+    backbone = load(checkpoint)
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    images[1, 8:16, 24:32] = 255
+    images[2, 24:32, 0:8] = 255
+    tokens = np.asarray(backbone.encode(backbone.preprocess(list(images)), layers=(0,))[0])
+    for image, (row, column) in ((1, (1, 3)), (2, (3, 0))):
+        changed = np.flatnonzero(np.abs(tokens[image] - tokens[0]).max(-1) > 1e-6)
+        assert changed.tolist() == [row * 4 + column]
 
 
 def test_layers_and_shapes(checkpoint):

@@ -1,5 +1,7 @@
 import importlib
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from mine_jax.features import (
     center_lens,
     extract,
     extract_layers,
+    extract_part,
     lens_scores,
     load_backbone,
     load_features,
@@ -19,6 +22,7 @@ from mine_jax.features import (
     visual_words,
 )
 from mine_jax.features.clip import _encode, load
+from mine_jax.features.extract import fill_stores
 from mine_jax.types import Stimuli
 
 
@@ -89,6 +93,21 @@ def test_every_image_once_in_order_and_equal_batches(n, stored, tmp_path):
     assert calls[-1] == (n, n)
 
 
+def test_threads_read_at_once_and_order_is_kept():
+    stimuli = make_stimuli(24)
+    expected = extract(FakeBackbone(), stimuli, dtype="float32", batch_size=4).tokens
+    both = threading.Barrier(2)
+
+    def read(ids):
+        # passes only if two threads are here at the same time; then the earlier batch comes last
+        both.wait(timeout=60)
+        time.sleep(0.05 if (int(ids[0][2:]) // 4) % 2 == 0 else 0)
+        return stimuli.read(ids)
+
+    together = Stimuli(stimuli.image_ids, read, stimuli.hashes, stimuli.shared)
+    np.testing.assert_array_equal(extract(FakeBackbone(), together, dtype="float32", batch_size=4).tokens, expected)
+
+
 def test_resumed_extraction_is_byte_identical(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.import_module("mine_jax.features.extract"), "SHARD_IMAGES", 8)
     stimuli = make_stimuli(30)
@@ -124,6 +143,56 @@ def test_killed_extraction_goes_on(tmp_path, monkeypatch):
     assert len(backbone.batches) == 4
     assert calls[0] == (16, 30)
     assert snapshot(tmp_path / "cut") == snapshot(tmp_path / "whole")
+
+
+def test_parts_give_the_store_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("mine_jax.features.extract"), "SHARD_IMAGES", 8)
+    stimuli, shared = make_stimuli(30), tmp_path / "shared"
+    extract(FakeBackbone(), stimuli, directory=tmp_path / "whole", batch_size=4)
+
+    def part(i, n, progress=lambda done, total: None):
+        backbone = FakeBackbone()
+        is_whole = fill_stores(backbone, stimuli, {3: shared}, "float16", 4, progress, (i, n))
+        return is_whole, len(backbone.batches)
+
+    def stop(done, total):
+        if done >= 12:
+            raise KeyboardInterrupt
+
+    # of 4 shards the second part has the second and the last, which is shorter
+    calls = []
+    with pytest.raises(KeyboardInterrupt):
+        part(1, 2, stop)
+    assert sorted(snapshot(shared)) == ["meta.json", "part-001-of-002.json", "tokens-00001.npy"]
+    with pytest.raises(CheckpointError, match="lacks 4 of 4 shards"):
+        open_store(shared)
+    assert part(1, 2, lambda *step: calls.append(step)) == (False, 2)
+    assert calls == [(8, 14), (12, 14), (14, 14)]
+    # another number of processes goes on with what is there
+    assert part(0, 3) == (False, 2)
+    assert part(2, 3) == (True, 2)
+    assert snapshot(shared) == snapshot(tmp_path / "whole")
+    assert part(0, 2) == (True, 0)
+    # one process finishes what parts began, and their damaged shards
+    for path in shared.iterdir():
+        path.unlink()
+    assert part(0, 2) == (False, 4)
+    (shared / "tokens-00002.npy").write_bytes(b"cut short")
+    backbone = FakeBackbone()
+    extract(backbone, stimuli, directory=shared, batch_size=4)
+    assert len(backbone.batches) == 6
+    assert snapshot(shared) == snapshot(tmp_path / "whole")
+    other = FakeBackbone()
+    other.sha256 = "e" * 64
+    with pytest.raises(CheckpointError, match="model weights"):
+        fill_stores(other, stimuli, {3: shared}, "float16", 4, stop, (0, 2))
+
+
+def test_parts_that_cannot_be(checkpoint, tmp_path):
+    config = FeaturesConfig(model=str(checkpoint))
+    for part in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ConfigError, match="parts count from 0"):
+            extract_part(config, make_stimuli(3), directory=tmp_path, part=part)
 
 
 def test_several_layers_in_one_pass(tmp_path, monkeypatch):

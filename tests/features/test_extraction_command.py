@@ -1,4 +1,4 @@
-"""The features command as a process of its own: killed without warning, then resumed."""
+"""The features command as a process of its own: killed and resumed, or shared by several."""
 
 import os
 import signal
@@ -11,6 +11,12 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+
+from mine_jax._reporter import Reporter
+from mine_jax.config import read
+from mine_jax.errors import CheckpointError
+from mine_jax.graph import STEPS
+from mine_jax.parts import extract_part
 
 N_IMAGES = 560
 CONFIG = """
@@ -27,8 +33,9 @@ batch_size = 32
 """
 
 
-@pytest.fixture
-def project(tmp_path):
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("project")
     rng = np.random.default_rng(0)
     names = [f"im{i:04d}.png" for i in range(N_IMAGES)]
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
@@ -54,6 +61,30 @@ def finish(process):
 
 def tokens_in(directory):
     return {path.name: path.read_bytes() for path in sorted(directory.glob("tokens-*.npy"))}
+
+
+def test_two_processes_write_the_bytes_of_one(project):
+    config, out = project / "run.toml", project / "shared"
+    options = ("--out", out, "--set", "features.reduce=8", "--set", "features.more_layers=[1]")
+    reduced = project / "reduced"
+    with pytest.raises(CheckpointError, match="needs stage data, which is not up to date: not run yet"):
+        extract_part(read(config), out, STEPS, part=(0, 2), reporter=Reporter())
+    finish(start("data", config, *options))
+    parts = [start("features", config, *options, "--shard", f"{i}/2") for i in range(2)]
+    for process in parts:
+        finish(process)
+    # merged by whichever was last
+    assert not list((out / "features").rglob("part-*"))
+    shards = tokens_in(out / "features")
+    assert len(shards) == 3
+    finish(start("features", config, *options))
+    assert tokens_in(out / "features") == shards
+    finish(start("run", config, "--out", reduced, *options[2:], "--until", "features"))
+    names = sorted(path.relative_to(reduced) for path in (reduced / "features").rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(out) for path in (out / "features").rglob("*") if path.is_file())
+    assert len(names) > 12
+    for name in names:
+        assert (out / name).read_bytes() == (reduced / name).read_bytes(), name
 
 
 def test_killed_extraction_resumes_to_the_same_bytes(project):

@@ -154,6 +154,9 @@ def test_bfloat16_weights(case, saved):
     decoder = backbone.params["language_model"]
     assert decoder["layers_0"]["mlp"]["gate_proj"]["kernel"].dtype == ml_dtypes.bfloat16
     assert decoder["norm"]["scale"].dtype == np.float32
+    tower = backbone.params["vision_tower"]
+    assert tower["encoder"]["layers_0"]["mlp"]["fc1"]["kernel"].dtype == ml_dtypes.bfloat16
+    assert tower["embeddings"]["patch_embedding"]["kernel"].dtype == np.float32
     ids, mask, pixels = padded_prompts(backbone.config.n_placeholders)
     half = copy.deepcopy(model).to(torch.bfloat16)
     expected, logits = torch_states(half, pixels, ids, mask, torch.bfloat16)

@@ -2,6 +2,7 @@ import functools
 import json
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -97,6 +98,37 @@ def test_matches_torch(case, tmp_path):
     unit = [np.asarray(v) / np.linalg.norm(v, axis=1, keepdims=True) for v in ours]
     scale, bias = (np.asarray(backbone.params[name])[0] for name in ("logit_scale", "logit_bias"))
     np.testing.assert_allclose(np.exp(scale) * unit[0] @ unit[1].T + bias, whole.logits_per_image.numpy(), atol=1e-5)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("case", PARITY)
+def test_bfloat16_weights(case, tmp_path):
+    import copy
+
+    import torch
+
+    model = torch_model(*PARITY[case])
+    directory = save_torch(model, tmp_path)
+    full, half = (
+        load_backbone(FeaturesConfig(kind="siglip", model=str(directory), weights=w)) for w in ("float32", "bfloat16")
+    )
+    assert half.sha256 != full.sha256
+    block = half.params["vision_model"]["encoder"]["layers_1"]
+    assert block["self_attn"]["q_proj"]["kernel"].dtype == block["mlp"]["fc1"]["bias"].dtype == ml_dtypes.bfloat16
+    assert block["layer_norm1"]["scale"].dtype == block["layer_norm1"]["bias"].dtype == np.float32
+    pixels = pixels_of(full.config)
+    with torch.no_grad():
+        images = torch.tensor(pixels.transpose(0, 3, 1, 2)).to(torch.bfloat16)
+        found = copy.deepcopy(model.vision_model).to(torch.bfloat16)(images, output_hidden_states=True)
+    states, exact = (backbone.encode(pixels, layers=range(full.layers + 1)) for backbone in (half, full))
+    for layer, state in enumerate(found.hidden_states):
+        expected = state.float().numpy()
+        assert np.linalg.norm(states[layer] - expected) < 2e-2 * np.linalg.norm(expected)
+        # the error of torch, whose sums and residuals are bfloat16 too, is the larger one
+        assert np.linalg.norm(states[layer] - exact[layer]) < 1e-2 * np.linalg.norm(exact[layer])
+    # words are read by a text tower that stays float32
+    ids = np.random.default_rng(1).integers(2, 40, (1, full.config.text.positions)).astype(np.int32)
+    np.testing.assert_array_equal(half.text_features(ids), full.text_features(ids))
 
 
 @pytest.mark.torch

@@ -57,7 +57,8 @@ def gradients(arrays, mask, **options):
 
 def forward(arrays, mask, **options):
     names = ("query", "position", "readout", "keys", "values")
-    return mine_kernels.voxel_attention(*(jnp.asarray(arrays[name]) for name in names), mask, **options)
+    given = (None if arrays[name] is None else jnp.asarray(arrays[name]) for name in names)
+    return mine_kernels.voxel_attention(*given, mask, **options)
 
 
 @pytest.mark.parametrize("implementation", ["reference", "xla"])
@@ -142,6 +143,74 @@ def test_xla_matches_reference_in_float64():
         _, got = gradients(arrays, mask, implementation="xla", chunk=3)
         for name, value in expected.items():
             np.testing.assert_allclose(got[name], value, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("with_basis", [True, False], ids=["basis", "no position"])
+def test_position_from_a_basis(with_basis):
+    """Coefficients of a basis act as the position that they make; without a position, as zeros."""
+    arrays, mask = case(SPECS["smoke"], masked=True)
+    rng = np.random.default_rng(3)
+    basis = rng.standard_normal((10, 3)).astype(np.float32)
+    given = rng.standard_normal((7, 2, 3)).astype(np.float32) if with_basis else None
+    full = arrays | {"position": given @ basis.T if with_basis else np.zeros_like(arrays["position"])}
+    expected_loss, expected = gradients(full, mask, implementation="reference")
+    for implementation in ("reference", "xla"):
+        options = {"implementation": implementation, "basis": basis if with_basis else None}
+        loss, got = mine_kernels.voxel_attention_gradients(**(arrays | {"position": given}), mask=mask, **options)
+        np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+        np.testing.assert_allclose(got["query"], expected["query"], atol=2e-5)
+        assert ("position" in got) == with_basis
+        if with_basis:
+            np.testing.assert_allclose(got["position"], expected["position"] @ basis, atol=1e-4)
+        predicted = forward(arrays | {"position": given}, mask, **options)
+        np.testing.assert_allclose(predicted, forward(full, mask), atol=2e-5)
+
+
+@pytest.mark.parametrize("values_are_keys", [False, True])
+@pytest.mark.parametrize("name", ["smoke", "smoke_shared_keys", "ragged"])
+def test_trunk_gradients_match_reference(name, values_are_keys):
+    spec = SMALL[name]
+    arrays, mask = case(spec, masked=True)
+    rng = np.random.default_rng(4)
+    trunk = {}
+    for kind in ("key",) if values_are_keys else ("key", "value"):
+        trunk[f"{kind}_weight"] = rng.standard_normal((5, spec.key_heads, spec.width)).astype(np.float32)
+        trunk[f"{kind}_bias"] = rng.standard_normal((spec.key_heads, spec.width)).astype(np.float32)
+    states = rng.standard_normal((spec.batch, spec.tokens, 5)).astype(np.float32)
+    given = [arrays[key] for key in ("query", "position", "readout", "intercept")]
+    (expected_loss, expected), (loss, got) = (
+        mine_kernels.voxel_attention_trunk_gradients(
+            *given, trunk, states, arrays["responses"], mask, implementation=implementation, chunk=4
+        )
+        for implementation in ("reference", "xla")
+    )
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5, atol=1e-5)
+    assert set(got) == set(expected) == {"query", "position", "readout", "intercept", *trunk}
+    for key, value in expected.items():
+        # softmax ignores a shift of all keys: the gradient of `key_bias` is what is left of terms that
+        # cancel, as large as those of `key_weight`
+        scale = max(float(np.abs(expected[name]).max()) for name in (key, key.replace("bias", "weight")))
+        np.testing.assert_allclose(got[key], value, atol=2e-5 * max(1, scale), err_msg=key)
+
+
+@pytest.mark.parametrize("with_readout", [True, False])
+@pytest.mark.parametrize("n_heads", [8, 128])
+def test_no_tensor_over_voxels_heads_and_tokens(n_heads, with_readout):
+    """Memory of the compiled step stays below one [V, H, P] tensor, for any number of heads."""
+    v, b, p, width = 2048, 4, 64, 256 // n_heads
+    shapes = ((v, n_heads, width), (v, n_heads, 9), (v, n_heads, width), (v,), (b, p, n_heads, width))
+    given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (*shapes, shapes[-1], (b, v))]
+    basis = jax.ShapeDtypeStruct((p, 9), jnp.float32)
+
+    def step(basis, *arrays):
+        return mine_kernels.voxel_attention_gradients(*arrays, basis=basis, with_readout=with_readout)
+
+    memory = jax.jit(step).lower(basis, *given).compile().memory_analysis()
+    # columns of query, position and readout twice (arguments of a chunk and sums), and one tile
+    parameters = 4 * v * n_heads * (2 * width + 9)
+    assert memory.temp_size_in_bytes < 3 * parameters + 8 * 4 * 2**19
+    if n_heads == 128:
+        assert memory.temp_size_in_bytes < 4 * v * n_heads * p
 
 
 @pytest.mark.parametrize("implementation", ["reference", "xla"])

@@ -39,3 +39,11 @@ def token_ig(logits_0, logits_1, scalars_0, scalars_1, position, cells, nodes, w
 
     gradients = jax.vmap(lambda a: jax.grad(predict)(jnp.full(logits_0.shape[1], a, logits_0.dtype)))(nodes)
     return (weights[:, None] * gradients).sum(0)
+
+
+def top_k(scores, k):
+    """Returns the positions [..., K] int32 of the K largest scores [..., P], best first.
+
+    Ties go to the lowest position, NaN comes last.
+    """
+    return jnp.argsort(-scores, axis=-1, stable=True)[..., :k].astype(jnp.int32)

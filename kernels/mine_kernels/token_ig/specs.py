@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """How much is worked on at a time. Speed only, never the result.
+
+    Attributes:
+        cpu: numbers of one array in a block of `xla` on CPUs; ten arrays of 64 KiB fit a second-level cache.
+        warps: of one program of the GPU kernel, which does all heads of one pair.
+    """
+
+    cpu: int = 16_384
+    warps: int = 4
+
+
+BLOCKS = Blocks()
 
 
 class Spec(NamedTuple):

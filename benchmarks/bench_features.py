@@ -1,0 +1,219 @@
+"""Image-tokens of frozen models with random weights, as a share of what the device can multiply.
+
+The peak is measured in the same run: the largest rate of a square product and of the two
+products of the model's own MLP, in the dtype of the weights. The FLOP of a model are counted by
+the formula below: matrix products only, attention over the full square. On a CPU the peer is
+torch with the same weights on one thread; there only ratios are given. On an accelerator it is
+the same model in float32, which says what bfloat16 weights change.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.cases import Case
+from mine_jax.features.untrained import PROMPT_TOKENS, untrained_backbone
+
+HEADER = "equal work: image-tokens of the last layer of one batch, pixels on the device"
+REFERENCE = "torch"
+_TINY = {"model_type": "clip_vision_model", "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
+_TINY |= {"num_attention_heads": 4, "image_size": 64, "patch_size": 16}
+_VIT_L = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
+_VIT_L |= {"num_attention_heads": 16, "image_size": 336, "patch_size": 14}
+_LLAMA_7B = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32}
+_LLAMA_7B |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064}
+_LLAMA_TINY = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2}
+_LLAMA_TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
+# name -> config.json, with the sizes of the published models
+MODELS: dict[str, dict[str, Any]] = {
+    "tiny": _TINY,
+    "llava_tiny": {"model_type": "llava", "vision_config": _TINY, "text_config": _LLAMA_TINY, "image_token_index": 63},
+    "vit_b32": {
+        **_TINY,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 224,
+        "patch_size": 32,
+    },
+    "vit_l14_336": _VIT_L,
+    "llava_7b": {"model_type": "llava", "vision_config": _VIT_L, "text_config": _LLAMA_7B, "image_token_index": 32000},
+}
+
+
+def variants(case: Case) -> tuple[str, ...]:
+    """Returns the models of a case."""
+    return case.models
+
+
+def inputs(case: Case, *, variant: str, seed: int = 0) -> dict[str, Any]:
+    """Makes the model in the dtype of the device, a batch of pixels and the matrices of the peak."""
+    values, on_cpu = MODELS[variant], jax.default_backend() == "cpu"
+    all_blocks = values.get("text_config", {}).get("num_hidden_layers")
+    blocks = all_blocks and min(all_blocks, case.decoder_layers or (1 if on_cpu and all_blocks > 2 else all_blocks))
+    if blocks:
+        values = {**values, "text_config": {**values["text_config"], "num_hidden_layers": blocks}}
+    weights = "float32" if on_cpu else "bfloat16"
+    backbone = untrained_backbone(values, key=jax.random.key(seed), weights=weights)
+    side = values.get("vision_config", values)["image_size"]
+    pixels = jax.random.normal(jax.random.key(seed + 1), (case.feature_batch, side, side, 3))
+    return {
+        "backbone": backbone,
+        "values": values,
+        "pixels": pixels,
+        "weights": weights,
+        "model": variant if blocks in (None, all_blocks) else f"{variant}, {blocks} of {all_blocks} decoder layers",
+        "products": _products(case, values, jnp.dtype(weights)),
+    }
+
+
+def implementations(case: Case, data: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+    """Returns name -> call that gives the tokens [B, P, D], or one of the products of the peak."""
+    del case
+    backbone, pixels = data["backbone"], data["pixels"]
+
+    def encode(model: Any) -> dict[str, Any]:
+        return {"tokens": model.encode(pixels)[-1]}
+
+    calls: dict[str, Callable[[], Any]] = {}
+    if data["weights"] != "float32":
+        # the same numbers, so that the error is that of the products alone
+        exact = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), backbone.params)
+        calls["jax_float32"] = functools.partial(encode, _with_params(backbone, exact))
+    elif data["values"]["model_type"] == "clip_vision_model" and importlib.util.find_spec("transformers"):
+        if importlib.util.find_spec("torch"):
+            calls["torch"] = _torch(data)
+    calls["mine_jax"] = functools.partial(encode, backbone)
+    for name, (a, b) in data["products"].items():
+        calls[f"product_{name}"] = functools.partial(_multiply, a, b)
+    return calls
+
+
+def compare(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
+    """Returns the norm of the difference relative to that of the reference."""
+    if "product" in result:
+        return {"max_abs_err": 0.0}
+    expected = np.asarray(reference["tokens"], np.float64)
+    return {"max_abs_err": float(np.linalg.norm(np.asarray(result["tokens"]) - expected) / np.linalg.norm(expected))}
+
+
+def finish(rows: list[dict[str, Any]], data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Turns seconds into shares of the measured peak, and rates on accelerators; drops the products."""
+    work = {name: 2 * a.shape[0] * a.shape[1] * b.shape[1] for name, (a, b) in data["products"].items()}
+    is_product = {row["implementation"]: row["implementation"].startswith("product_") for row in rows}
+    peak = max(
+        (
+            work[row["implementation"].removeprefix("product_")] / row["seconds"]
+            for row in rows
+            if is_product[row["implementation"]]
+        ),
+        default=float("nan"),
+    )
+    n_images, backbone = data["pixels"].shape[0], data["backbone"]
+    flop = n_images * model_flop(data["values"])
+    kept = [row for row in rows if not is_product[row["implementation"]]]
+    for row in kept:
+        row |= {"model": data["model"], "weights": data["weights"], "flop_per_image": flop / n_images}
+        row["peak_fraction"] = flop / row["seconds"] / peak
+        if jax.default_backend() != "cpu":
+            row["images_per_s"] = n_images / row["seconds"]
+            row["tokens_per_s"] = row["images_per_s"] * backbone.grid[0] * backbone.grid[1]
+            row["peak_flop_per_s"] = peak
+    return kept
+
+
+def model_flop(values: dict[str, Any]) -> float:
+    """Counts the FLOP of the matrix products for one image, two per multiplication and addition.
+
+    Per block of a tower: 2 T (4 D^2 + 2 D F) for the six matrices and 4 T^2 D for scores and mixing;
+    of a decoder with gated MLP: 2 T (2 D Q + 2 D K + 3 D F) and 4 T^2 Q, the whole square, with
+    T tokens, width D, hidden width F, query width Q and key width K.
+    """
+    vision = values.get("vision_config", values)
+    width, hidden = vision["hidden_size"], vision["intermediate_size"]
+    n_patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    n_tokens = n_patches + 1
+    # LLaVA reads the tower before its last block
+    blocks = vision["num_hidden_layers"] - (values is not vision)
+    block = 2 * n_tokens * (4 * width**2 + 2 * width * hidden) + 4 * n_tokens**2 * width
+    total = 2 * n_patches * 3 * vision["patch_size"] ** 2 * width + blocks * block
+    if values is vision:
+        return float(total)
+    text = values["text_config"]
+    d, f, n_tokens = text["hidden_size"], text["intermediate_size"], n_patches + PROMPT_TOKENS
+    keys = d * text["num_key_value_heads"] // text["num_attention_heads"]
+    total += 2 * n_patches * (width * d + d**2)
+    block = 2 * n_tokens * (2 * d**2 + 2 * d * keys + 3 * d * f) + 4 * n_tokens**2 * d
+    return float(total + text["num_hidden_layers"] * block)
+
+
+def _products(case: Case, values: dict[str, Any], dtype: Any) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Makes a square product and the two of the MLP that does most of the work."""
+    vision = values.get("vision_config", values)
+    sizes = values.get("text_config", vision)
+    n_patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    rows, width, hidden = case.feature_batch * n_patches, sizes["hidden_size"], sizes["intermediate_size"]
+    shapes = {
+        "square": (case.product, case.product, case.product),
+        "up": (rows, width, hidden),
+        "down": (rows, hidden, width),
+    }
+    key = jax.random.key(2)
+    return {
+        name: (jax.random.normal(key, (n, k)).astype(dtype), jax.random.normal(key, (k, m)).astype(dtype))
+        for name, (n, k, m) in shapes.items()
+    }
+
+
+@jax.jit
+def _multiply(a: jax.Array, b: jax.Array) -> dict[str, jax.Array]:
+    product = jnp.einsum("nk,km->nm", a, b, precision="highest", preferred_element_type=jnp.float32)
+    return {"product": product}
+
+
+def _with_params(backbone: Any, params: Any) -> Any:
+    return type(backbone)(**{**vars(backbone), "params": params})
+
+
+def _torch(data: dict[str, Any]) -> Callable[[], Any]:
+    """Runs the same weights in transformers' class on one thread."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    sizes = {key: value for key, value in data["values"].items() if key != "model_type"}
+    model = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**sizes)).eval()
+    weights = {
+        _torch_name(jax.tree_util.keystr(path, simple=True, separator="/")): torch.tensor(_torch_axes(np.asarray(leaf)))
+        if path[-1].key == "kernel"
+        else torch.tensor(np.asarray(leaf))
+        for path, leaf in jax.tree_util.tree_flatten_with_path(data["backbone"].params)[0]
+    }
+    model.load_state_dict(weights)
+    pixels = torch.tensor(np.asarray(data["pixels"]).transpose(0, 3, 1, 2).copy())
+
+    def encode() -> dict[str, Any]:
+        with torch.inference_mode():
+            return {"tokens": model(pixels).last_hidden_state[:, 1:].numpy()}
+
+    return encode
+
+
+def _torch_name(path: str) -> str:
+    name = re.sub(r"layers_(\d+)", r"layers.\1", path.removeprefix("vision_model/")).replace("/", ".")
+    return re.sub(r"\.(kernel|scale|embedding)$", ".weight", name)
+
+
+def _torch_axes(kernel: np.ndarray) -> np.ndarray:
+    """Turns [..., in, out] to torch's [out, in, ...]."""
+    n = kernel.ndim
+    return kernel.transpose(n - 1, n - 2, *range(n - 2)).copy()

@@ -1,0 +1,149 @@
+"""Writes `benchmarks/README.md` from the committed results: every number there comes from a file beside it.
+
+python -m benchmarks.publish           writes it
+python -m benchmarks.publish --check   fails if it is not what the results say
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+README = FOLDER / "README.md"
+INTRODUCTION = """\
+# Benchmarks
+
+This file is generated from `results/*.json` by `python -m benchmarks.publish`.
+
+```
+python -m benchmarks.run --list
+python -m benchmarks.run --case roi --what query,ig
+python -m benchmarks.run --case cpu --what ridge --rounds 1 --json benchmarks/results/cpu_ridge.json
+python -m benchmarks.run --case roi --what ridge --scale voxels=1000,2000,4000 --json benchmarks/results/scale.json
+python -m benchmarks.publish
+```
+
+How to read the tables:
+
+- **Speed** is how many times faster an implementation is than the reference of its table, in one run, in turn,
+  medians over rounds. On CPUs these are ratios of CPU seconds of the process on one core, and absolute times are
+  never quoted; on accelerators, of wall seconds.
+- **Error** is the largest difference from the reference, relative to its largest value: a speed without equal
+  results means nothing.
+- **Memory** is the most that the process held above what it held before the call, over the counted calls; **first** is
+  that of the first call, with its compilation.
+- Peers run where they are installed (`pip install -e '.[test]'`). Slow peers are timed on fewer voxels and scaled,
+  as the table says.
+- **Peak** is the share of the device's rate of matrix products, measured in the same run.
+
+`check_clip_text_lens.py` looks at real CLIP text vectors, given as an argument, through the lens: nearest words before
+and after centring.
+"""
+TITLES = {
+    "ridge": "Ridge with a penalty per voxel",
+    "query": "One training step of the query encoder",
+    "ig": "Integrated gradients over image-tokens",
+    "lens": "The best words of every image-token",
+    "features": "Image-tokens of frozen models",
+    "end_to_end": "From image-tokens to profiles",
+}
+# Measures of a row that are shown where a benchmark gives them: key -> column, format.
+EXTRA = {
+    "same_penalty": ("same penalty", "{:.1%}"),
+    "completeness_gap": ("completeness gap", "{:.1e}"),
+    "same_description": ("same description", "{:.1%}"),
+    "peak_fraction": ("peak", "{:.0%}"),
+    "images_per_s": ("images/s", "{:,.0f}"),
+    "tokens_per_s": ("tokens/s", "{:,.0f}"),
+}
+
+
+def main() -> int:
+    """Writes the file, or compares it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where the file is out of date")
+    args = parser.parse_args()
+    text = render(FOLDER / "results")
+    if args.check:
+        is_same = README.is_file() and README.read_text(encoding="utf-8") == text
+        print("up to date" if is_same else f"{README} is out of date: python -m benchmarks.publish")
+        return 0 if is_same else 1
+    README.write_text(text, encoding="utf-8")
+    return 0
+
+
+def render(results: Path) -> str:
+    """Returns the README of a folder of results.
+
+    Args:
+        results: folder with the JSON files that `benchmarks.run --json` writes.
+
+    Returns:
+        Markdown: one section per benchmark, one table per file.
+    """
+    files = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+    parts = [INTRODUCTION]
+    for what, title in TITLES.items():
+        tables = [text for path, content in files.items() for text in _tables(path, content, what)]
+        if tables:
+            parts += [f"## {title}\n", *tables]
+    return "\n".join(parts)
+
+
+def _tables(path: Path, content: dict[str, Any], what: str) -> Iterator[str]:
+    """One table per reference and variant of a benchmark in a file."""
+    own = [row for row in content["rows"] if row["what"].partition(":")[0] == what]
+    for name in dict.fromkeys(row["what"] for row in own):
+        rows = [row for row in own if row["what"] == name]
+        yield _scaling(path, content, rows) if "scale" in rows[0] else _comparison(path, content, rows)
+
+
+def _comparison(path: Path, content: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    is_cpu = content["platform"] == "cpu"
+    shown = {key: value for key, value in EXTRA.items() if any(key in row for row in rows)}
+    columns = ["implementation", "speed", *([] if is_cpu else ["seconds"]), "memory", "first", "error"]
+    lines = [_heading(path, content, rows), "", _line([*columns, *(title for title, _ in shown.values())])]
+    lines.append(_line(["---"] * (len(columns) + len(shown))))
+    for row in rows:
+        cells = [f"`{row['implementation']}`", f"{row['ratio']:,.2f}", *([] if is_cpu else [f"{row['seconds']:.4g}"])]
+        cells += [f"{row['peak_mib']:,.0f} MiB", f"{row['first_peak_mib']:,.0f} MiB", f"{row['max_abs_err']:.1e}"]
+        cells += [form.format(row[key]) if key in row else "" for key, (_, form) in shown.items()]
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _scaling(path: Path, content: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Cost against one size, relative to the smallest: never absolute times of a CPU."""
+    lines = [_heading(path, content, rows), ""]
+    size = rows[0]["scale"]["size"]
+    values = [row["scale"]["value"] for row in rows]
+    lines += [_line([size, *(f"{value:,}" for value in values)]), _line(["---"] * (len(values) + 1))]
+    lines.append(_line(["cost", *(f"{row['seconds'] / rows[0]['seconds']:.2f}" for row in rows)]))
+    lines.append(_line(["memory", *(f"{row['peak_mib']:,.0f} MiB" for row in rows)]))
+    exponent = rows[-1]["scale"]["exponent"]
+    return "\n".join(lines) + f"\n\nThe cost grows as the power {exponent:.2f} of `{size}`.\n"
+
+
+def _heading(path: Path, content: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    keys = rows[0].get("sizes") or list(content["sizes"])
+    sizes = ", ".join(f"{key} {content['sizes'][key]}" for key in keys if content["sizes"][key])
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    model = f", {rows[0]['model']}" if "model" in rows[0] else ""
+    header = rows[0]["header"]
+    return (
+        f"**`{path.name}`**{model}: {content['device']}, commit {content['commit'][:7]}, {versions}.\n"
+        f"{header[0].upper()}{header[1:]}. Sizes: {sizes}. Reference: `{rows[0]['reference']}`."
+    )
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Validation errors of ridge solutions at each voxel's candidate penalties."""

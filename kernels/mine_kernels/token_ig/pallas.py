@@ -1,0 +1,135 @@
+"""The closed form as a GPU kernel: one program per (voxel, image) pair, all heads at once.
+
+A program reads the token terms of its pair once, keeps both integrals in registers over
+all steps of the path, and writes either P scores or only the K largest of them.
+Shapes inside: heads and tokens are padded to powers of two, [H, P].
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import pallas as pl
+
+from mine_kernels.token_ig.specs import Blocks
+
+# Logits of tokens that only fill a block; finite, so that no difference of two of them is NaN.
+_HIDDEN = -1e30
+
+
+def _integrate(l0_ref, l1_ref, u0_ref, u1_ref, position_ref, nodes_ref, weights_ref, *, n_steps):
+    """Returns the scores [P] of one pair."""
+    start_l, start_u = l0_ref[0] + position_ref[0], u0_ref[0]
+    delta_l, delta_u = l1_ref[0] - l0_ref[0], u1_ref[0] - start_u
+
+    def step(s, sums):
+        share, weight = nodes_ref[s], weights_ref[s]
+        logits = start_l + share * delta_l
+        exponentials = jnp.exp(logits - logits.max(1, keepdims=True))
+        attention = exponentials / exponentials.sum(1, keepdims=True)
+        scalars = start_u + share * delta_u
+        head = (attention * scalars).sum(1, keepdims=True)
+        attention = attention * weight
+        return sums[0] + attention, sums[1] + attention * (scalars - head)
+
+    zeros = jnp.zeros_like(start_l)
+    mass, slope = jax.lax.fori_loop(0, n_steps, step, (zeros, zeros))
+    return (delta_u * mass + delta_l * slope).sum(0)
+
+
+def _scores_kernel(*refs, n_steps):
+    # inputs [1, H, P] each, nodes and weights [S]; output [1, P]
+    *inputs, out_ref = refs
+    out_ref[0] = _integrate(*inputs, n_steps=n_steps)
+
+
+def _top_k_kernel(*refs, n_steps, n_tokens, k):
+    # inputs as above; outputs [1, K] indices and scores, [1] sum; K padded to a power of two
+    *inputs, indices_ref, scores_ref, total_ref = refs
+    scores = _integrate(*inputs, n_steps=n_steps)
+    token = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0)
+    rank = jax.lax.broadcasted_iota(jnp.int32, (indices_ref.shape[1],), 0)
+    limit = jnp.finfo(scores.dtype).max
+    ranked = jnp.where(jnp.isnan(scores), -jnp.inf, jnp.maximum(scores, -limit))
+
+    def take(j, carry):
+        is_left, indices, best = carry
+        top = jnp.where(is_left, ranked, -jnp.inf).max()
+        index = jnp.where(is_left & (ranked == top), token, scores.shape[0]).min()
+        score = jnp.where(token == index, scores, 0.0).sum()
+        return is_left & (token != index), jnp.where(rank == j, index, indices), jnp.where(rank == j, score, best)
+
+    empty = (token < n_tokens, jnp.zeros(rank.shape, jnp.int32), jnp.zeros(rank.shape, scores.dtype))
+    _, indices_ref[0], scores_ref[0] = jax.lax.fori_loop(0, k, take, empty)
+    total_ref[0] = jnp.where(token < n_tokens, scores, 0.0).sum()
+
+
+def token_ig(logits_0, logits_1, scalars_0, scalars_1, position, nodes, weights, *, blocks: Blocks, interpret: bool):
+    """Launches one program per pair; returns scores [..., P], see `op.token_ig`."""
+    lead, arrays = _padded((logits_0, logits_1, scalars_0, scalars_1, position))
+    n_pairs, _, width = arrays[0].shape
+    made = _launch(
+        functools.partial(_scores_kernel, n_steps=len(nodes)),
+        jax.ShapeDtypeStruct((n_pairs, width), arrays[0].dtype),
+        pl.BlockSpec((1, width), lambda pair: (pair, 0)),
+        (*arrays, nodes, weights),
+        blocks,
+        interpret,
+    )
+    return made[:, : logits_1.shape[-1]].reshape(*lead, -1)
+
+
+def token_ig_top_k(
+    logits_0, logits_1, scalars_0, scalars_1, position, nodes, weights, *, k: int, blocks: Blocks, interpret: bool
+):
+    """Launches one program per pair; returns indices, scores and sums, see `op.token_ig_top_k`."""
+    lead, arrays = _padded((logits_0, logits_1, scalars_0, scalars_1, position))
+    n_pairs, dtype, size = len(arrays[0]), arrays[0].dtype, pl.next_power_of_2(k)
+    row = pl.BlockSpec((1, size), lambda pair: (pair, 0))
+    indices, scores, total = _launch(
+        functools.partial(_top_k_kernel, n_steps=len(nodes), n_tokens=logits_1.shape[-1], k=k),
+        [jax.ShapeDtypeStruct((n_pairs, size), kind) for kind in (jnp.int32, dtype)]
+        + [jax.ShapeDtypeStruct((n_pairs,), dtype)],
+        [row, row, pl.BlockSpec((1,), lambda pair: (pair,))],
+        (*arrays, nodes, weights),
+        blocks,
+        interpret,
+    )
+    return indices[:, :k].reshape(*lead, k), scores[:, :k].reshape(*lead, k), total.reshape(lead)
+
+
+def _launch(kernel, out_shape, out_specs, arguments, blocks: Blocks, interpret: bool):
+    *arrays, nodes, _ = arguments
+    n_pairs, n_heads, width = arrays[0].shape
+    terms = pl.BlockSpec((1, n_heads, width), lambda pair: (pair, 0, 0))
+    path = pl.BlockSpec(nodes.shape, lambda pair: (0,))
+    options: dict[str, Any] = {}
+    if not interpret:
+        from jax.experimental.pallas import triton
+
+        options["compiler_params"] = triton.CompilerParams(num_warps=blocks.warps)
+    return pl.pallas_call(
+        kernel,
+        out_shape=out_shape,
+        grid=(n_pairs,),
+        in_specs=[terms] * len(arrays) + [path, path],
+        out_specs=out_specs,
+        interpret=interpret,
+        name="token_ig",
+        **options,
+    )(*arguments)
+
+
+def _padded(terms):
+    """Returns the leading shape and the five arrays [n, H, P] with H and P padded to powers of two."""
+    lead = np.broadcast_shapes(*(x.shape[:-2] for x in terms))
+    n_heads, n_tokens = terms[1].shape[-2:]
+    more = ((0, 0), (0, pl.next_power_of_2(n_heads) - n_heads), (0, pl.next_power_of_2(n_tokens) - n_tokens))
+    arrays = [jnp.broadcast_to(x, (*lead, n_heads, n_tokens)).reshape(-1, n_heads, n_tokens) for x in terms]
+    *arrays, position = [jnp.pad(x, more) for x in arrays]
+    is_token = np.arange(position.shape[-1]) < n_tokens
+    return lead, [*arrays, jnp.where(is_token, position, _HIDDEN)]

@@ -1,0 +1,77 @@
+"""The ridge part of the fit: image-level features, the grid of penalties, the folds."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from mine_jax import sharding
+from mine_jax._planner import halving
+from mine_jax.encoder import query
+from mine_jax.encoder.memory import plan_ridge
+from mine_jax.encoder.predict import summaries
+from mine_jax.encoder.ridge.solve import solve
+from mine_jax.types import Architecture
+
+
+def fit_ridge(training, validation, responses, voxel_ids, key, config, voxel_chunk, image_chunk, mesh, progress):
+    """Fits standardised responses of training and validation images, whose rows make the folds.
+
+    Args:
+        training: tokens [N, P, D] of the training images.
+        validation: more images.
+        responses: pair of [N, V] of both, standardised; NaN where missing.
+        voxel_ids: [V]; results do not depend on them.
+        key: random key of the folds.
+        config: `EncoderConfig`.
+        voxel_chunk: voxels held at once on each device; None to plan it.
+        image_chunk: images read at once.
+        mesh: devices of this process, over which voxels are divided; None for one.
+        progress: called with (done, total).
+
+    Returns:
+        Shared arrays, arrays of each voxel, the mean token [D], diverged [V] bool, architecture.
+    """
+    del voxel_ids
+    tokens = training.tokens
+    grid = tokens.grid if config.summary == "grid" else None
+    architecture = Architecture("ridge", grid, config.pool if config.summary == "grid" else 1, config.summary)
+    trunk = query.fit_trunk(tokens, np.arange(len(tokens.image_ids)), width=config.width)
+    baseline = trunk.pop("mean")
+    shared = trunk if config.summary == "grid" else {}
+    n_cells = query.n_cells(architecture, tokens.tokens.shape[1]) if config.summary == "grid" else 0
+    width = n_cells * trunk["key_bias"].shape[1] if config.summary == "grid" else len(baseline)
+    shared = {**shared, "center": np.zeros(width, np.float32)}
+    features = np.concatenate(
+        [summaries(shared, split.tokens, architecture, image_chunk=image_chunk) for split in (training, validation)]
+    )
+    shared["center"] = features.mean(0)
+    y = np.concatenate(responses)
+    order = np.asarray(jax.random.permutation(key, len(y)))
+    unit = float(features.var(0, dtype=np.float64).mean()) * len(y)
+    penalties = unit * np.logspace(config.penalty_low, config.penalty_high, config.penalties) / features.shape[1]
+    planned = plan_ridge(
+        config,
+        n_images=len(y),
+        n_voxels=-(-y.shape[1] // sharding.n_shards(mesh, *sharding.DEVICES)),
+        token_shape=tokens.tokens.shape[1:],
+        wanted=voxel_chunk,
+    )
+    solution = halving(
+        lambda chunk: solve(
+            features - shared["center"],
+            y,
+            penalties,
+            selection=config.selection,
+            folds=list(np.array_split(order, config.folds)),
+            mask_missing=config.missing == "mask",
+            voxel_chunk=chunk,
+            mesh=mesh,
+            progress=progress,
+        ),
+        planned.chunk,
+        setting="run.voxel_chunk",
+    )
+    per_voxel = {"coef": solution.coef.T, "intercept": solution.intercept, "penalty": solution.penalty}
+    diverged = ~np.isfinite(solution.coef).all(0)
+    return shared, per_voxel, baseline, diverged, architecture

@@ -1,0 +1,330 @@
+"""Devices and processes: the mesh, what goes where, and how several processes work as one.
+
+The only file that knows about devices. A mesh has the axes `voxel` and `data`. Voxels are
+independent unless they share a trunk, so they are divided twice: processes take shares of
+the voxels and meet only to exchange results (`divided`), and within a process each device
+has its own voxels (`mapped` over `voxel`) or its own images of each batch (over `data`).
+
+Several processes are started by Slurm's `srun`, or by hand with MINE_COORDINATOR
+("host:port"), MINE_N_PROCESSES and MINE_PROCESS_ID. Process 0 writes; the others compute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import logging
+import os
+import re
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mine_jax import _rendezvous
+from mine_jax.errors import ConfigError, ResourceError
+
+VOXEL, DATA = "voxel", "data"
+DEVICES = (VOXEL, DATA)
+# Axes of `run.mesh` that other parts of the package read.
+_OTHER_AXES = ("model",)
+_HEARTBEAT_S, _GOODBYE_S, _POLL_S = 30, 30, 1.0
+# Limits of a container on Linux, version 2 and 1, and what is used of them.
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+_PREFIX = "mine_jax"
+_rounds = itertools.count()
+_T = TypeVar("_T")
+logger = logging.getLogger("mine_jax")
+
+
+def start(*, timeout_s: float = 300) -> int:
+    """Connects this process with the others of the run, where the environment says that there are any.
+
+    Call it before anything else uses jax. Calling it again does nothing.
+
+    Args:
+        timeout_s: how long to wait for the others.
+
+    Returns:
+        The number of processes.
+
+    Raises:
+        ConfigError: if the environment contradicts itself.
+        ResourceError: if the processes do not find each other in time, or the port is taken.
+    """
+    found = _rendezvous.place_and_number(os.environ)
+    if found is None or jax.distributed.is_initialized():
+        return n_processes()
+    address, count, number = found
+    _rendezvous.meet(address, n_processes=count, process_id=number, timeout_s=timeout_s)
+    try:
+        jax.distributed.initialize(
+            address,
+            count,
+            number,
+            # without it, jax takes one device per Slurm task, also where a task has several
+            cluster_detection_method="deactivate",
+            initialization_timeout=int(timeout_s),
+            heartbeat_timeout_seconds=_HEARTBEAT_S,
+            shutdown_timeout_seconds=_GOODBYE_S,
+        )
+    except RuntimeError as error:
+        raise ResourceError(f"process {number} of {count} cannot connect at {address}: {error}.") from error
+    logger.info("process %d of %d, %d of %d devices", number, count, jax.local_device_count(), jax.device_count())
+    return count
+
+
+def n_processes() -> int:
+    """Returns how many processes work together; 1 without `start`."""
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def process_id() -> int:
+    """Returns the number of this process; process 0 writes the run directory."""
+    return jax.process_index() if jax.distributed.is_initialized() else 0
+
+
+def platform() -> str:
+    """Returns "cpu", "gpu" or another kind of device."""
+    return jax.default_backend()
+
+
+def free_bytes() -> int:
+    """Returns the memory that is free on the fullest device of this process.
+
+    CPU devices share what the machine, or the container this process is in, has left.
+    """
+    free = []
+    for device in jax.local_devices():
+        stats = device.memory_stats() if device.platform != "cpu" else None
+        if stats and "bytes_limit" in stats:
+            free.append(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    return min(free) if free else _free_host_bytes() // jax.local_device_count()
+
+
+def exchange(text: str = "") -> list[str]:
+    """Waits for all processes, however long they take, and gives each the texts of all.
+
+    Args:
+        text: what this process tells the others.
+
+    Returns:
+        Texts of all processes, in their order.
+
+    Raises:
+        ResourceError: if another process gave up or is gone.
+    """
+    if n_processes() == 1:
+        return [text]
+    name = f"{_PREFIX}/{next(_rounds)}"
+    _client().key_value_set(f"{name}/{process_id()}", f"={text}")
+    return [_value_of(f"{name}/{other}") for other in range(n_processes())]
+
+
+@contextlib.contextmanager
+def telling_others() -> Generator[None, None, None]:
+    """Tells the other processes when this one fails in the block, so that they do not wait for it."""
+    try:
+        yield
+    except BaseException as error:
+        if n_processes() > 1:
+            with contextlib.suppress(RuntimeError):
+                reason = f"={type(error).__name__}: {error}"[:2000]
+                _client().key_value_set(f"{_PREFIX}/stopped/{process_id()}", reason)
+        raise
+
+
+def mesh(axes: Mapping[str, int] | None = None) -> Mesh | None:
+    """Returns the mesh of all devices of all processes.
+
+    Args:
+        axes: sizes of `voxel` and `data`: `run.mesh`. `data` is 1 and `voxel` takes all devices
+            where they are not given. A single process may leave devices unused.
+
+    Returns:
+        Mesh [voxel, data]; None for one device, which needs none.
+
+    Raises:
+        ConfigError: for an unknown axis, or sizes that do not suit the devices.
+    """
+    axes = axes or {}
+    unknown = sorted(set(axes) - {*DEVICES, *_OTHER_AXES})
+    if unknown:
+        raise ConfigError(f"run.mesh: unknown axis {unknown[0]!r}; the axes are {', '.join((*DEVICES, *_OTHER_AXES))}.")
+    devices, data = jax.devices(), axes.get(DATA, 1)
+    voxel = axes.get(VOXEL, max(1, len(devices) // data))
+    n, n_local = voxel * data, jax.local_device_count()
+    if n > len(devices) or (VOXEL not in axes and n != len(devices)):
+        raise ConfigError(f"run.mesh asks for {voxel} x {data} devices (voxel x data), but there are {len(devices)}.")
+    if n_processes() > 1 and (n != len(devices) or n_local % data):
+        raise ConfigError(
+            f"run.mesh = {voxel} x {data} (voxel x data) does not suit {n_processes()} processes of {n_local} devices: "
+            f"it must use all {len(devices)}, and `data` must divide {n_local}, as batches stay in a process."
+        )
+    return None if n == 1 else Mesh(np.asarray(devices[:n]).reshape(voxel, data), DEVICES)
+
+
+def local(mesh: Mesh | None) -> Mesh | None:
+    """Returns the part of the mesh that belongs to this process; None for one device."""
+    if mesh is None or not _is_of_several_processes(mesh):
+        return mesh
+    return None if mesh.local_mesh.size == 1 else mesh.local_mesh
+
+
+def n_shards(mesh: Mesh | None, *axes: str) -> int:
+    """Returns the number of devices along some axes; 1 without a mesh."""
+    return 1 if mesh is None else int(np.prod([mesh.shape[axis] for axis in axes]))
+
+
+def padded(length: int, mesh: Mesh | None, *axes: str) -> int:
+    """Returns the length rounded up to a multiple of the devices along some axes."""
+    return -(-length // n_shards(mesh, *axes)) * n_shards(mesh, *axes)
+
+
+def placed(array: Any, mesh: Mesh | None, *axes: Any) -> Any:
+    """Puts an array on the devices.
+
+    Args:
+        array: the whole array, the same in every process; None stays None.
+        mesh: the devices, or None for the default device.
+        axes: for each dimension the axis of the mesh that divides it, or None; dimensions not
+            named are copied to every device.
+
+    Returns:
+        The array, on its devices.
+    """
+    if array is None or mesh is None:
+        return None if array is None else jnp.asarray(array)
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    whole = np.asarray(array)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
+def whole(tree: Any, mesh: Mesh | None) -> Any:
+    """Puts all arrays of a tree on every device; without a mesh, leaves them as they are."""
+    return tree if mesh is None else jax.tree.map(lambda array: placed(array, mesh), tree)
+
+
+def host(array: Any) -> np.ndarray:
+    """Returns the whole array in every process; all of them must call it."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def mapped(function: Callable[..., Any], mesh: Mesh | None, in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """Returns a function whose work is divided over the mesh; without one, the function itself.
+
+    Args:
+        function: computes with the part of each array that one device has.
+        mesh: the devices.
+        in_specs: for each argument a `PartitionSpec`, or a tree of them.
+        out_specs: the same for the results.
+
+    Returns:
+        A function of whole arrays; jit it.
+    """
+    if mesh is None:
+        return function
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def summed(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
+    """Sums over devices along some axes, inside a `mapped` function; without a mesh, nothing."""
+    return tree if n_shards(mesh, *axes) == 1 else jax.lax.psum(tree, axes)
+
+
+def own_images(arrays: Any, mesh: Mesh | None) -> tuple[Any, jax.Array]:
+    """Takes one device's part of arrays [N, ...] that each device has, inside a `mapped` function.
+
+    Args:
+        arrays: a tree of arrays with the same images.
+        mesh: the devices; `data` divides the images.
+
+    Returns:
+        The tree of equal parts, in the order of the devices, and weights [n]: 0 for images that
+        fill up the last part.
+    """
+    length, n = jax.tree.leaves(arrays)[0].shape[0], n_shards(mesh, DATA)
+    if n == 1:
+        return arrays, jnp.ones(length)
+    size = -(-length // n)
+    rows = jax.lax.axis_index(DATA) * size + jnp.arange(size)
+    own = jnp.minimum(rows, length - 1)
+    return jax.tree.map(lambda array: array[own], arrays), (rows < length).astype(jnp.float32)
+
+
+def divided(compute: Callable[[np.ndarray], _T], n_voxels: int, mesh: Mesh | None) -> _T:
+    """Lets each process of the mesh compute its share of the voxels, and gives every process all results.
+
+    Args:
+        compute: takes positions of voxels [v] and returns a tree of arrays [v, ...]; it must not
+            depend on other voxels, nor wait for other processes.
+        n_voxels: how many voxels there are, at least 1.
+        mesh: all processes call this if their devices are in it.
+
+    Returns:
+        What `compute` returns for all voxels in their order; host arrays with several processes.
+    """
+    if mesh is None or not _is_of_several_processes(mesh):
+        return compute(np.arange(n_voxels))
+    count = n_processes()
+    share = -(-n_voxels // count)
+    # equal shares: the last voxel fills up the last one
+    positions = np.minimum(np.arange(share) + process_id() * share, n_voxels - 1)
+    made = jax.tree.map(np.asarray, compute(positions))
+    exchange()  # device collectives wait for half a minute only
+    return jax.tree.map(lambda part: _gathered(part)[:n_voxels], made)
+
+
+def _is_of_several_processes(mesh: Mesh) -> bool:
+    return n_processes() > 1 and len({device.process_index for device in mesh.devices.flat}) > 1
+
+
+def _gathered(part: np.ndarray) -> np.ndarray:
+    """Joins arrays [v, ...] of all processes along axis 0, as bytes, so that no dtype is converted."""
+    as_bytes = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+    whole = np.asarray(multihost_utils.process_allgather(as_bytes))
+    return np.ascontiguousarray(whole).view(part.dtype).reshape(-1, *part.shape[1:])
+
+
+def _free_host_bytes() -> int:
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
+    with contextlib.suppress(OSError):
+        # also what the cache of files holds can be had
+        free = [1024 * int(re.findall(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[0])]
+    for limit, used in _CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            free.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+    return max(0, min(free))
+
+
+def _value_of(key: str) -> str:
+    while True:
+        try:
+            return _client().blocking_key_value_get(key, int(1000 * _POLL_S))[1:]
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise ResourceError(f"lost the other processes: {str(error).splitlines()[0]}") from error
+        for path, reason in _client().key_value_dir_get(f"{_PREFIX}/stopped/"):
+            raise ResourceError(f"process {path.rsplit('/', 1)[-1]} stopped: {reason[1:]}")
+
+
+@functools.cache
+def _client() -> Any:
+    # jax shows no public form of its store of keys and values. Its collectives are no way to
+    # wait for a process that is busy: on CPUs they give up after half a minute.
+    from jax._src import distributed
+
+    return distributed.global_state.client

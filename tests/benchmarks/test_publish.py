@@ -1,0 +1,54 @@
+"""The page of results says what the files say, and nothing else."""
+
+import json
+
+import pytest
+
+from benchmarks import publish, run
+from benchmarks.cases import CASES
+
+ROW = {
+    "what": "ridge",
+    "header": "equal work: all",
+    "sizes": ["voxels"],
+    "reference": "peer",
+    "seconds": 0.125,
+    "peak_mib": 40.2,
+    "first_peak_mib": 90.0,
+    "max_abs_err": 2e-6,
+}
+
+
+def _write(folder, name, rows, platform="cpu"):
+    content = {"platform": platform, "device": "a device", "commit": "0123456789", "versions": {"jax": "1.2"}}
+    sizes = {"voxels": 8000, "images": 5}
+    (folder / f"{name}.json").write_text(json.dumps({**content, "sizes": sizes, "rows": rows}))
+
+
+def test_the_committed_page_is_what_the_results_say():
+    assert publish.README.read_text(encoding="utf-8") == publish.render(publish.FOLDER / "results")
+
+
+def test_a_comparison_on_a_cpu_shows_ratios_and_never_seconds(tmp_path):
+    _write(tmp_path, "a", [{**ROW, "implementation": "mine_jax", "ratio": 40.589, "same_penalty": 1.0}])
+    text = publish.render(tmp_path)
+    assert "| `mine_jax` | 40.59 | 40 MiB | 90 MiB | 2.0e-06 | 100.0% |" in text
+    assert "a device, commit 0123456" in text and "Sizes: voxels 8000." in text and "0.125" not in text
+
+
+def test_an_accelerator_shows_seconds_too(tmp_path):
+    _write(tmp_path, "a", [{**ROW, "implementation": "mine_jax", "ratio": 3.0}], platform="gpu")
+    assert "| `mine_jax` | 3.00 | 0.125 | 40 MiB | 90 MiB | 2.0e-06 |" in publish.render(tmp_path)
+
+
+def test_scaling_finds_the_exponent(monkeypatch, tmp_path):
+    def quadratic(what, case, *, rounds, only):
+        assert (what, rounds, only) == ("ridge", 2, "mine_jax")
+        return [{**ROW, "implementation": "mine_jax", "seconds": 1e-6 * case.voxels**2}]
+
+    monkeypatch.setattr(run, "benchmark", quadratic)
+    rows = run.scaling("ridge", CASES["smoke"], size="voxels", values=[100, 200, 400], rounds=2)
+    assert [row["scale"]["exponent"] for row in rows] == pytest.approx([2.0] * 3)
+    _write(tmp_path, "a", rows)
+    text = publish.render(tmp_path)
+    assert "| cost | 1.00 | 4.00 | 16.00 |" in text and "as the power 2.00 of `voxels`" in text
