@@ -183,7 +183,7 @@ def lowered_step(mesh, *, trunk):
     position = state["position"] @ basis.T
     added = train._added.lower(None, state, position, tokens, None, responses, **options)
     sums = train._added(None, state, position, tokens, None, responses, **options)
-    solved = train._finished.lower(sums, heads=heads, mesh=mesh)
+    solved = train._finished_by_all.lower(sums, heads=heads, mesh=mesh)
     predicted = train._predict.lower(state, tokens, None, basis, **options)
     return [program.compile().as_text() for program in (steps, added, solved, predicted)]
 

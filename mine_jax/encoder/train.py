@@ -227,12 +227,12 @@ def _more(sums, given, responses, weights, mask):
 
 
 def _finished(sums, *, heads, mesh=None):
-    """Solves the readouts; on CPUs one device does it for all."""
+    """Solves the readouts; of CPUs, one device of each process does it for all."""
     if mesh is None or mesh.devices.flat[0].platform != "cpu":
         return _finished_by_all(sums, heads=heads, mesh=mesh)
     # Batched LAPACK calls share the threads of the process: two devices at once wait for each other
     # for ever (jaxlib 0.10.1).
-    alone = jax.device_put(sums, mesh.devices.flat[0])
+    alone = jax.tree.map(sharding.host, sums)
     return [sharding.placed(x, mesh, sharding.VOXEL) for x in readout.finish(alone, heads=heads)[:2]]
 
 
