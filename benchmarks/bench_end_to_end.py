@@ -20,7 +20,6 @@ from mine_jax.types import ImageTokens, Lens, Responses, Split
 
 HEADER = "equal work: fit, score, attribute, patch and describe; the loop is timed on 4 voxels and scaled to all"
 REFERENCE = "loop_over_voxels"
-SIZES = ("ig_voxels", "ig_images", "tokens")
 PEER_VOXELS = 4
 N_WORDS = 200
 K = 8

@@ -1,6 +1,6 @@
 """Does a ridge fit of a whole brain stay in little memory? A check on responses in a file.
 
-    python benchmarks/check_whole_brain_ridge.py [--voxels 300000] [--images 10000] [--width 512] [--directory DIR]
+    python -m benchmarks.check_whole_brain_ridge [--voxels 300000] [--images 10000] [--width 512] [--directory DIR]
 
 Writes planted responses [N, V] float32 block by block (12 GB at full size), fits every voxel from
 the memory-mapped file with K-fold cross-validation, writes the coefficients into a second file, and
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.run import environment
 from mine_jax.encoder import ridge
 
 BLOCK = 2048
@@ -64,7 +65,8 @@ def main() -> None:
         del responses, out, solution
     print("\n".join(f"{name:24s} {value}" for name, value in numbers.items()))
     if args.json:
-        args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        content = {"check": "whole_brain_ridge", **environment(), "numbers": numbers}
+        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_responses(path: Path, features: np.ndarray, n_voxels: int) -> np.ndarray:

@@ -25,6 +25,7 @@ python -m benchmarks.run --list
 python -m benchmarks.run --case roi --what query,ig
 python -m benchmarks.run --case cpu --what ridge --rounds 1 --json benchmarks/results/cpu_ridge.json
 python -m benchmarks.run --case roi --what ridge --scale voxels=1000,2000,4000 --json benchmarks/results/scale.json
+python -m benchmarks.check_whole_brain_ridge --json benchmarks/results/whole_brain_ridge_check.json
 python -m benchmarks.publish
 ```
 
@@ -51,6 +52,15 @@ TITLES = {
     "lens": "The best words of every image-token",
     "features": "Image-tokens of frozen models",
     "end_to_end": "From image-tokens to profiles",
+}
+# What decides the work of a benchmark.
+SIZES = {
+    "ridge": ("voxels", "images", "width", "penalties", "folds"),
+    "query": ("voxels", "tokens", "width", "heads", "batch"),
+    "ig": ("ig_voxels", "ig_images", "tokens", "width", "heads"),
+    "lens": ("ig_images", "tokens", "width"),
+    "features": ("feature_batch",),
+    "end_to_end": ("ig_voxels", "ig_images", "tokens"),
 }
 # Measures of a row that are shown where a benchmark gives them: key -> column, format.
 EXTRA = {
@@ -86,13 +96,27 @@ def render(results: Path) -> str:
     Returns:
         Markdown: one section per benchmark, one table per file.
     """
-    files = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+    found = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+    files = {path: content for path, content in found.items() if "rows" in content}
     parts = [INTRODUCTION]
     for what, title in TITLES.items():
         tables = [text for path, content in files.items() for text in _tables(path, content, what)]
         if tables:
             parts += [f"## {title}\n", *tables]
-    return "\n".join(parts)
+    checks = [_check(path, content) for path, content in found.items() if "numbers" in content]
+    return "\n".join([*parts, *(["## A whole brain from a file\n", *checks] if checks else [])])
+
+
+def _check(path: Path, content: dict[str, Any]) -> str:
+    """Numbers of a check, without its absolute times."""
+    shown = {name: value for name, value in content["numbers"].items() if not name.endswith("_s")}
+    lines = [f"**`{path.name}`**: {content['device']}, commit {content['commit'][:7]}.", "", _line(["what", "value"])]
+    lines.append(_line(["---", "---"]))
+    lines += [
+        _line([name.replace("_", " "), f"{value:,.4g}" if isinstance(value, float) else str(value)])
+        for name, value in shown.items()
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _tables(path: Path, content: dict[str, Any], what: str) -> Iterator[str]:
@@ -130,8 +154,8 @@ def _scaling(path: Path, content: dict[str, Any], rows: list[dict[str, Any]]) ->
 
 
 def _heading(path: Path, content: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    keys = rows[0].get("sizes") or list(content["sizes"])
-    sizes = ", ".join(f"{key} {content['sizes'][key]}" for key in keys if content["sizes"][key])
+    keys = SIZES[rows[0]["what"].partition(":")[0]]
+    sizes = ", ".join(f"{key} {content['sizes'][key]}" for key in keys if key != rows[0].get("scale", {}).get("size"))
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     model = f", {rows[0]['model']}" if "model" in rows[0] else ""
     header = rows[0]["header"]

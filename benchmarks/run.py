@@ -102,7 +102,6 @@ def benchmark(
             "implementation": key,
             "reference": name,
             "header": module.HEADER,
-            "sizes": getattr(module, "SIZES", ()),
             "first_s": timing.first_s,
             "seconds": _seconds(timing),
             "ratio": _seconds(reference) / _seconds(timing),

@@ -29,7 +29,7 @@ PHANTOM_TEMPLATES = {
     "noop_with": "add {words}",
 }
 # What the phantom's own models were scored with (`training.json` beside the weights).
-_PHANTOM_SAMPLING = {"steps": 12, "guidance": 4.0}
+_PHANTOM_SAMPLING = {"steps": 12, "guidance": 3.0}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from benchmarks.cases import CASES
 ROW = {
     "what": "ridge",
     "header": "equal work: all",
-    "sizes": ["voxels"],
     "reference": "peer",
     "seconds": 0.125,
     "peak_mib": 40.2,
@@ -21,7 +20,7 @@ ROW = {
 
 def _write(folder, name, rows, platform="cpu"):
     content = {"platform": platform, "device": "a device", "commit": "0123456789", "versions": {"jax": "1.2"}}
-    sizes = {"voxels": 8000, "images": 5}
+    sizes = {"voxels": 8000, "images": 5, "width": 4, "penalties": 3, "folds": 2}
     (folder / f"{name}.json").write_text(json.dumps({**content, "sizes": sizes, "rows": rows}))
 
 
@@ -33,7 +32,11 @@ def test_a_comparison_on_a_cpu_shows_ratios_and_never_seconds(tmp_path):
     _write(tmp_path, "a", [{**ROW, "implementation": "mine_jax", "ratio": 40.589, "same_penalty": 1.0}])
     text = publish.render(tmp_path)
     assert "| `mine_jax` | 40.59 | 40 MiB | 90 MiB | 2.0e-06 | 100.0% |" in text
-    assert "a device, commit 0123456" in text and "Sizes: voxels 8000." in text and "0.125" not in text
+    assert (
+        "a device, commit 0123456" in text
+        and "Sizes: voxels 8000, images 5, width 4, penalties 3, folds 2." in text
+        and "0.125" not in text
+    )
 
 
 def test_an_accelerator_shows_seconds_too(tmp_path):

@@ -24,7 +24,7 @@ _logger = logging.getLogger("mine_jax.phantom.training")
 
 HELD_OUT_SEED: Final = 990_040
 N_STEPS: Final = 12
-GUIDANCE_SCALE: Final = 4.0
+GUIDANCE_SCALE: Final = 3.0
 BATCH_SIZE: Final = 32
 _SHEET_COLUMNS: Final = 20
 

@@ -54,10 +54,12 @@ def _why(run: tables.Run) -> str:
 def _summary(summary: pd.DataFrame) -> dict[str, Any]:
     names = [c for c in summary.columns if c not in STATISTICS and not pd.api.types.is_float_dtype(summary[c])]
     bars, rows = [], []
+    # the table has all; the picture has the configured models under the encoders that wrote the words
+    first = {name: summary[name].iloc[0] for name in ("evaluator", "maker") if name in summary}
     for row in summary.to_dict("records"):
         label = ", ".join(str(row[name]) for name in names if pd.notna(row[name]) and str(row[name])) or "comparison"
         known = {key: float(row[key]) for key in STATISTICS if key in row and pd.notna(row[key])}
-        if "effect" in known:
+        if "effect" in known and all(row[name] == value for name, value in first.items()):
             note = f"{known['effect']:.2f}" + (f", q {page.p_value(known['q'])}" if "q" in known else "")
             bars.append(page.Bar(label, known["effect"], known.get("low"), known.get("high"), note))
         interval = f"{known['low']:.3g} to {known['high']:.3g}" if {"low", "high"} <= set(known) else "not known"
@@ -70,7 +72,9 @@ def _summary(summary: pd.DataFrame) -> dict[str, Any]:
         "Effects are differences of predicted responses (z-scored beta)."
     )
     table = page.Table(caption, ("Comparison", "Effect", "Interval", "p", "q", "Pairs"), rows)
-    return {"table": table, "bars": page.Bars("Effect with its interval", bars) if bars else None}
+    of = ", ".join(str(value) for value in first.values())
+    bars_of = page.Bars(f"Effect with its interval{of and f': {of}'}", bars) if bars else None
+    return {"table": table, "bars": bars_of, "of": of}
 
 
 def _statuses(noun: str, table: pd.DataFrame | None) -> page.Table | None:
