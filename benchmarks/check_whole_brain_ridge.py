@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.run import environment
+from benchmarks.timing import PeakMemory
 from mine_jax.encoder import ridge
 
 BLOCK = 2048
@@ -95,32 +95,6 @@ def agreement(coef: np.ndarray, width: int, n_voxels: int) -> float:
         a, b = a - a.mean(0), b - b.mean(0)
         values.append(float(((a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0))).mean()))
     return float(np.mean(values))
-
-
-class PeakMemory:
-    """Samples the memory of the process while a block runs, above what it held before."""
-
-    def __enter__(self) -> PeakMemory:
-        self._start, self.peak = _memory(), dict.fromkeys(("VmRSS", "RssAnon"), 0)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.01):
-            now = _memory()
-            self.peak = {name: max(peak, now[name] - self._start[name]) for name, peak in self.peak.items()}
-
-
-def _memory() -> dict[str, int]:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return {name: int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon")}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
-import resource
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from typing import Any
 
 import jax
 
-PAGE_BYTES = resource.getpagesize()
+_FIELDS = ("VmRSS", "RssAnon")
 
 
 @dataclasses.dataclass
@@ -56,30 +55,34 @@ def time_in_turn(calls: dict[str, Callable[[], Any]], *, rounds: int = 3) -> dic
     """
     timings = {}
     for name, call in calls.items():
-        with _PeakMemory() as memory:
+        with PeakMemory() as memory:
             start = time.perf_counter()
             result = jax.block_until_ready(call())
-        timings[name] = Timing(time.perf_counter() - start, [], [], memory.peak_bytes, 0, result)
+        timings[name] = Timing(time.perf_counter() - start, [], [], memory.peak["VmRSS"], 0, result)
     for _ in range(rounds):
         for name, call in calls.items():
-            with _PeakMemory() as memory:
+            with PeakMemory() as memory:
                 wall, cpu = time.perf_counter(), time.process_time()
                 result = jax.block_until_ready(call())
             timings[name].wall_s.append(time.perf_counter() - wall)
             timings[name].cpu_s.append(time.process_time() - cpu)
-            timings[name].peak_bytes = max(timings[name].peak_bytes, memory.peak_bytes)
+            timings[name].peak_bytes = max(timings[name].peak_bytes, memory.peak["VmRSS"])
             timings[name].result = result
     return timings
 
 
-class _PeakMemory:
-    """Samples the resident memory of the process while a block runs, from a heap without free pages."""
+class PeakMemory:
+    """Samples the memory of the process while a block runs, from a heap without free pages.
 
-    def __enter__(self) -> _PeakMemory:
+    Attributes:
+        peak: most bytes above what was held at the start: "VmRSS", all resident pages, and
+            "RssAnon", those that no file backs.
+    """
+
+    def __enter__(self) -> PeakMemory:
         gc.collect()
         _give_back_free_pages()
-        self._start = _resident_bytes()
-        self.peak_bytes = 0
+        self._start, self.peak = _memory(), dict.fromkeys(_FIELDS, 0)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -91,7 +94,8 @@ class _PeakMemory:
 
     def _watch(self) -> None:
         while not self._done.wait(0.005):
-            self.peak_bytes = max(self.peak_bytes, _resident_bytes() - self._start)
+            now = _memory()
+            self.peak = {name: max(peak, now[name] - self._start[name]) for name, peak in self.peak.items()}
 
 
 def _give_back_free_pages() -> None:
@@ -101,5 +105,7 @@ def _give_back_free_pages() -> None:
         trim(0)
 
 
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
+def _memory() -> dict[str, int]:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return {name: int(fields[name].split()[0]) * 1024 for name in _FIELDS}

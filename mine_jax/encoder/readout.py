@@ -24,27 +24,6 @@ _F32 = {"preferred_element_type": jnp.float32}
 
 
 @functools.partial(jax.jit, static_argnames=("image_chunk",))
-def solve(query, position, keys, responses, weights, mask=None, values=None, *, image_chunk: int = 128):
-    """Solves the readout and intercept of every voxel.
-
-    Args:
-        query: [V, H, E], scaled.
-        position: [V, H, C].
-        keys: [N, C, G, E].
-        responses: [N, V], z-scored beta.
-        weights: [N] 0 or 1; images with 0 are left out (padding).
-        mask: [N, C] bool or None.
-        values: [N, C, G, E]; None where they are the keys.
-        image_chunk: images held at once. Memory only.
-
-    Returns:
-        Readout [V, H, E], intercept [V], penalty [V].
-    """
-    sums = add(None, query, position, keys, responses, weights, mask, values, image_chunk=image_chunk)
-    return finish(sums, heads=query.shape[1])
-
-
-@functools.partial(jax.jit, static_argnames=("image_chunk",))
 def add(
     sums, query, position, keys, responses, weights, mask=None, values=None, *, image_chunk: int = 128
 ) -> dict[str, jax.Array]:

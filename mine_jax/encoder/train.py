@@ -22,6 +22,7 @@ from mine_jax.config import EncoderConfig
 from mine_jax.encoder import query as model
 from mine_jax.encoder import readout
 from mine_jax.encoder.examples import IMAGE_CHUNK, Examples
+from mine_jax.encoder.stopping import Record
 from mine_jax.errors import ConfigError
 
 _PER_VOXEL = ("query", "position", "readout", "intercept")
@@ -30,8 +31,6 @@ _VOXELS, _WHOLE = PartitionSpec(sharding.VOXEL), PartitionSpec()
 _STATE = {"trunk": _WHOLE} | dict.fromkeys(_PER_VOXEL, _VOXELS)
 _SUMS = dict.fromkeys(("gram", "cross", "total", "y_total", "y_square"), _VOXELS) | {"count": _WHOLE}
 _RESPONSES = PartitionSpec(None, sharding.VOXEL)
-# A voxel explodes when its validation error is so many times that of its best epoch.
-_EXPLODED = 10.0
 
 
 def train(
@@ -78,7 +77,7 @@ def train(
     moving += ("trunk",) * (config.trunk == "shared")
     fresh = moments = _placed(_moments(state, moving, config), mesh)
     state = _placed(state, mesh)
-    best, record = dict(state), _Record(n_voxels, config)
+    best, record = dict(state), Record(n_voxels, config)
     y = sharding.host(validation.responses)[:, :n_voxels].astype(np.float64)
     for epoch in range(config.epochs + 1):
         if config.solver == "varpro" or epoch == 0:
@@ -102,44 +101,6 @@ def train(
     diverged = record.diverged | ~sharding.host(_finite(best))[:n_voxels]
     parameters = {name: sharding.host(value)[:n_voxels] for name, value in _parameters(best, basis).items()}
     return jax.tree.map(sharding.host, best["trunk"]), parameters, diverged
-
-
-class _Record:
-    """Best validation R2, epochs since, restarts and learning rate of each voxel, and who has stopped."""
-
-    def __init__(self, n_voxels: int, config: EncoderConfig):
-        self.best = np.full(n_voxels, -np.inf)
-        self.since = np.zeros(n_voxels, int)
-        self.restarts = np.zeros(n_voxels, int)
-        self.diverged = np.zeros(n_voxels, bool)
-        self._config = config
-
-    @property
-    def rate(self) -> np.ndarray:
-        """Learning rates [V]; 0 for a voxel that has diverged."""
-        return np.where(self.diverged, 0.0, self._config.learning_rate * 0.5**self.restarts)
-
-    @property
-    def finished(self) -> bool:
-        return bool(((self.since >= self._config.patience) | self.diverged).all())
-
-    def update(self, r2: np.ndarray, finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Takes the validation R2 of an epoch; returns who improved and who starts again, [V] bool each."""
-        running = (self.since < self._config.patience) & ~self.diverged
-        usable = finite & np.isfinite(r2)
-        error, best_error = 1 - np.where(usable, r2, -np.inf), 1 - self.best
-        failed = running & (~usable | ((error > _EXPLODED * best_error) & (best_error > 0)))
-        improved = running & usable & (r2 > self.best)
-        if self._config.trunk == "shared":
-            # one trunk serves all voxels, so all keep the epoch that is best on average
-            better = np.where(usable, r2, -1.0).mean() > np.where(np.isfinite(self.best), self.best, -1e9).mean()
-            improved = usable & better
-        self.best = np.where(improved, r2, self.best)
-        self.since = np.where(improved, 0, self.since + ~failed)
-        # a voxel that never was usable has no state to go back to
-        self.diverged |= failed & ((self.restarts >= self._config.restarts) | ~np.isfinite(self.best))
-        self.restarts += failed & ~self.diverged
-        return improved, failed
 
 
 def _start(trunk, basis, voxel_ids, key, config: EncoderConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from mine_jax import encoder
 from mine_jax._progress import silent
 from mine_jax.config import EncoderConfig
-from mine_jax.encoder import train
+from mine_jax.encoder import stopping, train
 from mine_jax.encoder.examples import Examples
 
 QUICK = EncoderConfig(width=4, heads=2, position_order=2, batch_size=8, epochs=2, learning_rate=0.01)
@@ -117,7 +117,7 @@ def test_exploding_voxel_leaves_the_others_alone():
 
 def test_restarts_halve_the_rate_of_one_voxel():
     config = EncoderConfig(restarts=2, learning_rate=0.4, patience=9)
-    record, finite = train._Record(3, config), np.ones(3, bool)
+    record, finite = stopping.Record(3, config), np.ones(3, bool)
     record.update(np.array([0.5, 0.5, 0.5]), finite)
     improved, restart = record.update(np.array([0.6, -5.0, np.nan]), np.array([True, True, False]))
     np.testing.assert_array_equal(improved, [True, False, False])

@@ -54,7 +54,7 @@ class Blocks:
 
 
 # Logits of one tile: four tensors of so many floats stay in the shared cache of the CPUs measured.
-# Two images and 128 voxels of the case "roi" were the fastest of nine tiles.
+# For the case "roi" that is two images and 128 voxels, the fastest of the tiles tried on one CPU.
 TILE_LOGITS = 13 << 15
 _TILE_IMAGES = 2
 _MIN_VOXELS = 16
