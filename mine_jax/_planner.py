@@ -51,9 +51,13 @@ def planned(
     Returns:
         The plan; at least one voxel, though it may not fit: that is found out when it is tried.
     """
-    fitting = max(0, int(SAFE_SHARE * available) - need.fixed) // max(1, need.each)
-    chunk = max(1, min(length, wanted or min(fitting, largest or length)))
+    chunk = max(1, min(length, wanted or min(fitting(need, available), largest or length)))
     return Planned(chunk, need.fixed + chunk * need.each)
+
+
+def fitting(need: Need, available: int) -> int:
+    """Returns how many voxels fit into the share of the free bytes that a plan may use; 0 for none."""
+    return max(0, int(SAFE_SHARE * available) - need.fixed) // max(1, need.each)
 
 
 def in_chunks(
@@ -120,7 +124,8 @@ def _half(size: int, error: jax.errors.JaxRuntimeError, *, setting: str, multipl
     if size <= multiple:
         raise ResourceError(
             f"out of device memory even with {setting} = {size}: {str(error).splitlines()[0][:300]}. "
-            "Use a device with more memory, more devices, or smaller encoders (encoder.width, encoder.heads)."
+            "Use a device with more memory, more devices, or smaller encoders (encoder.width, encoder.heads); "
+            "`mine-jax run ... --dry-run` says what each part needs."
         ) from error
     smaller = max(1, size // 2 // multiple) * multiple
     logger.warning("out of device memory with %s = %d; goes on with %d", setting, size, smaller)

@@ -8,7 +8,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import _planner, artifacts, encoder, sharding
-from mine_jax.config import Config
+from mine_jax.config import Config, EncoderConfig
+from mine_jax.encoder import memory
 
 _UNKNOWN = "sizes are known after the data and features stages"
 
@@ -38,11 +39,13 @@ def features_plan(config: Config, directory: Path) -> list[str]:
 def encoder_plan(config: Config, directory: Path) -> list[str]:
     """Says how many voxels are fitted at once, what that holds in memory, and how much is computed."""
     sizes = _sizes(config, directory)
+    e, mesh, free = config.encoder, sharding.mesh(config.run.mesh), sharding.free_bytes()
+    lines = _devices(mesh, free)
     if sizes is None:
-        return [_UNKNOWN]
+        # one cell, no image, and tokens no narrower than the encoder: what does not fit then never will
+        least = {"n_images": 0, "token_shape": (e.pool**2, e.width)}
+        return [_UNKNOWN] + (_what_would_fit(e, 1, free, **least) if e.kind == "query" else [])
     n_images, n_voxels, n_tokens, token_width = sizes
-    e, mesh = config.encoder, sharding.mesh(config.run.mesh)
-    lines = _devices(mesh)
     if e.kind == "ridge":
         n_voxels_each = -(-n_voxels // sharding.n_shards(mesh, *sharding.DEVICES))
         planned = encoder.plan_ridge(
@@ -62,7 +65,8 @@ def encoder_plan(config: Config, directory: Path) -> list[str]:
     # three products per training step, two products and one Gram matrix per closed-form readout
     work = 2 * n_images * n_voxels * e.heads * width * (5 * n_cells + e.heads * width) * (e.epochs + 1)
     lines += [f"{n_voxels} voxels, {n_images} images x {n_cells} cells x width {width}"]
-    return lines + _chunks(planned) + [f"work at most {work / 1e12:.2g} TFLOP"]
+    lines += [*_chunks(planned), f"work at most {work / 1e12:.2g} TFLOP"]
+    return lines + _what_would_fit(e, planned.chunk, free, n_images=n_images, token_shape=(n_tokens, token_width))
 
 
 def attribution_plan(config: Config, directory: Path) -> list[str]:
@@ -76,12 +80,48 @@ def attribution_plan(config: Config, directory: Path) -> list[str]:
     return [f"at most {pairs} (voxel, image) pairs x {n_tokens} tokens: {scores} of scores on the host"]
 
 
-def _devices(mesh: Mesh | None) -> list[str]:
-    free = _planner.readable(sharding.free_bytes())
+def _devices(mesh: Mesh | None, free: int) -> list[str]:
     if mesh is None:
-        return [f"1 device, {free} free"]
+        return [f"1 device, {_planner.readable(free)} free"]
     axes = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
-    return [f"{mesh.size} devices ({axes}), {free} free on each"]
+    return [f"{mesh.size} devices ({axes}), {_planner.readable(free)} free on each"]
+
+
+def _what_would_fit(
+    e: EncoderConfig, n_voxels: int, free: int, *, n_images: int, token_shape: tuple[int, int]
+) -> list[str]:
+    """Says that so many voxels at once exceed the free bytes of a device, and which settings would not."""
+
+    def need(**settings) -> _planner.Need:
+        changed = e.model_copy(update=settings)
+        return memory.query_need(changed, n_images=n_images, token_shape=token_shape)
+
+    text, width, one = _planner.readable, min(e.width, token_shape[1]), need()
+    held = one.fixed + n_voxels * one.each
+    if held <= free:
+        return []
+    voxels = "1 voxel" if n_voxels == 1 else f"{n_voxels} voxels"
+    least = "about" if n_images else f"where image-tokens have {width} columns, at least"
+    lines = [f"DOES NOT FIT: {voxels} at once on a device: {least} {text(held)}; {text(free)} are free"]
+    size, together = e.heads * width, _planner.fitting(one, free)
+    if e.trunk == "shared":
+        way = f"voxels that share a trunk are fitted together: about {together} fit (see data.roi), or add devices"
+        return [*lines, way]
+    if together:
+        return [*lines, f"set run.voxel_chunk = {together}, or leave it out"]
+    lines += [
+        f"with a fixed trunk each of {e.heads} heads reads all {width} columns: "
+        f"matrices of {size} x {size}, {text(4 * size**2)} each, for every voxel"
+    ]
+    if e.heads > 1 and width % e.heads == 0:
+        lines += [
+            f'set encoder.trunk = "shared": each head has {width // e.heads} columns of its own, '
+            f"matrices of {width} x {width}, about {text(need(trunk='shared').each)} for every voxel"
+        ]
+    if n_images == 0:
+        return lines
+    heads = next((h for h in (e.heads >> n for n in range(1, 16)) if h and _planner.fitting(need(heads=h), free)), None)
+    return lines + ([] if heads is None else [f"or keep the fixed trunk with encoder.heads = {heads}"])
 
 
 def _chunks(planned: _planner.Planned) -> list[str]:

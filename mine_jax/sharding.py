@@ -4,6 +4,7 @@ The only file that knows about devices. A mesh has the axes `voxel` and `data`. 
 independent unless they share a trunk, so they are divided twice: processes take shares of
 the voxels and meet only to exchange results (`divided`), and within a process each device
 has its own voxels (`mapped` over `voxel`) or its own images of each batch (over `data`).
+A frozen model runs on a mesh of its own (`model_mesh`), with the axes `data` and `model`.
 
 Several processes are started by Slurm's `srun`, or by hand with MINE_COORDINATOR
 ("host:port"), MINE_N_PROCESSES and MINE_PROCESS_ID. Process 0 writes; the others compute.
@@ -30,10 +31,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mine_jax import _rendezvous
 from mine_jax.errors import ConfigError, ResourceError
 
-VOXEL, DATA = "voxel", "data"
+VOXEL, DATA, MODEL = "voxel", "data", "model"
 DEVICES = (VOXEL, DATA)
-# Axes of `run.mesh` that other parts of the package read.
-_OTHER_AXES = ("model",)
 _HEARTBEAT_S, _GOODBYE_S, _POLL_S = 30, 30, 1.0
 # Limits of a container on Linux, version 2 and 1, and what is used of them.
 _CGROUPS = (
@@ -148,7 +147,7 @@ def mesh(axes: Mapping[str, int] | None = None) -> Mesh | None:
 
     Args:
         axes: sizes of `voxel` and `data`: `run.mesh`. `data` is 1 and `voxel` takes all devices
-            where they are not given. A single process may leave devices unused.
+            where they are not given. A single process may leave devices unused. `model` is for `model_mesh`.
 
     Returns:
         Mesh [voxel, data]; None for one device, which needs none.
@@ -157,9 +156,9 @@ def mesh(axes: Mapping[str, int] | None = None) -> Mesh | None:
         ConfigError: for an unknown axis, or sizes that do not suit the devices.
     """
     axes = axes or {}
-    unknown = sorted(set(axes) - {*DEVICES, *_OTHER_AXES})
+    unknown = sorted(set(axes) - {*DEVICES, MODEL})
     if unknown:
-        raise ConfigError(f"run.mesh: unknown axis {unknown[0]!r}; the axes are {', '.join((*DEVICES, *_OTHER_AXES))}.")
+        raise ConfigError(f"run.mesh: unknown axis {unknown[0]!r}; the axes are {', '.join((*DEVICES, MODEL))}.")
     devices, data = jax.devices(), axes.get(DATA, 1)
     voxel = axes.get(VOXEL, max(1, len(devices) // data))
     n, n_local = voxel * data, jax.local_device_count()
@@ -178,6 +177,31 @@ def local(mesh: Mesh | None) -> Mesh | None:
     if mesh is None or not _is_of_several_processes(mesh):
         return mesh
     return None if mesh.local_mesh.size == 1 else mesh.local_mesh
+
+
+def model_mesh(axes: Mapping[str, int]) -> Mesh | None:
+    """Returns the mesh of a frozen model over the devices of this process.
+
+    Args:
+        axes: `run.mesh`: sizes of `model` (devices that share one copy of the weights; 1 if not given) and
+            `data` (copies; as many as there are devices for). `voxel` is for `mesh`.
+
+    Returns:
+        Mesh [data, model]; None for one device, which needs none.
+
+    Raises:
+        ConfigError: if there are not so many devices, or they cannot be divided so.
+    """
+    devices, model = jax.local_devices(), axes.get(MODEL, 1)
+    data = axes.get(DATA, len(devices) // model)
+    if data < 1 or data * model > len(devices) or (DATA not in axes and len(devices) % model):
+        raise ConfigError(
+            f"`run.mesh` asks for {data} x {model} devices, but there are {len(devices)}; "
+            "`model` must divide their number, and `data` x `model` not exceed it."
+        )
+    if data * model == 1:
+        return None
+    return Mesh(np.asarray(devices[: data * model]).reshape(data, model), (DATA, MODEL))
 
 
 def n_shards(mesh: Mesh | None, *axes: str) -> int:
@@ -209,6 +233,25 @@ def placed(array: Any, mesh: Mesh | None, *axes: Any) -> Any:
         return jax.device_put(array, sharding)
     whole = np.asarray(array)
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
+def split_batch(array: Any, mesh: Mesh | None) -> Any:
+    """Divides a batch [B, ...] over `data`; copies of its last row fill up what devices divide.
+
+    Args:
+        array: the batch, on the host or on devices.
+        mesh: the devices, or None to leave the batch as it is.
+
+    Returns:
+        The array [>= B, ...].
+    """
+    if mesh is None:
+        return array
+    n_missing = padded(len(array), mesh, DATA) - len(array)
+    if n_missing:
+        stack = jnp.concatenate if isinstance(array, jax.Array) else np.concatenate
+        array = stack([array, array[-1:].repeat(n_missing, 0)])
+    return placed(array, mesh, DATA)
 
 
 def whole(tree: Any, mesh: Mesh | None) -> Any:

@@ -231,7 +231,7 @@ def profile_step(config: Config, directory: Path, progress: Progress) -> dict[st
         progress=lambda done, total: progress(done, 2 * total),
     )
     order = {image_id: i for i, image_id in enumerate(responses.image_ids)}
-    held_out = responses.responses[[order[image_id] for image_id in test_ids]][:, rows]
+    held_out = np.asarray(responses.take_images(np.array([order[i] for i in test_ids])).take(rows).responses)
     test = profile.measured_correlation(
         profiles.distribution,
         corpus,
@@ -395,10 +395,16 @@ def _attributed_images(config: Config, directory: Path, encoders: Encoders, toke
         rng = np.random.default_rng(config.run.seed)
         shuffled = rng.permutation(np.flatnonzero(allowed))[:n_images]
         return np.broadcast_to(tokens.image_ids[shuffled], (len(encoders.voxel_ids), n_images))
-    mesh = sharding.mesh(config.run.mesh)
-    predicted = np.array(encoder.predict(encoders, tokens, voxel_chunk=config.run.voxel_chunk, mesh=mesh))
-    predicted[~allowed] = -np.inf
-    return tokens.image_ids[np.argsort(-predicted, axis=0, kind="stable")[:n_images].T]
+    chosen = encoder.top_images(
+        encoders,
+        tokens,
+        n=n_images,
+        allowed=allowed,
+        voxel_chunk=config.run.voxel_chunk,
+        image_chunk=config.run.image_chunk,
+        mesh=sharding.mesh(config.run.mesh),
+    )
+    return tokens.image_ids[chosen]
 
 
 def _profile_maps(profiles, corpus, categories, rows, n_voxels) -> dict[str, np.ndarray]:

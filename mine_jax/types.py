@@ -24,6 +24,8 @@ import flax.struct
 import jax
 import numpy as np
 
+from mine_jax._rows import take_rows
+
 Array = jax.Array | np.ndarray
 
 # Why a voxel is or is not usable; codes are positions in this tuple.
@@ -58,7 +60,8 @@ class Responses(_Shown):
     """What the encoder predicts: z-scored betas, averaged over repeats.
 
     Attributes:
-        responses: [N, V] float32, z-scored betas; may be memory-mapped.
+        responses: [N, V] float32, z-scored betas; may be memory-mapped, or rows of such an array that
+            are read when they are asked for.
         image_ids: [N] str, row order of `responses`, each id once.
         n_repeats: [N] int, trials averaged in each row.
         voxel_ids: [V] int64, position in the subject's volume (C order) or column number.
@@ -71,7 +74,7 @@ class Responses(_Shown):
         subject: name of the subject.
     """
 
-    responses: np.ndarray
+    responses: Any
     image_ids: np.ndarray
     n_repeats: np.ndarray
     voxel_ids: np.ndarray
@@ -90,10 +93,9 @@ class Responses(_Shown):
         return replace(self, responses=self.responses[:, voxels], indices=indices, **per_voxel)
 
     def take_images(self, rows: np.ndarray) -> Responses:
-        """Returns the responses to some images (positions or mask [N])."""
-        return replace(
-            self, responses=self.responses[rows], image_ids=self.image_ids[rows], n_repeats=self.n_repeats[rows]
-        )
+        """Returns the responses to some images (positions or mask [N]); those in a file stay there."""
+        responses = take_rows(self.responses, rows)
+        return replace(self, responses=responses, image_ids=self.image_ids[rows], n_repeats=self.n_repeats[rows])
 
 
 @dataclass(frozen=True, repr=False)
@@ -136,9 +138,9 @@ class ImageTokens(_Shown):
     model: str = ""
 
     def take_images(self, rows: np.ndarray) -> ImageTokens:
-        """Returns the tokens of some images (positions or mask [N]), as an in-memory copy."""
+        """Returns the tokens of some images (positions or mask [N]); those in files stay there."""
         mask = None if self.mask is None else self.mask[rows]
-        return replace(self, tokens=self.tokens[rows], image_ids=self.image_ids[rows], mask=mask)
+        return replace(self, tokens=take_rows(self.tokens, rows), image_ids=self.image_ids[rows], mask=mask)
 
 
 @dataclass(frozen=True, repr=False)

@@ -13,6 +13,7 @@ import numpy as np
 
 from mine_jax import attribution, encoder, sharding
 from mine_jax.config import EncoderConfig
+from mine_jax.encoder import ridge
 from mine_jax.types import ImageTokens, Responses, Split
 
 # Five voxels and 43 images: no axis divides them.
@@ -45,9 +46,9 @@ def made_split():
 
 
 def results(mesh):
-    """Predictions of three kinds of encoders, attributions and curves of the first.
+    """Predictions of three kinds of encoders, banded ridge, attributions and curves of the first kind.
 
-    Ridge and attribution use all devices in one way: one shape of the mesh stands for all.
+    Ridge, attribution and ranked images use all devices in one way: one shape of the mesh stands for all.
     """
     split, key = made_split(), jax.random.key(0)
     is_all = mesh is None or min(mesh.shape.values()) > 1
@@ -61,6 +62,8 @@ def results(mesh):
         if name == "shared":
             out |= {f"shared {part}": value for part, value in encoders.shared.items()}
     assert chosen is not None
+    out |= {f"banded {name}": value for name, value in banded(split, mesh)._asdict().items()}
+    out["top images"] = encoder.top_images(chosen, split.tokens, n=4, image_chunk=5, mesh=mesh)
     images = np.stack([np.roll(split.tokens.image_ids, v)[:7] for v in range(N_VOXELS)])
     for name, ids in {"listed": images, "grid": None}.items():
         made = attribution.integrated_gradients(chosen, split.tokens, image_ids=ids, n_steps=4, max_steps=4, mesh=mesh)
@@ -69,6 +72,14 @@ def results(mesh):
         out |= {f"{name} scores": made.scores, f"{name} indices": critical.indices}
         out |= {f"{name} without": patched.necessity["ig"], f"{name} with": patched.sufficiency["random"]}
     return out
+
+
+def banded(split, mesh):
+    """Banded ridge on the first and the last dimensions of the mean token; each voxel prefers one candidate."""
+    bands = np.split(split.tokens.tokens.mean(1), 2, axis=1)
+    weights = np.array([[1, 0], [0, 1], [1, 1]])
+    responses = split.responses.responses
+    return ridge.solve_banded(bands, responses, np.logspace(-2, 2, 5), band_weights=weights, folds=3, mesh=mesh)
 
 
 def main(directory, *names):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mine_jax import _planner, attribution, encoder, plans
+from mine_jax import _planner, attribution, encoder, plans, sharding
 from mine_jax.attribution import _pairs
 from mine_jax.config import Config, EncoderConfig
 from mine_jax.encoder import memory, readout, train
@@ -129,7 +129,7 @@ def test_query_count_bounds_the_compiled_programs(solver, heads, width, n_cells)
         moving = ("query", "position", "readout", "intercept")
         zeros = jax.tree.map(lambda like: jnp.zeros(like.shape), state)
         moments, order = train._moments(zeros, moving, config), jax.ShapeDtypeStruct((4, 64), jnp.int32)
-        rest = (floats(n_voxels), tokens, None, responses, floats(n_cells, n_functions), order)
+        rest = ({"voxels": floats(n_voxels)}, tokens, None, responses, floats(n_cells, n_functions), order)
         programs.append(train._steps.lower(state, moments, *rest, config=config, moving=moving, is_projected=True))
     measured = max(peak(program.compile()) for program in programs)
     need = memory.query_need(config, n_images=n_images, token_shape=(n_cells, 512))
@@ -170,6 +170,37 @@ def test_dry_run_says_chunks_and_memory(tmp_path):
     assert "run.voxel_chunk = 256" in "\n".join(plans.encoder_plan(ridge, tmp_path))
     chosen = config.model_copy(update={"run": config.run.model_copy(update={"voxel_chunk": 9})})
     assert "run.voxel_chunk = 9 " in "\n".join(plans.encoder_plan(chosen, tmp_path))
+
+
+def test_dry_run_says_what_does_not_fit(tmp_path, monkeypatch):
+    """128 heads x 512 under a fixed trunk: 65536 x 65536 float32 numbers are 16 GiB, whatever the data."""
+    free = 20 * 2**30
+    monkeypatch.setattr(sharding, "free_bytes", lambda: free)
+    paper = EncoderConfig(solver="adam", heads=128, width=512)
+    config = Config()
+    one_device = config.run.model_copy(update={"mesh": {"voxel": 1}})
+    config = config.model_copy(update={"encoder": paper, "run": one_device})
+    unknown = "\n".join(plans.encoder_plan(config, tmp_path))
+    assert "DOES NOT FIT: 1 voxel" in unknown and "at least 64." in unknown and "20.0 GiB are free" in unknown
+    assert "65536 x 65536, 16.0 GiB" in unknown and 'set encoder.trunk = "shared": each head has 4 columns' in unknown
+    (tmp_path / "data").mkdir()
+    np.lib.format.open_memmap(tmp_path / "tokens.npy", "w+", np.float16, (900, 256, 1024))
+
+    def planned(n_voxels=12_000, **settings):
+        np.lib.format.open_memmap(tmp_path / "data" / "responses.npy", "w+", np.float32, (900, n_voxels))
+        features = config.features.model_copy(update={"tokens": str(tmp_path / "tokens.npy")})
+        changed = {"features": features, "encoder": paper.model_copy(update=settings)}
+        return "\n".join(plans.encoder_plan(config.model_copy(update=changed), tmp_path))
+
+    text = planned()
+    heads = int(text.rsplit("encoder.heads = ", 1)[1])
+    assert "DOES NOT FIT: 1 voxel" in text and "DOES NOT FIT" not in planned(heads=heads)
+    text = planned(trunk="shared")
+    together = int(text.split(" fit (see data.roi)")[0].rsplit(" ", 1)[1])
+    assert "DOES NOT FIT: 12000 voxels" in text and 500 < together < 12_000
+    assert "DOES NOT FIT" not in planned(together, trunk="shared")
+    config = config.model_copy(update={"run": one_device.model_copy(update={"voxel_chunk": 12_000})})
+    assert "set run.voxel_chunk = " in planned(heads=1)
 
 
 @pytest.fixture(scope="module")

@@ -175,10 +175,11 @@ def lowered_step(mesh, *, trunk):
     tokens = jnp.ones((n_images, n_cells, 1, width) if is_projected else (n_images, n_cells, width))
     tokens = sharding.placed(tokens, mesh)
     responses = sharding.placed(np.ones((n_images, n_voxels), np.float32), mesh, None, sharding.VOXEL)
-    order, rate = np.arange(n_images).reshape(2, -1), np.ones(n_voxels, np.float32)
+    order = np.arange(n_images).reshape(2, -1)
+    rates = {name: np.ones(() if name == "trunk" else n_voxels, np.float32) for name in moments}
     options = {"is_projected": is_projected, "mesh": mesh}
     steps = train._steps.lower(
-        state, moments, rate, tokens, None, responses, basis, order, config=config, moving=moving, **options
+        state, moments, rates, tokens, None, responses, basis, order, config=config, moving=moving, **options
     )
     position = state["position"] @ basis.T
     added = train._added.lower(None, state, position, tokens, None, responses, **options)

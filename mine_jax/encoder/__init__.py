@@ -1,5 +1,6 @@
 """Stage 3: image-tokens and responses to encoders, and their scores."""
 
+from mine_jax.encoder.blocks import top_images as top_images
 from mine_jax.encoder.fit import fit as fit
 from mine_jax.encoder.memory import plan_query as plan_query
 from mine_jax.encoder.memory import plan_ridge as plan_ridge

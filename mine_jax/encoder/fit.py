@@ -1,6 +1,8 @@
-"""Fits all voxels: standardises responses, chooses the solver, walks over voxel chunks."""
+"""Fits all voxels: judges and standardises responses, chooses the solver, walks over voxel chunks."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -9,16 +11,20 @@ from jax.sharding import Mesh
 from mine_jax import sharding
 from mine_jax._planner import in_chunks
 from mine_jax._progress import Progress, silent
+from mine_jax._rows import ChosenRows
 from mine_jax.config import EncoderConfig
 from mine_jax.encoder import examples, query, train
 from mine_jax.encoder.memory import plan_query
 from mine_jax.encoder.ridge.fitting import fit_ridge
+from mine_jax.encoder.targets import Survey, Targets, survey
 from mine_jax.errors import ConfigError, DataError
-from mine_jax.types import STATUSES, Architecture, Encoders, Split
+from mine_jax.types import STATUSES, Architecture, Encoders, Responses, Split
 
 _OK, _CONSTANT, _NONFINITE, _DIVERGED = (STATUSES.index(s) for s in ("ok", "constant", "nonfinite", "diverged"))
 # A voxel whose spread is below this share of its mean is float noise.
 _MIN_RELATIVE_SD = 1e-6
+# Voxels whose parameters are put in their places at once.
+_BLOCK = 4096
 
 
 def fit(
@@ -33,6 +39,10 @@ def fit(
     progress: Progress = silent,
 ) -> Encoders:
     """Fits the encoders of all voxels at once.
+
+    Responses are read block by block from where they are, in memory or in a file, and never copied
+    as a whole, unless the encoders share a trunk: then all voxels are fitted together, and one
+    float32 copy of their responses goes to the devices.
 
     Args:
         training: tokens [N, P, D] and responses [N, V] of the training images.
@@ -64,27 +74,25 @@ def fit(
         raise DataError("need at least 2 training images; lower `data.test` or `data.val`, or add images.")
     if not len(validation.responses.image_ids):
         raise DataError("need at least 1 validation image (6 training images when none are given); add images.")
-    responses = np.asarray(training.responses.responses, np.float32)
-    held_out = np.asarray(validation.responses.responses, np.float32)
     masked = config.missing == "mask"
     if masked and config.kind != "ridge":
         raise ConfigError(f"encoder.missing = 'mask' needs encoder.kind = 'ridge', but it is {config.kind!r}.")
-    status = _status(responses, held_out, training.responses.status, masked=masked)
+    sources = [split.responses.responses for split in (training, validation)]
+    found = survey(*sources, masked=masked)
+    status = _status(found, training.responses.status)
     usable = np.flatnonzero(status == _OK)
     if not len(usable):
         counts = {STATUSES[code]: int((status == code).sum()) for code in np.unique(status)}
         raise DataError(f"0 of {len(status)} voxels can be fitted: {counts}.")
-    average, deviation = (np.nanmean, np.nanstd) if masked else (np.mean, np.std)
-    mean, spread = average(responses[:, usable], axis=0), deviation(responses[:, usable], axis=0)
-    scaled = ((responses[:, usable] - mean) / spread, (held_out[:, usable] - mean) / spread)
-    voxel_ids = training.responses.voxel_ids[usable]
+    chosen = {"mean": found.mean[usable], "spread": found.spread[usable]}
+    targets = Targets(sources, usable, voxel_ids=training.responses.voxel_ids[usable], **chosen)
     shared, per_voxel, baseline, diverged, architecture = _fitted(
-        training, validation, scaled, voxel_ids, key, config, voxel_chunk, image_chunk, mesh, progress
+        training, validation, targets, key, config, voxel_chunk, image_chunk, mesh, progress
     )
     status[usable[diverged]] = _DIVERGED
     return Encoders(
         shared=shared,
-        per_voxel=_all_voxels(per_voxel, mean, spread, usable, diverged, len(status)),
+        per_voxel=_all_voxels(per_voxel, targets, usable, diverged, len(status)),
         baseline=baseline,
         voxel_ids=np.asarray(training.responses.voxel_ids),
         status=status.astype(np.int8),
@@ -92,27 +100,26 @@ def fit(
     )
 
 
-def _fitted(training, validation, responses, voxel_ids, key, config, voxel_chunk, image_chunk, mesh, progress):
+def _fitted(training, validation, targets, key, config, voxel_chunk, image_chunk, mesh, progress):
     """Fits all voxels together when they share a trunk; otherwise each process fits its share."""
     fit_kind = fit_ridge if config.kind == "ridge" else _fit_query
     options = (key, config, voxel_chunk, image_chunk)
     if config.kind == "query" and config.trunk == "shared":
-        return fit_kind(training, validation, responses, voxel_ids, *options, mesh, progress)
+        return fit_kind(training, validation, targets, *options, mesh, progress)
     same = {}
 
     def some(voxels):
-        chosen = (training, validation, [y[:, voxels] for y in responses], voxel_ids[voxels])
-        shared, per_voxel, baseline, diverged, architecture = fit_kind(
-            *chosen, *options, sharding.local(mesh), progress
-        )
+        local = sharding.local(mesh)
+        made = fit_kind(training, validation, targets.take(voxels), *options, local, progress)
+        shared, per_voxel, baseline, diverged, architecture = made
         same.update(shared=shared, baseline=baseline, architecture=architecture)
         return per_voxel, diverged
 
-    per_voxel, diverged = sharding.divided(some, len(voxel_ids), mesh)
+    per_voxel, diverged = sharding.divided(some, len(targets.voxel_ids), mesh)
     return same["shared"], per_voxel, same["baseline"], diverged, same["architecture"]
 
 
-def _fit_query(training, validation, responses, voxel_ids, key, config, voxel_chunk, image_chunk, mesh, progress):
+def _fit_query(training, validation, targets, key, config, voxel_chunk, image_chunk, mesh, progress):
     tokens = training.tokens
     n_tokens = tokens.tokens.shape[1]
     architecture = Architecture("query", tokens.grid, config.pool)
@@ -122,10 +129,11 @@ def _fit_query(training, validation, responses, voxel_ids, key, config, voxel_ch
     baseline = trunk.pop("mean")
     if config.trunk == "shared":
         trunk = _split_trunk(trunk, config)
-    n_voxels, n_shards = len(voxel_ids), sharding.n_shards(mesh, sharding.VOXEL)
+    n_shards = sharding.n_shards(mesh, sharding.VOXEL)
+    n_images, n_voxels = targets.shape
     planned = plan_query(
         config,
-        n_images=sum(len(y) for y in responses),
+        n_images=n_images,
         n_voxels=-(-n_voxels // n_shards),
         token_shape=tokens.tokens.shape[1:],
         wanted=voxel_chunk,
@@ -137,24 +145,30 @@ def _fit_query(training, validation, responses, voxel_ids, key, config, voxel_ch
 
     def fit_chunk(index):
         n_valid = min(len(index), n_voxels - index[0])
-        seen, held_out = (images.with_responses(y[:, index]) for images, y in zip(data, responses, strict=True))
+        both = zip(data, targets.columns(index), strict=True)
+        seen, held_out = (images.with_responses(y) for images, y in both)
+        del both  # and what was read on the host
 
         def advance(done, total):
             progress(int(index[0]) * total + done * n_valid, n_voxels * total)
 
-        return train.train(trunk, seen, held_out, basis, voxel_ids[index], key=key, config=config, progress=advance)
+        voxel_ids = targets.voxel_ids[index]
+        return train.train(trunk, seen, held_out, basis, voxel_ids, key=key, config=config, progress=advance)
 
     # voxels that share a trunk cannot be fitted in halves
     multiple = n_voxels if config.trunk == "shared" else n_shards
     chunk = n_voxels if config.trunk == "shared" else planned.chunk * n_shards
-    parts, diverged = [], []
+    per_voxel, diverged = {}, np.zeros(n_voxels, bool)
     for made, n_valid, done in in_chunks(fit_chunk, n_voxels, chunk, setting="run.voxel_chunk", multiple=multiple):
         learned, parameters, bad = made
-        parts.append({name: value[:n_valid] for name, value in parameters.items()})
-        diverged.append(bad[:n_valid])
+        fitted = slice(done - n_valid, done)
+        for name, value in parameters.items():
+            if name not in per_voxel:
+                per_voxel[name] = np.empty((n_voxels, *value.shape[1:]), np.float32)
+            per_voxel[name][fitted] = value[:n_valid]
+        diverged[fitted] = bad[:n_valid]
         progress(done * (config.epochs + 1), n_voxels * (config.epochs + 1))
-    per_voxel = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return learned, per_voxel, baseline, np.concatenate(diverged), architecture
+    return learned, per_voxel, baseline, diverged, architecture
 
 
 def _split_trunk(trunk, config):
@@ -174,41 +188,39 @@ def _split_trunk(trunk, config):
 def _held_out(training: Split) -> tuple[Split, Split]:
     held = np.arange(len(training.responses.image_ids)) % 6 == 5
     rest, taken = (
-        Split(training.tokens.take_images(rows), training.responses.take_images(rows), training.name)
+        Split(training.tokens.take_images(rows), _chosen(training.responses, rows), training.name)
         for rows in (~held, held)
     )
     return rest, taken
 
 
-def _status(responses: np.ndarray, held_out: np.ndarray, given: np.ndarray, *, masked: bool) -> np.ndarray:
+def _chosen(responses: Responses, rows: np.ndarray) -> Responses:
+    """Takes images without a copy of their responses, also where these are in memory."""
+    ids, n_repeats = responses.image_ids[rows], responses.n_repeats[rows]
+    return replace(responses, responses=ChosenRows(responses.responses, rows), image_ids=ids, n_repeats=n_repeats)
+
+
+def _status(found: Survey, given: np.ndarray) -> np.ndarray:
     status = np.array([STATUSES.index(name) for name in given])
-    present = np.isfinite(responses)
-    if masked:  # more than half of the images are more than one fold
-        n_present = present.sum(0) + np.isfinite(held_out).sum(0)
-        finite = (n_present > (len(responses) + len(held_out) + 1) // 2) & (present.sum(0) > 1)
-    else:
-        finite = present.all(0) & np.isfinite(held_out).all(0)
-    counted = present | ~finite
-    safe = np.where(present & finite, responses, 0.0)
-    size = np.maximum(np.abs(safe.mean(0, dtype=np.float64, where=counted)), 1e-6)
-    constant = safe.std(0, dtype=np.float64, where=counted) <= _MIN_RELATIVE_SD * size
-    status[(status == _OK) & ~finite] = _NONFINITE
+    constant = found.spread <= _MIN_RELATIVE_SD * np.maximum(np.abs(found.mean), 1e-6)
+    status[(status == _OK) & ~found.is_complete] = _NONFINITE
     status[(status == _OK) & constant] = _CONSTANT
     return status
 
 
-def _all_voxels(per_voxel, mean, spread, usable, diverged, n_voxels):
-    """Undoes the standardisation and puts the fitted voxels among all of them."""
+def _all_voxels(per_voxel, targets, usable, diverged, n_voxels):
+    """Undoes the standardisation and puts the fitted voxels among all of them; empties `per_voxel`."""
     linear = "coef" if "coef" in per_voxel else "readout"
     out = {}
-    for name, value in per_voxel.items():
-        value = np.array(value, np.float32)
-        if name == linear:
-            value *= spread.reshape(-1, *[1] * (value.ndim - 1))
-        if name == "intercept":
-            value = value * spread + mean
-        value[diverged] = 0
-        full = np.zeros((n_voxels, *value.shape[1:]), np.float32)
-        full[usable] = value
-        out[name] = full
+    for name in list(per_voxel):
+        value = per_voxel.pop(name)
+        out[name] = np.zeros((n_voxels, *value.shape[1:]), np.float32)
+        for start in range(0, len(usable), _BLOCK):
+            voxels = np.arange(start, min(start + _BLOCK, len(usable)))[~diverged[start : start + _BLOCK]]
+            part = np.array(value[voxels], np.float32)
+            if name == linear:
+                part *= targets.spread[voxels].reshape(-1, *[1] * (part.ndim - 1))
+            if name == "intercept":
+                part = part * targets.spread[voxels] + targets.mean[voxels]
+            out[name][usable[voxels]] = part
     return out

@@ -9,6 +9,7 @@ from mine_jax import sharding
 from mine_jax._planner import Need, Planned, planned
 from mine_jax.config import EncoderConfig
 from mine_jax.encoder.examples import IMAGE_CHUNK
+from mine_jax.encoder.readout import CHUNK_LOGITS
 
 # More voxels at once are no faster: on CPUs their Gram matrices leave the cache.
 _LARGEST = {"cpu": 256}
@@ -93,11 +94,14 @@ def query_need(config: EncoderConfig, *, n_images: int, token_shape: tuple[int, 
     kept = 4 * parameters + 6 * moving + 2 * n_heads * n_cells + n_images
     # sums and what one part of the images adds to them; eigenvectors and the work space of their solver
     grams = 4 * size**2
-    attended = 2 * IMAGE_CHUNK * size
-    logits = 3 * IMAGE_CHUNK * n_heads * n_cells
+    # of all voxels together the readout takes as few images at once as keep its logits below a constant
+    at_once, constant = (1, 3 * CHUNK_LOGITS) if config.trunk == "shared" else (IMAGE_CHUNK, 0)
+    attended = 2 * at_once * size
+    logits = 3 * at_once * n_heads * n_cells
     tokens = n_images * n_cells * n_inputs * (2 if config.storage == "bfloat16" else _FLOAT)
     # twice: folded into parts for the readout
-    return Need(2 * min(tokens, config.resident_bytes), _FLOAT * (kept + grams + attended + logits))
+    fixed = 2 * min(tokens, config.resident_bytes) + _FLOAT * constant
+    return Need(fixed, _FLOAT * (kept + grams + attended + logits))
 
 
 def ridge_need(config: EncoderConfig, *, n_images: int, token_shape: tuple[int, int]) -> Need:

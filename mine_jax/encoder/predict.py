@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -52,7 +53,7 @@ def predict(
     check_token_width(encoders, tokens)
     if encoders.architecture.kind == "ridge":
         features = summaries(encoders.shared, tokens, encoders.architecture, image_chunk=image_chunk, progress=progress)
-        return features @ np.asarray(encoders.per_voxel["coef"]).T + np.asarray(encoders.per_voxel["intercept"])
+        return read_out(encoders, features)
     if mesh is not None and sharding.local(mesh) is not mesh:
 
         def some(voxels):
@@ -60,22 +61,61 @@ def predict(
             return predict(encoders.take(voxels), tokens, progress=progress, **options).T
 
         return sharding.divided(some, len(encoders.voxel_ids), mesh).T
-    n_images = len(tokens.image_ids)
-    out = np.empty((n_images, len(encoders.voxel_ids)), np.float32)
+    out = np.empty((len(tokens.image_ids), len(encoders.voxel_ids)), np.float32)
+    chunks = {"voxel_chunk": voxel_chunk, "image_chunk": image_chunk, "mesh": mesh}
+    for index, n_valid, block in by_images(encoders, tokens, **chunks, progress=progress):
+        out[index[:n_valid]] = block[:n_valid]
+    return out
+
+
+def by_images(
+    encoders: Encoders,
+    tokens: ImageTokens,
+    *,
+    voxel_chunk: int | None,
+    image_chunk: int | None,
+    mesh: Mesh | None,
+    progress: Progress = silent,
+) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
+    """Predicts all voxels' responses to some images after the others.
+
+    Args:
+        encoders: V fitted encoders; this and the others as in `predict`.
+        tokens: image-tokens [N, P, D], read once.
+        voxel_chunk: voxels held at once.
+        image_chunk: images held at once on each device.
+        mesh: devices of this process, or None for one.
+        progress: called with (done, total) images.
+
+    Yields:
+        Positions of images [B], how many of them are real, and predictions [B or more, V].
+    """
+    n_images, architecture = len(tokens.image_ids), encoders.architecture
+    if architecture.kind == "ridge":
+        features = summaries(encoders.shared, tokens, architecture, image_chunk=image_chunk, progress=progress)
+        for index, n_valid in padded_chunks(n_images, image_chunk or IMAGE_CHUNK):
+            yield index, n_valid, read_out(encoders, features[index])
+        return
     shared, per_voxel = (sharding.whole(arrays, mesh) for arrays in (encoders.shared, encoders.per_voxel))
     at_once = (image_chunk or IMAGE_CHUNK) * sharding.n_shards(mesh, *sharding.DEVICES)
     for index, n_valid in padded_chunks(n_images, at_once):
-        if encoders.architecture.kind == "own":
+        if architecture.kind == "own":
             block = _predict_own(encoders, tokens, index)
         else:
             # the last image fills up what devices divide
             rows = np.pad(index, (0, sharding.padded(len(index), mesh, *sharding.DEVICES) - len(index)), mode="edge")
-            images = query.pooled_tokens(tokens, rows, encoders.architecture)
+            images = query.pooled_tokens(tokens, rows, architecture)
             images = (sharding.placed(array, mesh, sharding.DEVICES) for array in images)
             block = _predict_query(shared, per_voxel, *images, chunk=voxel_chunk, mesh=mesh)
-        out[index[:n_valid]] = np.asarray(block)[:n_valid]
+        yield index, n_valid, np.asarray(block)
         progress(int(index[n_valid - 1]) + 1, n_images)
-    return out
+
+
+def read_out(encoders: Encoders, features: np.ndarray) -> np.ndarray:
+    """Predicts [N, V] with ridge encoders from the features [N, F] of `summaries`."""
+    predicted = features @ np.asarray(encoders.per_voxel["coef"]).T
+    predicted += np.asarray(encoders.per_voxel["intercept"])
+    return predicted
 
 
 def model(architecture: Architecture) -> Any:

@@ -19,7 +19,7 @@ from jax import lax
 # Penalties per unit of mean token variance, as powers of ten.
 PENALTIES = tuple(10.0 ** np.arange(-1, 6.01, 0.5))
 # Attention of so many (image, voxel, head, cell) is held at once.
-_CHUNK_LOGITS = 1 << 26
+CHUNK_LOGITS = 1 << 26
 _F32 = {"preferred_element_type": jnp.float32}
 
 
@@ -47,7 +47,7 @@ def add(
     n_voxels, n_heads, width = query.shape
     size = n_heads * width
     logits = n_voxels * n_heads * keys.shape[1]
-    image_chunk = max(1, min(image_chunk, _CHUNK_LOGITS // logits))
+    image_chunk = max(1, min(image_chunk, CHUNK_LOGITS // logits))
     if sums is None:
         shapes = {"gram": (n_voxels, size, size), "cross": (n_voxels, size), "total": (n_voxels, size)}
         shapes |= {"y_total": (n_voxels,), "y_square": (n_voxels,), "count": ()}

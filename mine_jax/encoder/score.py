@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
-from mine_jax.encoder.predict import predict
+from mine_jax._rows import read_columns
+from mine_jax.encoder.blocks import predict_blocks
 from mine_jax.types import STATUSES, Encoders, Scores, Split
 
 # Below this ceiling (fraction of variance) a normalised R2 is mostly noise, and NaN.
 MIN_CEILING = 0.05
+# Float64 copies that are made at once.
+_BLOCK_BYTES = 1 << 22
 
 
 def score(
@@ -36,16 +41,17 @@ def score(
         Scores of V voxels; NaN for voxels that were not fitted, and everywhere with fewer
         than two test images (status "n_test<2").
     """
-    predicted = predict(encoders, test.tokens, voxel_chunk=voxel_chunk, mesh=mesh, progress=progress)
     status = np.array([STATUSES[code] for code in np.asarray(encoders.status)], dtype=object)
     n_test = len(test.responses.image_ids)
     if n_test < 2:
         status[status == "ok"] = "n_test<2"
-    fitted = status == "ok"
-    measured = np.asarray(test.responses.responses, np.float64)
-    r2_all, r_all = np.full(len(status), np.nan), np.full(len(status), np.nan)
-    r2_all[fitted] = r2(measured[:, fitted], predicted[:, fitted])
-    r_all[fitted] = pearson(measured[:, fitted], predicted[:, fitted])
+    r2_all, r_all = np.full((2, len(status)), np.nan)
+    blocks = predict_blocks(encoders, test.tokens, voxel_chunk=voxel_chunk, mesh=mesh, progress=progress)
+    for voxels, predicted in blocks:
+        measured = read_columns(test.responses.responses, voxels)
+        with np.errstate(invalid="ignore", over="ignore"):  # of voxels that were not fitted
+            r2_all[voxels], r_all[voxels] = r2(measured, predicted), pearson(measured, predicted)
+    r2_all[status != "ok"] = r_all[status != "ok"] = np.nan
     ceiling = np.asarray(test.responses.noise_ceiling, np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         normalized = np.where(ceiling >= MIN_CEILING, r2_all / ceiling, np.nan)
@@ -73,10 +79,7 @@ def r2(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
     Source: 1 - residual sum of squares / total sum of squares, as in scikit-learn's r2_score.
     """
-    measured, predicted = np.asarray(measured, np.float64), np.asarray(predicted, np.float64)
-    residual = ((measured - predicted) ** 2).sum(0)
-    total = ((measured - measured.mean(0)) ** 2).sum(0)
-    return np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), 0.0)
+    return _by_voxels(_r2, measured, predicted)
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -89,7 +92,27 @@ def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Returns:
         r [V] float64; 0 where either column does not vary.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    a, b = a - a.mean(0), b - b.mean(0)
-    norm = np.sqrt((a**2).sum(0) * (b**2).sum(0))
-    return np.where(norm > 0, (a * b).sum(0) / np.where(norm > 0, norm, 1), 0.0)
+    return _by_voxels(_pearson, a, b)
+
+
+def _by_voxels(statistic: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Computes a statistic of two arrays [N, V] for some voxels after the others, in float64 [v, N]."""
+    out = np.empty(a.shape[1])
+    step = max(1, _BLOCK_BYTES // (8 * max(1, len(a))))
+    for start in range(0, len(out), step):
+        voxels = slice(start, start + step)
+        # voxels first: then the sum of each is the same however many others there are
+        out[voxels] = statistic(*(np.asarray(x[:, voxels].T, np.float64, order="C") for x in (a, b)))
+    return out
+
+
+def _r2(measured, predicted):
+    residual = ((measured - predicted) ** 2).sum(1)
+    total = ((measured - measured.mean(1, keepdims=True)) ** 2).sum(1)
+    return np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), 0.0)
+
+
+def _pearson(a, b):
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    return np.where(norm > 0, (a * b).sum(1) / np.where(norm > 0, norm, 1), 0.0)

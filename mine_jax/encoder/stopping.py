@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+from typing import NamedTuple
+
 import numpy as np
 
 from mine_jax.config import EncoderConfig
 
 # A voxel explodes when its validation error is so many times that of its best epoch.
 EXPLODED = 10.0
+# A shared trunk broke when more than this share of its voxels failed in one epoch: a few have failed themselves.
+_BROKEN_SHARE = 0.5
+logger = logging.getLogger("mine_jax")
+
+
+class Changes(NamedTuple):
+    """What one epoch means: voxels [V] that improved, and that start again; whether the trunk does too."""
+
+    improved: np.ndarray
+    restart: np.ndarray
+    restart_trunk: bool
 
 
 class Record:
-    """Best validation R2, epochs since, restarts and learning rate of each voxel, and who has stopped."""
+    """Best validation R2, epochs since, restarts and learning rate of each voxel, and who has stopped.
+
+    Voxels that share a trunk stop together and keep the same epoch. Those that fail have no part in the choice.
+    """
 
     def __init__(self, n_voxels: int, config: EncoderConfig):
         """Starts with V voxels that have no epoch yet."""
@@ -19,6 +36,8 @@ class Record:
         self.since = np.zeros(n_voxels, int)
         self.restarts = np.zeros(n_voxels, int)
         self.diverged = np.zeros(n_voxels, bool)
+        self.trunk_restarts = 0
+        self.trunk_diverged = False
         self._config = config
 
     @property
@@ -27,11 +46,16 @@ class Record:
         return np.where(self.diverged, 0.0, self._config.learning_rate * 0.5**self.restarts)
 
     @property
-    def finished(self) -> bool:
-        """Whether no voxel is trained any more."""
-        return bool(((self.since >= self._config.patience) | self.diverged).all())
+    def trunk_rate(self) -> float:
+        """Learning rate of a shared trunk."""
+        return self._config.learning_rate * 0.5**self.trunk_restarts
 
-    def update(self, r2: np.ndarray, finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is trained any more."""
+        return self.trunk_diverged or bool(((self.since >= self._config.patience) | self.diverged).all())
+
+    def update(self, r2: np.ndarray, finite: np.ndarray) -> Changes:
         """Takes one epoch.
 
         Args:
@@ -39,20 +63,42 @@ class Record:
             finite: [V] bool, whether all parameters of a voxel are finite.
 
         Returns:
-            Who improved and who starts again from the best epoch, [V] bool each.
+            Who improved, who starts again from the best epoch (all, with a trunk that broke), and
+            whether a shared trunk does.
         """
         running = (self.since < self._config.patience) & ~self.diverged
         usable = finite & np.isfinite(r2)
         error, best_error = 1 - np.where(usable, r2, -np.inf), 1 - self.best
         failed = running & (~usable | ((error > EXPLODED * best_error) & (best_error > 0)))
-        improved = running & usable & (r2 > self.best)
+        improved = better = running & usable & (r2 > self.best)
+        waits, trunk_failed = ~failed, False
         if self._config.trunk == "shared":
             # one trunk serves all voxels, so all keep the epoch that is best on average
-            better = np.where(usable, r2, -1.0).mean() > np.where(np.isfinite(self.best), self.best, -1e9).mean()
-            improved = usable & better
+            counted, trunk_failed = running & ~failed, self._trunk_failed(running, failed)
+            better = not trunk_failed and counted.any() and r2[counted].mean() > self.best[counted].mean()
+            improved, waits = counted & better, not trunk_failed
         self.best = np.where(improved, r2, self.best)
-        self.since = np.where(improved, 0, self.since + ~failed)
-        # a voxel that never was usable has no state to go back to
-        self.diverged |= failed & ((self.restarts >= self._config.restarts) | ~np.isfinite(self.best))
+        self.since = np.where(better, 0, self.since + waits)
+        self._count_failures(failed, trunk_failed=trunk_failed)
+        return Changes(improved, failed | trunk_failed, trunk_failed)
+
+    def _trunk_failed(self, running: np.ndarray, failed: np.ndarray) -> bool:
+        # a voxel that never was usable says nothing about the trunk
+        known = running & np.isfinite(self.best)
+        return bool(known.any() and failed[known].mean() > _BROKEN_SHARE)
+
+    def _count_failures(self, failed: np.ndarray, *, trunk_failed: bool) -> None:
+        """Halves rates; gives up who failed too often. A voxel that failed with its trunk is not given up for that."""
+        never_usable = ~np.isfinite(self.best)
+        too_often = (self.restarts >= self._config.restarts) & (not trunk_failed)
+        self.diverged |= failed & (never_usable | too_often)
         self.restarts += failed & ~self.diverged
-        return improved, failed
+        if trunk_failed:
+            self.trunk_diverged = self.trunk_restarts >= self._config.restarts
+            self.trunk_restarts += not self.trunk_diverged
+        if self.trunk_diverged:
+            logger.warning(
+                "the shared trunk broke after %d restarts, each at half its learning rate; the fit ends with "
+                "the best epoch so far. Lower encoder.learning_rate.",
+                self.trunk_restarts,
+            )

@@ -1,7 +1,8 @@
 """The training loop of query encoders: Adam on what moves, closed-form readouts between epochs.
 
 Nothing couples voxels but a shared trunk: the loss is a sum over voxels, and each voxel has its
-own optimiser state, learning rate, best epoch, early stopping and divergence.
+own optimiser state, learning rate, best epoch, early stopping and divergence. A shared trunk has a
+learning rate of its own, and a voxel that breaks has no part in it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _VOXELS, _WHOLE = PartitionSpec(sharding.VOXEL), PartitionSpec()
 _STATE = {"trunk": _WHOLE} | dict.fromkeys(_PER_VOXEL, _VOXELS)
 _SUMS = dict.fromkeys(("gram", "cross", "total", "y_total", "y_square"), _VOXELS) | {"count": _WHOLE}
 _RESPONSES = PartitionSpec(None, sharding.VOXEL)
+# A voxel with larger parameters or responses is broken. Voxels that share a trunk are so long before they overflow:
+# their part of its gradient, and Adam's square of that, must stay float32 numbers. Responses are z-scored.
+_LARGEST = {"fixed": float(np.finfo(np.float32).max), "shared": 1e4}
 
 
 def train(
@@ -48,6 +52,8 @@ def train(
 
     A voxel whose numbers stop being finite, or whose validation error explodes, starts again from
     its best epoch at half its learning rate, `config.restarts` times at most; then it has diverged.
+    A shared trunk that breaks starts again in the same way, and all its voxels with it; after as many
+    times the fit ends with the best epoch, and says so in the log.
 
     Args:
         trunk: arrays of the projection; returned changed only when it is shared.
@@ -65,7 +71,7 @@ def train(
     Raises:
         ConfigError: if devices cannot divide a batch equally.
     """
-    n_voxels, mesh = len(voxel_ids), examples.mesh
+    n_voxels, mesh, limit = len(voxel_ids), examples.mesh, _LARGEST[config.trunk]
     n_images, n_columns = examples.responses.shape
     # whole batches only: the images left out differ in every epoch
     batch = min(config.batch_size, n_images)
@@ -79,26 +85,27 @@ def train(
     state = _placed(state, mesh)
     best, record = dict(state), Record(n_voxels, config)
     y = sharding.host(validation.responses)[:, :n_voxels].astype(np.float64)
+    sound = sharding.host(_bounded([examples.responses], limit=limit, axis=1))[:n_voxels]
     for epoch in range(config.epochs + 1):
         if config.solver == "varpro" or epoch == 0:
             state = _solved(state, [examples], basis)
-        finite = sharding.host(_finite(state, with_trunk="trunk" in moving))[:n_voxels]
-        changes = record.update(_validation_r2(state, validation, y, basis), finite)
-        improved, restart = (np.pad(voxels, (0, n_more)) for voxels in changes)
-        best = _keep(best, state, improved)
-        if restart.any():
-            restart[n_voxels:] = restart[:n_voxels].all()
-            state, moments = _restarted(state, best, moments, fresh, restart, with_trunk="trunk" in moving)
+        finite = sharding.host(_bounded(_voxels(state), limit=limit))[:n_voxels]
+        changes = record.update(_validation_r2(state, validation, y, basis), finite & sound)
+        best = _keep(best, state, np.pad(changes.improved, (0, n_more)))
+        if changes.restart.any():
+            restart = np.pad(changes.restart, (0, n_more), constant_values=changes.restart_trunk)
+            state, moments = _restarted(state, best, moments, fresh, restart, with_trunk=changes.restart_trunk)
         progress(epoch + 1, config.epochs + 1)
         if epoch == config.epochs or record.finished:
             break
         order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), n_images))
         order = order[: n_images // batch * batch].reshape(-1, batch)
-        rate = np.pad(record.rate, (0, n_more)).astype(np.float32)
-        state, moments = _epoch(state, moments, rate, examples, basis, order, config=config, moving=moving)
+        rates: dict[str, Any] = {"voxels": np.pad(record.rate, (0, n_more)).astype(np.float32)}
+        rates |= {"trunk": np.float32(record.trunk_rate)} if "trunk" in moving else {}
+        state, moments = _epoch(state, moments, rates, examples, basis, order, config=config, moving=moving)
     if config.solver == "varpro":
         best = _solved(best, [examples, validation], basis)
-    diverged = record.diverged | ~sharding.host(_finite(best))[:n_voxels]
+    diverged = record.diverged | ~sharding.host(_bounded(_voxels(best), limit=limit))[:n_voxels]
     parameters = {name: sharding.host(value)[:n_voxels] for name, value in _parameters(best, basis).items()}
     return jax.tree.map(sharding.host, best["trunk"]), parameters, diverged
 
@@ -145,14 +152,18 @@ def _scaled(state) -> jax.Array:
     return state["query"] / np.sqrt(state["query"].shape[-1])
 
 
-@functools.partial(jax.jit, static_argnames=("with_trunk",))
-def _finite(state, *, with_trunk: bool = False):
-    finite = [jnp.isfinite(state[name]).reshape(len(state[name]), -1).all(1) for name in _PER_VOXEL]
-    out = jnp.stack(finite).all(0)
-    if with_trunk:
-        # a broken trunk breaks every voxel
-        out &= jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state["trunk"])]).all()
-    return out
+@functools.partial(jax.jit, static_argnames=("limit", "axis"))
+def _bounded(tree, *, limit: float, axis: int = 0):
+    """Returns for which voxels, an axis of all arrays of a tree, all numbers are finite and within the limit."""
+
+    def bounded(x):
+        return (jnp.abs(x) <= limit).all(tuple(other for other in range(x.ndim) if other != axis))
+
+    return jnp.stack([bounded(x) for x in jax.tree.leaves(tree)]).all(0)
+
+
+def _voxels(state) -> dict[str, Any]:
+    return {name: state[name] for name in _PER_VOXEL}
 
 
 def _solved(state, splits: list[Examples], basis):
@@ -251,34 +262,49 @@ def _moments(state, moving, config: EncoderConfig):
     return moments | ({"trunk": adam.init(state["trunk"])} if "trunk" in moving else {})
 
 
-def _epoch(state, moments, rate, examples: Examples, basis, order, *, config: EncoderConfig, moving):
+def _epoch(state, moments, rates, examples: Examples, basis, order, *, config: EncoderConfig, moving):
     options = {"config": config, "moving": moving, "is_projected": examples.is_projected, "mesh": examples.mesh}
     if examples.block_images is None:
-        return _steps(state, moments, rate, examples.tokens, examples.mask, examples.responses, basis, order, **options)
+        resident = (examples.tokens, examples.mask, examples.responses)
+        return _steps(state, moments, rates, *resident, basis, order, **options)
     n_batches, batch = order.shape
     at_once = max(1, examples.block_images // batch)
     parts = [order[a : a + at_once].reshape(-1) for a in range(0, n_batches, at_once)]
     for block in examples.staged(parts):
         rows = np.arange(len(block[0])).reshape(-1, batch)
-        state, moments = jax.block_until_ready(_steps(state, moments, rate, *block, basis, rows, **options))
+        state, moments = jax.block_until_ready(_steps(state, moments, rates, *block, basis, rows, **options))
     return state, moments
 
 
 @functools.partial(jax.jit, static_argnames=("config", "moving", "is_projected", "mesh"))
-def _steps(state, moments, rate, tokens, mask, responses, basis, order, *, config, moving, is_projected, mesh=None):
+def _steps(state, moments, rates, tokens, mask, responses, basis, order, *, config, moving, is_projected, mesh=None):
     """One step of Adam on each batch of images, `order` [n, B]; devices of `data` have each their part of a batch."""
 
-    def on_device(state, moments, rate, tokens, mask, responses, basis, order):
+    def on_device(state, moments, rates, tokens, mask, responses, basis, order):
         def gradients(state, rows):
             batch = (tokens[rows], None if mask is None else mask[rows], responses[rows])
+            if "trunk" in moving:
+                state, batch = _without_broken(state, batch, rates["voxels"] > 0)
             return _over_devices(_gradients(state, *batch, basis, moving, is_projected), mesh)
 
-        return _adam(gradients, state, moments, rate, order, config)
+        return _adam(gradients, state, moments, rates, order)
 
     kept = (_STATE, {name: _WHOLE if name == "trunk" else _VOXELS for name in moments})
-    specs = (*kept, _VOXELS, _WHOLE, _WHOLE, _RESPONSES, _WHOLE, PartitionSpec(None, sharding.DATA))
+    specs = (*kept, kept[1], _WHOLE, _WHOLE, _RESPONSES, _WHOLE, PartitionSpec(None, sharding.DATA))
     divided = sharding.mapped(on_device, mesh, specs, kept)
-    return divided(state, moments, rate, tokens, mask, responses, basis, order)
+    return divided(state, moments, rates, tokens, mask, responses, basis, order)
+
+
+def _without_broken(state, batch, running):
+    """Puts zeros in place of voxels that have no part in a shared trunk: their gradients are exactly 0.
+
+    The trunk's gradient is a sum over voxels, and masking it would come too late: 0 x NaN is not 0.
+    """
+    tokens, mask, responses = batch
+    voxels = _voxels(state)
+    sound = running & _bounded(voxels, limit=_LARGEST["shared"])
+    voxels = _of_voxels(sound, voxels, jax.tree.map(jnp.zeros_like, voxels))
+    return state | voxels, (tokens, mask, jnp.where(sound[None], responses, 0.0))
 
 
 def _over_devices(gradients, mesh: Mesh | None):
@@ -291,7 +317,7 @@ def _over_devices(gradients, mesh: Mesh | None):
     return gradients
 
 
-def _adam(gradients_of, state, moments, rate, order, config: EncoderConfig):
+def _adam(gradients_of, state, moments, rates, order):
     adam = optax.scale_by_adam()
 
     def step(carry, rows):
@@ -300,11 +326,11 @@ def _adam(gradients_of, state, moments, rate, order, config: EncoderConfig):
         trunk = gradients.pop("trunk", None)
         updates, voxel_moments = jax.vmap(lambda g, m: adam.update(g, m))(gradients, moments["voxels"])
         moved = {name: state[name] for name in gradients}
-        new = jax.tree.map(lambda x, u: x - _per_voxel(rate, u) * u, moved, updates)
+        new = jax.tree.map(lambda x, u: x - _per_voxel(rates["voxels"], u) * u, moved, updates)
         out = {"voxels": voxel_moments}
         if trunk is not None:
             update, out["trunk"] = adam.update(trunk, moments["trunk"])
-            new["trunk"] = jax.tree.map(lambda x, u: x - config.learning_rate * u, state["trunk"], update)
+            new["trunk"] = jax.tree.map(lambda x, u: x - rates["trunk"] * u, state["trunk"], update)
         return (state | new, out), None
 
     (state, moments), _ = jax.lax.scan(step, (state, moments), order)
@@ -351,7 +377,7 @@ def _restarted(state, best, moments, fresh, restart, *, with_trunk: bool):
     """Puts voxels back to their best epoch, with new moments; a trunk that broke goes back too."""
     state = state | _picked(restart, best, state)
     moments = moments | {"voxels": _of_voxels(restart, fresh["voxels"], moments["voxels"])}
-    if with_trunk and restart.all():
+    if with_trunk:
         state, moments = state | {"trunk": best["trunk"]}, moments | {"trunk": fresh["trunk"]}
     return state, moments
 
@@ -363,7 +389,7 @@ def _keep(best, state, improved):
 
 def _picked(chosen: np.ndarray, new, old):
     """Returns the per-voxel arrays of the new state for chosen voxels [V], of the old one for others."""
-    return _of_voxels(chosen, *({name: state[name] for name in _PER_VOXEL} for state in (new, old)))
+    return _of_voxels(chosen, _voxels(new), _voxels(old))
 
 
 @jax.jit

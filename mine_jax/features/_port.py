@@ -17,11 +17,12 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mine_jax.features._weights import Tensors
 
-# (path of a parameter, its shape) -> where it lies
-Placement = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
+# (path of a parameter, its shape) -> axes of the mesh that divide it
+Split = Callable[[str, tuple[int, ...]], PartitionSpec]
 
 
 def load_params(
@@ -32,13 +33,14 @@ def load_params(
     rename: Mapping[str, str] | None = None,
     dtype: Any = jnp.float32,
     keep_float32: Callable[[str], bool] = lambda path: False,
-    placement: Placement | None = None,
+    mesh: Mesh | None = None,
+    split: Split = lambda path, shape: PartitionSpec(),
     extra: Mapping[str, tuple[int, ...]] | None = None,
 ) -> tuple[dict[str, Any], Tensors]:
     """Loads the parameters of a module whose method `everything` touches all of them.
 
-    Tensors are read one at a time, and under a placement only the slice that a device holds, so
-    no second copy of the model is ever in memory.
+    Tensors are read one at a time, and on a mesh only the slice that a device holds, so no
+    second copy of the model is ever in memory.
 
     Args:
         model: the module.
@@ -47,7 +49,8 @@ def load_params(
         rename: see `Tensors`.
         dtype: of the parameters.
         keep_float32: whether a parameter (by path) stays float32 whatever `dtype` is.
-        placement: sharding of each parameter; None puts all on the default device.
+        mesh: the devices; None for the default device.
+        split: how a mesh divides each parameter; every device holds all of it by default.
         extra: tensors (key -> shape) that must be there too, but are not loaded.
 
     Returns:
@@ -64,10 +67,10 @@ def load_params(
     for path, leaf in flat.items():
         kind = jnp.float32 if keep_float32(path) else dtype
         read = functools.partial(_read, tensors, keys[path], path, kind)
-        if placement is None:
+        if mesh is None:
             arrays[path] = jnp.asarray(read((slice(None),) * leaf.ndim))
         else:
-            sharding = placement(path, leaf.shape)
+            sharding = NamedSharding(mesh, split(path, leaf.shape))
             arrays[path] = jax.make_array_from_callback(leaf.shape, sharding, read, dtype=kind)  # ty: ignore[invalid-argument-type]
     tensors.check_finite()
     return flax.traverse_util.unflatten_dict(arrays, sep="/"), tensors

@@ -15,10 +15,10 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from mine_jax import sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.config import FeaturesConfig
 from mine_jax.errors import ConfigError
-from mine_jax.features._devices import model_mesh
 from mine_jax.types import Array, Lens
 
 # `features.kind` -> module with `load`
@@ -121,7 +121,7 @@ def load_backbone(
         directory = Path(str(importlib.resources.files("mine_jax") / "phantom" / "weights" / config.kind))
     options = {key: getattr(config, key) for key in OPTIONS.get(config.kind, ())}
     family = importlib.import_module(FAMILIES[config.kind])
-    return family.load(directory, precision=precision, mesh=model_mesh(mesh or {}), **options)
+    return family.load(directory, precision=precision, mesh=sharding.model_mesh(mesh or {}), **options)
 
 
 def resolve_layer(layer: int, n_layers: int) -> int:

@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from mine_jax import sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.errors import ConfigError, WeightsError
 from mine_jax.features import _clip_config, _weights
 from mine_jax.features._clip_config import ClipConfig
 from mine_jax.features._clip_model import Clip
 from mine_jax.features._config import processor_values
-from mine_jax.features._devices import replicated, split_batch
 from mine_jax.features._layers import is_block_product
 from mine_jax.features._port import load_params
 from mine_jax.features._text import (
@@ -91,9 +91,9 @@ class ClipBackbone:
             ConfigError: for a layer that the model does not have.
         """
         numbers = tuple(resolve_layer(layer, self.layers) for layer in layers)
-        pixels, n_rows = split_batch(pixels, self.mesh)
-        tokens = _encode(self.params, pixels, model=Clip(self.config, self.precision), layers=numbers)
-        return {layer: states[:n_rows] for layer, states in zip(layers, tokens, strict=True)}
+        placed = sharding.split_batch(pixels, self.mesh)
+        tokens = _encode(self.params, placed, model=Clip(self.config, self.precision), layers=numbers)
+        return {layer: states[: len(pixels)] for layer, states in zip(layers, tokens, strict=True)}
 
     def image_features(self, pixels: Array) -> jax.Array:
         """Returns projected class tokens [B, J] float32, not normalized."""
@@ -186,7 +186,7 @@ def load(
         rename=_clip_config.RENAME if config.text is None else None,
         dtype=jnp.dtype(weights),
         keep_float32=keeps_float32,
-        placement=replicated(mesh),
+        mesh=mesh,
     )
     return ClipBackbone(
         name=directory.resolve().name,

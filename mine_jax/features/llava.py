@@ -24,14 +24,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
+from mine_jax import sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.config import FeaturesConfig
 from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features import _head, _llava_config, _weights
 from mine_jax.features._config import processor_values
-from mine_jax.features._devices import split_batch
 from mine_jax.features._layers import is_block_product
 from mine_jax.features._llava_config import LlavaConfig
 from mine_jax.features._llava_model import Block, Llava, rotary_angles
@@ -142,9 +142,8 @@ class LlavaBackbone:
         pixels = _one_image(pixels)
         image_spans(ids, self.config)
         real = np.ones(ids.shape, bool) if mask is None else np.asarray(mask, bool)
-        (pixels, n_rows), (placed, _), (real, _) = (
-            split_batch(value, self.mesh) for value in (pixels, np.asarray(ids, np.int32), real)
-        )
+        batch = (pixels, np.asarray(ids, np.int32), real)
+        pixels, placed, real = (sharding.split_batch(value, self.mesh) for value in batch)
         cos, sin = rotary_angles(self.config.decoder.rope, self.config.decoder.head_width, ids.shape[1])
         x = _embed(self.params, pixels, placed, model=Llava(self.config, self.precision))
         found = {0: x} if 0 in layers else {}
@@ -154,7 +153,7 @@ class LlavaBackbone:
             x = _block(self.params["language_model"][f"layers_{number - 1}"], x, real, cos, sin, block=block)
             if number in layers:
                 found[number] = x
-        return {number: states[:n_rows] for number, states in found.items()}
+        return {number: states[: len(ids)] for number, states in found.items()}
 
     def lens_defaults(self) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
         """Returns the vocabulary of the head [W] str, as raw pieces of the tokenizer."""
@@ -239,7 +238,8 @@ def load(
         rename=RENAME,
         dtype=jnp.dtype(weights),
         keep_float32=keeps_float32,
-        placement=None if mesh is None else functools.partial(_placement, mesh),
+        mesh=mesh,
+        split=functools.partial(_split, 1 if mesh is None else mesh.shape[sharding.MODEL]),
         extra={} if config.decoder.tied else {HEAD: (config.decoder.vocabulary, config.decoder.width)},
     )
     return LlavaBackbone(
@@ -331,21 +331,21 @@ def _one_image(pixels: Array) -> Array:
     return pixels
 
 
-def _placement(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
-    """Splits the large matrices of the decoder over `model`, copies the rest."""
-    n, parts = mesh.shape["model"], path.split("/")
+def _split(n: int, path: str, shape: tuple[int, ...]) -> PartitionSpec:
+    """Divides the large matrices of the decoder over the n devices of `model`; the rest is copied."""
+    parts = path.split("/")
     spec: tuple[str | None, ...] = ()
     if parts[0] == "language_model" and n > 1:
         owner, leaf = parts[-2], parts[-1]
         if leaf == "embedding" or (owner in SPLIT_OUT and leaf == "kernel"):
-            spec = (None, "model")
+            spec = (None, sharding.MODEL)
         elif owner in SPLIT_OUT and leaf == "bias":
-            spec = ("model",)
+            spec = (sharding.MODEL,)
         elif owner in SPLIT_IN and leaf == "kernel":
-            spec = ("model", None)
+            spec = (sharding.MODEL, None)
     if any(axis is not None and size % n for axis, size in zip(spec, shape, strict=False)):
         spec = ()
-    return NamedSharding(mesh, PartitionSpec(*spec))
+    return PartitionSpec(*spec)
 
 
 @functools.partial(jax.jit, static_argnames=("model",))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mine_jax import encoder, features
 from mine_jax._progress import Progress, silent
@@ -37,20 +38,28 @@ class Evaluator:
         encoders: of V voxels.
         r2: [V] float64, its own accuracy on images it was not fitted on.
         held_out: what those images were.
+        mesh: devices of this process; None for one. Never the result.
     """
 
     name: str
     encoders: Encoders
     r2: np.ndarray
     held_out: str
+    mesh: Mesh | None = None
 
     def predict(self, tokens: ImageTokens) -> np.ndarray:
         """Predicts responses [N, V] float64, z-scored beta, to image-tokens [N, P, D]."""
-        return np.asarray(encoder.predict(self.encoders, tokens), np.float64)
+        return np.asarray(encoder.predict(self.encoders, tokens, mesh=self.mesh), np.float64)
 
 
 def independent_evaluator(
-    unseen: Split, seen: Split, *, exclude: Sequence[str] = (), seed: int = 0, progress: Progress = silent
+    unseen: Split,
+    seen: Split,
+    *,
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    progress: Progress = silent,
 ) -> Evaluator | None:
     """Fits ridge encoders on images that the describing encoders did not see.
 
@@ -59,6 +68,7 @@ def independent_evaluator(
         seen: those of the training images, on which these encoders are scored.
         exclude: images of the test itself, left out of the fit.
         seed: of the folds.
+        mesh: devices of this process, which fit, score and predict; None for one. Never the result.
         progress: called with (done, total).
 
     Returns:
@@ -73,9 +83,10 @@ def independent_evaluator(
         for part in (~held, held)
     ]
     settings = _settings(unseen.tokens.grid)
-    encoders = encoder.fit(parts[0], key=jax.random.key(seed), validation=parts[1], config=settings, progress=progress)
-    r2 = encoder.score(encoders, seen).r2
-    return Evaluator("ridge (independent)", encoders, r2, f"{len(seen.responses.image_ids)} training images")
+    key = jax.random.key(seed)
+    encoders = encoder.fit(parts[0], key=key, validation=parts[1], config=settings, mesh=mesh, progress=progress)
+    r2 = encoder.score(encoders, seen, mesh=mesh).r2
+    return Evaluator("ridge (independent)", encoders, r2, f"{len(seen.responses.image_ids)} training images", mesh)
 
 
 def read_pictures(

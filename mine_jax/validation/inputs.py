@@ -102,7 +102,7 @@ def read_inputs(config: Config, directory: Path, *, source: DataConfig | None = 
         tokens=tokens,
         lens=artifacts.load(directory / "features" / "lens"),
         backbone=features.reduce_like(
-            features.load_backbone(config.features, precision=config.run.precision),
+            features.load_backbone(config.features, precision=config.run.precision, mesh=config.run.mesh),
             directory / "features",
             layer=config.features.layer,
         ),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax import artifacts, description
+from mine_jax import artifacts, description, sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, DataConfig, ValidationConfig
 from mine_jax.description import TokenWords
@@ -156,16 +156,16 @@ def _judges(config: Config, inputs: Inputs, pairs: Sequence[Pair], bar: _Bar) ->
     rows = np.searchsorted(inputs.profiles.voxel_ids, ids)
     encoders: Encoders = inputs.encoders.take(rows)
     kind = encoders.architecture.kind
-    judges = [Evaluator(f"{kind} (describing)", encoders, inputs.scores.r2[rows], "test images")]
+    mesh = sharding.local(sharding.mesh(config.run.mesh))  # the other processes have no part in this stage
+    judges = [Evaluator(f"{kind} (describing)", encoders, inputs.scores.r2[rows], "test images", mesh)]
     if config.validation.evaluator == "none":
         return judges
     used = {i for pair in pairs for i in (pair.image_id, pair.target_id)}
     unseen, seen = (
         type(split)(split.tokens, split.responses.take(rows), split.name) for split in (inputs.unseen, inputs.seen)
     )
-    other = evaluators.independent_evaluator(
-        unseen, seen, exclude=sorted(used), seed=config.run.seed, progress=lambda done, total: bar.tick()
-    )
+    options = {"exclude": sorted(used), "seed": config.run.seed, "mesh": mesh}
+    other = evaluators.independent_evaluator(unseen, seen, **options, progress=lambda done, total: bar.tick())
     if other is None:
         logger.warning("validation: too few held-out images for an independent evaluator")
         return judges

@@ -119,7 +119,7 @@ def test_restarts_halve_the_rate_of_one_voxel():
     config = EncoderConfig(restarts=2, learning_rate=0.4, patience=9)
     record, finite = stopping.Record(3, config), np.ones(3, bool)
     record.update(np.array([0.5, 0.5, 0.5]), finite)
-    improved, restart = record.update(np.array([0.6, -5.0, np.nan]), np.array([True, True, False]))
+    improved, restart, _ = record.update(np.array([0.6, -5.0, np.nan]), np.array([True, True, False]))
     np.testing.assert_array_equal(improved, [True, False, False])
     np.testing.assert_array_equal(restart, [False, True, True])
     np.testing.assert_allclose(record.rate, [0.4, 0.2, 0.2])
@@ -129,3 +129,122 @@ def test_restarts_halve_the_rate_of_one_voxel():
     record.update(np.array([0.5, 0.7, np.nan]), np.array([True, True, False]))
     np.testing.assert_array_equal(record.diverged, [False, False, True])
     np.testing.assert_allclose(record.rate, [0.4, 0.2, 0])
+
+
+SHARED = EncoderConfig(
+    width=3, trunk="shared", solver="adam", position_order=0, batch_size=8, epochs=4, learning_rate=0.05
+)
+
+
+def trained_together(scale, voxel_ids, config):
+    """Fits voxels that share a trunk; each reads one axis of the third token."""
+
+    def shown(n_images, seed):
+        states = np.random.default_rng(seed).standard_normal((n_images, 5, 3)).astype(np.float32)
+        responses = states[:, 2, voxel_ids] * np.asarray(scale, np.float32)
+        return Examples(jnp.asarray(states), False, None, jnp.asarray(responses))
+
+    trunk = {f"{kind}_weight": np.eye(3, dtype=np.float32)[:, None] for kind in ("key", "value")}
+    trunk |= {f"{kind}_bias": np.zeros((1, 3), np.float32) for kind in ("key", "value")}
+    sides = (trunk, shown(32, 0), shown(16, 1), np.zeros((5, 0), np.float32), voxel_ids)
+    return train.train(*sides, key=jax.random.key(0), config=config, progress=silent)
+
+
+@pytest.mark.parametrize("solver", ["adam", "varpro"])
+def test_voxel_that_overflows_does_not_touch_a_shared_trunk(solver):
+    """Trunk and neighbours are those of a fit without it; the trunk has learned."""
+    config = SHARED.model_copy(update={"solver": solver})
+    trunk, expected, healthy = trained_together([1, 1], np.array([0, 2]), config)
+    got_trunk, got, diverged = trained_together([1, 1e30, 1], np.arange(3), config)
+    assert not healthy.any() and np.abs(trunk["value_weight"][:, 0] - np.eye(3)).max() > 0.01
+    np.testing.assert_array_equal(diverged, [False, True, False])
+    pairs = {name: (value[[0, 2]], expected[name]) for name, value in got.items()}
+    # the bias of keys moves all logits alike: its gradient is nothing but rounding
+    pairs |= {name: (value, trunk[name]) for name, value in got_trunk.items() if name != "key_bias"}
+    for name, (a, b) in pairs.items():
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(b).max()), rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("broken", "rate"),
+    [
+        ({}, 0.0),
+        ({"query": np.nan}, 1.0),
+        ({"readout": np.inf}, 1.0),
+        ({"intercept": 3e38}, 1.0),
+        ({"query": 1e30}, 0.0),
+    ],
+    ids=str,
+)
+def test_broken_voxel_gives_the_trunk_nothing(broken, rate):
+    """Steps with a voxel that overflowed between them, or was given up before, against steps without it."""
+    rng, moving = np.random.default_rng(0), ("query", "readout", "intercept", "trunk")
+    trunk = {"key_weight": rng.standard_normal((3, 1, 3)), "key_bias": np.zeros((1, 3))}
+    shapes = {"query": (3, 1, 3), "position": (3, 1, 0), "readout": (3, 1, 3), "intercept": (3,)}
+    voxels = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    tokens, responses = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 5, 3), (16, 3)))
+    for name, value in broken.items():
+        voxels[name][1] = value
+
+    def stepped(chosen):
+        state = {name: value[chosen] for name, value in voxels.items()} | {"trunk": trunk}
+        state = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), state)
+        rates = {"voxels": np.array([1, rate, 1], np.float32)[chosen] * 0.01, "trunk": np.float32(0.01)}
+        rest = (tokens, None, responses[:, chosen], np.zeros((5, 0), np.float32), np.arange(16).reshape(4, 4))
+        moments = train._moments(state, moving, SHARED)
+        return train._steps(state, moments, rates, *rest, config=SHARED, moving=moving, is_projected=False)[0]
+
+    got, expected = stepped(np.arange(3)), stepped(np.array([0, 2]))
+    assert np.abs(expected["trunk"]["key_weight"] - trunk["key_weight"]).max() > 0.01
+    for name, value in expected["trunk"].items():
+        np.testing.assert_allclose(got["trunk"][name], value, atol=2e-6, err_msg=name)
+    for name in moving[:3]:
+        np.testing.assert_allclose(got[name][np.array([0, 2])], expected[name], atol=2e-6, err_msg=name)
+
+
+def test_trunk_that_breaks_halves_its_own_rate():
+    """One voxel's failure is its own; that of most voxels is the trunk's, and ends the fit in the end."""
+    config = SHARED.model_copy(update={"restarts": 2, "learning_rate": 0.4, "patience": 9})
+    record, finite, good = stopping.Record(3, config), np.ones(3, bool), np.full(3, 0.5)
+    assert not record.update(good, finite).restart_trunk
+    changes = record.update(np.array([0.6, 0.6, -9.0]), finite)
+    np.testing.assert_array_equal(changes.improved, [True, True, False])
+    np.testing.assert_array_equal(changes.restart, [False, False, True])
+    assert not changes.restart_trunk and record.trunk_rate == 0.4
+    for rate in (0.2, 0.1):
+        changes = record.update(np.array([0.9, np.nan, -9.0]), finite)
+        assert changes.restart_trunk and changes.restart.all() and not changes.improved.any()
+        assert record.trunk_rate == rate and not record.finished
+    np.testing.assert_allclose(record.rate, [0.4, 0.1, 0.05])
+    record.update(np.full(3, np.nan), ~finite)
+    assert record.finished and record.trunk_diverged and not record.diverged.any() and record.trunk_rate == 0.1
+    np.testing.assert_allclose(record.best, [0.6, 0.6, 0.5])
+
+
+def test_given_up_voxels_have_no_part_in_early_stopping():
+    """Two of three never were usable: the trunk is not blamed, and the third one stops in its own time."""
+    record, finite = stopping.Record(3, SHARED.model_copy(update={"patience": 2})), np.ones(3, bool)
+    for r2, improved in ((0.3, True), (0.2, False), (0.2, False)):
+        assert not record.finished
+        changes = record.update(np.array([np.nan, np.nan, r2]), finite)
+        np.testing.assert_array_equal(changes.improved, [False, False, improved])
+        assert not changes.restart_trunk
+    np.testing.assert_array_equal(record.diverged, [True, True, False])
+    assert record.finished
+
+
+def test_wild_rate_of_a_shared_trunk_keeps_the_best_epoch(monkeypatch, caplog):
+    """Every epoch breaks the trunk: its rate halves as often as allowed, and the start is what remains."""
+    records = []
+
+    def recorded(*given):
+        records.append(stopping.Record(*given))
+        return records[-1]
+
+    monkeypatch.setattr(train, "Record", recorded)
+    wild = SHARED.model_copy(update={"learning_rate": 1e9, "restarts": 2, "epochs": 9})
+    trunk, got, diverged = trained_together([1, 1], np.array([0, 2]), wild)
+    start_trunk, start, _ = trained_together([1, 1], np.array([0, 2]), wild.model_copy(update={"epochs": 0}))
+    assert records[0].trunk_rate == 0.25e9 and "shared trunk broke after 2 restarts" in caplog.text
+    assert not diverged.any()
+    jax.tree.map(np.testing.assert_array_equal, (trunk, got), (start_trunk, start))

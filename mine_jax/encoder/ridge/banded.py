@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
-from mine_jax.encoder.ridge.reading import READ_BYTES, release
+from mine_jax._rows import release
+from mine_jax.encoder.ridge.reading import READ_BYTES
 from mine_jax.encoder.ridge.solve import VOXEL_CHUNK, Selection, parts
 
 
@@ -50,6 +52,7 @@ def solve_banded(
     voxel_chunk: int | None = VOXEL_CHUNK,
     read_bytes: int = READ_BYTES,
     out: Any = None,
+    mesh: Mesh | None = None,
     progress: Progress = silent,
 ) -> BandedSolution:
     """Solves one ridge regression per voxel with a penalty for each feature space.
@@ -67,6 +70,7 @@ def solve_banded(
         voxel_chunk: voxels solved at once. Memory only, never the result.
         read_bytes: responses held in memory when they are in a file. Memory only, never the result.
         out: [F, V] that receives the coefficients, F over all bands.
+        mesh: devices of this process, over which voxels are divided; None for one.
         progress: called with (done, total) voxels times candidates.
 
     Returns:
@@ -103,6 +107,7 @@ def solve_banded(
             voxels_first=voxels_first,
             voxel_chunk=voxel_chunk,
             read_bytes=read_bytes,
+            mesh=mesh,
         ):
             better = part.error < error[part.columns]
             scaled = part.coef * scale.astype(np.float32)[:, None]

@@ -14,14 +14,13 @@ from mine_jax.encoder.ridge.solve import solve
 from mine_jax.types import Architecture
 
 
-def fit_ridge(training, validation, responses, voxel_ids, key, config, voxel_chunk, image_chunk, mesh, progress):
+def fit_ridge(training, validation, targets, key, config, voxel_chunk, image_chunk, mesh, progress):
     """Fits standardised responses of training and validation images, whose rows make the folds.
 
     Args:
         training: tokens [N, P, D] of the training images.
         validation: more images.
-        responses: pair of [N, V] of both, standardised; NaN where missing.
-        voxel_ids: [V]; results do not depend on them.
+        targets: `Targets` [N, V] of both; NaN where missing.
         key: random key of the folds.
         config: `EncoderConfig`.
         voxel_chunk: voxels held at once on each device; None to plan it.
@@ -32,7 +31,6 @@ def fit_ridge(training, validation, responses, voxel_ids, key, config, voxel_chu
     Returns:
         Shared arrays, arrays of each voxel, the mean token [D], diverged [V] bool, architecture.
     """
-    del voxel_ids
     tokens = training.tokens
     grid = tokens.grid if config.summary == "grid" else None
     architecture = Architecture("ridge", grid, config.pool if config.summary == "grid" else 1, config.summary)
@@ -46,32 +44,35 @@ def fit_ridge(training, validation, responses, voxel_ids, key, config, voxel_chu
         [summaries(shared, split.tokens, architecture, image_chunk=image_chunk) for split in (training, validation)]
     )
     shared["center"] = features.mean(0)
-    y = np.concatenate(responses)
-    order = np.asarray(jax.random.permutation(key, len(y)))
-    unit = float(features.var(0, dtype=np.float64).mean()) * len(y)
+    n_images, n_voxels = targets.shape
+    order = np.asarray(jax.random.permutation(key, n_images))
+    unit = float(features.var(0, dtype=np.float64).mean()) * n_images
     penalties = unit * np.logspace(config.penalty_low, config.penalty_high, config.penalties) / features.shape[1]
     planned = plan_ridge(
         config,
-        n_images=len(y),
-        n_voxels=-(-y.shape[1] // sharding.n_shards(mesh, *sharding.DEVICES)),
+        n_images=n_images,
+        n_voxels=-(-n_voxels // sharding.n_shards(mesh, *sharding.DEVICES)),
         token_shape=tokens.tokens.shape[1:],
         wanted=voxel_chunk,
     )
+    coef = np.empty((n_voxels, width), np.float32)
     solution = halving(
         lambda chunk: solve(
             features - shared["center"],
-            y,
+            targets,
             penalties,
             selection=config.selection,
             folds=list(np.array_split(order, config.folds)),
             mask_missing=config.missing == "mask",
             voxel_chunk=chunk,
+            read_bytes=targets.read_bytes,
+            out=coef.T,
             mesh=mesh,
             progress=progress,
         ),
         planned.chunk,
         setting="run.voxel_chunk",
     )
-    per_voxel = {"coef": solution.coef.T, "intercept": solution.intercept, "penalty": solution.penalty}
-    diverged = ~np.isfinite(solution.coef).all(0)
+    diverged = np.array([not np.isfinite(one).all() for one in coef])
+    per_voxel = {"coef": coef, "intercept": solution.intercept, "penalty": solution.penalty}
     return shared, per_voxel, baseline, diverged, architecture

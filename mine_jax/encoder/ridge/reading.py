@@ -6,15 +6,15 @@ in wide slabs, a few rows at a time, and the pages are given back after each.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-# Responses in memory when columns of a file are read, and rows of them whose pages are held meanwhile.
+from mine_jax._rows import is_in_memory, release, rows_at_once
+
+# Responses in memory when columns of a file are read.
 READ_BYTES = 1 << 28
-_PART_BYTES = 1 << 24
 
 
 def slabs(
@@ -24,7 +24,7 @@ def slabs(
 
     Args:
         source: [N, V], or [V, N] with `voxels_first`: an array, a memory-mapped one, or
-            anything with `shape` that gives arrays for two slices (an h5py data set).
+            anything with `shape` that gives arrays for two slices (an h5py data set, `ChosenRows`).
         position: [N] place of each row in the slab.
         voxel_chunk: columns that are wanted at once; slabs are multiples of it.
         read_bytes: size of a slab of a file; at least one chunk is read.
@@ -36,7 +36,7 @@ def slabs(
     if isinstance(source, np.ndarray) and source.ndim == 2 and source.strides[0] < source.strides[1]:
         source, voxels_first = source.T, not voxels_first
     n, n_voxels = source.shape[::-1] if voxels_first else source.shape
-    in_memory = isinstance(source, np.ndarray) and _mapping(source) is None
+    in_memory = is_in_memory(source)
     if in_memory or voxels_first:
         width = voxel_chunk
     else:
@@ -45,7 +45,7 @@ def slabs(
         stop = min(start + width, n_voxels)
         slab = np.empty((n, stop - start), np.float32)
         length, other = (stop - start, n) if voxels_first else (n, stop - start)
-        step = length if in_memory else max(1, _PART_BYTES // (4 * other))
+        step = length if in_memory else rows_at_once(4 * other)
         for first in range(0, length, step):
             last = min(first + step, length)
             if voxels_first:
@@ -55,23 +55,3 @@ def slabs(
             release(source)
         yield start, slab
         del slab  # before the next one is made
-
-
-def release(array: Any) -> None:
-    """Gives the pages of a memory-mapped array back; what was written stays in the file.
-
-    Args:
-        array: any object; only shared mappings are touched.
-    """
-    mapping = _mapping(array)
-    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapping.madvise(mmap.MADV_DONTNEED)
-
-
-def _mapping(array: Any) -> mmap.mmap | None:
-    """Returns the shared mapping below an array; None for memory and for private copies."""
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap) and array.mode == "c":
-            return None
-        array = array.base
-    return array if isinstance(array, mmap.mmap) else None

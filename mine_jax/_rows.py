@@ -1,0 +1,136 @@
+"""Arrays that stay in their files: rows chosen now and read later, columns read without holding pages."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import numpy as np
+
+# What is read at once; pages of files are given back after each part.
+PART_BYTES = 1 << 24
+# What systems map around each page that is touched.
+_AROUND_BYTES = 1 << 16
+
+
+class ChosenRows:
+    """Read-only array over some rows of another one, read when they are asked for.
+
+    Supports an int, a slice, an integer array or a boolean mask on the first axis, then any index
+    on the others, and `numpy.asarray`.
+
+    Attributes:
+        source: the array, or anything that gives arrays for integer arrays of rows.
+        rows: [n] int, positions in the source.
+    """
+
+    def __init__(self, source: Any, rows: np.ndarray):
+        """Chooses rows (positions or mask) of an array; of chosen rows again, rows of its source."""
+        if isinstance(source, ChosenRows):
+            source, rows = source.source, source.rows[rows]
+        self.source = source
+        self.rows = np.arange(source.shape[0])[rows]
+        self.shape = (len(self.rows), *source.shape[1:])
+        self.dtype = source.dtype
+        self.ndim = len(self.shape)
+        self.size = int(np.prod(self.shape))
+        self.nbytes = self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Returns a copy in memory."""
+        first, *others = key if isinstance(key, tuple) else (key,)
+        if first is Ellipsis or first is None:
+            return np.asarray(self)[key]
+        rows = self.rows[first]
+        if not isinstance(first, slice) or all(isinstance(other, slice) for other in others):
+            found = self.source[(rows, *others)]
+            return np.array(found) if rows.ndim == 0 else np.asarray(found)
+        # whole rows, a few at a time: columns that are apart lie on every page of a file anyway
+        step = max(1, PART_BYTES * self.shape[0] // max(1, self.nbytes))
+        parts = []
+        for start in range(0, max(1, len(rows)), step):
+            parts.append(np.asarray(self.source[rows[start : start + step]])[(slice(None), *others)])
+            release(self)
+        return np.concatenate(parts)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Returns all rows in memory."""
+        if copy is False:
+            raise ValueError("rows of another array cannot become an array without a copy")
+        array = self[:]
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __repr__(self) -> str:
+        return f"ChosenRows({self.dtype}{list(self.shape)} of {self.source.shape[0]} rows)"
+
+
+def take_rows(array: Any, rows: np.ndarray) -> Any:
+    """Takes rows of an array: a copy of what is in memory, `ChosenRows` of what is in files.
+
+    Args:
+        array: [N, ...].
+        rows: positions or mask [N].
+
+    Returns:
+        Array [n, ...], or what reads it.
+    """
+    return array[rows] if isinstance(array, np.ndarray) and is_in_memory(array) else ChosenRows(array, rows)
+
+
+def read_columns(source: Any, columns: slice) -> np.ndarray:
+    """Reads some columns of all rows, a few rows at a time.
+
+    Args:
+        source: [N, V]; an array, `ChosenRows`, or anything that gives arrays for two slices.
+        columns: with start and stop.
+
+    Returns:
+        Array [N, v] of the dtype of the source; a view where the source is an array in memory.
+    """
+    if isinstance(source, np.ndarray) and is_in_memory(source):
+        return source[:, columns]
+    n, width = source.shape[0], len(range(source.shape[1])[columns])
+    out = np.empty((n, width), source.dtype)
+    step = rows_at_once(out.itemsize * width)
+    for start in range(0, n, step):
+        out[start : start + step] = source[start : start + step, columns]
+        release(source)
+    return out
+
+
+def rows_at_once(row_bytes: int) -> int:
+    """Returns of how many rows of a file so many bytes are read before its pages are given back."""
+    return max(1, PART_BYTES // max(row_bytes, _AROUND_BYTES))
+
+
+def is_in_memory(array: Any) -> bool:
+    """Returns whether an array, or the one whose rows are chosen, is in memory and not in a file."""
+    while isinstance(array, ChosenRows):
+        array = array.source
+    return isinstance(array, np.ndarray) and _mapping(array) is None
+
+
+def release(array: Any) -> None:
+    """Gives the pages of a memory-mapped array back; what was written stays in the file.
+
+    Args:
+        array: any object; only shared mappings are touched, also below `ChosenRows`.
+    """
+    mapping = _mapping(array)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapping(array: Any) -> mmap.mmap | None:
+    """Returns the shared mapping below an array; None for memory and for private copies."""
+    while isinstance(array, ChosenRows):
+        array = array.source
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap) and array.mode == "c":
+            return None
+        array = array.base
+    return array if isinstance(array, mmap.mmap) else None
