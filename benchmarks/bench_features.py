@@ -1,6 +1,6 @@
 """Image-tokens of frozen models with random weights, as a share of what the device can multiply.
 
-The peak is measured in the same run: the largest rate of a square product and of the two
+The peak is measured in the same run: the largest rate of square products and of the two
 products of the model's own MLP, in the dtype of the weights. The FLOP of a model are counted by
 the formula below: matrix products only, attention over the full square. On a CPU the peer is
 torch with the same weights on one thread; there only ratios are given. On an accelerator it is
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cases import Case
+from benchmarks.peaks import Product, Work, squares
 from mine_jax.features.untrained import PROMPT_TOKENS, untrained_backbone
 
 HEADER = "equal work: image-tokens of the last layer of one batch, pixels on the device"
@@ -56,7 +57,7 @@ def variants(case: Case) -> tuple[str, ...]:
 
 
 def inputs(case: Case, *, variant: str, seed: int = 0) -> dict[str, Any]:
-    """Makes the model in the dtype of the device, a batch of pixels and the matrices of the peak."""
+    """Makes the model in the dtype of the device and a batch of pixels."""
     values, on_cpu = MODELS[variant], jax.default_backend() == "cpu"
     all_blocks = values.get("text_config", {}).get("num_hidden_layers")
     blocks = all_blocks and min(all_blocks, case.decoder_layers or (1 if on_cpu and all_blocks > 2 else all_blocks))
@@ -72,12 +73,11 @@ def inputs(case: Case, *, variant: str, seed: int = 0) -> dict[str, Any]:
         "pixels": pixels,
         "weights": weights,
         "model": variant if blocks in (None, all_blocks) else f"{variant}, {blocks} of {all_blocks} decoder layers",
-        "products": _products(case, values, jnp.dtype(weights)),
     }
 
 
 def implementations(case: Case, data: dict[str, Any]) -> dict[str, Callable[[], Any]]:
-    """Returns name -> call that gives the tokens [B, P, D], or one of the products of the peak."""
+    """Returns name -> call that gives the tokens [B, P, D]."""
     del case
     backbone, pixels = data["backbone"], data["pixels"]
 
@@ -93,42 +93,42 @@ def implementations(case: Case, data: dict[str, Any]) -> dict[str, Callable[[], 
         if importlib.util.find_spec("torch"):
             calls["torch"] = _torch(data)
     calls["mine_jax"] = functools.partial(encode, backbone)
-    for name, (a, b) in data["products"].items():
-        calls[f"product_{name}"] = functools.partial(_multiply, a, b)
     return calls
 
 
 def compare(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
     """Returns the norm of the difference relative to that of the reference."""
-    if "product" in result:
-        return {"max_abs_err": 0.0}
     expected = np.asarray(reference["tokens"], np.float64)
     return {"max_abs_err": float(np.linalg.norm(np.asarray(result["tokens"]) - expected) / np.linalg.norm(expected))}
 
 
-def finish(rows: list[dict[str, Any]], data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Turns seconds into shares of the measured peak, and rates on accelerators; drops the products."""
-    work = {name: 2 * a.shape[0] * a.shape[1] * b.shape[1] for name, (a, b) in data["products"].items()}
-    is_product = {row["implementation"]: row["implementation"].startswith("product_") for row in rows}
-    peak = max(
-        (
-            work[row["implementation"].removeprefix("product_")] / row["seconds"]
-            for row in rows
-            if is_product[row["implementation"]]
-        ),
-        default=float("nan"),
+def work(case: Case, data: dict[str, Any]) -> dict[str, Work]:
+    """Counts what every implementation must do: `model_flop`, and weights and pixels read once."""
+    n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(data["backbone"].params)) + data["pixels"].nbytes
+    return dict.fromkeys(
+        ("torch", "mine_jax", "jax_float32"), Work(case.feature_batch * model_flop(data["values"]), n_bytes)
     )
+
+
+def products(case: Case, data: dict[str, Any]) -> tuple[Product, ...]:
+    """Returns square products and the two of the MLP that does most of the work."""
+    vision = data["values"].get("vision_config", data["values"])
+    sizes = data["values"].get("text_config", vision)
+    rows = case.feature_batch * (vision["image_size"] // vision["patch_size"]) ** 2
+    width, hidden = sizes["hidden_size"], sizes["intermediate_size"]
+    up, down = Product(rows, width, hidden, data["weights"]), Product(rows, hidden, width, data["weights"])
+    return (*squares(case, dtype=data["weights"]), up, down)
+
+
+def finish(rows: list[dict[str, Any]], data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Adds the model, and rates on accelerators."""
     n_images, backbone = data["pixels"].shape[0], data["backbone"]
-    flop = n_images * model_flop(data["values"])
-    kept = [row for row in rows if not is_product[row["implementation"]]]
-    for row in kept:
-        row |= {"model": data["model"], "weights": data["weights"], "flop_per_image": flop / n_images}
-        row["peak_fraction"] = flop / row["seconds"] / peak
+    for row in rows:
+        row |= {"model": data["model"], "weights": data["weights"], "flop_per_image": model_flop(data["values"])}
         if jax.default_backend() != "cpu":
             row["images_per_s"] = n_images / row["seconds"]
             row["tokens_per_s"] = row["images_per_s"] * backbone.grid[0] * backbone.grid[1]
-            row["peak_flop_per_s"] = peak
-    return kept
+    return rows
 
 
 def model_flop(values: dict[str, Any]) -> float:
@@ -154,30 +154,6 @@ def model_flop(values: dict[str, Any]) -> float:
     total += 2 * n_patches * (width * d + d**2)
     block = 2 * n_tokens * (2 * d**2 + 2 * d * keys + 3 * d * f) + 4 * n_tokens**2 * d
     return float(total + text["num_hidden_layers"] * block)
-
-
-def _products(case: Case, values: dict[str, Any], dtype: Any) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Makes a square product and the two of the MLP that does most of the work."""
-    vision = values.get("vision_config", values)
-    sizes = values.get("text_config", vision)
-    n_patches = (vision["image_size"] // vision["patch_size"]) ** 2
-    rows, width, hidden = case.feature_batch * n_patches, sizes["hidden_size"], sizes["intermediate_size"]
-    shapes = {
-        "square": (case.product, case.product, case.product),
-        "up": (rows, width, hidden),
-        "down": (rows, hidden, width),
-    }
-    key = jax.random.key(2)
-    return {
-        name: (jax.random.normal(key, (n, k)).astype(dtype), jax.random.normal(key, (k, m)).astype(dtype))
-        for name, (n, k, m) in shapes.items()
-    }
-
-
-@jax.jit
-def _multiply(a: jax.Array, b: jax.Array) -> dict[str, jax.Array]:
-    product = jnp.einsum("nk,km->nm", a, b, precision="highest", preferred_element_type=jnp.float32)
-    return {"product": product}
 
 
 def _with_params(backbone: Any, params: Any) -> Any:

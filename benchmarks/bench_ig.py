@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from benchmarks.cases import Case
+from benchmarks.peaks import Work
 from mine_jax import attribution
 from mine_jax.types import Architecture, Encoders, ImageTokens
 
@@ -99,6 +100,38 @@ def compare(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, floa
     error = np.abs(result["scores"] - result["exact"][:n]).max() / np.abs(result["exact"][:n]).max()
     gap = (np.abs(result["gap"]) / result["range"][:n, None]).max()
     return {"max_abs_err": float(error), "completeness_gap": float(gap)}
+
+
+def flop(case: Case, n_steps: int) -> float:
+    """Counts the FLOP of the closed form, for all pairs of V voxels and I images.
+
+    With P tokens of width E (also that of all H heads together) and S steps:
+        4 I P E^2      tokens projected to keys and values;
+        4 V I P E      logits and value scalars;
+        13 S V I P H   the sweeps, for each step, head and token: exponent 3, value scalar 2, their two
+                       sums over tokens 3, attention 1, its two integrals 4.
+    """
+    pairs = case.ig_voxels * case.ig_images
+    projected = 4.0 * case.ig_images * case.tokens * case.width**2
+    return projected + case.tokens * pairs * (4.0 * case.width + 13.0 * n_steps * case.heads)
+
+
+def work(case: Case, data: dict[str, Any]) -> dict[str, Work]:
+    """Counts `flop`, tokens and scores once, and one exponential per step, head and token.
+
+    Steps that are added for pairs above the tolerance are not counted.
+    """
+    pairs, n_tokens = case.ig_voxels * case.ig_images, case.tokens
+    kept = {f"mine_jax_top_{K}": (N_STEPS, 2 * K), "mine_jax_exact": (N_STEPS, n_tokens)}
+    kept |= {f"mine_jax_{n_steps}_steps": (n_steps, n_tokens) for n_steps in (16, 8)}
+    return {
+        name: Work(
+            flop(case, n_steps),
+            data["tokens"].tokens.nbytes + 4 * pairs * n_kept,
+            pairs * n_tokens * case.heads * n_steps,
+        )
+        for name, (n_steps, n_kept) in kept.items()
+    }
 
 
 def _float64(encoders: Encoders, tokens: ImageTokens, n_steps: int = 64) -> tuple[np.ndarray, np.ndarray]:

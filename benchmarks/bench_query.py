@@ -19,6 +19,7 @@ import mine_kernels
 import numpy as np
 
 from benchmarks.cases import Case
+from benchmarks.peaks import Product, Work, squares
 
 HEADER = "equal work: one step on one batch; loss and the gradients of all parameters"
 REFERENCE = "torch_mha"
@@ -62,6 +63,32 @@ def compare(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, floa
         for name in _NAMES
     ]
     return {"max_abs_err": float(max(errors))}
+
+
+def flop(case: Case) -> float:
+    """Counts the FLOP of the matrix products of one fused step with a learned trunk.
+
+    With B images, P tokens, width E and V voxels:
+        12 V E^2    queries and readouts folded through two projections, and both gradients of each;
+        4 B P E^2   tokens projected to keys and values;
+        12 B P V E  logits, value scalars, and the gradients of queries, readouts, keys and values;
+        4 B P E^2   gradients of the key and value weights.
+    """
+    b, p, e, v = case.batch, case.tokens, case.width, case.voxels
+    return 12.0 * v * e**2 + 8.0 * b * p * e**2 + 12.0 * b * p * v * e
+
+
+def work(case: Case, data: dict[str, np.ndarray]) -> dict[str, Work]:
+    """Counts `flop`, all inputs and gradients once, and one exponential per logit."""
+    parameters = sum(data[name].nbytes for name in _NAMES)
+    n_bytes = data["tokens"].nbytes + data["responses"].nbytes + 2 * parameters
+    return {"mine_jax": Work(flop(case), n_bytes, case.batch * case.tokens * case.voxels * case.heads)}
+
+
+def products(case: Case, data: dict[str, np.ndarray]) -> tuple[Product, ...]:
+    """Returns products in the default precision of the device, which the step uses."""
+    del data
+    return squares(case, precision=None)
 
 
 @functools.partial(jax.jit, static_argnames=("heads",))

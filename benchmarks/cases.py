@@ -21,7 +21,7 @@ class Case(NamedTuple):
         folds: of the cross-validation.
         models: shapes of frozen models, see `bench_features`.
         feature_batch: images that a frozen model takes at once.
-        product: side of the square matrices that measure the device's peak.
+        product: side of the square matrices that measure the device's rates, see `peaks`.
         decoder_layers: of a language model; 0 for all, on a CPU one.
     """
 

@@ -1,6 +1,6 @@
 """Writes `benchmarks/README.md` from the committed results: every number there comes from a file beside it.
 
-python -m benchmarks.publish           writes it
+python -m benchmarks.publish           writes it, and the picture of the scaling curves
 python -m benchmarks.publish --check   fails if it is not what the results say
 """
 
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from benchmarks import plot
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
@@ -26,6 +28,7 @@ python -m benchmarks.run --case roi --what query,ig
 python -m benchmarks.run --case cpu --what ridge --rounds 1 --json benchmarks/results/cpu_ridge.json
 python -m benchmarks.run --case roi --what ridge --scale voxels=1000,2000,4000 --json benchmarks/results/scale.json
 python -m benchmarks.check_whole_brain_ridge --json benchmarks/results/whole_brain_ridge_check.json
+python -m benchmarks.check_parallel --devices 2
 python -m benchmarks.publish
 ```
 
@@ -40,10 +43,24 @@ How to read the tables:
   that of the first call, with its compilation.
 - Peers run where they are installed (`pip install -e '.[test]'`). Slow peers are timed on fewer voxels and scaled,
   as the table says.
-- **Peak** is the share of the device's rate of matrix products, measured in the same run.
+- **Roofline** is the least time that the work can take, as a share of the time taken. The least time is the largest of
+  three: operations at the device's rate of matrix products, bytes of inputs and results at its rate of streaming, and
+  exponentials at its rate of these. The rates are measured in the same run, each the best of several; **bound by**
+  names the kind of work that decides. The operations are those of our algorithm, counted in the `bench_*.py` files;
+  elementwise ones count like those of a matrix product, which no device does as fast.
+- **Signal R2** is that of the planted, noise-free signal on images that nobody was fitted on: what a choice of
+  penalties is worth.
 
 `check_clip_text_lens.py` looks at real CLIP text vectors, given as an argument, through the lens: nearest words before
 and after centring.
+"""
+SCALING = f"""\
+## Scaling
+
+![Cost against size, both relative to the smallest]({"results/" + plot.FILE})
+
+Where a curve is flatter than the dashed line, work that does not depend on that size still counts. The power of
+each curve is the slope of a straight line through its logarithms; the tables below have the numbers.
 """
 TITLES = {
     "ridge": "Ridge with a penalty per voxel",
@@ -67,7 +84,9 @@ EXTRA = {
     "same_penalty": ("same penalty", "{:.1%}"),
     "completeness_gap": ("completeness gap", "{:.1e}"),
     "same_description": ("same description", "{:.1%}"),
-    "peak_fraction": ("peak", "{:.0%}"),
+    "signal_r2": ("signal R2", "{:.4f}"),
+    "roofline": ("roofline", "{:.0%}"),
+    "bound": ("bound by", "{}"),
     "images_per_s": ("images/s", "{:,.0f}"),
     "tokens_per_s": ("tokens/s", "{:,.0f}"),
 }
@@ -84,6 +103,9 @@ def main() -> int:
         print("up to date" if is_same else f"{README} is out of date: python -m benchmarks.publish")
         return 0 if is_same else 1
     README.write_text(text, encoding="utf-8")
+    curves = plot.curves(_with_rows(FOLDER / "results"))
+    if curves:
+        plot.draw(curves, FOLDER / "results" / plot.FILE, titles=TITLES)
     return 0
 
 
@@ -94,17 +116,26 @@ def render(results: Path) -> str:
         results: folder with the JSON files that `benchmarks.run --json` writes.
 
     Returns:
-        Markdown: one section per benchmark, one table per file.
+        Markdown: the scaling curves, one section per benchmark, one table per file.
     """
-    found = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
-    files = {path: content for path, content in found.items() if "rows" in content}
-    parts = [INTRODUCTION]
+    files = _with_rows(results)
+    parts = [INTRODUCTION, *([SCALING] if plot.curves(files) else [])]
     for what, title in TITLES.items():
         tables = [text for path, content in files.items() for text in _tables(path, content, what)]
         if tables:
             parts += [f"## {title}\n", *tables]
-    checks = [_check(path, content) for path, content in found.items() if "numbers" in content]
+    checks = [_check(path, content) for path, content in _read(results).items() if "numbers" in content]
     return "\n".join([*parts, *(["## A whole brain from a file\n", *checks] if checks else [])])
+
+
+def _read(results: Path) -> dict[Path, dict[str, Any]]:
+    """Contents of all files of a folder."""
+    return {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+
+
+def _with_rows(results: Path) -> dict[Path, dict[str, Any]]:
+    """Contents of the files with rows of benchmarks."""
+    return {path: content for path, content in _read(results).items() if "rows" in content}
 
 
 def _check(path: Path, content: dict[str, Any]) -> str:
@@ -149,6 +180,8 @@ def _scaling(path: Path, content: dict[str, Any], rows: list[dict[str, Any]]) ->
     lines += [_line([size, *(f"{value:,}" for value in values)]), _line(["---"] * (len(values) + 1))]
     lines.append(_line(["cost", *(f"{row['seconds'] / rows[0]['seconds']:.2f}" for row in rows)]))
     lines.append(_line(["memory", *(f"{row['peak_mib']:,.0f} MiB" for row in rows)]))
+    if all("roofline" in row for row in rows):
+        lines.append(_line(["roofline", *(f"{row['roofline']:.0%}" for row in rows)]))
     exponent = rows[-1]["scale"]["exponent"]
     return "\n".join(lines) + f"\n\nThe cost grows as the power {exponent:.2f} of `{size}`.\n"
 

@@ -21,13 +21,22 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import peaks
 from benchmarks.cases import CASES, Case
 from benchmarks.timing import Timing, time_in_turn
 
 WHAT = ("ridge", "query", "ig", "lens", "features", "end_to_end")
 # Measures that stand in the table where a benchmark gives them.
-SHOWN = ("same_penalty", "completeness_gap", "same_description", "peak_fraction", "images_per_s", "tokens_per_s")
-PACKAGES = ("jax", "numpy", "torch", "himalaya", "scikit-learn", "captum", "transformers")
+SHOWN = (
+    "same_penalty",
+    "completeness_gap",
+    "same_description",
+    "signal_r2",
+    "roofline",
+    "images_per_s",
+    "tokens_per_s",
+)
+PACKAGES = ("jax", "numpy", "torch", "himalaya", "scikit-learn", "fracridge", "captum", "transformers")
 
 
 def main() -> None:
@@ -82,21 +91,27 @@ def benchmark(
         case: sizes.
         rounds: counted runs of each.
         skip: implementations left out.
-        only: first letters of those that are kept, without any peer; "" for all.
+        only: first letters of the one that is kept, the first of such a name; "" for all.
 
     Returns:
         One row per implementation: seconds, ratio to the reference in CPU seconds (wall
-        seconds on accelerators), memory, and errors against the reference.
+        seconds on accelerators), memory, and errors against the reference; the share of the
+        roofline where the module says how much work an implementation cannot do without.
+
+    A module has `inputs`, `implementations` and `compare`, and may have `variants`, `finish`,
+    `work(case, data)`, which returns `peaks.Work` by implementation, and `products(case, data)`,
+    the matrix products that show what the device can multiply.
     """
     module = importlib.import_module(f"benchmarks.bench_{what.partition(':')[0]}")
     variant = what.partition(":")[2]
     data = module.inputs(case, variant=variant) if variant else module.inputs(case)
     calls = module.implementations(case, data)
-    chosen = {name: call for name, call in calls.items() if name not in skip and name.startswith(only)}
+    names = [name for name in calls if name not in skip and name.startswith(only)]
+    chosen = {name: calls[name] for name in (names[:1] if only else names)}
     timings = time_in_turn(chosen, rounds=rounds)
     name = module.REFERENCE if module.REFERENCE in timings else next(iter(timings))
     reference = timings[name]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "what": what,
             "implementation": key,
@@ -112,6 +127,12 @@ def benchmark(
         }
         for key, timing in timings.items()
     ]
+    if hasattr(module, "work"):
+        products = module.products(case, data) if hasattr(module, "products") else peaks.squares(case)
+        rates, work = peaks.measure(products, side=case.product, rounds=rounds), module.work(case, data)
+        for row in rows:
+            if row["implementation"] in work:
+                row |= peaks.roofline(work[row["implementation"]], rates, seconds=row["seconds"])
     return module.finish(rows, data) if hasattr(module, "finish") else rows
 
 
@@ -193,8 +214,7 @@ def _variants(what: str, case: Case) -> list[str]:
 def _times(timing: Timing) -> list[float]:
     """Seconds of all voxels: peers that did only some are scaled."""
     scale = timing.result.get("scale", 1.0) if isinstance(timing.result, dict) else 1.0
-    measured = timing.cpu_s if jax.default_backend() == "cpu" else timing.wall_s
-    return [scale * s for s in measured]
+    return [scale * s for s in timing.seconds()]
 
 
 def _seconds(timing: Timing) -> float:

@@ -42,6 +42,10 @@ class Timing:
     peak_bytes: int
     result: Any
 
+    def seconds(self) -> list[float]:
+        """Returns what counts on the default device: CPU seconds on a CPU, else wall seconds."""
+        return self.cpu_s if jax.default_backend() == "cpu" else self.wall_s
+
 
 def time_in_turn(calls: dict[str, Callable[[], Any]], *, rounds: int = 3) -> dict[str, Timing]:
     """Runs every call once to warm up, then all of them in turn, `rounds` times.

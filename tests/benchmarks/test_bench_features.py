@@ -40,7 +40,10 @@ def test_rows_agree_with_torch():
     assert (ours["implementation"], [row["implementation"] for row in others]) == ("mine_jax", ["torch"])
     assert ours["reference"] == "torch" and 0 < ours["max_abs_err"] < 1e-5
     # on a CPU no absolute rate is given
-    assert ours["peak_fraction"] > 0 and "images_per_s" not in ours
+    assert 0 < ours["roofline"] and ours["bound"] == "arithmetic" and "images_per_s" not in ours
+    # the same work, so that both shares of the roofline differ as the speeds do
+    assert ours["roofline"] / others[0]["roofline"] == pytest.approx(ours["ratio"])
+    assert ours["work"]["arithmetic"] == CASES["smoke"].feature_batch * model_flop(MODELS["tiny"])
 
 
 def _threads(n=None):

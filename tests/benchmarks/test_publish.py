@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import publish, run
+from benchmarks import plot, publish, run
 from benchmarks.cases import CASES
 
 ROW = {
@@ -39,6 +39,16 @@ def test_a_comparison_on_a_cpu_shows_ratios_and_never_seconds(tmp_path):
     )
 
 
+def test_the_share_of_the_roofline_stands_beside_what_bounds_it(tmp_path):
+    row = {**ROW, "implementation": "mine_jax", "ratio": 2.0, "roofline": 0.461, "bound": "memory", "signal_r2": 0.83}
+    _write(tmp_path, "a", [row, {**ROW, "implementation": "peer", "ratio": 1.0}])
+    text = publish.render(tmp_path)
+    assert "| error | signal R2 | roofline | bound by |" in text
+    assert "2.0e-06 | 0.8300 | 46% | memory |" in text and "2.0e-06 |  |  |  |" in text
+    # no curve, no picture
+    assert plot.FILE not in text
+
+
 def test_an_accelerator_shows_seconds_too(tmp_path):
     _write(tmp_path, "a", [{**ROW, "implementation": "mine_jax", "ratio": 3.0}], platform="gpu")
     assert "| `mine_jax` | 3.00 | 0.125 | 40 MiB | 90 MiB | 2.0e-06 |" in publish.render(tmp_path)
@@ -55,3 +65,22 @@ def test_scaling_finds_the_exponent(monkeypatch, tmp_path):
     _write(tmp_path, "a", rows)
     text = publish.render(tmp_path)
     assert "| cost | 1.00 | 4.00 | 16.00 |" in text and "as the power 2.00 of `voxels`" in text
+    assert f"results/{plot.FILE}" in text
+
+
+def test_the_picture_shows_every_curve_relative_to_its_start(tmp_path):
+    rows = [
+        {"what": "ridge", "seconds": seconds, "scale": {"size": "voxels", "value": value, "exponent": 0.5}}
+        for value, seconds in ((100, 3.0), (400, 6.0))
+    ]
+    other = [{**row, "scale": {**row["scale"], "size": "ig_images"}} for row in rows]
+    found = plot.curves({tmp_path / "a": {"rows": rows}, tmp_path / "b": {"rows": [*other, {"what": "ig"}]}})
+    assert [(curve["size"], curve["values"], curve["costs"]) for curve in found["ridge"]] == [
+        ("voxels", [100, 400], [1.0, 2.0]),
+        ("ig_images", [100, 400], [1.0, 2.0]),
+    ]
+    for name in ("one.svg", "two.svg"):
+        plot.draw(found, tmp_path / name, titles={"ridge": "Ridge, drawn"})
+    text = (tmp_path / "one.svg").read_text(encoding="utf-8")
+    assert "voxels 100 to 400: power 0.50" in text and "images 100 to 400" in text and "Ridge, drawn" in text
+    assert text == (tmp_path / "two.svg").read_text(encoding="utf-8")
