@@ -23,7 +23,8 @@ import numpy as np
 import torch
 import transformers
 
-from mine_jax.phantom.training import diffusion_checkpoint, diffusion_corpus, train_vae
+from mine_jax.phantom import scenes
+from mine_jax.phantom.training import diffusion_checkpoint, diffusion_corpus, judge, latent_reader, train_vae
 
 _logger = logging.getLogger("mine_jax.phantom.training")
 
@@ -37,8 +38,12 @@ DROPPED_PROMPTS: Final = 0.1
 # Shares of the tasks: paint a scene, insert a thing; the rest paints what lies behind.
 PAINT_SHARE: Final = 0.48
 INSERT_SHARE: Final = 0.42
-# Pixels outside the mask are given to the network, so they weigh less.
+# Pixels outside the mask are given to the network, so they weigh less; the thing is small and hard.
 OUTSIDE_WEIGHT: Final = 0.3
+THING_WEIGHT: Final = 2.5
+N_READERS: Final = 2
+READER_STEPS: Final = 2000
+READER_WEIGHT: Final = 0.06
 AVERAGE_DECAY: Final = 0.998
 
 
@@ -52,6 +57,8 @@ class Recipe:
         n_pairs: training pairs.
         batch_size: examples per step.
         learning_rate: highest learning rate.
+        is_read: whether readers of latents say as well what is missing; worth it once the
+            network paints things at all.
     """
 
     n_steps: int = 4000
@@ -59,6 +66,7 @@ class Recipe:
     n_pairs: int = 14_000
     batch_size: int = 64
     learning_rate: float = 1.2e-3
+    is_read: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,9 @@ class Latents:
         without: latents of scenes without the thing, float16 [N, 4, 16, 16].
         masked: latents of the masked image, float16 [N, 4, 16, 16].
         masks: 1 where the network repaints, bool [N, 16, 16].
+        things: 1 where the thing is, bool [N, 16, 16].
+        shown: the concepts of full scenes, bool [N, n_concepts].
+        shown_without: the concepts of scenes without the thing, bool [N, n_concepts].
         empty: latents of an image that is masked everywhere, float32 [4, 16, 16].
     """
 
@@ -77,7 +88,29 @@ class Latents:
     without: torch.Tensor
     masked: torch.Tensor
     masks: torch.Tensor
+    things: torch.Tensor
+    shown: np.ndarray
+    shown_without: np.ndarray
     empty: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of all three tasks.
+
+    Attributes:
+        targets: latents to paint, float32 [B, 4, 16, 16].
+        conditions: mask and masked latents, float32 [B, 5, 16, 16].
+        weights: of every position's error, float32 [B, 1, 16, 16].
+        shown: the concepts that the targets show, bool [B, n_concepts].
+        prompts: B texts, some empty.
+    """
+
+    targets: torch.Tensor
+    conditions: torch.Tensor
+    weights: torch.Tensor
+    shown: torch.Tensor
+    prompts: list[str]
 
 
 def main() -> None:
@@ -90,6 +123,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=recipe.n_steps)
     parser.add_argument("--seed", type=int, default=recipe.seed)
     parser.add_argument("--pairs", type=int, default=recipe.n_pairs)
+    parser.add_argument("--learning-rate", type=float, default=recipe.learning_rate)
+    parser.add_argument("--read", action="store_true", help="readers of latents say as well what is missing")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", type=Path, help="editor directory whose weights are the start")
     parser.add_argument("--compile", action="store_true", help="compile the network first; needs a C++ compiler")
@@ -98,7 +133,13 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
-    recipe = Recipe(options.steps, options.seed, options.pairs)
+    recipe = Recipe(
+        options.steps,
+        options.seed,
+        options.pairs,
+        learning_rate=options.learning_rate,
+        is_read=options.read,
+    )
     vae = diffusers.AutoencoderTiny.from_pretrained(options.vae, use_safetensors=True).eval()
     train(
         options.out,
@@ -144,6 +185,7 @@ def train(
     _logger.info("rendered")
     latents = encode(pairs, vae, seed=recipe.seed)
     _logger.info("encoded, spread %.3f", latents.full.float().std())
+    readers = _fit_readers(latents, recipe) if recipe.is_read else None
     parts = _build_parts(vae, clip, resume, latents.empty.mean(dim=(1, 2)))
     averaged = replace(parts, unet=copy.deepcopy(parts.unet), text_encoder=copy.deepcopy(parts.text_encoder))
     if is_compiled:
@@ -156,7 +198,7 @@ def train(
     while progress < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, progress)
-        loss = _loss(parts, _sample_batch(pairs, latents, rng, recipe.batch_size), alphas)
+        loss = _loss(parts, _sample_batch(pairs, latents, rng, recipe.batch_size), alphas, readers)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -212,13 +254,20 @@ def encode(pairs: diffusion_corpus.Pairs, vae: diffusers.AutoencoderTiny, *, see
     """
     rng = np.random.default_rng((seed, _MASK_STREAM))
     masks = np.stack([diffusion_corpus.sample_mask(thing, rng) for thing in pairs.things])
+    cell, side = diffusion_corpus.FINE, diffusion_checkpoint.LATENT_SIZE
+    without = [
+        scenes.remove_thing(scene, index) for scene, index in zip(pairs.scenes, pairs.indices.tolist(), strict=True)
+    ]
     # Pipelines hand over grey, the middle of the signal, where the mask is set.
     visible = torch.from_numpy(~masks)[:, None]
     return Latents(
         full=_encode(vae, pairs.full),
         without=_encode(vae, pairs.without),
         masked=_encode(vae, pairs.without, visible),
-        masks=torch.from_numpy(masks[:, :: diffusion_corpus.FINE, :: diffusion_corpus.FINE]),
+        masks=torch.from_numpy(masks[:, ::cell, ::cell]),
+        things=torch.from_numpy(pairs.things.reshape(-1, side, cell, side, cell).any(axis=(2, 4))),
+        shown=judge.labels(list(pairs.scenes)),
+        shown_without=judge.labels(without),
         empty=_encode(vae, pairs.full[:1], torch.zeros(1, 1, 1, 1))[0].float(),
     )
 
@@ -252,50 +301,77 @@ def _encode(vae: diffusers.AutoencoderTiny, images: np.ndarray, visible: torch.T
     return torch.cat(encoded).clone()
 
 
-def _sample_batch(
-    pairs: diffusion_corpus.Pairs, latents: Latents, rng: np.random.Generator, size: int
-) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """Targets [B, 4, 16, 16], mask and masked latents [B, 5, 16, 16], prompts."""
-    targets, conditions, prompts = [], [], []
+def _fit_readers(latents: Latents, recipe: Recipe) -> latent_reader.Readers:
+    """Trains readers on all scenes, with and without the thing."""
+    return latent_reader.fit(
+        torch.cat([latents.full, latents.without]),
+        np.concatenate([latents.shown, latents.shown_without]),
+        n_readers=N_READERS,
+        n_steps=READER_STEPS,
+        seed=recipe.seed,
+    )
+
+
+def _sample_batch(pairs: diffusion_corpus.Pairs, latents: Latents, rng: np.random.Generator, size: int) -> Batch:
+    """Draws examples: a pair, a task and words for each."""
+    targets, conditions, weights, shown, prompts = [], [], [], [], []
     constant = latents.empty.mean(dim=(1, 2), keepdim=True).expand_as(latents.empty)
     ones = torch.ones(1, *latents.empty.shape[1:])
     for index in rng.choice(len(pairs.scenes), size, replace=False):
         task = rng.random()
         scene, thing = pairs.scenes[index], pairs.thing(index)
+        is_removal = task >= PAINT_SHARE + INSERT_SHARE
         if task < PAINT_SHARE:
             # Both forms of an empty image: the editor's own, and the constant the generator folds in.
             conditions.append(torch.cat([ones, constant if rng.random() < 0.6 else latents.empty]))
-            targets.append(latents.full[index])
             prompt = diffusion_corpus.scene_prompt(scene, rng)
         else:
             conditions.append(torch.cat([latents.masks[index][None].float(), latents.masked[index].float()]))
-            is_insertion = task < PAINT_SHARE + INSERT_SHARE
-            targets.append((latents.full if is_insertion else latents.without)[index])
-            word = diffusion_corpus.insert_prompt if is_insertion else diffusion_corpus.remove_prompt
+            word = diffusion_corpus.remove_prompt if is_removal else diffusion_corpus.insert_prompt
             prompt = word(thing, rng)
+        targets.append((latents.without if is_removal else latents.full)[index])
+        shown.append((latents.shown_without if is_removal else latents.shown)[index])
+        emphasis = 0.0 if is_removal else THING_WEIGHT - 1
+        weights.append(
+            OUTSIDE_WEIGHT + (1 - OUTSIDE_WEIGHT) * conditions[-1][:1] + emphasis * latents.things[index][None].float()
+        )
         prompts.append("" if rng.random() < DROPPED_PROMPTS else prompt)
-    return torch.stack(targets).float(), torch.stack(conditions), prompts
+    return Batch(
+        torch.stack(targets).float(),
+        torch.stack(conditions),
+        torch.stack(weights),
+        torch.from_numpy(np.stack(shown)),
+        prompts,
+    )
 
 
 def _loss(
     parts: diffusion_checkpoint.Parts,
-    batch: tuple[torch.Tensor, torch.Tensor, list[str]],
+    batch: Batch,
     alphas: torch.Tensor,
+    readers: latent_reader.Readers | None,
 ) -> torch.Tensor:
-    """Squared error of the predicted velocity at a random time, weighted by the mask."""
-    targets, conditions, prompts = batch
+    """Squared error of the predicted velocity at a random time, plus what readers miss."""
+    targets = batch.targets
     times = torch.randint(len(alphas), (len(targets),))
     signal = alphas[times].sqrt()[:, None, None, None]
     noise_level = (1 - alphas[times]).sqrt()[:, None, None, None]
     noise = torch.randn_like(targets)
     noisy = signal * targets + noise_level * noise
     velocity = signal * noise - noise_level * targets
-    hidden = encode_prompts(parts, prompts)
-    inputs = torch.cat([noisy, conditions], dim=1).contiguous(memory_format=torch.channels_last)
+    hidden = encode_prompts(parts, batch.prompts)
+    inputs = torch.cat([noisy, batch.conditions], dim=1).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         predicted = parts.unet(inputs, times, hidden).sample
-    weights = OUTSIDE_WEIGHT + (1 - OUTSIDE_WEIGHT) * conditions[:, :1]
-    return ((predicted.float() - velocity).square() * weights).mean()
+    loss = ((predicted.float() - velocity).square() * batch.weights).mean()
+    if readers is None:
+        return loss
+    painted = (signal * noisy - noise_level * predicted.float()).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        missing = readers.loss(painted, targets.contiguous(memory_format=torch.channels_last), batch.shown)
+    # Nothing can be read where all is noise, and nothing was asked for without a prompt.
+    counts = alphas[times] * torch.tensor([bool(prompt) for prompt in batch.prompts])
+    return loss + READER_WEIGHT * (missing * counts).mean()
 
 
 def encode_prompts(parts: diffusion_checkpoint.Parts, prompts: list[str]) -> torch.Tensor:
