@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.cases import Case
 from benchmarks.peaks import Product, Work, squares
-from mine_jax.features.untrained import PROMPT_TOKENS, untrained_backbone
+from mine_jax.features.ports.untrained import PROMPT_TOKENS, untrained_backbone
 
 HEADER = "equal work: image-tokens of the last layer of one batch, pixels on the device"
 REFERENCE = "torch"

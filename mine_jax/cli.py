@@ -18,9 +18,9 @@ from typing import Annotated, Any, cast
 import typer
 
 import mine_jax
-from mine_jax._reporter import Reporter, default_reporter
-from mine_jax._signals import Stopped, raise_on_signals
 from mine_jax.errors import ConfigError, MineError
+from mine_jax.run.reporter import Reporter, default_reporter
+from mine_jax.run.signals import Stopped, raise_on_signals
 
 STAGES = {
     "data": "Reads responses and images, checks and aligns them.",
@@ -75,7 +75,7 @@ def demo(
     seed: Seed = 0,
 ) -> None:
     """Runs every stage on the phantom and scores the result."""
-    from mine_jax.phantom.demo import demo as run_demo
+    from mine_jax.run.demo import demo as run_demo
 
     typer.echo(run_demo(out, seed=seed, reporter=_reporter()))
 
@@ -123,7 +123,7 @@ def run(
     ] = False,
 ) -> None:
     """Runs all stages whose inputs have changed."""
-    from mine_jax.run import plan
+    from mine_jax.run.execute import plan
 
     resolved = _config(config, overrides)
     if dry_run:
@@ -148,7 +148,7 @@ def _features(
         typer.Option("--shard", metavar="I/N", help="One of N processes (I from 0) that share the work; then without."),
     ] = None,
 ) -> None:
-    from mine_jax.parts import extract_part
+    from mine_jax.run.parts import extract_part
 
     resolved = _config(config, overrides)
     if shard is not None:
@@ -181,7 +181,7 @@ def truth(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run on a phantom.", show_default=False)],
 ) -> None:
     """Compares a run on a phantom with its truth."""
-    from mine_jax.phantom.truth import truth as compare
+    from mine_jax.run.recovery import truth as compare
 
     typer.echo(compare(directory))
 
@@ -189,9 +189,9 @@ def truth(
 @app.command()
 def doctor() -> None:
     """Shows versions, devices, offline flags and missing extras."""
-    from mine_jax import _doctor
+    from mine_jax.run import doctor
 
-    _print(_doctor.report())
+    _print(doctor.report())
 
 
 @app.command()
@@ -271,7 +271,7 @@ def _config(path: Path, overrides: list[str] | None) -> Any:
 def _execute(config: Any, out: Path, **options: Any) -> None:
     """Runs stages, together with the other processes where there are any; the first one prints."""
     from mine_jax import sharding
-    from mine_jax.run import execute
+    from mine_jax.run.execute import execute
 
     reporter = _reporter()
     sharding.start()
@@ -282,7 +282,7 @@ def _execute(config: Any, out: Path, **options: Any) -> None:
 
 
 def _steps() -> Any:
-    from mine_jax.graph import STEPS
+    from mine_jax.run.graph import STEPS
 
     return STEPS
 

@@ -24,7 +24,7 @@ import flax.struct
 import jax
 import numpy as np
 
-from mine_jax._rows import take_rows
+from mine_jax.memory.rows import take_rows
 
 Array = jax.Array | np.ndarray
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from mine_jax._chunking import chunk_size
 from mine_jax._progress import Progress, silent
 from mine_jax.attribution.critical_tokens import critical_tokens
 from mine_jax.attribution.integrated_gradients import integrated_gradients
 from mine_jax.attribution.patching import patch_tokens
+from mine_jax.memory.chunks import chunk_size
 from mine_jax.types import Attributions, CriticalTokens, Encoders, Faithfulness, ImageTokens
 
 # Scores held at once, 256 MiB of float32.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mine_jax.attribution._path import integrate
+from mine_jax.attribution.path import integrate
 from mine_jax.types import Attributions, CriticalTokens, Encoders, ImageTokens
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
-from mine_jax.attribution._path import integrate
+from mine_jax.attribution.path import integrate
 from mine_jax.types import Attributions, Encoders, ImageTokens
 
 

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mine_jax import _planner, sharding
+from mine_jax import memory, sharding
 from mine_jax._progress import Progress, silent
-from mine_jax.attribution import _pairs, _terms
+from mine_jax.attribution import blocks
+from mine_jax.attribution import terms as token_terms
 from mine_jax.types import Architecture, Attributions, Encoders, Faithfulness, ImageTokens
 
 ORDERS = ("ig", "random", "lowest")
@@ -77,9 +78,9 @@ def patch_tokens(
     n_voxels, n_tokens = len(encoders.voxel_ids), tokens.tokens.shape[1]
     k = min(k, n_tokens)
     k_values = curve_points(n_tokens, k)
-    rows = _pairs.image_rows(tokens, attributions.image_ids, n_voxels)
+    rows = blocks.image_rows(tokens, attributions.image_ids, n_voxels)
     scores = np.nan_to_num(attributions.scores, nan=-np.inf)
-    start = _pairs.features_of(encoders, _pairs.baseline_states(encoders, baseline, n_tokens))
+    start = blocks.features_of(encoders, blocks.baseline_states(encoders, baseline, n_tokens))
     rng = np.random.default_rng(seed)
     random_ranks = np.stack([rng.permutation(n_tokens) for _ in range(n_random)]).astype(np.int32)
     common = {"start": start, "k_values": jnp.asarray(k_values), "random_ranks": jnp.asarray(random_ranks)}
@@ -106,14 +107,14 @@ def _curves(encoders, tokens, rows, scores, common, **options):
     extra = (scores.reshape(rows.size, -1),)
 
     def fill(room: int) -> None:
-        pairs, compute = _pairs.pairs_of(rows), _compute(encoders.architecture)
-        for block, made in _pairs.map_blocks(compute, encoders, tokens, pairs, common, extra, room=room, **options):
+        pairs, compute = blocks.pairs_of(rows), _compute(encoders.architecture)
+        for block, made in blocks.map_blocks(compute, encoders, tokens, pairs, common, extra, room=room, **options):
             for name, by_order in curves.items():
                 for order in ORDERS:
                     by_order[order].reshape(rows.size, -1)[block] = made[name][order]
             every.reshape(rows.size, -1)[block] = made["every"]
 
-    _planner.halving(fill, _pairs.pairs_at_once(encoders, tokens), setting="pairs at once")
+    memory.halving(fill, blocks.pairs_at_once(encoders, tokens), setting="pairs at once")
     return curves, every
 
 
@@ -130,14 +131,14 @@ def _compute(architecture: Architecture) -> Callable[..., Any]:
     def block(shared, common, per_voxel, voxels, images, scores):
         is_grid, n_tokens = voxels.ndim == 1, scores.shape[-1]
         chosen = {name: value[voxels] for name, value in per_voxel.items()}
-        terms = _terms.block_terms(shared, common["start"], chosen, images, architecture, is_grid=is_grid)
+        terms = token_terms.block_terms(shared, common["start"], chosen, images, architecture, is_grid=is_grid)
         rank = jnp.argsort(jnp.argsort(-scores, stable=True))
         points = common["k_values"]
         ends = jnp.concatenate([points, n_tokens - points])
 
         def readout(logits, scalars):
-            one = functools.partial(_terms.readout_one, shared, architecture=architecture)
-            over = _pairs.over_pairs(lambda voxel, image, *both: one(*both, voxel, image), is_grid, 0, 0)
+            one = functools.partial(token_terms.readout_one, shared, architecture=architecture)
+            over = blocks.over_pairs(lambda voxel, image, *both: one(*both, voxel, image), is_grid, 0, 0)
             return over(chosen, images, logits, scalars)
 
         def curves(respond):
@@ -151,7 +152,7 @@ def _compute(architecture: Architecture) -> Callable[..., Any]:
             )
 
         slow = functools.partial(_respond, terms, readout)
-        if _pairs.is_query(architecture) and terms.cells is None:
+        if blocks.is_query(architecture) and terms.cells is None:
             sums, spread = _exponentials(terms)
             fast = functools.partial(_respond_by_sums, sums, jnp.atleast_2d(chosen["intercept"]))
             every, without, *random = jax.lax.cond(spread < _MAX_SPREAD, lambda: curves(fast), lambda: curves(slow))
@@ -168,7 +169,7 @@ def _compute(architecture: Architecture) -> Callable[..., Any]:
     return jax.jit(block)
 
 
-def _respond(terms: _terms.Terms, readout: Callable[..., Any], rank, k_values, keep: bool):
+def _respond(terms: token_terms.Terms, readout: Callable[..., Any], rank, k_values, keep: bool):
     """Returns predictions [A, B, k] with the first k tokens from the image (`keep`) or from the start."""
 
     def at(k):
@@ -181,7 +182,7 @@ def _respond(terms: _terms.Terms, readout: Callable[..., Any], rank, k_values, k
     return jnp.moveaxis(jax.lax.map(at, k_values), 0, -1)
 
 
-def _exponentials(terms: _terms.Terms):
+def _exponentials(terms: token_terms.Terms):
     """Returns at both ends the exponentials and their products with the scalars [A, B, 2H, P], and the spread.
 
     A patched softmax is made of sums of these. Whatever is patched, its largest logit is

@@ -12,8 +12,8 @@ from mine_jax.data.masks import mask as mask
 from mine_jax.data.masks import unmask as unmask
 from mine_jax.data.noise_ceiling import ncsnr as ncsnr
 from mine_jax.data.noise_ceiling import with_noise_ceiling as with_noise_ceiling
-from mine_jax.data.nsd import load_nsd as load_nsd
-from mine_jax.data.nsd import open_nsd_stimuli as open_nsd_stimuli
+from mine_jax.data.nsd.load import load_nsd as load_nsd
+from mine_jax.data.nsd.load import open_nsd_stimuli as open_nsd_stimuli
 from mine_jax.data.splits import align as align
 from mine_jax.data.splits import assign_splits as assign_splits
 from mine_jax.data.splits import find_duplicates as find_duplicates

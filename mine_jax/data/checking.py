@@ -9,8 +9,12 @@ import pandas as pd
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig
-from mine_jax.data import folder, masks, nsd_areas, nsd_betas, nsd_design, nsd_layout, splits
-from mine_jax.data.nsd_betas import Sessions
+from mine_jax.data import folder, masks, splits
+from mine_jax.data.nsd import areas as nsd_areas
+from mine_jax.data.nsd import betas as nsd_betas
+from mine_jax.data.nsd import design as nsd_design
+from mine_jax.data.nsd import layout
+from mine_jax.data.nsd.betas import Sessions
 from mine_jax.errors import AlignmentError, ConfigError, DataError
 from mine_jax.types import Responses, Stimuli
 
@@ -60,7 +64,7 @@ def _check_nsd(config: DataConfig) -> tuple[Stimuli, list[str]]:
     root = Path(config.root)
     design = nsd_design.read_design(root, subject=config.subject)
     areas = nsd_areas.read_areas(root, subject=config.subject, space=config.space)
-    betas = nsd_layout.betas_folder(root, config.subject, config.space, config.beta_version)
+    betas = layout.betas_folder(root, config.subject, config.space, config.beta_version)
     found = nsd_betas.find_sessions(
         betas, n_design_trials=len(design.images), beta_format=config.beta_format, limit=config.sessions
     )
@@ -102,7 +106,7 @@ def _probe_betas(found: Sessions, voxel_ids: np.ndarray, areas: nsd_areas.Areas,
 
 def _check_info(root: Path, subject: str, design: nsd_design.Design) -> list[str]:
     """Compares the design with the table of images, which lists trials by image."""
-    path = nsd_layout.stim_info_file(root)
+    path = layout.stim_info_file(root)
     if not path.is_file():
         return [f"note: no {path.name}, so the design was not compared with it"]
     columns = [f"subject{int(subject[-2:])}_rep{repeat}" for repeat in range(3)]

@@ -17,8 +17,9 @@ import numpy as np
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig
-from mine_jax.data import images, masks, noise_ceiling, nsd_layout, tables, trials
+from mine_jax.data import images, masks, noise_ceiling, tables, trials
 from mine_jax.data.images import PhotoFiles
+from mine_jax.data.nsd import layout
 from mine_jax.data.tables import Rows
 from mine_jax.errors import AlignmentError, ConfigError, DataError, IntegrityError, MissingInputError
 from mine_jax.types import Responses, Stimuli, Volume
@@ -249,8 +250,8 @@ def _divisor(dtype: np.dtype, config: DataConfig) -> float:
         return float(config.beta_scale)
     if dtype != np.int16:
         return 1.0
-    _log.info("responses are 16-bit integers and are divided by %g once", nsd_layout.BETA_SCALE)
-    return nsd_layout.BETA_SCALE
+    _log.info("responses are 16-bit integers and are divided by %g once", layout.BETA_SCALE)
+    return layout.BETA_SCALE
 
 
 def _typical_sd(values: Any, keep: np.ndarray) -> float:

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mine_jax._chunking import padded_chunks
 from mine_jax._progress import Progress, silent
 from mine_jax.description.words import Vocabulary, clean_vocabulary
 from mine_jax.features import lens_scores
+from mine_jax.memory.chunks import padded_chunks
 from mine_jax.types import ImageTokens, Lens
 
 # Scores of one chunk, images x tokens x words: 256 MiB of float32.

@@ -2,8 +2,8 @@
 
 from mine_jax.encoder.blocks import top_images as top_images
 from mine_jax.encoder.fit import fit as fit
-from mine_jax.encoder.memory import plan_query as plan_query
-from mine_jax.encoder.memory import plan_ridge as plan_ridge
+from mine_jax.encoder.needs import plan_query as plan_query
+from mine_jax.encoder.needs import plan_ridge as plan_ridge
 from mine_jax.encoder.predict import check_token_width as check_token_width
 from mine_jax.encoder.predict import model as model
 from mine_jax.encoder.predict import predict as predict

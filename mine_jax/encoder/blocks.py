@@ -10,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import sharding
-from mine_jax._chunking import padded_chunks
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.predict import by_images, check_token_width, predict, read_out, summaries
+from mine_jax.memory.chunks import padded_chunks
 from mine_jax.types import Encoders, ImageTokens
 
 # Predictions of some voxels to all images that are held at once.

@@ -9,15 +9,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import sharding
-from mine_jax._planner import in_chunks
 from mine_jax._progress import Progress, silent
-from mine_jax._rows import ChosenRows
 from mine_jax.config import EncoderConfig
-from mine_jax.encoder import examples, query, train
-from mine_jax.encoder.memory import plan_query
-from mine_jax.encoder.ridge.fitting import fit_ridge
+from mine_jax.encoder.needs import plan_query
+from mine_jax.encoder.query import images as stored_images
+from mine_jax.encoder.query import model as query
+from mine_jax.encoder.query import train
+from mine_jax.encoder.ridge.fit import fit_ridge
 from mine_jax.encoder.targets import Survey, Targets, survey
 from mine_jax.errors import ConfigError, DataError
+from mine_jax.memory.plan import in_chunks
+from mine_jax.memory.rows import ChosenRows
 from mine_jax.types import STATUSES, Architecture, Encoders, Responses, Split
 
 _OK, _CONSTANT, _NONFINITE, _DIVERGED = (STATUSES.index(s) for s in ("ok", "constant", "nonfinite", "diverged"))
@@ -139,7 +141,7 @@ def _fit_query(training, validation, targets, key, config, voxel_chunk, image_ch
         wanted=voxel_chunk,
     )
     data = [
-        examples.load(split.tokens, trunk, architecture, config, image_chunk=image_chunk, mesh=mesh)
+        stored_images.load(split.tokens, trunk, architecture, config, image_chunk=image_chunk, mesh=mesh)
         for split in (training, validation)
     ]
 

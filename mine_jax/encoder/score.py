@@ -8,8 +8,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
-from mine_jax._rows import read_columns
 from mine_jax.encoder.blocks import predict_blocks
+from mine_jax.memory.rows import read_columns
 from mine_jax.types import STATUSES, Encoders, Scores, Split
 
 # Below this ceiling (fraction of variance) a normalised R2 is mostly noise, and NaN.

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mine_jax._rows import is_in_memory, read_columns, release
 from mine_jax.encoder.ridge.reading import READ_BYTES
+from mine_jax.memory.rows import is_in_memory, read_columns, release
 
 # Rows and columns that are surveyed at once. Fixed, so that sums do not depend on what is fitted beside.
 _ROWS, _COLUMNS = 64, 1 << 16

@@ -23,9 +23,9 @@ from mine_jax.types import Array, Lens
 
 # `features.kind` -> module with `load`
 FAMILIES = {
-    "clip": "mine_jax.features.clip",
-    "llava": "mine_jax.features.llava",
-    "siglip": "mine_jax.features.siglip",
+    "clip": "mine_jax.features.ports.clip.backbone",
+    "llava": "mine_jax.features.ports.llava.backbone",
+    "siglip": "mine_jax.features.ports.siglip.backbone",
 }
 # keys of `[features]` that the `load` of a family takes besides precision and mesh
 OPTIONS = {"clip": ("weights",), "llava": ("prompt", "weights"), "siglip": ("weights",)}

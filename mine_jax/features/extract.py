@@ -16,11 +16,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mine_jax._chunking import chunk_size
 from mine_jax._progress import Progress, silent
 from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError
 from mine_jax.features import store
 from mine_jax.features.backbone import Backbone, resolve_layer
+from mine_jax.memory.chunks import chunk_size
 from mine_jax.types import ImageTokens, Stimuli
 
 # Images per shard, rounded down to whole batches.

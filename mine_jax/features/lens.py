@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mine_jax._checks import check_shape
-from mine_jax._chunking import padded_chunks
 from mine_jax._progress import Progress, silent
 from mine_jax.errors import DataError, MissingInputError
-from mine_jax.features._layers import ACTIVATIONS
+from mine_jax.features.ports.layers import ACTIVATIONS
+from mine_jax.memory.chunks import padded_chunks
 from mine_jax.types import Array, ImageTokens, Lens
 
 # Images whose tokens are held at once while the mean is computed.

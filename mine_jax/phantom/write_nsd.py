@@ -22,7 +22,8 @@ import pandas as pd
 from mine_jax import artifacts
 from mine_jax._optional import require
 from mine_jax._progress import Progress, silent
-from mine_jax.data import noise_ceiling, nsd_layout
+from mine_jax.data import noise_ceiling
+from mine_jax.data.nsd import layout
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.phantom import cortex as cortex_module
 from mine_jax.phantom import scenes as scene_module
@@ -32,7 +33,7 @@ SCHEMA = 1
 SPACE = "func1pt8mm"
 BETA_VERSION = "betas_fithrf_GLMdenoise_RR"
 # ROI collections of the phantom; NSD has no food area of its own.
-ROIS = {**nsd_layout.ROI_LABELS, "food": ("food",)}
+ROIS = {**layout.ROI_LABELS, "food": ("food",)}
 _VOXEL_MM = 1.8
 _INT16_MAX = 32767
 # A session's files take about as long as this many images.
@@ -51,7 +52,7 @@ class _Design:
     @property
     def sessions(self) -> np.ndarray:
         """Session [T] of each trial, counted from 0."""
-        return np.arange(len(self.order)) // nsd_layout.TRIALS_PER_SESSION
+        return np.arange(len(self.order)) // layout.TRIALS_PER_SESSION
 
 
 def write_phantom(
@@ -210,17 +211,15 @@ def _is_there(root: Path, parameters: dict[str, Any]) -> bool:
 
 def _files(root: Path, subjects: Sequence[str], n_sessions: int) -> list[Path]:
     """Every file of the data set but `phantom.json`."""
-    files = [nsd_layout.stimuli_file(root), nsd_layout.design_file(root), nsd_layout.stim_info_file(root)]
+    files = [layout.stimuli_file(root), layout.design_file(root), layout.stim_info_file(root)]
     for subject in subjects:
-        folder = nsd_layout.betas_folder(root, subject, SPACE, BETA_VERSION)
+        folder = layout.betas_folder(root, subject, SPACE, BETA_VERSION)
         files += [
-            nsd_layout.session_file(folder, session + 1, form)
-            for session in range(n_sessions)
-            for form in nsd_layout.SUFFIXES
+            layout.session_file(folder, session + 1, form) for session in range(n_sessions) for form in layout.SUFFIXES
         ]
         files.append(folder / "ncsnr.nii.gz")
-        files += [nsd_layout.roi_file(root, subject, SPACE, name) for name in ROIS]
-        files += [nsd_layout.ctab_file(root, subject, name) for name in ROIS]
+        files += [layout.roi_file(root, subject, SPACE, name) for name in ROIS]
+        files += [layout.ctab_file(root, subject, name) for name in ROIS]
     return [*files, root / "phantom_truth.tsv", root / "phantom_scenes.jsonl"]
 
 
@@ -257,7 +256,7 @@ def _render(scenes: list[scene_module.Scene], progress: Any) -> np.ndarray:
 def _write_stimuli(root: Path, images: np.ndarray, design: _Design) -> None:
     """The image file and the table of images."""
     h5py = require("h5py", extra="nsd", why="write NSD's image file")
-    with artifacts.atomic(nsd_layout.stimuli_file(root)) as path, h5py.File(path, "w") as file:
+    with artifacts.atomic(layout.stimuli_file(root)) as path, h5py.File(path, "w") as file:
         file.create_dataset(
             "imgBrick", data=images, chunks=(1, *images.shape[1:]), compression="gzip", compression_opts=1
         )
@@ -284,7 +283,7 @@ def _write_stimuli(root: Path, images: np.ndarray, design: _Design) -> None:
                 repeats[f"subject{number}_rep{seen[image]}"][image] = trial + 1
                 seen[image] += 1
     table = pd.DataFrame({**columns, **repeats})
-    artifacts.write_text(nsd_layout.stim_info_file(root), table.to_csv())
+    artifacts.write_text(layout.stim_info_file(root), table.to_csv())
 
 
 def _write_design(root: Path, design: _Design) -> None:
@@ -301,7 +300,7 @@ def _write_design(root: Path, design: _Design) -> None:
     scipy_io.savemat(buffer, values, do_compression=True)
     # The first 116 bytes are free text with the date of writing.
     content = b"MATLAB 5.0 MAT-file, phantom".ljust(116) + buffer.getvalue()[116:]
-    with artifacts.atomic(nsd_layout.design_file(root)) as path:
+    with artifacts.atomic(layout.design_file(root)) as path:
         path.write_bytes(content)
 
 
@@ -323,9 +322,9 @@ def _write_subject(
     others = np.setdiff1d(planted.sheet, planted.voxel_ids)
     noise = 1 + 0.4 * np.random.default_rng([*seed, 3]).standard_normal((len(betas), len(others)), np.float32)
     voxel_ids = np.concatenate([planted.voxel_ids, others])
-    scaled = np.rint(np.nan_to_num(np.concatenate([betas, noise], 1)) * nsd_layout.BETA_SCALE)
+    scaled = np.rint(np.nan_to_num(np.concatenate([betas, noise], 1)) * layout.BETA_SCALE)
     integers = np.clip(scaled, -_INT16_MAX, _INT16_MAX).astype(np.int16)
-    folder = nsd_layout.betas_folder(root, subject, SPACE, BETA_VERSION)
+    folder = layout.betas_folder(root, subject, SPACE, BETA_VERSION)
     for session in np.unique(design.sessions):
         _write_session(folder, int(session) + 1, integers[design.sessions == session], voxel_ids, planted.shape)
         progress(int(session) + 1)
@@ -340,7 +339,7 @@ def _write_session(folder: Path, session: int, betas: np.ndarray, voxel_ids: np.
     volume = np.zeros((len(betas), *shape[::-1]), np.int16)
     i, j, k = np.unravel_index(voxel_ids, shape)
     volume[:, k, j, i] = betas
-    with artifacts.atomic(nsd_layout.session_file(folder, session, "hdf5")) as path, h5py.File(path, "w") as file:
+    with artifacts.atomic(layout.session_file(folder, session, "hdf5")) as path, h5py.File(path, "w") as file:
         file.create_dataset(
             "betas",
             data=volume,
@@ -350,12 +349,12 @@ def _write_session(folder: Path, session: int, betas: np.ndarray, voxel_ids: np.
             shuffle=True,
             fletcher32=True,
         )
-    _write_nifti(nsd_layout.session_file(folder, session, "nifti"), volume.transpose())
+    _write_nifti(layout.session_file(folder, session, "nifti"), volume.transpose())
 
 
 def _write_ncsnr(folder: Path, betas: np.ndarray, design: _Design, voxel_ids: np.ndarray, planted: Cortex) -> None:
     """`ncsnr.nii.gz` as NSD computes it; NaN where there is no valid voxel."""
-    trials = betas / nsd_layout.BETA_SCALE
+    trials = betas / layout.BETA_SCALE
     for session in np.unique(design.sessions):
         here = design.sessions == session
         sd = trials[here].std(0)
@@ -379,9 +378,9 @@ def _write_rois(root: Path, subject: str, planted: Cortex) -> None:
             flat[planted.voxel_ids] = 1
         for code, label in enumerate(labels, start=1):
             flat[planted.voxel_ids[planted.area == label]] = code
-        _write_nifti(nsd_layout.roi_file(root, subject, SPACE, name), volume)
+        _write_nifti(layout.roi_file(root, subject, SPACE, name), volume)
         lines = [f"{code} {label}" for code, label in enumerate(("Unknown", *labels))]
-        artifacts.write_text(nsd_layout.ctab_file(root, subject, name), "\n".join(lines) + "\n")
+        artifacts.write_text(layout.ctab_file(root, subject, name), "\n".join(lines) + "\n")
 
 
 def _write_nifti(path: Path, volume: np.ndarray) -> None:

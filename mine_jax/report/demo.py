@@ -11,14 +11,14 @@ from urllib.parse import quote
 import pandas as pd
 
 from mine_jax import artifacts
-from mine_jax.report import canvas, page, report, tables
+from mine_jax.report import canvas, page, reading, report
 from mine_jax.report.sections import recovery
 
 NAME = "report.html"
 SHEET = 24
 
 
-def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: tables.ReadImages | None = None) -> Path:
+def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: reading.ReadImages | None = None) -> Path:
     """Writes `report.html` over the reports of several runs.
 
     Args:
@@ -36,7 +36,7 @@ def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: tab
         MissingExtraError: if matplotlib or jinja2 is not installed.
     """
     directory = Path(directory)
-    opened = [tables.open_run(Path(path), read_images=read_images) for path in runs]
+    opened = [reading.open_run(Path(path), read_images=read_images) for path in runs]
     overall = directory / "truth.tsv"
     context = {
         "overall": _overall(overall) if overall.is_file() else None,
@@ -50,7 +50,7 @@ def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: tab
 
 def _overall(path: Path) -> page.Table:
     table = recovery.load(path)
-    met = tables.is_true(table["met"])[recovery.has_target(table)]
+    met = reading.is_true(table["met"])[recovery.has_target(table)]
     caption = (
         f"All {page.count(len(table), 'measure')} of truth.tsv over all runs. "
         f"{int(met.sum())} of {page.count(len(met), 'target')} met."
@@ -58,7 +58,7 @@ def _overall(path: Path) -> page.Table:
     return page.Table(caption, recovery.COLUMNS, recovery.rows_of(table))
 
 
-def _by_run(runs: list[tables.Run]) -> page.Table | None:
+def _by_run(runs: list[reading.Run]) -> page.Table | None:
     found = {_name(run): recovery.load(run.truth) for run in runs if run.truth.is_file()}
     if not found:
         return None
@@ -77,10 +77,10 @@ def _cell(rows: pd.DataFrame) -> str:
     value = recovery.written(rows["value"].iloc[0])
     if not recovery.has_target(rows).iloc[0]:
         return value
-    return f"{value} ({'met' if tables.is_true(rows['met']).iloc[0] else 'not met'})"
+    return f"{value} ({'met' if reading.is_true(rows['met']).iloc[0] else 'not met'})"
 
 
-def _facts(run: tables.Run, directory: Path) -> dict[str, Any]:
+def _facts(run: reading.Run, directory: Path) -> dict[str, Any]:
     facts, voxels = [], run.voxels
     if voxels is not None:
         usable = voxels.loc[voxels["status"] == "ok", "r2"].dropna()
@@ -92,11 +92,11 @@ def _facts(run: tables.Run, directory: Path) -> dict[str, Any]:
     return {"name": _name(run), "facts": facts, "link": page.Uri(quote(relative)) if target.is_file() else None}
 
 
-def _name(run: tables.Run) -> str:
+def _name(run: reading.Run) -> str:
     return run.directory.resolve().name
 
 
-def _contact_sheet(runs: list[tables.Run]) -> list[page.Picture]:
+def _contact_sheet(runs: list[reading.Run]) -> list[page.Picture]:
     for run in runs:
         images = run.table("images.tsv", ("image_id", "split"))
         if run.read_images is None or images is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
-from mine_jax.report import page, tables
+from mine_jax.report import page, reading
 from mine_jax.report.sections import accuracy, areas, examples, faithfulness, overview, profiles, recovery, validation
 
 NAME = "report.html"
@@ -44,7 +44,7 @@ def write_report(
         IntegrityError: if a file of the run is damaged or lacks a needed column.
         MissingExtraError: if matplotlib or jinja2 is not installed.
     """
-    run = tables.open_run(Path(directory), read_images=read_images, truth=truth)
+    run = reading.open_run(Path(directory), read_images=read_images, truth=truth)
     builders: list[Callable[[], page.Section]] = [
         lambda: overview.build(run),
         lambda: recovery.build(run),
@@ -66,7 +66,7 @@ def write_report(
     return artifacts.write_text(run.directory / NAME, html)
 
 
-def _title(run: tables.Run) -> str:
+def _title(run: reading.Run) -> str:
     """Names the run by its folder, its subject where the data have several, and the kind of data."""
     kind = run.setting("data", "kind")
     parts = [run.directory.resolve().name, run.setting("data", "subject") if kind in ("nsd", "phantom") else None, kind]

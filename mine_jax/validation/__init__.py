@@ -3,23 +3,23 @@
 PyTorch and diffusers stay in `diffusion.py`, which works in a process of its own.
 """
 
-from mine_jax.validation.controls import choose_pairs as choose_pairs
-from mine_jax.validation.controls import with_control_words as with_control_words
+from mine_jax.validation.comparisons import compare as compare
+from mine_jax.validation.comparisons import correlate as correlate
 from mine_jax.validation.editing import compare_edits as compare_edits
 from mine_jax.validation.editing import plan_edits as plan_edits
 from mine_jax.validation.evaluators import independent_evaluator as independent_evaluator
-from mine_jax.validation.fill import FillEditor as FillEditor
 from mine_jax.validation.generation import compare_generation as compare_generation
 from mine_jax.validation.generation import plan_generation as plan_generation
-from mine_jax.validation.oracle import OracleEditor as OracleEditor
-from mine_jax.validation.oracle import OracleGenerator as OracleGenerator
-from mine_jax.validation.pictures import make_in_process as make_in_process
-from mine_jax.validation.pictures import make_pictures as make_pictures
-from mine_jax.validation.protocols import Editor as Editor
-from mine_jax.validation.protocols import Generator as Generator
-from mine_jax.validation.protocols import Instruction as Instruction
-from mine_jax.validation.protocols import Picture as Picture
-from mine_jax.validation.protocols import check_picture as check_picture
-from mine_jax.validation.statistics import compare as compare
-from mine_jax.validation.statistics import correlate as correlate
+from mine_jax.validation.makers.fill import FillEditor as FillEditor
+from mine_jax.validation.makers.oracle import OracleEditor as OracleEditor
+from mine_jax.validation.makers.oracle import OracleGenerator as OracleGenerator
+from mine_jax.validation.makers.pictures import make_in_process as make_in_process
+from mine_jax.validation.makers.pictures import make_pictures as make_pictures
+from mine_jax.validation.makers.protocols import Editor as Editor
+from mine_jax.validation.makers.protocols import Generator as Generator
+from mine_jax.validation.makers.protocols import Instruction as Instruction
+from mine_jax.validation.makers.protocols import Picture as Picture
+from mine_jax.validation.makers.protocols import check_picture as check_picture
+from mine_jax.validation.pairs import choose_pairs as choose_pairs
+from mine_jax.validation.pairs import with_control_words as with_control_words
 from mine_jax.validation.validate import validate as validate

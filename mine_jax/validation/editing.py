@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from mine_jax.types import ImageTokens
-from mine_jax.validation import controls
-from mine_jax.validation.controls import Pair
+from mine_jax.validation import pairs as controls
+from mine_jax.validation.comparisons import Comparison, compare, correlate
 from mine_jax.validation.evaluators import Evaluator
 from mine_jax.validation.generation import Predictions
-from mine_jax.validation.pictures import Item
-from mine_jax.validation.statistics import Comparison, compare, correlate
-from mine_jax.validation.truth import TRUTH
+from mine_jax.validation.makers.pictures import Item
+from mine_jax.validation.pairs import Pair
+from mine_jax.validation.simulated import TRUTH
 
 COLUMNS = (
     *("voxel_id", "image_id", "source", "action", "words", "seed", "before", "after", "shift", "evaluator", "status"),

@@ -12,13 +12,14 @@ import pandas as pd
 from mine_jax.errors import ConfigError
 from mine_jax.phantom.scenes import Scene
 from mine_jax.types import ImageTokens
-from mine_jax.validation import controls, oracle
-from mine_jax.validation.controls import Pair
+from mine_jax.validation import pairs as controls
+from mine_jax.validation.comparisons import Comparison, compare, correlate
 from mine_jax.validation.evaluators import Evaluator
-from mine_jax.validation.pictures import Item
-from mine_jax.validation.protocols import NotApplicableError
-from mine_jax.validation.statistics import Comparison, compare, correlate
-from mine_jax.validation.truth import TRUTH, Truth
+from mine_jax.validation.makers import oracle
+from mine_jax.validation.makers.pictures import Item
+from mine_jax.validation.makers.protocols import NotApplicableError
+from mine_jax.validation.pairs import Pair
+from mine_jax.validation.simulated import TRUTH, Truth
 
 CONDITIONS = ("description", "random", "lowest")
 COLUMNS = (

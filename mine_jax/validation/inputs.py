@@ -11,8 +11,8 @@ from mine_jax import artifacts, data, features
 from mine_jax.config import Config, DataConfig
 from mine_jax.features import Backbone
 from mine_jax.types import Descriptions, Encoders, ImageTokens, Lens, Profiles, Scores, Split, Stimuli
-from mine_jax.validation import truth
-from mine_jax.validation.truth import Truth
+from mine_jax.validation import simulated
+from mine_jax.validation.simulated import Truth
 
 # The independent evaluator is scored on at most this many images.
 MAX_SCORED = 1000
@@ -128,4 +128,4 @@ def _truth(source: DataConfig) -> Truth | None:
     """The planted truth, where the data set has one beside it."""
     if source.root is None or not (Path(source.root) / "phantom_scenes.jsonl").is_file():
         return None
-    return truth.read_truth(source.root, subject=source.subject)
+    return simulated.read_truth(source.root, subject=source.subject)

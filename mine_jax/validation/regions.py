@@ -10,12 +10,13 @@ import numpy as np
 
 from mine_jax.description import TokenWords
 from mine_jax.phantom.scenes import Scene
-from mine_jax.validation import controls, pictures
-from mine_jax.validation.controls import Pair
+from mine_jax.validation import pairs as controls
 from mine_jax.validation.editing import Edit
 from mine_jax.validation.inputs import Inputs
-from mine_jax.validation.protocols import Instruction
-from mine_jax.validation.truth import Truth
+from mine_jax.validation.makers import pictures
+from mine_jax.validation.makers.protocols import Instruction
+from mine_jax.validation.pairs import Pair
+from mine_jax.validation.simulated import Truth
 
 # Share of the image where the voxel looks most, in which something is inserted.
 _WHERE_SHARE = 0.3

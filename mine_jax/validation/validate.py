@@ -18,15 +18,17 @@ from mine_jax.config import Config, DataConfig, ValidationConfig
 from mine_jax.description import TokenWords
 from mine_jax.profile import false_discovery_rate
 from mine_jax.types import Encoders, ImageTokens
-from mine_jax.validation import controls, editing, evaluators, generation, making, models, pictures, regions
-from mine_jax.validation.controls import Pair
+from mine_jax.validation import editing, evaluators, generation, regions
+from mine_jax.validation import pairs as controls
 from mine_jax.validation.editing import Audit
 from mine_jax.validation.evaluators import Evaluator
 from mine_jax.validation.inputs import Inputs, read_inputs
-from mine_jax.validation.making import Made
-from mine_jax.validation.models import Model
-from mine_jax.validation.protocols import Editor, Generator
-from mine_jax.validation.truth import words_hold
+from mine_jax.validation.makers import make, models, pictures
+from mine_jax.validation.makers.make import Made
+from mine_jax.validation.makers.models import Model
+from mine_jax.validation.makers.protocols import Editor, Generator
+from mine_jax.validation.pairs import Pair
+from mine_jax.validation.simulated import words_hold
 
 SUMMARY = (
     *("test", "comparison", "source", "voxels", "evaluator", "effect", "low", "high", "p", "q", "n_pairs"),
@@ -77,7 +79,7 @@ def validate(
         return _nothing(out, "no voxel is explained")
     bar = _Bar(progress)
     try:
-        made = making.make_all(settings, makers, inputs, pairs, words, out, seed=config.run.seed, bar=bar)
+        made = make.make_all(settings, makers, inputs, pairs, words, out, seed=config.run.seed, bar=bar)
         judges = _judges(config, inputs, pairs, bar)
         tokens = _read_all(config, inputs, pairs, made, out, bar)
         tables = _tables(config, inputs, pairs, made, judges, tokens, out)
@@ -146,7 +148,7 @@ def _tables(
             table = editing.edits_table(
                 pairs, one.located.edits, one.items, one.records, judges, tokens, audits, maker=one.model.name
             )
-        parts.setdefault(making.TABLES[one.role], []).append(table)
+        parts.setdefault(make.TABLES[one.role], []).append(table)
     return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
 
 

@@ -63,9 +63,9 @@ def test_found_without_all_scores(make, kind):
 
 def test_only_kept_scores_leave_the_device(make, monkeypatch):
     """No array with all P scores of a pair reaches the host."""
-    from mine_jax.attribution import _pairs
+    from mine_jax.attribution import blocks
 
-    fetched, fetch = [], _pairs._fetched
-    monkeypatch.setattr(_pairs, "_fetched", lambda made: fetched.append(made[1]) or fetch(made))
+    fetched, fetch = [], blocks._fetched
+    monkeypatch.setattr(blocks, "_fetched", lambda made: fetched.append(made[1]) or fetch(made))
     find_critical_tokens(make.encoders("query"), make.tokens(3), k=2, n_steps=4, max_steps=4)
     assert fetched and all(value.shape[2:] in ((), (2,)) for made in fetched for value in made.values())

@@ -9,7 +9,7 @@ import pytest
 
 from mine_jax import encoder
 from mine_jax.attribution import integrated_gradients
-from mine_jax.encoder import query
+from mine_jax.encoder.query import model as query
 from mine_jax.errors import DataError
 from mine_jax.types import Architecture, Encoders, ImageTokens
 

@@ -8,7 +8,7 @@ from benchmarks.bench_features import MODELS, model_flop
 from benchmarks.cases import CASES
 from benchmarks.run import benchmark
 from mine_jax.features import Backbone
-from mine_jax.features.untrained import untrained_backbone
+from mine_jax.features.ports.untrained import untrained_backbone
 
 
 @pytest.mark.parametrize("name", ["tiny", "llava_tiny"])

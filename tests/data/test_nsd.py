@@ -4,7 +4,8 @@ import pytest
 import scipy.io
 
 from mine_jax import data
-from mine_jax.data import nsd_areas, nsd_design
+from mine_jax.data.nsd import areas as nsd_areas
+from mine_jax.data.nsd import design as nsd_design
 from mine_jax.errors import AlignmentError, DataError, MissingInputError
 
 

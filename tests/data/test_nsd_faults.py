@@ -9,7 +9,8 @@ import pytest
 import scipy.io
 
 from mine_jax import data
-from mine_jax.data import nsd_betas, trials
+from mine_jax.data import trials
+from mine_jax.data.nsd import betas as nsd_betas
 from mine_jax.errors import AlignmentError, ConfigError, DataError, GeometryError, IntegrityError, MissingInputError
 from mine_jax.types import Volume
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mine_jax.encoder import query
+from mine_jax.encoder.query import model as query
 from mine_jax.types import Architecture, Encoders, ImageTokens, Responses, Split
 
 KINDS = ("query", "query_pool", "query_heads", "query_shared", "ridge_mean", "ridge_grid", "ridge_grid_pool")

@@ -6,7 +6,8 @@ import pytest
 
 from mine_jax import artifacts, encoder
 from mine_jax.config import EncoderConfig
-from mine_jax.encoder import query, readout
+from mine_jax.encoder.query import model as query
+from mine_jax.encoder.query import readout
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.types import STATUSES
 

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from mine_jax import _rows, encoder
-from mine_jax._rows import ChosenRows
+from mine_jax import encoder
 from mine_jax.config import EncoderConfig
 from mine_jax.encoder import blocks, targets
+from mine_jax.memory import rows
+from mine_jax.memory.rows import ChosenRows
 from mine_jax.types import STATUSES
 
 CONFIGS = {
@@ -71,9 +72,9 @@ def test_files_and_blocks_change_nothing(make, stored, monkeypatch, name):
     names = [STATUSES[code] for code in expected.status]
     assert names.count("ok") == (8 if name == "masked" else 7) and names[4] == "constant"
     for read_bytes in (1, 4 * N * 7):
-        for module, knob in ((targets, "READ_BYTES"), (_rows, "PART_BYTES"), (score, "_BLOCK_BYTES")):
+        for module, knob in ((targets, "READ_BYTES"), (rows, "PART_BYTES"), (score, "_BLOCK_BYTES")):
             monkeypatch.setattr(module, knob, read_bytes)
-        monkeypatch.setattr(_rows, "_AROUND_BYTES", 1)
+        monkeypatch.setattr(rows, "_AROUND_BYTES", 1)
         monkeypatch.setattr(targets, "_COLUMNS", max(1, read_bytes >> 9))
         got, scores = made(mapped=True)
         jax.tree.map(np.testing.assert_array_equal, got, expected)

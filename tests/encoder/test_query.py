@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mine_jax.encoder import query
+from mine_jax.encoder.query import model as query
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.types import Architecture
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mine_jax.encoder import readout
+from mine_jax.encoder.query import readout
 
 
 def case(*, n_images=40, n_voxels=3, heads=1, groups=1, cells=5, width=4, masked=False, seed=0):

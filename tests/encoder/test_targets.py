@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mine_jax._rows import ChosenRows
 from mine_jax.encoder import targets
 from mine_jax.encoder.targets import Targets, survey
+from mine_jax.memory.rows import ChosenRows
 
 N, V = 150, 30
 TRAIN, VAL = np.flatnonzero(np.arange(N) % 4 != 1), np.flatnonzero(np.arange(N) % 4 == 1)

@@ -10,8 +10,8 @@ import pytest
 from mine_jax import encoder
 from mine_jax._progress import silent
 from mine_jax.config import EncoderConfig
-from mine_jax.encoder import stopping, train
-from mine_jax.encoder.examples import Examples
+from mine_jax.encoder.query import stopping, train
+from mine_jax.encoder.query.images import Examples
 
 QUICK = EncoderConfig(width=4, heads=2, position_order=2, batch_size=8, epochs=2, learning_rate=0.01)
 

@@ -11,8 +11,8 @@ import safetensors.numpy
 from mine_jax.config import FeaturesConfig
 from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features import load_backbone
-from mine_jax.features._clip_model import Clip
-from mine_jax.features.clip import load
+from mine_jax.features.ports.clip.backbone import load
+from mine_jax.features.ports.clip.model import Clip
 
 PARITY = {
     "quick_gelu, legacy end": ({"hidden_act": "quick_gelu", "eos_token_id": 2}, {"hidden_act": "quick_gelu"}),

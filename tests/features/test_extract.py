@@ -21,8 +21,8 @@ from mine_jax.features import (
     open_store,
     visual_words,
 )
-from mine_jax.features.clip import _encode, load
 from mine_jax.features.extract import fill_stores
+from mine_jax.features.ports.clip.backbone import _encode, load
 from mine_jax.types import Stimuli
 
 

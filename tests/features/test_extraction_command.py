@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mine_jax._reporter import Reporter
 from mine_jax.config import read
 from mine_jax.errors import CheckpointError
-from mine_jax.graph import STEPS
-from mine_jax.parts import extract_part
+from mine_jax.run.graph import STEPS
+from mine_jax.run.parts import extract_part
+from mine_jax.run.reporter import Reporter
 
 N_IMAGES = 560
 CONFIG = """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mine_jax.errors import DataError, WeightsError
-from mine_jax.features.clip import load
+from mine_jax.features.ports.clip.backbone import load
 from mine_jax.features.preprocess import ImageProcessor, read_processor
 
 

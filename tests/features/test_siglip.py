@@ -11,8 +11,8 @@ from mine_jax import artifacts
 from mine_jax.config import FeaturesConfig
 from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features import Backbone, lens_scores, load_backbone, project_tokens
+from mine_jax.features.ports.siglip.backbone import PROCESSOR, Siglip, load
 from mine_jax.features.preprocess import read_processor
-from mine_jax.features.siglip import PROCESSOR, Siglip, load
 
 SIZES = {"intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 4}
 # SigLIP 2 at fixed resolution is the same classes with a larger vocabulary, another padding id and,

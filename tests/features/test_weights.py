@@ -7,7 +7,7 @@ import safetensors.numpy
 
 from mine_jax import artifacts
 from mine_jax.errors import MissingInputError, WeightsError
-from mine_jax.features.clip import load
+from mine_jax.features.ports.clip.backbone import load
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
 KEY = "vision_model.encoder.layers.1.self_attn.q_proj.weight"

@@ -34,7 +34,7 @@ def editor():
 
 @pytest.fixture(scope="module")
 def judge():
-    from mine_jax.phantom.training import judge
+    from mine_jax.phantom.training.diffusion import judge
 
     return judge.load(WEIGHTS / "judge")
 
@@ -67,7 +67,7 @@ def test_same_seed_gives_the_same_image(generator):
 
 
 def test_generator_equals_editor_with_everything_masked(generator, editor):
-    from mine_jax.phantom.training import diffusion_checkpoint
+    from mine_jax.phantom.training.diffusion import checkpoint
 
     latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     hidden = torch.randn(2, 32, 96, generator=torch.Generator().manual_seed(1))
@@ -75,12 +75,12 @@ def test_generator_equals_editor_with_everything_masked(generator, editor):
     inputs = torch.cat([latents, torch.ones(2, 1, 16, 16), empty[None, :, None, None].expand(2, 4, 16, 16)], dim=1)
     with torch.inference_mode():
         expected = editor.unet(inputs, 500, hidden).sample
-        folded = diffusion_checkpoint.fold_mask(editor.unet, empty)
+        folded = checkpoint.fold_mask(editor.unet, empty)
         np.testing.assert_allclose(folded(latents, 500, hidden).sample, expected, atol=1e-4)
 
 
 def test_judge_recognises_held_out_scenes(judge):
-    from mine_jax.phantom.training import train_judge
+    from mine_jax.phantom.training.diffusion import train_judge
 
     images, shown = train_judge.render(100, seed=SEED)
     scores = train_judge.rates(judge, images, shown)
@@ -134,13 +134,13 @@ def _generate(pipeline, prompts):
 def _edits(pipeline, rng, instruct, *, remove, n_images=24):
     from PIL import Image
 
-    from mine_jax.phantom.training import diffusion_corpus
+    from mine_jax.phantom.training.diffusion import corpus
 
     before, masks, prompts, columns = [], [], [], []
     for _ in range(n_images):
         scene = scenes.sample_scene(rng, n_things=(1, 1))
         before.append(scenes.render(scene if remove else scenes.remove_thing(scene, 0)))
-        masks.append(diffusion_corpus.box_mask(scenes.thing_masks(scene)[0]))
+        masks.append(corpus.box_mask(scenes.thing_masks(scene)[0]))
         prompts.append(instruct(scene.things[0]))
         columns.append(scenes.CONCEPTS.index(scene.things[0].concept))
     images = pipeline(

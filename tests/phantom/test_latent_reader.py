@@ -3,7 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mine_jax.phantom.training import latent_reader  # noqa: E402
+from mine_jax.phantom.training.diffusion import latent_reader  # noqa: E402
 
 
 def planted(n, rng):

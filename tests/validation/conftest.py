@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mine_jax.types import Architecture, Descriptions, Encoders, ImageTokens, Profiles
-from mine_jax.validation.controls import Pair
 from mine_jax.validation.evaluators import Evaluator
+from mine_jax.validation.pairs import Pair
 
 WORDS = np.array(["cat", "dog", "pizza", "car", "tree", "house", "face", "book"])
 N_VOXELS, N_IMAGES = 6, 5

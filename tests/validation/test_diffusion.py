@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mine_jax.errors import ConfigError, GenerationError, MissingExtraError, MissingInputError, WeightsError
-from mine_jax.validation import diffusion, pictures
-from mine_jax.validation.protocols import Editor, Generator, Instruction, check_picture
+from mine_jax.validation.makers import diffusion, pictures
+from mine_jax.validation.makers.protocols import Editor, Generator, Instruction, check_picture
 
 pytest.importorskip("torch")
 pytestmark = [

@@ -7,7 +7,7 @@ import pytest
 
 from mine_jax.validation import compare_edits, editing, plan_edits
 from mine_jax.validation.editing import TEMPLATES, Audit
-from mine_jax.validation.truth import TRUTH
+from mine_jax.validation.simulated import TRUTH
 
 OPTIONS = {"n_permutations": 500, "n_bootstrap": 200}
 

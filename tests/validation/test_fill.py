@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mine_jax.validation import FillEditor, Instruction
-from mine_jax.validation.fill import fill
-from mine_jax.validation.protocols import NotApplicableError
+from mine_jax.validation.makers.fill import fill
+from mine_jax.validation.makers.protocols import NotApplicableError
 
 
 def gradient(height=40, width=36):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mine_jax.phantom import cortex, scenes
-from mine_jax.validation import Instruction, OracleEditor, OracleGenerator, oracle, truth
-from mine_jax.validation.protocols import NotApplicableError
+from mine_jax.validation import Instruction, OracleEditor, OracleGenerator, simulated
+from mine_jax.validation.makers import oracle
+from mine_jax.validation.makers.protocols import NotApplicableError
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_generator_draws_the_words_of_a_prompt():
 
 def test_truth_knows_the_counterfactual(known):
     planted = cortex.plant(0, shape=(16, 16, 12))
-    found = truth.Truth(known, planted)
+    found = simulated.Truth(known, planted)
     instruction = instruct("insert", "clown")
     after = found.counterfactual(instruction, seed=1)
     region = found.region("1", after)
@@ -120,7 +121,7 @@ def test_truth_knows_the_counterfactual(known):
 
 def test_words_hold():
     scene = scenes.sample_scene(np.random.default_rng(1), concepts=["cat"], place=None)
-    assert truth.words_hold(scene, ("cat", "animal"), action="insert")
-    assert not truth.words_hold(scene, ("cat", "dog"), action="insert")
-    assert truth.words_hold(scene, ("dog",), action="remove")
-    assert not truth.words_hold(scene, ("democracy",), action="insert")
+    assert simulated.words_hold(scene, ("cat", "animal"), action="insert")
+    assert not simulated.words_hold(scene, ("cat", "dog"), action="insert")
+    assert simulated.words_hold(scene, ("dog",), action="remove")
+    assert not simulated.words_hold(scene, ("democracy",), action="insert")

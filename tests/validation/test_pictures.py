@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from mine_jax.validation import Instruction, Picture, pictures
-from mine_jax.validation.pictures import Item, make_pictures
-from mine_jax.validation.protocols import NotApplicableError
+from mine_jax.validation import Instruction, Picture
+from mine_jax.validation.makers import pictures
+from mine_jax.validation.makers.pictures import Item, make_pictures
+from mine_jax.validation.makers.protocols import NotApplicableError
 
 
 def drawn(seed, size=(8, 8)):

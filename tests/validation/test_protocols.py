@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mine_jax.validation.protocols import Instruction, Picture, check_picture
+from mine_jax.validation.makers.protocols import Instruction, Picture, check_picture
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)
 FLOATS = PHOTO / 255.0

@@ -5,9 +5,10 @@ import logging
 import numpy as np
 import pytest
 
-from mine_jax import artifacts, config, graph, run, validation
+from mine_jax import artifacts, config, run, validation
 from mine_jax.errors import ConfigError, MissingInputError
-from mine_jax.validation import models
+from mine_jax.run import graph
+from mine_jax.validation.makers import models
 
 SETTINGS = {
     "data": {"kind": "phantom", "subject": "subj01", "n_images": 260, "n_shared": 80, "shape": [16, 16, 12]},

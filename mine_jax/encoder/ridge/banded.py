@@ -15,9 +15,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
-from mine_jax._rows import release
 from mine_jax.encoder.ridge.reading import READ_BYTES
 from mine_jax.encoder.ridge.solve import VOXEL_CHUNK, Selection, parts
+from mine_jax.memory.rows import release
 
 
 class BandedSolution(NamedTuple):

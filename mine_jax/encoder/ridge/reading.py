@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mine_jax._rows import is_in_memory, release, rows_at_once
+from mine_jax.memory.rows import is_in_memory, release, rows_at_once
 
 # Responses in memory when columns of a file are read.
 READ_BYTES = 1 << 28

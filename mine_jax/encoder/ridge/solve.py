@@ -12,11 +12,11 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from mine_jax import sharding
-from mine_jax._chunking import chunk_size
 from mine_jax._progress import Progress, silent
-from mine_jax._rows import release
 from mine_jax.encoder.ridge import closed, kfold
 from mine_jax.encoder.ridge.reading import READ_BYTES, slabs
+from mine_jax.memory.chunks import chunk_size
+from mine_jax.memory.rows import release
 
 Selection = Literal["kfold", "gcv", "loo"]
 # Wide enough for full speed of the matrix products, narrow enough for the cache.

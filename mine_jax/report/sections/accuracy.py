@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mine_jax.report import canvas, page, tables
+from mine_jax.report import canvas, page, reading
 
 MAX_AREAS = 30
 MIN_AREA_VOXELS = 3
 
 
-def build(run: tables.Run) -> page.Section:
+def build(run: reading.Run) -> page.Section:
     """Builds the section on prediction accuracy."""
     anchor, title = "accuracy", "How well voxels are predicted"
     if run.voxels is None or run.voxels.empty:
@@ -122,10 +122,10 @@ def _against_ceiling(voxels: pd.DataFrame, n_all: int) -> page.Picture:
 
 
 def _areas(voxels: pd.DataFrame) -> page.Picture | None:
-    spread = voxels.assign(area=voxels["rois"].map(tables.areas_of)).explode("area")
+    spread = voxels.assign(area=voxels["rois"].map(reading.areas_of)).explode("area")
     groups = {str(name): part["r2"].to_numpy(float) for name, part in spread.groupby("area")}
     large = {name: values for name, values in groups.items() if len(values) >= MIN_AREA_VOXELS}
-    if not large or set(large) == {tables.NO_AREA}:
+    if not large or set(large) == {reading.NO_AREA}:
         return None
     names = sorted(large, key=lambda name: -np.median(large[name]))[:MAX_AREAS]
     fig, ax = canvas.figure(height=max(2.0, 0.34 * len(names) + 0.9))

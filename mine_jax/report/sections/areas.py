@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mine_jax import _optional
-from mine_jax.report import canvas, page, tables
+from mine_jax.report import canvas, page, reading
 from mine_jax.roi import maps
 
 MAX_Q = 0.05
@@ -28,7 +28,7 @@ HEADINGS = {
 }
 
 
-def build(run: tables.Run) -> page.Section:
+def build(run: reading.Run) -> page.Section:
     """Builds the section on areas."""
     anchor, title, name = "areas", "Areas", "roi/selectivity.tsv"
     table = run.table(name, ("roi", "enrichment"))
@@ -43,7 +43,7 @@ def build(run: tables.Run) -> page.Section:
     return page.Section(anchor, title, content)
 
 
-def volume_maps(run: tables.Run) -> page.Section:
+def volume_maps(run: reading.Run) -> page.Section:
     """Builds the section with slices of the NIfTI maps."""
     anchor, title = "maps", "Maps"
     folder = run.directory / "maps"
@@ -60,9 +60,9 @@ def volume_maps(run: tables.Run) -> page.Section:
     return page.Section(anchor, title, {"figures": figures, "files": [f"maps/{p.name}" for p in paths.values()]})
 
 
-def _preferred(run: tables.Run, table: pd.DataFrame) -> dict[str, Any]:
+def _preferred(run: reading.Run, table: pd.DataFrame) -> dict[str, Any]:
     column = next((c for c in ("category", "word", "label") if c in table.columns), "category")
-    tables.checked(table, run.directory / "roi/selectivity.tsv", (column,))
+    reading.checked(table, run.directory / "roi/selectivity.tsv", (column,))
     cards, rows = [], []
     for area, part in list(table.groupby("roi", sort=True))[:MAX_AREAS]:
         ordered = part.sort_values("enrichment", ascending=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax.report import canvas, heat, page, tables
+from mine_jax.report import canvas, heat, page, reading
 
 IMAGES_PER_VOXEL = 3
 WORDS_PER_IMAGE = 6
@@ -29,7 +29,7 @@ class Card:
     sentence: str
 
 
-def build(run: tables.Run, *, max_examples: int = 12) -> page.Section:
+def build(run: reading.Run, *, max_examples: int = 12) -> page.Section:
     """Builds the section with example voxels and their heat maps."""
     anchor, title = "examples", "Examples: what drives single voxels"
     pairs = run.table("attribution/pairs.tsv", ("voxel_id", "image_id", "predicted"))
@@ -53,7 +53,7 @@ def build(run: tables.Run, *, max_examples: int = 12) -> page.Section:
     sentences = {} if profiles is None else dict(zip(profiles["voxel_id"], profiles["sentence"], strict=True))
     examples = [
         {"voxel": row, "sentence": sentences.get(row.voxel_id, ""), "cards": cards[row.voxel_id]}
-        for row in tables.records(picked)
+        for row in reading.records(picked)
         if row.voxel_id in cards
     ]
     return page.Section(anchor, title, {"examples": examples, "rule": rule, **notes})
@@ -63,7 +63,7 @@ def _pick(voxels: pd.DataFrame, pairs: pd.DataFrame, limit: int) -> tuple[pd.Dat
     attributed = voxels[voxels["voxel_id"].isin(pairs["voxel_id"])]
     explained = attributed[attributed["explained"]]
     pool, kind = (explained, "explained") if len(explained) else (attributed, "attributed, but not explained")
-    picked = tables.spread_over_areas(pool, limit=limit)
+    picked = reading.spread_over_areas(pool, limit=limit)
     rule = (
         f"{page.count(len(picked), 'voxel')} of {page.count(len(pool))} {kind} ones: the best predicted (R²) voxel of "
         f"each area in alphabetical order, then the second best, and so on. Images: of those attributed, the "
@@ -72,7 +72,7 @@ def _pick(voxels: pd.DataFrame, pairs: pd.DataFrame, limit: int) -> tuple[pd.Dat
     return picked, rule
 
 
-def _cards(run: tables.Run, chosen: pd.DataFrame) -> tuple[dict[int, list[Card]], dict[str, Any]]:
+def _cards(run: reading.Run, chosen: pd.DataFrame) -> tuple[dict[int, list[Card]], dict[str, Any]]:
     grid, crop = run.grid, _crop(run)
     photos = {
         i: p if grid is None else heat.fit_to_grid(p, grid, crop=crop)
@@ -85,7 +85,7 @@ def _cards(run: tables.Run, chosen: pd.DataFrame) -> tuple[dict[int, list[Card]]
     words, sentences = _words(run, chosen)
     highest = max((bar.value for bars in words.values() for bar in bars), default=None)
     cards: dict[int, list[Card]] = {}
-    for pair in tables.records(chosen):
+    for pair in reading.records(chosen):
         key = (pair.voxel_id, pair.image_id)
         photo = photos.get(pair.image_id)
         drawn = None
@@ -106,7 +106,7 @@ def _cards(run: tables.Run, chosen: pd.DataFrame) -> tuple[dict[int, list[Card]]
 
 
 def _scores(
-    run: tables.Run, chosen: pd.DataFrame, grid: tuple[int, int] | None
+    run: reading.Run, chosen: pd.DataFrame, grid: tuple[int, int] | None
 ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray], bool]:
     """Returns, by row of pairs.tsv, the scores of all tokens, the critical tokens, and whether scores are complete."""
     tokens, scores = run.array("attribution/tokens.npy"), run.array("attribution/scores.npy")
@@ -125,19 +125,19 @@ def _scores(
     return fields, criticals, complete
 
 
-def _words(run: tables.Run, chosen: pd.DataFrame) -> tuple[dict[Any, list[page.Bar]], dict[Any, str]]:
+def _words(run: reading.Run, chosen: pd.DataFrame) -> tuple[dict[Any, list[page.Bar]], dict[Any, str]]:
     ids = chosen["voxel_id"].unique().tolist()
     table = run.rows("description/words.tsv", ids, ("voxel_id", "image_id", "rank", "word", "weight"))
     words: dict[Any, list[page.Bar]] = {}
-    for row in tables.records(None if table is None else table.sort_values("rank")):
+    for row in reading.records(None if table is None else table.sort_values("rank")):
         bars = words.setdefault((row.voxel_id, row.image_id), [])
         if len(bars) < WORDS_PER_IMAGE:
             bars.append(page.Bar(row.word, row.weight, note=f"{row.weight:.2f}"))
     table = run.rows("description/sentences.tsv", ids, ("voxel_id", "image_id", "sentence"))
-    return words, {(row.voxel_id, row.image_id): row.sentence for row in tables.records(table)}
+    return words, {(row.voxel_id, row.image_id): row.sentence for row in reading.records(table)}
 
 
-def _crop(run: tables.Run) -> float | None:
+def _crop(run: reading.Run) -> float | None:
     """Returns the share of the photo's centered window that the model sees; None for all, stretched."""
     for place in (run.features, *(v for v in run.features.values() if isinstance(v, dict))):
         if "crop" in place and "resize" in place:
@@ -159,7 +159,7 @@ def _in_words(field: np.ndarray, pair: Any, grid: tuple[int, int], has_photo: bo
     )
 
 
-def _note(run: tables.Run, grid: Any, fields: Any, complete: bool, photos: Any) -> str:
+def _note(run: reading.Run, grid: Any, fields: Any, complete: bool, photos: Any) -> str:
     notes = []
     if grid is None:
         notes.append("The token grid is not recorded in features/meta.json, so no heat maps can be drawn.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mine_jax.report import canvas, page, tables
+from mine_jax.report import canvas, page, reading
 
 # order -> what it says in the legend, color, line, marker
 ORDERS = {
@@ -19,7 +19,7 @@ KINDS = {
 }
 
 
-def build(run: tables.Run) -> page.Section:
+def build(run: reading.Run) -> page.Section:
     """Builds the section on necessity, sufficiency and completeness."""
     anchor, title = "faithfulness", "Do the highlighted parts drive the prediction?"
     curves = run.table("attribution/curves.tsv", ("kind", "order", "k", "relative_performance"))
@@ -63,7 +63,7 @@ def _curves(curves: pd.DataFrame, kind: str) -> page.Picture:
     return canvas.picture(fig, alt=f"{title}. {'; '.join(ends)}.", caption=caption)
 
 
-def _pairs(run: tables.Run) -> page.Table | None:
+def _pairs(run: reading.Run) -> page.Table | None:
     pairs = run.table("attribution/pairs.tsv", ("voxel_id", "image_id"))
     if pairs is None or pairs.empty:
         return None

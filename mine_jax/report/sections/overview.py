@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from mine_jax.report import page, tables
+from mine_jax.report import page, reading
 
 # With more distinct reasons than this, numbers inside them are left out to group them.
 MAX_REASONS = 12
 
 
-def build(run: tables.Run) -> page.Section:
+def build(run: reading.Run) -> page.Section:
     """Builds the section "what was run": key numbers, configuration, versions, times."""
     seconds = [stage for stage in run.stages() if stage[0] != "report"]
     times = [page.Bar(name, s, note=_duration(s)) for name, _, s in seconds if s is not None]
@@ -33,7 +33,7 @@ def build(run: tables.Run) -> page.Section:
     )
 
 
-def abstentions(run: tables.Run) -> page.Section:
+def abstentions(run: reading.Run) -> page.Section:
     """Builds the section that counts explained and not explained voxels, with reasons."""
     anchor, title = "explained", "Which voxels are explained, and which are not"
     voxels = run.voxels
@@ -52,7 +52,7 @@ def abstentions(run: tables.Run) -> page.Section:
     return page.Section(anchor, title, content)
 
 
-def _facts(run: tables.Run) -> list[tuple[str, str]]:
+def _facts(run: reading.Run) -> list[tuple[str, str]]:
     facts = []
     voxels = run.voxels
     if voxels is not None:
@@ -68,7 +68,7 @@ def _facts(run: tables.Run) -> list[tuple[str, str]]:
     return facts
 
 
-def _images(run: tables.Run) -> page.Table | None:
+def _images(run: reading.Run) -> page.Table | None:
     images = run.table("images.tsv", ("image_id", "split"))
     if images is None:
         return None
@@ -88,7 +88,7 @@ def _settings(name: str, values: dict[str, Any]) -> page.Table:
     return _pairs(f"[{name}]", {k: v for k, v in shown.items() if v not in (None, [], {})})
 
 
-def _versions(run: tables.Run) -> dict[str, Any]:
+def _versions(run: reading.Run) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in ("package", "command", "seed", "precision", "devices", "started", "schema"):
         if run.info.get(key) is not None:
@@ -130,7 +130,7 @@ def _grouped(reasons: pd.Series) -> pd.Series:
     return reasons.value_counts()
 
 
-def _criteria(run: tables.Run) -> str:
+def _criteria(run: reading.Run) -> str:
     limits = {
         "min_r2": "R² at least",
         "min_images": "images at least",
@@ -142,8 +142,8 @@ def _criteria(run: tables.Run) -> str:
 
 
 def _by_area(voxels: pd.DataFrame) -> page.Table | None:
-    spread = voxels.assign(area=voxels["rois"].map(tables.areas_of)).explode("area")
-    if set(spread["area"]) == {tables.NO_AREA}:
+    spread = voxels.assign(area=voxels["rois"].map(reading.areas_of)).explode("area")
+    if set(spread["area"]) == {reading.NO_AREA}:
         return None
     rows = []
     for area, part in spread.groupby("area"):

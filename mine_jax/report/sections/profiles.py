@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from mine_jax.report import page, tables
+from mine_jax.report import page, reading
 
 MAX_PROFILES = 24
 PER_AREA = 3
 WORDS = 8
 
 
-def build(run: tables.Run) -> page.Section:
+def build(run: reading.Run) -> page.Section:
     """Builds the section with profiles of some explained voxels of each area."""
     anchor, title = "profiles", "Functional profiles"
     name = "profile/words.tsv"
@@ -22,7 +22,7 @@ def build(run: tables.Run) -> page.Section:
     explained = run.voxels[run.voxels["explained"]]
     if explained.empty:
         return page.Section(anchor, title, missing="No voxel of this run is explained, so there is no profile to show.")
-    picked = tables.spread_over_areas(explained, limit=MAX_PROFILES, per_area=PER_AREA)
+    picked = reading.spread_over_areas(explained, limit=MAX_PROFILES, per_area=PER_AREA)
     words = run.rows(name, picked["voxel_id"].tolist(), ("voxel_id", "rank", "word", "weight"))
     if words is None or words.empty:
         return page.Section(anchor, title, missing=run.why_missing("profile", name))
@@ -31,7 +31,7 @@ def build(run: tables.Run) -> page.Section:
     bars = {voxel: _bars(part) for voxel, part in words.sort_values("rank").groupby("voxel_id")}
     highest = max(part.span()[1] for part in bars.values())
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in tables.records(picked.sort_values("area", kind="stable")):
+    for row in reading.records(picked.sort_values("area", kind="stable")):
         if row.voxel_id not in bars:
             continue
         shown = page.Bars("Weight of each word", bars[row.voxel_id].items, None, highest)

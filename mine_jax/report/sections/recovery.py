@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from mine_jax import artifacts
-from mine_jax.report import page, tables
+from mine_jax.report import page, reading
 
 
-def build(run: tables.Run) -> page.Section:
+def build(run: reading.Run) -> page.Section:
     """Builds the section with the recovery table."""
     anchor, title = "recovery", "Recovery of the planted truth"
     if not run.truth.is_file():
@@ -21,7 +21,7 @@ def build(run: tables.Run) -> page.Section:
         )
         return page.Section(anchor, title, missing=f"There is no truth.tsv: {why}.")
     table = load(run.truth)
-    met = tables.is_true(table["met"])[has_target(table)]
+    met = reading.is_true(table["met"])[has_target(table)]
     caption = (
         f"All {page.count(len(table), 'measure')} of truth.tsv; n is the number of cases behind each. "
         f"{page.count(int(met.sum()))} of {page.count(len(met), 'target')} met."
@@ -34,13 +34,13 @@ COLUMNS = ("Measure", "Value", "n", "Target", "Met")
 
 def load(path: Path) -> pd.DataFrame:
     """Reads a truth table: metric, value, n, target, met."""
-    table = tables.checked(artifacts.read_table(path, metric=str), path, ("metric", "value"))
+    table = reading.checked(artifacts.read_table(path, metric=str), path, ("metric", "value"))
     return table.assign(**{name: table.get(name, "") for name in ("n", "target", "met")})
 
 
 def rows_of(table: pd.DataFrame) -> list[tuple[str, ...]]:
     """Returns the cells of a truth table, ready to show."""
-    aimed, met = has_target(table), tables.is_true(table["met"])
+    aimed, met = has_target(table), reading.is_true(table["met"])
     rows = []
     for row, is_aimed, is_met in zip(table.to_dict("records"), aimed, met, strict=True):
         verdict = ("yes" if is_met else "no") if is_aimed else ""

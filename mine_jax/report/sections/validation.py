@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mine_jax.report import canvas, page, tables
+from mine_jax.report import canvas, page, reading
 
 MAX_EDITS = 12
 MAX_GENERATED = 6
@@ -23,7 +23,7 @@ CONDITIONS = ("description", "random", "lowest")
 MAX_PIXELS = 50_000_000
 
 
-def build(run: tables.Run) -> page.Section:
+def build(run: reading.Run) -> page.Section:
     """Builds the section on generated and edited images."""
     anchor, title = "validation", "Validation: generated and edited images"
     summary = run.table("validation/summary.tsv", ("effect",))
@@ -44,7 +44,7 @@ def build(run: tables.Run) -> page.Section:
     return page.Section(anchor, title, content)
 
 
-def _why(run: tables.Run) -> str:
+def _why(run: reading.Run) -> str:
     generator, editor = run.setting("validation", "generator"), run.setting("validation", "editor")
     if generator == "none" and editor == "none":
         return "Validation was switched off for this run: neither a generator nor an editor is configured."
@@ -91,7 +91,7 @@ def _evaluators(*found: pd.DataFrame | None) -> list[str]:
     return sorted(set().union(*names))
 
 
-def _edits(run: tables.Run, edits: pd.DataFrame | None, files: dict[Any, Path]) -> dict[str, Any] | None:
+def _edits(run: reading.Run, edits: pd.DataFrame | None, files: dict[Any, Path]) -> dict[str, Any] | None:
     if edits is None or edits.empty:
         return None
     stored = _stored(edits, "edits", files)
@@ -174,7 +174,7 @@ def _shifts(edits: pd.DataFrame | None) -> page.Picture | None:
     )
 
 
-def _generated(run: tables.Run, generation: pd.DataFrame | None, files: dict[Any, Path]) -> dict[str, Any] | None:
+def _generated(run: reading.Run, generation: pd.DataFrame | None, files: dict[Any, Path]) -> dict[str, Any] | None:
     if generation is None or generation.empty:
         return None
     usable, _ = _by_maker(_stored(generation, "generation", files))

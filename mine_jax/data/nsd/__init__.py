@@ -1,0 +1,4 @@
+"""The Natural Scenes Dataset, in its own file layout."""
+
+from mine_jax.data.nsd.load import load_nsd as load_nsd
+from mine_jax.data.nsd.load import open_nsd_stimuli as open_nsd_stimuli

@@ -1,0 +1,136 @@
+"""What the fits hold in memory, counted from sizes, and the voxels to fit at once.
+
+The counts are upper bounds of what the compiled programs need, within a factor of two.
+"""
+
+from __future__ import annotations
+
+from mine_jax import sharding
+from mine_jax.config import EncoderConfig
+from mine_jax.encoder.query.images import IMAGE_CHUNK
+from mine_jax.encoder.query.readout import CHUNK_LOGITS
+from mine_jax.memory.plan import Need, Planned, planned
+
+# More voxels at once are no faster: on CPUs their Gram matrices leave the cache.
+_LARGEST = {"cpu": 256}
+_LARGEST_ELSEWHERE = 4096
+_FLOAT = 4
+
+
+def plan_query(
+    config: EncoderConfig,
+    *,
+    n_images: int,
+    n_voxels: int,
+    token_shape: tuple[int, int],
+    wanted: int | None = None,
+    available: int | None = None,
+) -> Planned:
+    """Plans the fit of query encoders.
+
+    Args:
+        config: settings.
+        n_images: images of training and validation together.
+        n_voxels: voxels of one device.
+        token_shape: P and D.
+        wanted: voxels that the user wants to be fitted at once; None to choose.
+        available: free bytes of a device; None to look.
+
+    Returns:
+        Voxels fitted at once on each device (all of them with a shared trunk), and the bytes held.
+    """
+    need = query_need(config, n_images=n_images, token_shape=token_shape)
+    wanted = n_voxels if config.trunk == "shared" else wanted
+    return _planned(need, n_voxels, wanted, available)
+
+
+def plan_ridge(
+    config: EncoderConfig,
+    *,
+    n_images: int,
+    n_voxels: int,
+    token_shape: tuple[int, int],
+    wanted: int | None = None,
+    available: int | None = None,
+) -> Planned:
+    """Plans the fit of ridge encoders; arguments as for `plan_query`.
+
+    Args:
+        config: settings.
+        n_images: images of training and validation together.
+        n_voxels: voxels of one device.
+        token_shape: P and D.
+        wanted: voxels that the user wants to be fitted at once; None to choose.
+        available: free bytes of a device; None to look.
+
+    Returns:
+        Voxels fitted at once on each device, and the bytes held.
+    """
+    return _planned(ridge_need(config, n_images=n_images, token_shape=token_shape), n_voxels, wanted, available)
+
+
+def query_need(config: EncoderConfig, *, n_images: int, token_shape: tuple[int, int]) -> Need:
+    """Counts the bytes of the fit of query encoders: of a readout or a training step, whichever is larger.
+
+    Args:
+        config: settings.
+        n_images: images of training and validation together.
+        token_shape: P and D.
+
+    Returns:
+        Bytes in all, and for each voxel.
+    """
+    n_tokens, token_width = token_shape
+    n_cells, n_heads = n_tokens // config.pool**2, config.heads
+    width = min(config.width, token_width)
+    if config.trunk == "shared":
+        n_inputs, size = token_width, width  # heads have slices of the width
+    else:
+        n_inputs, size = width, n_heads * width
+    functions = n_heads * min(config.position_order**2, n_cells)
+    parameters = 2 * size + functions + 1
+    moving = parameters if config.solver == "adam" else size + functions
+    # state, best state, gradients, update; Adam's moments, the fresh ones, and the old while new ones are made
+    kept = 4 * parameters + 6 * moving + 2 * n_heads * n_cells + n_images
+    # sums and what one part of the images adds to them; eigenvectors and the work space of their solver
+    grams = 4 * size**2
+    # of all voxels together the readout takes as few images at once as keep its logits below a constant
+    at_once, constant = (1, 3 * CHUNK_LOGITS) if config.trunk == "shared" else (IMAGE_CHUNK, 0)
+    attended = 2 * at_once * size
+    logits = 3 * at_once * n_heads * n_cells
+    tokens = n_images * n_cells * n_inputs * (2 if config.storage == "bfloat16" else _FLOAT)
+    # twice: folded into parts for the readout
+    fixed = 2 * min(tokens, config.resident_bytes) + _FLOAT * constant
+    return Need(fixed, _FLOAT * (kept + grams + attended + logits))
+
+
+def ridge_need(config: EncoderConfig, *, n_images: int, token_shape: tuple[int, int]) -> Need:
+    """Counts the bytes of the K-fold ridge.
+
+    Args:
+        config: settings.
+        n_images: images of training and validation together.
+        token_shape: P and D.
+
+    Returns:
+        Bytes of the part that all voxels share, and for each voxel.
+    """
+    n_tokens, token_width = token_shape
+    n_cells = n_tokens // config.pool**2
+    n_features = n_cells * min(config.width, token_width) if config.summary == "grid" else token_width
+    folds, penalties = config.folds, config.penalties
+    shared = n_images * n_features + (2 * folds + 2) * n_features**2 + penalties * folds * n_features
+    # responses as read, centred and cut into folds; the rotated products of every fold; error curves
+    each = 3 * n_images + (6 * folds + 4) * n_features + 4 * penalties
+    return Need(_FLOAT * shared, _FLOAT * each)
+
+
+def _planned(need: Need, n_voxels: int, wanted: int | None, available: int | None) -> Planned:
+    largest = _LARGEST.get(sharding.platform(), _LARGEST_ELSEWHERE)
+    return planned(
+        need,
+        n_voxels,
+        available=sharding.free_bytes() if available is None else available,
+        wanted=wanted,
+        largest=largest,
+    )

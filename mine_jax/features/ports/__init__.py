@@ -1,0 +1,1 @@
+"""Frozen models in flax: one folder per family, and what the families share."""

@@ -1,0 +1,1 @@
+"""The CLIP family: its backbone, its network and the checks of its config.json."""

@@ -1,0 +1,1 @@
+"""The LLaVA family: its backbone, its network and the checks of its config.json."""

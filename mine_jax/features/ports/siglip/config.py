@@ -1,0 +1,124 @@
+"""config.json of a SigLIP or SigLIP 2 checkpoint -> checked sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mine_jax.errors import WeightsError
+from mine_jax.features.ports import weights
+from mine_jax.features.ports.config import Tower, image_sizes, integer, read_tower, section
+
+# Defaults and names of transformers' SiglipTextConfig and SiglipVisionConfig.
+_TEXT = {
+    "vocab_size": 32000,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 64,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
+VISION = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 16,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+    "vision_use_head": True,
+}
+# Vision-only checkpoints of transformers 5 lack the prefix that others have.
+RENAME = {name: f"vision_model.{name}" for name in ("embeddings.", "encoder.", "post_layernorm.", "head.")}
+
+
+@dataclass(frozen=True)
+class SiglipConfig:
+    """Sizes of both towers.
+
+    Attributes:
+        vision: the vision tower.
+        text: the text tower, or None in a vision-only checkpoint.
+        image_size: side of the square image in pixels.
+        patch_size: side of a patch in pixels.
+        has_head: whether the vision tower has its attention-pooling head.
+        projection: width J of text vectors; that of the vision tower in a checkpoint that works.
+    """
+
+    vision: Tower
+    text: Tower | None
+    image_size: int
+    patch_size: int
+    has_head: bool
+    projection: int
+
+    @property
+    def side(self) -> int:
+        """Patches along a side."""
+        return self.image_size // self.patch_size
+
+
+def read_config(directory: Path) -> SiglipConfig:
+    """Reads and checks `config.json`.
+
+    Raises:
+        MissingInputError: if it is not there.
+        WeightsError: for another architecture or a size out of bounds.
+    """
+    path = directory / "config.json"
+    values = weights.read_model_json(path)
+    kind = values.get("model_type")
+    if kind in ("siglip2", "siglip2_vision_model"):
+        raise WeightsError(
+            f"{path} describes a NaFlex variant of SigLIP 2, whose token grid changes with the image. "
+            "Use a fixed-resolution checkpoint (its name ends in the image size, for instance patch16-256)."
+        )
+    if kind not in ("siglip", "siglip_vision_model"):
+        raise WeightsError(f"{path} describes a {kind!r} model, not SigLIP. Choose the `features.kind` of that family.")
+    whole = kind == "siglip"
+    vision = section(path, values, "vision_config", VISION) if whole else {**VISION, **values}
+    text = section(path, values, "text_config", _TEXT) if whole else None
+    return make_config(path, vision, text)
+
+
+def make_config(path: Path, vision: dict[str, Any], text: dict[str, Any] | None) -> SiglipConfig:
+    """Checks the sections of a configuration.
+
+    Raises:
+        WeightsError: for a size out of bounds, or towers that do not share a space.
+    """
+    tower = read_tower(path, vision)
+    image_size, patch_size = image_sizes(path, vision)
+    has_head = bool(vision["vision_use_head"])
+    projection = tower.width
+    if text is not None:
+        if text.get("projection_size") is None:
+            text = {**text, "projection_size": text["hidden_size"]}
+        projection = integer(path, text, "projection_size")
+        if has_head and projection != tower.width:
+            raise WeightsError(
+                f"{path}: text vectors have {projection} dimensions (`projection_size`), but image vectors "
+                f"{tower.width} (`hidden_size` of the vision tower); they must share one space."
+            )
+    return SiglipConfig(
+        vision=tower,
+        text=None if text is None else _text_tower(path, text),
+        image_size=image_size,
+        patch_size=patch_size,
+        has_head=has_head,
+        projection=projection,
+    )
+
+
+def _text_tower(path: Path, values: dict[str, Any]) -> Tower:
+    return dataclasses.replace(
+        read_tower(path, values),
+        vocabulary=integer(path, values, "vocab_size"),
+        positions=integer(path, values, "max_position_embeddings"),
+    )

@@ -1,0 +1,16 @@
+"""What fits into memory, how much is held at once, and arrays that stay in their files."""
+
+from mine_jax.memory.chunks import chunk_size as chunk_size
+from mine_jax.memory.chunks import padded_chunks as padded_chunks
+from mine_jax.memory.plan import SAFE_SHARE as SAFE_SHARE
+from mine_jax.memory.plan import Need as Need
+from mine_jax.memory.plan import Planned as Planned
+from mine_jax.memory.plan import fitting as fitting
+from mine_jax.memory.plan import halving as halving
+from mine_jax.memory.plan import in_chunks as in_chunks
+from mine_jax.memory.plan import planned as planned
+from mine_jax.memory.plan import readable as readable
+from mine_jax.memory.rows import ChosenRows as ChosenRows
+from mine_jax.memory.rows import read_columns as read_columns
+from mine_jax.memory.rows import release as release
+from mine_jax.memory.rows import take_rows as take_rows

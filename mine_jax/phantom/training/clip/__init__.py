@@ -1,0 +1,1 @@
+"""Trains the CLIP of the phantom."""

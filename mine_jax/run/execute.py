@@ -1,0 +1,368 @@
+"""The stage graph: which stage is stale, run, resume, stop.
+
+A stage is skipped when everything that decides its result is unchanged (the
+configuration it reads, its input files, the stages before it, the package version) and
+every file it wrote still has the sha256 recorded in `run.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mine_jax import artifacts, sharding
+from mine_jax._progress import Progress
+from mine_jax.config import Config
+from mine_jax.errors import CheckpointError, ConfigError, MineError, ResourceError
+from mine_jax.run.record import directory as run_directory
+from mine_jax.run.record import lock
+from mine_jax.run.record import manifest as manifest_file
+from mine_jax.run.reporter import Reporter
+from mine_jax.run.signals import StopFlag, Stopped, stop_flag
+
+logger = logging.getLogger("mine_jax")
+
+# Chunks tried, one after the other, when a stage runs out of memory; chunks never change results.
+RETRY_CHUNKS = (1024, 256, 64)
+_RESOURCE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a run.
+
+    Attributes:
+        compute: does the work in a directory and returns numbers for `run.json` and the summary.
+        needs: stages whose outputs it reads.
+        sections: configuration that changes its result: sections, or `section.key`.
+        outputs: globs of the files it owns, below the run directory; several stages may own one file.
+        inputs: files and folders outside the run directory whose change makes the result stale.
+        partial: globs of outputs that survive a stop or failure and that a re-run may keep as they
+            are: the stage itself makes sure that they are valid.
+        plan: lines about shapes, memory and work for `--dry-run`, from the configuration and the run
+            directory; must not compute.
+        together: with several processes, what the others do while process 0 does `compute`: the
+            same calls where they take shares of the work; it writes nothing.
+    """
+
+    compute: Callable[[Config, Path, Progress], dict[str, Any]]
+    needs: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    inputs: Callable[[Config], list[Path]] = lambda config: []
+    partial: tuple[str, ...] = ()
+    plan: Callable[[Config, Path], list[str]] | None = None
+    together: Callable[[Config, Path, Progress], Any] | None = None
+
+
+def execute(
+    config: Config,
+    directory: str | Path,
+    steps: Mapping[str, Step],
+    *,
+    until: str | None = None,
+    only: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Runs the stages that are not up to date and records them in `run.json`.
+
+    With several processes all call this; process 0 decides, writes and returns the record, and
+    the others take their shares of the stages that have any.
+
+    Args:
+        config: the configuration.
+        directory: the run directory; made if needed.
+        steps: the stages, in order.
+        until: last stage to run.
+        only: the one stage to run; those that it needs must be up to date. Implies `resume`.
+        resume: whether to go on with the run in `directory`.
+        overwrite: whether to delete that run first. Files that no run made stay.
+        reporter: shows progress. Default: nothing.
+
+    Returns:
+        The content of `run.json`, with the stages run now named in `ran` (not written to the file).
+
+    Raises:
+        ConfigError: for an unknown stage, or a directory with files and neither `resume` nor `overwrite`.
+        CheckpointError: if `run.json` cannot be trusted, or `only` needs a stage that is not up to date.
+        ResourceError: if memory or disk are not enough, or another process uses the directory.
+        Stopped: after a signal; what was finished is saved.
+    """
+    for name in (until, only):
+        _check_stage(name, steps)
+    if resume and overwrite:
+        raise ConfigError("`resume` and `overwrite` exclude each other.")
+    with sharding.telling_others():
+        if sharding.process_id() > 0:
+            return _follow(config, Path(directory), steps)
+        record = _lead(config, Path(directory), steps, until, only, resume, overwrite, reporter)
+        sharding.exchange()  # no stage to follow: the others may go
+    return record
+
+
+def _lead(config, directory, steps, until, only, resume, overwrite, reporter) -> dict[str, Any]:
+    directory = run_directory.make(directory)
+    with lock.locked(directory):
+        manifest = run_directory.opened(directory, resume=resume or only is not None, overwrite=overwrite)
+        run = _Run(config, directory, steps, manifest, reporter or Reporter())
+        manifest.update(manifest_file.header(config), state="running")
+        run.save()
+        return run.all(_wanted(steps, until=until, only=only), only=only)
+
+
+def _follow(config: Config, directory: Path, steps: Mapping[str, Step]) -> dict[str, Any]:
+    """Takes shares of the stages that process 0 names, until it names none."""
+    ran = []
+    with stop_flag() as flag:
+
+        def progress(done: int, total: int) -> None:
+            del done, total
+            flag.check()
+
+        while name := sharding.exchange()[0]:
+            _compute(steps[name].together or (lambda *given: None), config, directory, progress)
+            ran.append(name)
+    return {"stages": {}, "ran": ran}
+
+
+def stale(config: Config, directory: str | Path, steps: Mapping[str, Step]) -> dict[str, str | None]:
+    """Says for each stage why it would run, or None where it would be skipped; changes nothing."""
+    directory = Path(directory)
+    run = _Run(config, directory, steps, manifest_file.read(directory) or manifest_file.empty(), Reporter())
+    reasons: dict[str, str | None] = {}
+    for name, step in steps.items():
+        waiting = [need for need in step.needs if reasons.get(need)]
+        reasons[name] = run.reason(name) or (f"stage {waiting[0]} runs before it" if waiting else None)
+    return reasons
+
+
+def plan(config: Config, directory: str | Path, steps: Mapping[str, Step]) -> list[str]:
+    """Describes what a run would do: stages, why, shapes, memory and work. Computes nothing."""
+    lines = []
+    for name, reason in stale(config, directory, steps).items():
+        lines.append(f"{name}: {'up to date, skipped' if reason is None else f'runs ({reason})'}")
+        details = steps[name].plan
+        if details is not None:
+            lines.extend(f"    {line}" for line in details(config, Path(directory)))
+    return lines
+
+
+class _Run:
+    """One execution: the manifest and what keeps it true."""
+
+    def __init__(
+        self, config: Config, directory: Path, steps: Mapping[str, Step], manifest: dict[str, Any], reporter: Reporter
+    ) -> None:
+        self.config = config
+        self.directory = directory
+        self.steps = steps
+        self.manifest = manifest
+        self.reporter = reporter
+        self._inputs: dict[Path, str] = {}
+        self._hashes: dict[str, tuple[Any, str]] = {}
+
+    def save(self) -> None:
+        manifest_file.write(self.directory, self.manifest)
+
+    def all(self, names: list[str], *, only: str | None) -> dict[str, Any]:
+        ran = []
+        with stop_flag() as flag:
+            try:
+                for name in names:
+                    flag.check()
+                    reason = self.reason(name)
+                    if only is not None and name != only and reason is not None:
+                        raise CheckpointError(
+                            f"stage {only} needs stage {name}, which is not up to date: {reason}. "
+                            f"Run it first: mine-jax {name}, or mine-jax run --resume."
+                        )
+                    if reason is None:
+                        self.reporter.say(f"{name}: unchanged, skipped")
+                    elif only is None or name == only:
+                        self._one(name, reason, flag)
+                        ran.append(name)
+            except BaseException as error:
+                self.manifest["state"] = "stopped" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed"
+                with contextlib.suppress(OSError, MineError):
+                    self.save()
+                raise
+        done = [self.manifest["stages"].get(name, {}).get("state") == "done" for name in self.steps]
+        self.manifest["state"] = "done" if all(done) else "incomplete"
+        self.save()
+        return {**self.manifest, "ran": ran}
+
+    def reason(self, name: str) -> str | None:
+        """Says why a stage must run; None where its recorded result stands."""
+        entry = self.manifest["stages"].get(name)
+        if entry is None:
+            return "not run yet"
+        if entry.get("state") != "done":
+            return f"{entry.get('state')} before"
+        changes = manifest_file.differences(entry.get("depends_on", {}), self._depends_on(name))
+        if changes:
+            return "; ".join(changes[:5]) + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")
+        order = list(self.steps)
+        for file in entry.get("files", ()):
+            record = self.manifest["files"].get(file)
+            if record is None or not (self.directory / file).is_file():
+                return f"{file} is missing"
+            if record.get("stage") not in order or order.index(record["stage"]) < order.index(name):
+                return f"{file} was rewritten by stage {record.get('stage')}"
+            if self._sha256(file) != record.get("sha256"):
+                logger.warning("%s is damaged or was edited: its sha256 is not the one in run.json", file)
+                return f"{file} is damaged or was edited"
+        return None
+
+    def _depends_on(self, name: str) -> dict[str, Any]:
+        step = self.steps[name]
+        inputs = {}
+        for path in step.inputs(self.config):
+            if path not in self._inputs:
+                self._inputs[path] = manifest_file.input_hash(path)
+            inputs[path] = self._inputs[path]
+            self.manifest.setdefault("inputs", {})[str(path)] = self._inputs[path]
+        needs = {need: self.manifest["stages"].get(need, {}).get("fingerprint", "") for need in step.needs}
+        return manifest_file.depends_on(self.config, sections=step.sections, inputs=inputs, needs=needs)
+
+    def _one(self, name: str, reason: str, flag: StopFlag) -> None:
+        logger.info("%s: runs (%s)", name, reason)
+        parts, before, start = self._depends_on(name), run_directory.snapshot(self.directory), time.monotonic()
+        old = self.manifest["stages"].get(name, {}).get("files", [])
+        entry: dict[str, Any] = {"state": "running", "started": manifest_file.now(), "files": old}
+        self.manifest["stages"][name] = entry
+        self.save()
+        try:
+            with self.reporter.task(name) as report:
+
+                def progress(done: int, total: int) -> None:
+                    flag.check()
+                    report(done, total)
+
+                if self.steps[name].together is not None:
+                    sharding.exchange(name)
+                summary = _compute(self.steps[name].compute, self.config, self.directory, progress)
+        except BaseException as error:
+            entry["state"] = "stopped" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed"
+            entry.update(seconds=round(time.monotonic() - start, 3), error=f"{type(error).__name__}: {error}"[:2000])
+            self._discard(name, before)
+            raise
+        entry.update(
+            state="done",
+            seconds=round(time.monotonic() - start, 3),
+            fingerprint=manifest_file.fingerprint(parts),
+            depends_on=parts,
+            devices=self.manifest["devices"],
+            summary=summary,
+            files=self._record(name, before, old),
+        )
+        self.save()
+        self.reporter.say(f"{name}: done in {entry['seconds']:.1f} s{_shown(summary)}")
+
+    def _record(self, name: str, before: dict[str, Any], old: Iterable[str]) -> list[str]:
+        """Hashes what a stage wrote, deletes what an earlier version of it left; returns its files."""
+        step, after = self.steps[name], run_directory.snapshot(self.directory)
+        written = {file for file in after if after[file] != before.get(file)}
+        kept = {file for file in after if run_directory.matches(file, step.partial)}
+        left = {file for file in old if file in after and file not in written | kept and not self._shared(file)}
+        run_directory.remove(self.directory, left)
+        for file in [file for file in self.manifest["files"] if file not in after or file in left]:
+            del self.manifest["files"][file]
+        files = sorted(written | kept)
+        self._own(name, files)
+        return files
+
+    def _own(self, name: str, files: Iterable[str]) -> None:
+        for file in files:
+            size = (self.directory / file).stat().st_size
+            self.manifest["files"][file] = {"sha256": self._sha256(file), "bytes": size, "stage": name}
+
+    def _discard(self, name: str, before: dict[str, Any]) -> None:
+        """Removes what a failed stage left half done and was not there before."""
+        run_directory.sweep(self.directory)
+        step, after = self.steps[name], run_directory.snapshot(self.directory)
+        changed = [f for f in after if after[f] != before.get(f) and not run_directory.matches(f, step.partial)]
+        run_directory.remove(self.directory, [file for file in changed if file not in before])
+        # Whole, since written atomically: stages before this one stay valid if they share them.
+        self._own(name, [file for file in changed if file in before])
+
+    def _shared(self, file: str) -> bool:
+        return sum(run_directory.matches(file, step.outputs) for step in self.steps.values()) > 1
+
+    def _sha256(self, file: str) -> str:
+        path = self.directory / file
+        state = run_directory.state(path)
+        if self._hashes.get(file, (None, ""))[0] != state:
+            self._hashes[file] = (state, artifacts.sha256(path))
+        return self._hashes[file][1]
+
+
+def _compute(work: Callable[..., Any], config: Config, directory: Path, progress: Progress) -> Any:
+    """Does a stage's work at the wanted precision, in smaller chunks if memory runs out where no plan foresaw it."""
+    import jax
+
+    chunk = config.run.voxel_chunk or RETRY_CHUNKS[0] + 1
+    # a process that starts again would meet the others elsewhere
+    smaller = [size for size in RETRY_CHUNKS if size < chunk] if sharding.n_processes() == 1 else []
+    while True:
+        try:
+            with jax.default_matmul_precision(config.run.precision):
+                return work(config, directory, progress)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            if not smaller:
+                raise ResourceError(
+                    f"out of device memory even with run.voxel_chunk = {config.run.voxel_chunk}: "
+                    f"{str(error).splitlines()[0][:300]}. Set a smaller run.voxel_chunk and run.image_chunk."
+                ) from error
+            size = smaller.pop(0)
+            logger.warning("out of device memory; once more with run.voxel_chunk = run.image_chunk = %d", size)
+            chunks = {"voxel_chunk": size, "image_chunk": min(size, config.run.image_chunk or size)}
+            config = config.model_copy(update={"run": config.run.model_copy(update=chunks)})
+        except MemoryError as error:
+            raise ResourceError(
+                f"out of memory: {error}. Set a smaller run.voxel_chunk and run.image_chunk, or select fewer voxels."
+            ) from error
+        except OSError as error:
+            if isinstance(error, MineError) or error.errno not in _RESOURCE_ERRNOS:
+                raise
+            raise ResourceError(f"{error}. Free space or memory, then go on with --resume.") from error
+
+
+def _check_stage(name: str | None, steps: Mapping[str, Step]) -> None:
+    if name is None or name in steps:
+        return
+    nearest = difflib.get_close_matches(name, steps, n=1, cutoff=0.5)
+    hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Stages: {', '.join(steps)}."
+    raise ConfigError(f"there is no stage {name!r}. {hint}")
+
+
+def _wanted(steps: Mapping[str, Step], *, until: str | None, only: str | None) -> list[str]:
+    """Returns the stages to look at, in order: up to `until`, or `only` and all that it needs."""
+    order = list(steps)
+    if only is None:
+        return order if until is None else order[: order.index(until) + 1]
+    wanted = {only}
+    for name in reversed(order):
+        if name in wanted:
+            wanted.update(steps[name].needs)
+    return [name for name in order if name in wanted]
+
+
+def _shown(summary: Mapping[str, Any]) -> str:
+    shown = []
+    for key, value in summary.items():
+        if isinstance(value, float):
+            shown.append(f"{key} {value:.4g}")
+        elif isinstance(value, (int, str)):
+            shown.append(f"{key} {value}")
+    return f" ({', '.join(shown[:8])})" if shown else ""

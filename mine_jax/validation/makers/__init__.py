@@ -1,0 +1,1 @@
+"""What makes images: generators and editors, and the process they work in."""

@@ -1,0 +1,166 @@
+"""The generator and editor of a configuration: pipeline directories, the exact ones, or callables."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mine_jax import artifacts
+from mine_jax._progress import Progress
+from mine_jax.config import ValidationConfig
+from mine_jax.errors import ConfigError, MissingInputError
+from mine_jax.validation import editing, generation
+from mine_jax.validation.makers import diffusion, fill, oracle, pictures
+from mine_jax.validation.makers.pictures import Item
+from mine_jax.validation.makers.protocols import Editor, Generator
+from mine_jax.validation.simulated import Truth
+
+ROLES = ("generator", "editor")
+# A pipeline directory may bring its own texts, some of `editing.TEMPLATES` and "generate".
+TEMPLATES_FILE = "prompts.json"
+# The embedded models know the phantom's words only.
+PHANTOM_TEMPLATES = {
+    "generate": "{words}",
+    "insert": "add {words}",
+    "remove": "remove the {words}",
+    "noop_without": "background",
+    "noop_with": "add {words}",
+}
+# What the phantom's own models were scored with (`training.json` beside the weights).
+_PHANTOM_SAMPLING = {"steps": 12, "guidance": 3.0}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator or editor, loaded here or in a process of its own.
+
+    Attributes:
+        name: for tables and for the identity of its images.
+        templates: texts by action.
+        model: the object with `generate` or `edit`; None for a pipeline.
+        loader: arguments of `diffusion.load`, for a pipeline.
+        exact: whether it draws phantom scenes, so that the truth about its images is known.
+    """
+
+    name: str
+    templates: dict[str, str]
+    model: Generator | Editor | None = None
+    loader: dict[str, Any] | None = None
+    exact: bool = False
+
+
+def choose(
+    settings: ValidationConfig, *, generator: Generator | None = None, editor: Editor | None = None
+) -> dict[str, Model] | None:
+    """Returns the models by role; None where there is none at all.
+
+    Args:
+        settings: section [validation].
+        generator: takes the place of the configured one.
+        editor: takes the place of the configured one.
+
+    Raises:
+        ConfigError: for a name that does not fit the role.
+        MissingInputError: if a pipeline directory is not there.
+    """
+    chosen = {}
+    for role, given in zip(ROLES, (generator, editor), strict=True):
+        if given is not None:
+            name = f"{type(given).__module__}.{type(given).__qualname__}"
+            chosen[role] = Model(name, _texts(None, masked=False), model=given)
+        elif getattr(settings, role) != "none":
+            chosen[role] = _configured(settings, role)
+    return chosen or None
+
+
+def with_exact(model: Model, role: str, truth: Truth | None) -> tuple[Model, ...]:
+    """Returns a model and, where the truth is known, the exact one as its upper bound.
+
+    Args:
+        model: the configured model.
+        role: "generator" or "editor".
+        truth: of the phantom; None for other data.
+
+    Raises:
+        ConfigError: if the model is the exact one, but the data are no phantom.
+    """
+    if truth is None:
+        if model.exact:
+            raise ConfigError(
+                f'`validation.{role}` "oracle" draws phantom scenes, but the data are no phantom. '
+                "Set a pipeline directory."
+            )
+        return (model,)
+    made: Generator | Editor = oracle.OracleGenerator() if role == "generator" else oracle.OracleEditor(truth.scenes)
+    exact = Model("oracle", _texts(None, masked=False), model=made, exact=True)
+    return (exact,) if model.exact else (model, exact)
+
+
+def make(
+    model: Model, items: Sequence[Item], folder: Path, *, name: str, retries: int, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Makes images with a model, a pipeline in a process of its own; see `pictures`."""
+    if model.loader is not None:
+        maker = diffusion.identity(**model.loader)
+        return pictures.make_in_process(
+            items, model.loader, folder, name=name, maker=maker, retries=retries, progress=progress
+        )
+    if model.model is None:
+        raise ConfigError(f"{model.name} has no model.")
+    return pictures.make_pictures(
+        items, model.model, folder, name=name, maker=model.name, retries=retries, progress=progress
+    )
+
+
+def _configured(settings: ValidationConfig, role: str) -> Model:
+    value = getattr(settings, role)
+    if value == "oracle":
+        return Model("oracle", _texts(None, masked=False), exact=True)
+    if value == "fill":
+        if role == "generator":
+            raise ConfigError('`validation.generator` cannot be "fill", which only removes.')
+        return Model("fill", _texts(None, masked=True), model=fill.FillEditor())
+    if value == "phantom":
+        chosen = {name: getattr(settings, name) for name in _PHANTOM_SAMPLING}
+        defaults = {name: _PHANTOM_SAMPLING[name] for name, given in chosen.items() if given is None}
+        settings = settings.model_copy(update=defaults)
+    directory = _embedded(role) if value == "phantom" else Path(value)
+    diffusion.check_directory(str(directory), role=role)
+    loader = {
+        "directory": str(directory),
+        "role": role,
+        **{name: getattr(settings, name) for name in ("steps", "guidance", "image_guidance", "size")},
+    }
+    masked = role == "editor" and diffusion.takes_mask(str(directory))
+    texts = _texts(directory, masked=masked, own=PHANTOM_TEMPLATES if value == "phantom" else {})
+    return Model(value, texts, loader=loader)
+
+
+def _embedded(role: str) -> Path:
+    directory = Path(str(importlib.resources.files("mine_jax") / "phantom" / "weights" / role))
+    if not directory.is_dir():
+        raise MissingInputError(
+            f'`validation.{role}` is "phantom", but this installation has no {directory.name} at {directory}. '
+            f'Set "oracle" (exact, phantom data only), a pipeline directory, or "none".'
+        )
+    return directory
+
+
+def _texts(directory: Path | None, *, masked: bool, own: dict[str, str] | None = None) -> dict[str, str]:
+    """Texts by action: defaults, then those of the pipeline directory."""
+    texts = {"generate": generation.PROMPT, **(editing.INPAINT_TEMPLATES if masked else editing.TEMPLATES)}
+    texts |= own or {}
+    file = None if directory is None else directory / TEMPLATES_FILE
+    if file is not None and file.is_file():
+        read = artifacts.read_json(file)
+        if (
+            not isinstance(read, dict)
+            or not set(read) <= set(texts)
+            or not all(isinstance(t, str) for t in read.values())
+        ):
+            raise ConfigError(f"{file} must map some of {', '.join(texts)} to texts with {{words}}.")
+        texts |= read
+    return texts

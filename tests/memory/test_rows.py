@@ -1,0 +1,96 @@
+"""Rows of arrays in files: chosen without reading, read like NumPy reads the rows themselves."""
+
+import numpy as np
+import pytest
+
+from mine_jax import data
+from mine_jax.memory import rows
+from mine_jax.memory.rows import ChosenRows, read_columns, take_rows
+from mine_jax.types import ImageTokens, Responses
+
+VALUES = np.arange(60, dtype=np.float32).reshape(10, 6)
+ROWS = np.array([7, 2, 2, 9, 0])
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    np.save(tmp_path / "values.npy", VALUES)
+    return np.load(tmp_path / "values.npy", mmap_mode="r")
+
+
+KEYS = [
+    2,
+    -1,
+    slice(None),
+    slice(1, 4),
+    np.array([3, 0]),
+    np.array([True, False, True, False, False]),
+    ...,
+    (2, 3),
+    (slice(1, 4), slice(2, 5)),
+    (slice(None), 1),
+    (slice(None), np.array([5, 1, 5])),
+    (slice(1, 4), np.arange(6) % 2 == 0),
+    (np.array([3, 0]), slice(2, 5)),
+    (np.array([3, 0]), np.array([1, 2])),
+    (1, np.array([4, 0])),
+    (..., 0),
+]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_indices_are_those_of_numpy(mapped, monkeypatch, key):
+    monkeypatch.setattr(rows, "PART_BYTES", 50)  # two rows at a time
+    got = ChosenRows(mapped, ROWS)[key]
+    np.testing.assert_array_equal(got, VALUES[ROWS][key], strict=True)
+    assert not isinstance(got, np.memmap)
+
+
+def test_chosen_rows_look_like_the_array(mapped):
+    chosen = ChosenRows(mapped, ROWS)
+    assert (chosen.shape, chosen.dtype, chosen.ndim, chosen.nbytes, len(chosen)) == ((5, 6), np.float32, 2, 120, 5)
+    np.testing.assert_array_equal(np.asarray(chosen, np.float64), VALUES[ROWS])
+    assert np.array(chosen).sum() == VALUES[ROWS].sum() and "5, 6" in repr(chosen)
+    with pytest.raises(ValueError, match="without a copy"):
+        np.asarray(chosen, copy=False)
+
+
+def test_choosing_again_reads_the_same_file(mapped):
+    once = take_rows(mapped, np.arange(10) % 2 == 1)
+    twice = take_rows(once, np.array([3, 0]))
+    assert twice.source is mapped
+    np.testing.assert_array_equal(twice, VALUES[[7, 1]])
+
+
+def test_arrays_in_memory_are_copied(mapped):
+    assert isinstance(take_rows(VALUES, ROWS), np.ndarray) and isinstance(take_rows(mapped, ROWS), ChosenRows)
+    assert rows.is_in_memory(ChosenRows(VALUES, ROWS)) and not rows.is_in_memory(ChosenRows(mapped, ROWS))
+
+
+@pytest.mark.parametrize("kind", ["memory", "file", "rows"])
+def test_columns_are_read_in_parts(mapped, monkeypatch, kind):
+    source, expected = {
+        "memory": (VALUES, VALUES),
+        "file": (mapped, VALUES),
+        "rows": (ChosenRows(mapped, ROWS), VALUES[ROWS]),
+    }[kind]
+    monkeypatch.setattr(rows, "PART_BYTES", 40)
+    monkeypatch.setattr(rows, "_AROUND_BYTES", 16)
+    for columns in (slice(1, 4), slice(4, 9)):
+        np.testing.assert_array_equal(read_columns(source, columns), expected[:, columns], strict=True)
+
+
+def test_align_and_split_read_no_responses(mapped):
+    """Rows of a file stay there through `align`, with images dropped, and `split_rows`."""
+    unknown, ids = np.full(6, np.nan), np.array([f"i{i}" for i in range(10)])
+    responses = Responses(
+        mapped, ids, np.ones(10, int), np.arange(6), np.array(["ok"] * 6), unknown, unknown, np.full(6, "")
+    )
+    tokens = ImageTokens(np.zeros((8, 2, 3), np.float32), ids[[9, 7, 5, 3, 1, 8, 6, 4]])
+    aligned = data.align(responses, tokens, on_missing="drop")
+    part = data.split_rows(aligned, np.array(["train", "test"] * 4), names="test").responses
+    assert isinstance(part.responses, ChosenRows) and part.responses.source is mapped
+    np.testing.assert_array_equal(part.image_ids, ids[[3, 5, 7, 9]])
+    np.testing.assert_array_equal(part.responses, VALUES[[3, 5, 7, 9]])
+    np.testing.assert_array_equal(part.take(np.array([4, 0])).responses, VALUES[[3, 5, 7, 9]][:, [4, 0]])
+    assert "float32[4,6]" in repr(part)

@@ -1,0 +1,47 @@
+"""What long work shows: lines elsewhere, a bar on a terminal."""
+
+import io
+import time
+
+from mine_jax.run import reporter as reporters
+
+
+def test_plain_lines_at_each_interval_even_when_nothing_reports():
+    stream = io.StringIO()
+    reporter = reporters.PlainReporter(stream, interval_s=0.05)
+    with reporter.task("encoder") as progress:
+        time.sleep(0.12)
+        progress(0, 10)
+        time.sleep(0.08)
+        progress(5, 10)
+        time.sleep(0.12)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("encoder: working")
+    assert any("5/10 (50%)" in line and "/s" in line and line.endswith("left") for line in lines)
+    time.sleep(0.1)
+    assert stream.getvalue().splitlines() == lines
+
+
+def test_short_work_shows_nothing():
+    stream = io.StringIO()
+    with reporters.PlainReporter(stream).task("encoder") as progress:
+        progress(1, 1)
+    assert stream.getvalue() == ""
+
+
+def test_a_second_loop_starts_a_new_count():
+    state = reporters._State()
+    state.update(0, 4)
+    state.update(4, 4)
+    state.update(1, 4)
+    assert state.text().startswith("1/4 (25%)")
+    state.update(0, 0)
+    assert state.text().startswith("working")
+
+
+def test_terminal_bar(capsys):
+    reporter = reporters.TerminalReporter()
+    with reporter.task("encoder") as progress:
+        progress(1, 2)
+        reporter.say("a line with [brackets]")
+    assert "a line with [brackets]" in capsys.readouterr().err

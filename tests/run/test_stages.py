@@ -1,0 +1,171 @@
+"""The whole job on a small phantom, from the command line's entry point to the files of the contract."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mine_jax import artifacts, config, encoder, features, run
+from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
+from mine_jax.phantom.write_nsd import write_phantom
+from mine_jax.run import demo, graph
+from mine_jax.run.recovery import truth
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = {"encoder": {"epochs": 3}, "profile": {"n_permutations": 200}, "roi": {"n_permutations": 200}}
+FILES = {
+    "images.tsv": ["image_id", "split", "n_repeats"],
+    "voxels.tsv": ["voxel_id", "i", "j", "k", "rois", "ncsnr", "noise_ceiling", "r2", "r", "r2_normalized", "n_train"],
+    "attribution/pairs.tsv": ["voxel_id", "image_id", "predicted", "predicted_baseline", "completeness_gap"],
+    "attribution/curves.tsv": ["kind", "order", "k", "relative_performance", "low", "high", "n_voxels"],
+    "description/words.tsv": ["voxel_id", "image_id", "rank", "word", "weight", "n_tokens"],
+    "description/sentences.tsv": ["voxel_id", "image_id", "sentence"],
+    "profile/words.tsv": ["voxel_id", "rank", "word", "weight", "low", "high", "log_odds"],
+    "profile/sentences.tsv": ["voxel_id", "sentence"],
+    "profile/voxels.tsv": ["voxel_id", "n_images", "stability", "p", "q", "r_measured"],
+    "roi/selectivity.tsv": ["roi", "category", "enrichment", "low", "high", "p", "q"],
+    "roi/structure.tsv": ["roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability"],
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished small run: (configuration, run directory, phantom)."""
+    folder = tmp_path_factory.mktemp("small")
+    root = folder / "phantom"
+    write_phantom(root, subjects=("subj01",), n_images=500, n_shared=100)
+    made = config.from_dict({**demo.configuration(root, "subj01").model_dump(), **_merged(root)})
+    run.execute(made, folder / "run", graph.STEPS)
+    return made, folder / "run", root
+
+
+def _merged(root):
+    base = demo.configuration(root, "subj01").model_dump()
+    return {section: {**base[section], **values} for section, values in SMALL.items()}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_tables_have_the_columns_of_the_contract(finished, name):
+    table = artifacts.read_table(finished[1] / name)
+    assert set(FILES[name]) <= set(table.columns) and len(table)
+
+
+def test_other_files_of_the_contract_are_there(finished):
+    _, out, _ = finished
+    pairs = artifacts.read_table(out / "attribution/pairs.tsv")
+    tokens, scores = (np.load(out / "attribution" / name) for name in ("tokens.npy", "scores.npy"))
+    assert tokens.shape == scores.shape == (len(pairs), 8) and tokens.dtype == np.int32 and scores.dtype == np.float32
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert {p.name for p in (out / "maps").glob("*.nii.gz")} >= {"r2.nii.gz", "r2_normalized.nii.gz"}
+    assert "<html" in (out / "report.html").read_text(encoding="utf-8")
+    manifest = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert {stage["state"] for stage in manifest["stages"].values()} == {"done"}
+
+
+def test_the_phantom_is_recovered_and_noise_is_not_explained(finished):
+    _, out, _ = finished
+    print_ready = truth(out)
+    table = pd.read_csv(out / "truth.tsv", sep="\t").set_index("metric")
+    # 500 images instead of 2,500: weaker than the demo, far above chance (1 of 58 concepts)
+    assert table.loc["planted word is the profile's first", "value"] > 0.5
+    assert table.loc["image shows the concept: first word is right", "value"] > 0.6
+    assert table.loc["control: the same from random tokens", "value"] < 0.45
+    assert table.loc["noise-only voxels explained", "value"] <= 0.05
+    assert table.loc["constant or invalid voxels explained", "value"] == 0
+    assert "Recovery of the planted truth" in print_ready
+
+
+def test_a_second_run_skips_every_stage(finished):
+    made, out, _ = finished
+    assert run.execute(made, out, graph.STEPS, resume=True)["ran"] == []
+
+
+def test_encoders_load_back_and_predict_the_same(finished):
+    _, out, _ = finished
+    loaded = artifacts.load(out / "encoder")
+    pairs = artifacts.read_table(out / "attribution/pairs.tsv").iloc[:5]
+    tokens = features.open_store(out / "features")
+    predicted = encoder.predict(loaded, tokens)
+    for row in pairs.itertuples():
+        image = np.flatnonzero(tokens.image_ids == row.image_id)[0]
+        voxel = np.flatnonzero(loaded.voxel_ids == row.voxel_id)[0]
+        assert predicted[image, voxel] == pytest.approx(row.predicted, abs=1e-4)
+
+
+def test_critical_tokens_hurt_more_than_random_ones(finished):
+    table = artifacts.read_table(finished[1] / "attribution/voxels.tsv")
+    good = table[table["r2"] > 0.2]
+    assert len(good) > 50 and (good["left_without_ig"] < good["left_without_random"]).mean() > 0.95
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """A folder of precomputed tokens and responses to their mean; no photos, no lens."""
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((120, 16, 8)).astype(np.float32)
+    responses = tokens.mean(1) @ rng.standard_normal((8, 3)) + 0.1 * rng.standard_normal((120, 3))
+    np.save(tmp_path / "tokens.npy", tokens)
+    np.save(tmp_path / "responses.npy", responses.astype(np.float32))
+    (tmp_path / "ids.txt").write_text("".join(f"photo{i:03d}\n" for i in range(120)), encoding="utf-8")
+    values = {
+        "data": {"kind": "folder", "responses": "responses.npy", "image_ids": "ids.txt", "test": 0.25},
+        "features": {"kind": "precomputed", "tokens": "tokens.npy", "token_image_ids": "ids.txt", "grid": [4, 4]},
+        "encoder": {"width": 8, "epochs": 4, "learning_rate": 0.1},
+    }
+    return tmp_path, values
+
+
+def execute(recordings, **changes):
+    folder, values = recordings
+    values = {section: {**entries, **changes.get(section, {})} for section, entries in values.items()}
+    out = folder / "run"
+    run.execute(config.from_dict(values, base=folder), out, graph.STEPS)
+    return out
+
+
+def test_tokens_without_a_lens_are_fitted_and_attributed_but_not_described(recordings):
+    out = execute(recordings)
+    voxels = artifacts.read_table(out / "voxels.tsv")
+    assert (voxels["r2"] > 0.5).all() and len(artifacts.read_table(out / "attribution/pairs.tsv"))
+    assert not (out / "description/words.tsv").exists() and (out / "report.html").exists()
+
+
+def test_random_images_are_the_same_for_all_voxels(recordings):
+    recordings[1]["attribution"] = {"images": "random", "n_images": 7, "k": 4}
+    pairs = artifacts.read_table(execute(recordings) / "attribution/pairs.tsv")
+    assert pairs.groupby("voxel_id")["image_id"].agg(tuple).nunique() == 1 and len(pairs) == 3 * 7
+
+
+def test_permuted_responses_are_not_predicted(recordings):
+    out = execute(recordings, data={"permute": True})
+    assert artifacts.read_table(out / "voxels.tsv")["r2"].mean() <= 0.05
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "words"),
+    [
+        (lambda f: (f / "responses.npy").unlink(), MissingInputError, "responses.npy"),
+        (lambda f: truncate(f / "responses.npy"), IntegrityError, "responses.npy"),
+        (lambda f: truncate(f / "tokens.npy"), (IntegrityError, DataError), "tokens.npy"),
+        (lambda f: (f / "ids.txt").write_text("a\nb\n"), (AlignmentError, DataError), "120"),
+        (lambda f: np.save(f / "responses.npy", np.full((120, 3), "x")), DataError, "real numbers"),
+    ],
+)
+def test_bad_input_gives_one_named_error_and_leaves_nothing_half_written(recordings, damage, error, words):
+    damage(recordings[0])
+    with pytest.raises(error, match=re.escape(words)):
+        execute(recordings)
+    assert not [p for p in (recordings[0] / "run").rglob("*") if p.name.endswith(".tmp")]
+
+
+def test_demo_and_configs_phantom_toml_agree(tmp_path):
+    from_file = config.read(ROOT / "configs" / "phantom.toml")
+    made = demo.configuration(Path(from_file.data.root), "subj01")
+    assert made == from_file

@@ -1,0 +1,75 @@
+"""Paired tests against scipy, closed forms and planted effects."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mine_jax.validation import comparisons
+
+
+def test_exact_sign_flip_matches_scipy():
+    values = np.random.default_rng(1).normal(0.6, 1, 9)
+    expected = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
+    )
+    assert comparisons.compare(values).p == pytest.approx(expected.pvalue, abs=1e-12)
+
+
+def test_random_sign_flip_is_close_to_exact():
+    values = np.random.default_rng(2).normal(0.4, 1, 20)
+    expected = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=50_000, rng=np.random.default_rng(0)
+    )
+    assert comparisons.compare(values).p == pytest.approx(expected.pvalue, abs=0.01)
+
+
+def test_planted_effect_and_its_numbers():
+    values = np.random.default_rng(3).normal(1.0, 0.5, 60)
+    found = comparisons.compare(values)
+    assert found.low < 1.0 < found.high and found.p < 1e-3 and found.n_pairs == 60
+    assert found.effect == pytest.approx(values.mean()) and found.share == (values > 0).mean()
+    assert found.effect_size == pytest.approx(values.mean() / values.std(ddof=1))
+
+
+def test_null_effect_is_rejected_as_often_as_it_should():
+    rng = np.random.default_rng(4)
+    p = [comparisons.compare(rng.normal(size=12), n_permutations=100, n_bootstrap=10).p for _ in range(300)]
+    assert np.mean(np.array(p) < 0.05) < 0.09
+
+
+def test_pairs_of_one_voxel_stand_together():
+    voxel_effect = np.random.default_rng(5).normal(0, 1, 8)
+    values, groups = np.repeat(voxel_effect, 10), np.repeat(np.arange(8), 10)
+    alone, together = comparisons.compare(values), comparisons.compare(values, groups=groups)
+    assert together.effect == pytest.approx(alone.effect)
+    assert together.p == pytest.approx(comparisons.compare(voxel_effect).p)
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [np.nan, 2.0]])
+def test_fewer_than_two_pairs_give_nan(values):
+    found = comparisons.compare(np.array(values))
+    assert np.isnan(found.p) and np.isnan(found.low) and found.n_pairs == np.isfinite(values).sum()
+
+
+def test_equal_and_zero_differences():
+    assert comparisons.compare(np.zeros(5)).p == 1.0 and comparisons.compare(np.zeros(5)).share == 0.5
+    same = comparisons.compare(np.ones(5))
+    assert same.effect == 1.0 and np.isnan(same.effect_size) and same.p == pytest.approx(2 / 32)
+
+
+def test_nonfinite_differences_do_not_count():
+    values = np.random.default_rng(6).normal(1, 1, 10)
+    found = comparisons.compare(np.append(values, [np.nan, np.inf]))
+    assert found == comparisons.compare(values)
+
+
+def test_correlation_matches_numpy():
+    rng = np.random.default_rng(7)
+    first = rng.normal(size=50)
+    second = first + rng.normal(size=50)
+    found = comparisons.correlate(first, second, n_permutations=500, n_bootstrap=300)
+    assert found.effect == pytest.approx(np.corrcoef(first, second)[0, 1], abs=1e-12)
+    assert found.low < found.effect < found.high and found.p == pytest.approx(1 / 501)
+    assert np.isnan(comparisons.correlate(first, np.ones(50)).effect)
+    assert np.isnan(comparisons.correlate(first[:2], second[:2]).effect)
