@@ -282,6 +282,11 @@ class Scores(_Shown):
     n_test: int
     status: np.ndarray
 
+    def take(self, voxels: np.ndarray) -> Scores:
+        """Returns the scores of some voxels (positions or mask [V])."""
+        names = ("voxel_ids", "r2", "r", "r2_normalized", "noise_ceiling", "status")
+        return replace(self, **{name: getattr(self, name)[voxels] for name in names})
+
     def best(self, n: int, *, min_noise_ceiling: float = 0.0) -> np.ndarray:
         """Returns positions [<= n] of the best predicted voxels, best first."""
         usable = np.isfinite(self.r2) & (self.status == "ok")

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, PartitionSpec
 from mine_jax import memory, sharding
 from mine_jax._checks import check_shape
 from mine_jax._progress import Progress
-from mine_jax.encoder import check_token_width
+from mine_jax.encoder import check_token_width, model
 from mine_jax.encoder.query import model as query_encoder
 from mine_jax.errors import DataError
 from mine_jax.memory.chunks import padded_chunks
@@ -187,7 +187,7 @@ def features_of(encoders: Encoders, states: jax.Array) -> Images:
 
 def is_query(architecture: Architecture) -> bool:
     """Says whether keys and values are linear in the token states, as token terms assume."""
-    return architecture.kind == "query"
+    return model(architecture).has_keys
 
 
 def over_pairs(one: Callable[..., Any], is_grid: bool, *axes: int | None) -> Callable[..., Any]:

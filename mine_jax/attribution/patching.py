@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mine_jax import memory, sharding
+from mine_jax import encoder, memory, sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.attribution import blocks
 from mine_jax.attribution import terms as token_terms
@@ -73,7 +73,7 @@ def patch_tokens(
 
     Source: MINE, activation patching with random and lowest-IG controls.
     """
-    if encoders.architecture.kind == "own":
+    if not encoder.model(encoders.architecture).has_token_terms:
         raise ValueError('patching needs token terms, which encoders of kind "own" do not have.')
     n_voxels, n_tokens = len(encoders.voxel_ids), tokens.tokens.shape[1]
     k = min(k, n_tokens)

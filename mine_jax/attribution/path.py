@@ -45,7 +45,7 @@ def integrate(
     """
     if method not in ("exact", "autodiff") or reduce not in ("sum", "abs") or (method, reduce) == ("exact", "abs"):
         raise ValueError(f"`method` {method!r} with `reduce` {reduce!r}: use exact with sum, or autodiff with either.")
-    if encoders.architecture.kind == "own" and method == "exact":
+    if method == "exact" and not encoder.model(encoders.architecture).has_token_terms:
         raise ValueError('encoders of kind "own" need `method="autodiff"`: nothing is known of how they read tokens.')
     n_voxels = len(encoders.voxel_ids)
     rows = blocks.image_rows(tokens, image_ids, n_voxels)

@@ -126,14 +126,15 @@ def model(architecture: Architecture) -> Any:
         architecture: static description of the encoders.
 
     Returns:
-        The module, with the functions `predict_one`, `token_terms_one` and `readout_one`; of an
-        encoder of yours, an object with `predict_one` alone.
+        The module, with the functions `predict_one`, `token_terms_one` and `readout_one`, whether it
+        `has_keys` (keys and values linear in the tokens) and `has_token_terms` (what a token adds is
+        known without differentiating); of an encoder of yours, an object with `predict_one` and neither.
 
     Raises:
         ValueError: for an unknown kind, or one of yours without its function.
     """
     if architecture.kind == "own" and architecture.own is not None:
-        return types.SimpleNamespace(predict_one=architecture.own)
+        return types.SimpleNamespace(predict_one=architecture.own, has_keys=False, has_token_terms=False)
     if architecture.kind not in _MODELS:
         raise ValueError(f"`kind` must be one of {(*_MODELS, 'own')}, the last with `own`, but is {architecture}.")
     return _MODELS[architecture.kind]

@@ -1,5 +1,6 @@
 """What fits into memory, how much is held at once, and arrays that stay in their files."""
 
+from mine_jax.memory.chunks import Chunks as Chunks
 from mine_jax.memory.chunks import chunk_size as chunk_size
 from mine_jax.memory.chunks import padded_chunks as padded_chunks
 from mine_jax.memory.plan import SAFE_SHARE as SAFE_SHARE

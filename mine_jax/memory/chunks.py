@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from jax.sharding import Mesh
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How much is held at once, and where: memory only, never the result.
+
+    Attributes:
+        voxels: largest number of voxels; None for as many as suit the device.
+        images: largest number of images; None likewise.
+        mesh: devices of `sharding.mesh`; None for one.
+    """
+
+    voxels: int | None = None
+    images: int | None = None
+    mesh: Mesh | None = None
 
 
 def chunk_size(length: int, wanted: int | None) -> int:

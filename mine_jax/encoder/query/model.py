@@ -23,6 +23,9 @@ from mine_jax.types import Architecture, Array, ImageTokens
 
 _MIN_SD = 1e-3
 
+has_keys = True
+has_token_terms = True
+
 
 def predict_one(shared, voxel, tokens, mask, architecture: Architecture):
     """Predicts one voxel's response to one image; the definition that everything else must equal.

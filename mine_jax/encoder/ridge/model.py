@@ -6,6 +6,9 @@ import jax.numpy as jnp
 
 from mine_jax.types import Architecture
 
+has_keys = False
+has_token_terms = True
+
 
 def predict_one(shared, voxel, tokens, mask, architecture: Architecture):
     """Predicts one voxel's response to one image.
