@@ -12,7 +12,18 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-STAGES = ("data", "features", "encoder", "attribution", "description", "profile", "validation", "roi", "report")
+# What each stage does, in the order data flows; the only place that says the order.
+STAGES = {
+    "data": "Reads responses and images, checks and aligns them.",
+    "features": "Turns images into image-tokens.",
+    "encoder": "Fits one encoder per voxel, all at once, and scores them.",
+    "attribution": "Finds the image-tokens that drive each voxel.",
+    "description": "Turns critical image-tokens into words.",
+    "profile": "Builds the functional profile of each voxel.",
+    "validation": "Predicts responses to generated and edited images.",
+    "roi": "Relates profiles to areas, and draws maps.",
+    "report": "Writes report.html.",
+}
 _MODULES = (*STAGES, "artifacts", "config", "errors", "phantom", "types")
 
 

@@ -22,17 +22,6 @@ from mine_jax.errors import ConfigError, MineError
 from mine_jax.run.reporter import Reporter, default_reporter
 from mine_jax.run.signals import Stopped, raise_on_signals
 
-STAGES = {
-    "data": "Reads responses and images, checks and aligns them.",
-    "features": "Turns images into image-tokens.",
-    "encoder": "Fits one encoder per voxel, all at once, and scores them.",
-    "attribution": "Finds the image-tokens that drive each voxel.",
-    "description": "Turns critical image-tokens into words.",
-    "profile": "Builds the functional profile of each voxel.",
-    "validation": "Predicts responses to generated and edited images.",
-    "roi": "Relates profiles to areas, and draws maps.",
-    "report": "Writes report.html.",
-}
 app = typer.Typer(
     name="mine-jax",
     help="What each voxel of visual cortex responds to, in words, with causal tests.",
@@ -148,7 +137,7 @@ def _features(
         typer.Option("--shard", metavar="I/N", help="One of N processes (I from 0) that share the work; then without."),
     ] = None,
 ) -> None:
-    from mine_jax.run.parts import extract_part
+    from mine_jax.run.stages.features import extract_part
 
     resolved = _config(config, overrides)
     if shard is not None:
@@ -157,7 +146,7 @@ def _features(
     _execute(resolved, out, only="features")
 
 
-for _name, _help in STAGES.items():
+for _name, _help in mine_jax.STAGES.items():
     app.command(_name, help=f"{_help} The stages before it must be up to date.")(
         _features if _name == "features" else _stage_command(_name)
     )
@@ -166,13 +155,11 @@ for _name, _help in STAGES.items():
 @app.command()
 def check(config: ConfigFile, overrides: Overrides = None) -> None:
     """Opens and checks every input; computes nothing heavy."""
-    from mine_jax import data, features
+    from mine_jax import data
 
     resolved = _config(config, overrides)
     with _reporter().task("check") as progress:
-        findings = list(data.check(resolved.data, seed=resolved.run.seed, progress=progress))
-    if hasattr(features, "check"):
-        findings += features.check(resolved.features)
+        findings = data.check(resolved.data, seed=resolved.run.seed, progress=progress)
     _print(findings or ["no findings"])
 
 
@@ -203,7 +190,9 @@ def bench(
     """Runs the benchmarks of the repository."""
     root = Path(mine_jax.__file__).resolve().parent.parent
     if not (root / "benchmarks" / "run.py").is_file():
-        raise ConfigError("the benchmarks are not available yet here: they need a checkout with benchmarks/run.py.")
+        raise ConfigError(
+            "the benchmarks are not part of the installed package: they need a checkout with benchmarks/run.py."
+        )
     options = {"--case": case, "--what": what, "--json": json and json.resolve()}
     arguments = [str(part) for option, value in options.items() if value for part in (option, value)]
     # A process of its own: the folder is part of the checkout, not of the installed package.

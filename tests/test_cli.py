@@ -13,7 +13,7 @@ import pytest
 import mine_jax
 from mine_jax import artifacts, cli, errors, run
 
-COMMANDS = ("demo", "phantom", "run", *cli.STAGES, "check", "truth", "doctor", "bench")
+COMMANDS = ("demo", "phantom", "run", *mine_jax.STAGES, "check", "truth", "doctor", "bench")
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def steps(monkeypatch):
         sections = ("encoder",) if name == "encoder" else ()
         return run.Step(compute, sections=sections, outputs=(f"{name}/**",), plan=lambda *given: ["40 images"])
 
-    made = {name: step(name) for name in cli.STAGES}
+    made = {name: step(name) for name in mine_jax.STAGES}
     monkeypatch.setattr(cli, "_steps", lambda: made)
     return made
 
@@ -90,7 +90,7 @@ def test_entry_points_are_the_same():
 def test_stages_are_those_of_the_configuration():
     from mine_jax.config import Config
 
-    assert set(Config.model_fields) - {"run"} | {"report"} == set(cli.STAGES)
+    assert set(Config.model_fields) - {"run"} | {"report"} == set(mine_jax.STAGES)
 
 
 @pytest.mark.parametrize("arguments", [["rnu"], ["run"], ["run", "a.toml"], ["encoder", "a.toml", "--outt", "x"]])
@@ -174,4 +174,4 @@ def test_doctor(call):
 def test_bench_needs_a_checkout(call, tmp_path, monkeypatch):
     monkeypatch.setattr(mine_jax, "__file__", str(tmp_path / "site" / "mine_jax" / "__init__.py"))
     code, _, err = call("bench")
-    assert code == 2 and "not available" in err
+    assert code == 2 and "need a checkout" in err

@@ -1,5 +1,7 @@
 """Stage 5: critical tokens to words, and a sentence for every (voxel, image)."""
 
+from mine_jax.description.corpus import CorpusShares as CorpusShares
+from mine_jax.description.corpus import corpus_shares as corpus_shares
 from mine_jax.description.describe import describe as describe
 from mine_jax.description.describe import salience as salience
 from mine_jax.description.lens import TokenWords as TokenWords

@@ -12,7 +12,7 @@ import numpy as np
 from mine_jax._progress import Progress, silent
 from mine_jax.description.words import Vocabulary, clean_vocabulary
 from mine_jax.features import lens_scores
-from mine_jax.memory.chunks import padded_chunks
+from mine_jax.memory.plan import in_chunks
 from mine_jax.types import ImageTokens, Lens
 
 # Scores of one chunk, images x tokens x words: 256 MiB of float32.
@@ -81,12 +81,15 @@ def top_words(
     shares = np.empty((len(rows), n_tokens, m), np.float32)
     step = jax.jit(functools.partial(_top, lens), static_argnames=("m",))
     image_chunk = image_chunk or min(32, max(1, _CHUNK_SCORES // (n_tokens * len(lens.words))))
-    for index, n_valid in padded_chunks(len(rows), image_chunk):
-        states = jnp.asarray(np.asarray(tokens.tokens[rows[index]], dtype=np.float32))
-        best, share = step(states, m=m)
-        word_ids[index[:n_valid]] = vocabulary.index[np.asarray(best)[:n_valid]]
-        shares[index[:n_valid]] = np.asarray(share)[:n_valid]
-        progress(int(index[n_valid - 1]) + 1, len(rows))
+
+    def read_chunk(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        best, share = step(jnp.asarray(np.asarray(tokens.tokens[rows[index]], dtype=np.float32)), m=m)
+        return np.asarray(best), np.asarray(share)
+
+    for (best, share), n_valid, done in in_chunks(read_chunk, len(rows), image_chunk, setting="run.image_chunk"):
+        word_ids[done - n_valid : done] = vocabulary.index[best[:n_valid]]
+        shares[done - n_valid : done] = share[:n_valid]
+        progress(done, len(rows))
     mask = None if tokens.mask is None else tokens.mask[rows]
     return TokenWords(tokens.image_ids[rows], vocabulary, word_ids, shares, mask)
 

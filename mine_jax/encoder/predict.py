@@ -19,6 +19,7 @@ from mine_jax._progress import Progress, silent
 from mine_jax.encoder import ridge
 from mine_jax.encoder.query import model as query
 from mine_jax.memory.chunks import padded_chunks
+from mine_jax.memory.plan import in_chunks
 from mine_jax.types import Architecture, Encoders, ImageTokens
 
 IMAGE_CHUNK = 64
@@ -99,17 +100,19 @@ def by_images(
         return
     shared, per_voxel = (sharding.whole(arrays, mesh) for arrays in (encoders.shared, encoders.per_voxel))
     at_once = (image_chunk or IMAGE_CHUNK) * sharding.n_shards(mesh, *sharding.DEVICES)
-    for index, n_valid in padded_chunks(n_images, at_once):
+
+    def predict_chunk(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if architecture.kind == "own":
-            block = _predict_own(encoders, tokens, index)
-        else:
-            # the last image fills up what devices divide
-            rows = np.pad(index, (0, sharding.padded(len(index), mesh, *sharding.DEVICES) - len(index)), mode="edge")
-            images = query.pooled_tokens(tokens, rows, architecture)
-            images = (sharding.placed(array, mesh, sharding.DEVICES) for array in images)
-            block = _predict_query(shared, per_voxel, *images, chunk=voxel_chunk, mesh=mesh)
-        yield index, n_valid, np.asarray(block)
-        progress(int(index[n_valid - 1]) + 1, n_images)
+            return index, np.asarray(_predict_own(encoders, tokens, index))
+        # the last image fills up what devices divide
+        rows = np.pad(index, (0, sharding.padded(len(index), mesh, *sharding.DEVICES) - len(index)), mode="edge")
+        images = query.pooled_tokens(tokens, rows, architecture)
+        images = (sharding.placed(array, mesh, sharding.DEVICES) for array in images)
+        return index, np.asarray(_predict_query(shared, per_voxel, *images, chunk=voxel_chunk, mesh=mesh))
+
+    for (index, block), n_valid, done in in_chunks(predict_chunk, n_images, at_once, setting="run.image_chunk"):
+        yield index, n_valid, block
+        progress(done, n_images)
 
 
 def read_out(encoders: Encoders, features: np.ndarray) -> np.ndarray:
@@ -178,13 +181,17 @@ def summaries(
     Returns:
         Features [N, F] float32.
     """
-    n_images = len(tokens.image_ids)
-    rows = []
-    for index, n_valid in padded_chunks(n_images, image_chunk or IMAGE_CHUNK):
+
+    def summarize_chunk(index: np.ndarray) -> np.ndarray:
         states = jnp.asarray(np.asarray(tokens.tokens[index], dtype=np.float32))
         mask = None if tokens.mask is None else jnp.asarray(tokens.mask[index])
-        rows.append(np.asarray(_summarize(shared, states, mask, architecture=architecture))[:n_valid])
-        progress(int(index[n_valid - 1]) + 1, n_images)
+        return np.asarray(_summarize(shared, states, mask, architecture=architecture))
+
+    n_images, wanted = len(tokens.image_ids), image_chunk or IMAGE_CHUNK
+    rows = []
+    for block, n_valid, done in in_chunks(summarize_chunk, n_images, wanted, setting="run.image_chunk"):
+        rows.append(block[:n_valid])
+        progress(done, n_images)
     return np.concatenate(rows)
 
 

@@ -9,6 +9,7 @@ from mine_jax.memory.plan import Planned as Planned
 from mine_jax.memory.plan import fitting as fitting
 from mine_jax.memory.plan import halving as halving
 from mine_jax.memory.plan import in_chunks as in_chunks
+from mine_jax.memory.plan import is_exhausted as is_exhausted
 from mine_jax.memory.plan import planned as planned
 from mine_jax.memory.plan import readable as readable
 from mine_jax.memory.rows import ChosenRows as ChosenRows

@@ -112,6 +112,11 @@ def halving(compute: Callable[[int], _T], wanted: int, *, setting: str) -> _T:
             wanted = _half(wanted, error, setting=setting, multiple=1)
 
 
+def is_exhausted(error: Exception) -> bool:
+    """Says whether an error of a device is a lack of memory."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
 def readable(n_bytes: float) -> str:
     """Returns bytes as people read them."""
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"
@@ -119,7 +124,7 @@ def readable(n_bytes: float) -> str:
 
 def _half(size: int, error: jax.errors.JaxRuntimeError, *, setting: str, multiple: int) -> int:
     """Returns the next smaller chunk; raises what is no lack of memory, or cannot be helped."""
-    if "RESOURCE_EXHAUSTED" not in str(error):
+    if not is_exhausted(error):
         raise error
     if size <= multiple:
         raise ResourceError(

@@ -1,6 +1,7 @@
 """Stage 8: what category-selective areas prefer, what is inside them, and maps."""
 
 from mine_jax.roi.categories import CATEGORIES as CATEGORIES
+from mine_jax.roi.labels import map_labels as map_labels
 from mine_jax.roi.maps import write_maps as write_maps
 from mine_jax.roi.selectivity import category_shares as category_shares
 from mine_jax.roi.selectivity import memberships as memberships

@@ -10,7 +10,7 @@ from mine_jax import data, report, run
 from mine_jax.config import Config, from_dict
 from mine_jax.phantom import scenes
 from mine_jax.phantom.write_nsd import write_phantom
-from mine_jax.run import graph
+from mine_jax.run import files, graph
 from mine_jax.run.recovery import truth
 from mine_jax.run.reporter import Reporter
 
@@ -63,7 +63,7 @@ def demo(
     for subject, config in configs.items():
         reporter.say(f"{subject}:")
         out = directory / subject
-        resume = (out / "run.json").is_file()
+        resume = files.is_run(out)
         run.execute(config, out, graph.STEPS, until="roi", resume=resume, reporter=reporter)
     # the reports show the truth, so it comes first
     summary = truth(directory)

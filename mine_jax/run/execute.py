@@ -17,20 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mine_jax import artifacts, sharding
+from mine_jax import artifacts, memory, sharding
 from mine_jax._progress import Progress
 from mine_jax.config import Config
 from mine_jax.errors import CheckpointError, ConfigError, MineError, ResourceError
 from mine_jax.run.record import directory as run_directory
 from mine_jax.run.record import lock
 from mine_jax.run.record import manifest as manifest_file
+from mine_jax.run.record.summary import shown
 from mine_jax.run.reporter import Reporter
 from mine_jax.run.signals import StopFlag, Stopped, stop_flag
 
 logger = logging.getLogger("mine_jax")
 
-# Chunks tried, one after the other, when a stage runs out of memory; chunks never change results.
-RETRY_CHUNKS = (1024, 256, 64)
 _RESOURCE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
@@ -109,7 +108,16 @@ def execute(
     return record
 
 
-def _lead(config, directory, steps, until, only, resume, overwrite, reporter) -> dict[str, Any]:
+def _lead(
+    config: Config,
+    directory: Path,
+    steps: Mapping[str, Step],
+    until: str | None,
+    only: str | None,
+    resume: bool,
+    overwrite: bool,
+    reporter: Reporter | None,
+) -> dict[str, Any]:
     directory = run_directory.make(directory)
     with lock.locked(directory):
         manifest = run_directory.opened(directory, resume=resume or only is not None, overwrite=overwrite)
@@ -265,7 +273,7 @@ class _Run:
             files=self._record(name, before, old),
         )
         self.save()
-        self.reporter.say(f"{name}: done in {entry['seconds']:.1f} s{_shown(summary)}")
+        self.reporter.say(f"{name}: done in {entry['seconds']:.1f} s{shown(summary)}")
 
     def _record(self, name: str, before: dict[str, Any], old: Iterable[str]) -> list[str]:
         """Hashes what a stage wrote, deletes what an earlier version of it left; returns its files."""
@@ -306,36 +314,27 @@ class _Run:
 
 
 def _compute(work: Callable[..., Any], config: Config, directory: Path, progress: Progress) -> Any:
-    """Does a stage's work at the wanted precision, in smaller chunks if memory runs out where no plan foresaw it."""
+    """Does a stage's work at the wanted precision; a lack of memory or disk, which no stage could help, gets a name."""
     import jax
 
-    chunk = config.run.voxel_chunk or RETRY_CHUNKS[0] + 1
-    # a process that starts again would meet the others elsewhere
-    smaller = [size for size in RETRY_CHUNKS if size < chunk] if sharding.n_processes() == 1 else []
-    while True:
-        try:
-            with jax.default_matmul_precision(config.run.precision):
-                return work(config, directory, progress)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            if not smaller:
-                raise ResourceError(
-                    f"out of device memory even with run.voxel_chunk = {config.run.voxel_chunk}: "
-                    f"{str(error).splitlines()[0][:300]}. Set a smaller run.voxel_chunk and run.image_chunk."
-                ) from error
-            size = smaller.pop(0)
-            logger.warning("out of device memory; once more with run.voxel_chunk = run.image_chunk = %d", size)
-            chunks = {"voxel_chunk": size, "image_chunk": min(size, config.run.image_chunk or size)}
-            config = config.model_copy(update={"run": config.run.model_copy(update=chunks)})
-        except MemoryError as error:
-            raise ResourceError(
-                f"out of memory: {error}. Set a smaller run.voxel_chunk and run.image_chunk, or select fewer voxels."
-            ) from error
-        except OSError as error:
-            if isinstance(error, MineError) or error.errno not in _RESOURCE_ERRNOS:
-                raise
-            raise ResourceError(f"{error}. Free space or memory, then go on with --resume.") from error
+    try:
+        with jax.default_matmul_precision(config.run.precision):
+            return work(config, directory, progress)
+    except jax.errors.JaxRuntimeError as error:
+        if not memory.is_exhausted(error):
+            raise
+        raise ResourceError(
+            f"out of device memory: {str(error).splitlines()[0][:300]}. "
+            "Set a smaller run.voxel_chunk and run.image_chunk; `mine-jax run ... --dry-run` says what each part needs."
+        ) from error
+    except MemoryError as error:
+        raise ResourceError(
+            f"out of memory: {error}. Set a smaller run.voxel_chunk and run.image_chunk, or select fewer voxels."
+        ) from error
+    except OSError as error:
+        if isinstance(error, MineError) or error.errno not in _RESOURCE_ERRNOS:
+            raise
+        raise ResourceError(f"{error}. Free space or memory, then go on with --resume.") from error
 
 
 def _check_stage(name: str | None, steps: Mapping[str, Step]) -> None:
@@ -356,13 +355,3 @@ def _wanted(steps: Mapping[str, Step], *, until: str | None, only: str | None) -
         if name in wanted:
             wanted.update(steps[name].needs)
     return [name for name in order if name in wanted]
-
-
-def _shown(summary: Mapping[str, Any]) -> str:
-    shown = []
-    for key, value in summary.items():
-        if isinstance(value, float):
-            shown.append(f"{key} {value:.4g}")
-        elif isinstance(value, (int, str)):
-            shown.append(f"{key} {value}")
-    return f" ({', '.join(shown[:8])})" if shown else ""

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax import artifacts, description, profile
-from mine_jax.config import Config, from_dict
+from mine_jax import description, profile
+from mine_jax.config import Config
 from mine_jax.errors import DataError, MissingInputError
 from mine_jax.phantom import scenes
 from mine_jax.phantom.write_nsd import read_scenes, read_truth
@@ -58,64 +58,56 @@ def truth(directory: str | Path) -> str:
         DataError: if the run is not on a phantom.
     """
     directory = Path(directory)
-    runs = [_open(path) for path in _run_directories(directory)]
+    runs = [_open(path) for path in files.run_directories(directory)]
     parts = []
     for run in runs:
+        profiles = _profiles(run)
         critical, control = _control(run)
-        voxels = _voxels(run, control)
-        artifacts.write_table(run.directory / "truth_voxels.tsv", voxels)
+        voxels = _voxels(run, profiles, control)
         part = {
             "voxels": voxels,
             "areas": _areas(run),
             "pairs": _pairs(run, voxels, critical, control),
             "tests": _tests(run),
         }
-        artifacts.write_table(run.directory / "truth.tsv", _measures([part]))
+        files.save_recovery(run.directory, _measures([part]), voxels)
         parts.append(part)
     table = _measures(parts)
-    artifacts.write_table(directory / "truth.tsv", table)
+    files.save_recovery(directory, table)
     return _text(table, [run.directory.name for run in runs])
 
 
-def _run_directories(directory: Path) -> list[Path]:
-    if (directory / "run.json").is_file():
-        return [directory]
-    found = sorted(path.parent for path in directory.glob("*/run.json"))
-    if not found:
-        raise MissingInputError(f"no run.json in {directory} or its folders. Is this the folder given to --out?")
-    return found
-
-
 def _open(directory: Path) -> _Run:
-    config = from_dict(artifacts.read_json(directory / "run.json")["configuration"])
-    named = [Path(config.data.root)] if config.data.root else []
-    for root in [*named, directory / "phantom", directory.parent / "phantom"]:
-        if (root / "phantom_truth.tsv").is_file():
-            return _Run(directory, config, root)
-    if config.data.kind != "phantom" and not named:
+    config = files.load_configuration(directory)
+    root = files.phantom_folder(config, directory)
+    if root is not None:
+        return _Run(directory, config, root)
+    if config.data.kind != "phantom" and not config.data.root:
         raise DataError(f"{directory} is a run on {config.data.kind} data; only phantoms have a known truth.")
-    raise MissingInputError(f"no phantom_truth.tsv at {named[0] if named else directory / 'phantom'}. Was it moved?")
+    expected = Path(files.data_source(config, directory).root or "")
+    raise MissingInputError(f"no phantom_truth.tsv at {expected}. Was it moved?")
 
 
-def _voxels(run: _Run, control: Descriptions) -> pd.DataFrame:
+def _profiles(run: _Run) -> Profiles:
+    profiles = files.load_profiles(run.directory)
+    if profiles is None:
+        raise MissingInputError(f"{run.directory} has no profiles yet. Finish the run first: mine-jax run ... --resume")
+    return profiles
+
+
+def _voxels(run: _Run, profiles: Profiles, control: Descriptions) -> pd.DataFrame:
     """One row per voxel of the run: what was planted, what was found, and with random tokens."""
     planted = read_truth(run.root)
     planted = planted[planted["subject"] == run.config.data.subject].drop(columns=["subject", "i", "j", "k"])
-    found = artifacts.read_table(run.directory / "voxels.tsv")
+    found = files.voxels_table(run.directory)
     planted = planted.rename(columns={"noise_ceiling": "true_ceiling"})
     table = found[["voxel_id", "r2", "status", "explained", "reason"]].merge(planted, on="voxel_id", how="inner")
     table["explained"] = table["explained"].astype(str).str.lower() == "true"
     table["counted"] = table["kind"].isin(_DESCRIBED) & (table["true_ceiling"] >= MIN_CEILING)
-    ridge = run.directory / "scores" / "ridge"
-    linear = artifacts.load(ridge) if (ridge / "meta.json").is_file() else None
+    linear = files.load_reference(run.directory)
     table["r2_ridge"] = np.nan if linear is None else linear.r2[np.searchsorted(linear.voxel_ids, table["voxel_id"])]
-    for name, profiles in {
-        "": artifacts.load(run.directory / "profile"),
-        "control_": _control_profiles(run, control),
-    }.items():
-        words = {
-            int(v): profiles.words[row[row >= 0]] for v, row in zip(profiles.voxel_ids, profiles.word_ids, strict=True)
-        }
+    for name, source in {"": profiles, "control_": _control_profiles(run, control)}.items():
+        words = {int(v): source.words[row[row >= 0]] for v, row in zip(source.voxel_ids, source.word_ids, strict=True)}
         listed = [[str(word) for word in words.get(v, [])] for v in table["voxel_id"]]
         targets = [_targets(row) for row in table.itertuples()]
         table[f"{name}first_word"] = [row[0] if row else "" for row in listed]
@@ -134,8 +126,6 @@ def _targets(voxel: Any) -> set[str]:
 
 def _control(run: _Run) -> tuple[CriticalTokens, Descriptions]:
     """Describes the same pairs from random tokens, all weighted alike; also returns the real critical tokens."""
-    if not (run.directory / "profile" / "meta.json").is_file():
-        raise MissingInputError(f"{run.directory} has no profiles yet. Finish the run first: mine-jax run ... --resume")
     critical, lens = files.load_critical(run.directory), files.load_lens(run.directory)
     if critical is None or lens is None:
         raise MissingInputError(f"{run.directory} has no attributed voxel or no lens.")
@@ -145,30 +135,26 @@ def _control(run: _Run) -> tuple[CriticalTokens, Descriptions]:
     chance = replace(critical, indices=shuffled[..., : critical.indices.shape[2]], scores=np.ones_like(critical.scores))
     words = description.top_words(lens, tokens, m=run.config.description.m)
     n_words = run.config.description.n_words
-    return critical, description.describe(chance, words, corpus=_corpus(run), n_words=n_words)
+    return critical, description.describe(chance, words, corpus=files.corpus(run.directory), n_words=n_words)
 
 
 def _control_profiles(run: _Run, control: Descriptions) -> Profiles:
     settings = run.config.profile
     return profile.build(
         control,
-        artifacts.load(run.directory / "attribution" / "faithfulness"),
-        corpus=_corpus(run),
+        files.load_faithfulness(run.directory),
+        corpus=files.corpus(run.directory),
         faithfulness_quantile=settings.faithfulness_quantile,
         min_images=settings.min_images,
         n_bootstrap=1,
     )
 
 
-def _corpus(run: _Run) -> np.ndarray:
-    return artifacts.read_array(run.directory / "description" / "corpus.npy")
-
-
 def _areas(run: _Run) -> pd.DataFrame:
     """One row per area with a planted category: the category found, and whether it is right."""
     planted = read_truth(run.root)
     planted = planted[(planted["subject"] == run.config.data.subject) & planted["kind"].isin(_DESCRIBED)]
-    found = artifacts.read_table(run.directory / "roi" / "selectivity.tsv")
+    found = files.selectivity_table(run.directory)
     preferred = found[found["preferred"].astype(str).str.lower() == "true"].set_index("roi")["category"].to_dict()
     rows = [
         {"area": area, "planted": group["category"].iloc[0], "found": preferred.get(area, "")}
@@ -184,7 +170,7 @@ def _areas(run: _Run) -> pd.DataFrame:
 def _pairs(run: _Run, voxels: pd.DataFrame, critical: CriticalTokens, control: Descriptions) -> pd.DataFrame:
     """Pairs of counted voxels with one planted concept whose image shows it: words and places."""
     shown = read_scenes(run.root)
-    described = artifacts.load(run.directory / "description")
+    described = files.load_descriptions(run.directory)
     grid = files.load_tokens(run.directory).grid or (1, 1)
     concept = voxels[voxels["counted"] & (voxels["kind"] == "concept")].set_index("voxel_id")["concepts"].to_dict()
     inside: dict[tuple[int, str], np.ndarray] = {}
@@ -213,10 +199,9 @@ def _pairs(run: _Run, voxels: pd.DataFrame, critical: CriticalTokens, control: D
 
 def _tests(run: _Run) -> pd.DataFrame:
     """The comparisons of the validation stage with the describing encoder; empty where it tested nothing."""
-    path = run.directory / "validation" / "summary.tsv"
-    if not path.is_file():
+    table = files.comparisons_table(run.directory)
+    if table is None:
         return pd.DataFrame(columns=["comparison", "source", "voxels", "effect", "share"])
-    table = artifacts.read_table(path)
     return table[table["evaluator"].str.startswith("query") & (table["voxels"] == "described")]
 
 
@@ -228,7 +213,7 @@ def _token_cover(scene: scenes.Scene, concept: str, grid: tuple[int, int]) -> np
     return mask.reshape(rows, scene.size // rows, columns, scene.size // columns).any((1, 3)).ravel()
 
 
-def _first(described: Any, v: int, i: int) -> str:
+def _first(described: Descriptions, v: int, i: int) -> str:
     position = described.word_ids[v, i, 0]
     return str(described.words[position]) if position >= 0 else ""
 

@@ -15,8 +15,8 @@ from PIL import Image
 from mine_jax.config import read
 from mine_jax.errors import CheckpointError
 from mine_jax.run.graph import STEPS
-from mine_jax.run.parts import extract_part
 from mine_jax.run.reporter import Reporter
+from mine_jax.run.stages.features import extract_part
 
 N_IMAGES = 560
 CONFIG = """

@@ -15,7 +15,7 @@ from mine_jax.encoder import needs
 from mine_jax.encoder.query import readout, train
 from mine_jax.encoder.ridge import kfold
 from mine_jax.errors import ResourceError
-from mine_jax.run import plans
+from mine_jax.run.graph import STEPS
 
 EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"
 
@@ -159,19 +159,19 @@ def test_streamed_tokens_count_at_most_their_budget():
 def test_dry_run_says_chunks_and_memory(tmp_path):
     """Before the data stage nothing is known; after it the plan names the chunk and the bytes."""
     config = Config()
-    assert plans.encoder_plan(config, tmp_path) == plans.attribution_plan(config, tmp_path)
+    assert STEPS["encoder"].plan(config, tmp_path) == STEPS["attribution"].plan(config, tmp_path)
     (tmp_path / "data").mkdir()
     np.save(tmp_path / "data" / "responses.npy", np.zeros((90, 700), np.float32))
     np.save(tmp_path / "tokens.npy", np.zeros((90, 16, 32), np.float16))
     features = config.features.model_copy(update={"tokens": str(tmp_path / "tokens.npy")})
     config = config.model_copy(update={"features": features})
-    text = "\n".join(plans.encoder_plan(config, tmp_path))
+    text = "\n".join(STEPS["encoder"].plan(config, tmp_path))
     assert "free" in text and "700 voxels" in text and "TFLOP" in text
     assert "run.voxel_chunk = 256" in text and "MiB" in text
     ridge = config.model_copy(update={"encoder": EncoderConfig(kind="ridge")})
-    assert "run.voxel_chunk = 256" in "\n".join(plans.encoder_plan(ridge, tmp_path))
+    assert "run.voxel_chunk = 256" in "\n".join(STEPS["encoder"].plan(ridge, tmp_path))
     chosen = config.model_copy(update={"run": config.run.model_copy(update={"voxel_chunk": 9})})
-    assert "run.voxel_chunk = 9 " in "\n".join(plans.encoder_plan(chosen, tmp_path))
+    assert "run.voxel_chunk = 9 " in "\n".join(STEPS["encoder"].plan(chosen, tmp_path))
 
 
 def test_dry_run_says_what_does_not_fit(tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_dry_run_says_what_does_not_fit(tmp_path, monkeypatch):
     config = Config()
     one_device = config.run.model_copy(update={"mesh": {"voxel": 1}})
     config = config.model_copy(update={"encoder": paper, "run": one_device})
-    unknown = "\n".join(plans.encoder_plan(config, tmp_path))
+    unknown = "\n".join(STEPS["encoder"].plan(config, tmp_path))
     assert "DOES NOT FIT: 1 voxel" in unknown and "at least 64." in unknown and "20.0 GiB are free" in unknown
     assert "65536 x 65536, 16.0 GiB" in unknown and 'set encoder.trunk = "shared": each head has 4 columns' in unknown
     (tmp_path / "data").mkdir()
@@ -192,7 +192,7 @@ def test_dry_run_says_what_does_not_fit(tmp_path, monkeypatch):
         np.lib.format.open_memmap(tmp_path / "data" / "responses.npy", "w+", np.float32, (900, n_voxels))
         features = config.features.model_copy(update={"tokens": str(tmp_path / "tokens.npy")})
         changed = {"features": features, "encoder": paper.model_copy(update=settings)}
-        return "\n".join(plans.encoder_plan(config.model_copy(update=changed), tmp_path))
+        return "\n".join(STEPS["encoder"].plan(config.model_copy(update=changed), tmp_path))
 
     text = planned()
     heads = int(text.rsplit("encoder.heads = ", 1)[1])

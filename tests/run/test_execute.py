@@ -25,12 +25,10 @@ class Stages:
         self.source = source
         self.calls = []
         self.fault = {}
-        self.chunks = []
 
     def _compute(self, name, reads):
         def compute(config_, directory, progress):
             self.calls.append(name)
-            self.chunks.append(config_.run.voxel_chunk)
             progress(0, 2)
             text = "".join((directory / file).read_text() for file in reads)
             artifacts.write_text(directory / name / "out.txt", f"{name}({text}{config_.encoder.width})")
@@ -159,8 +157,8 @@ def test_input_that_is_gone_keeps_results_with_a_warning(stages, out, caplog):
 
 
 def test_large_input_is_identified_without_reading_it_whole(stages, out, monkeypatch):
-    monkeypatch.setattr("mine_jax.run.execute.record.manifest.MAX_HASHED_BYTES", 3)
-    monkeypatch.setattr("mine_jax.run.execute.record.manifest.BLOCK_BYTES", 2)
+    monkeypatch.setattr("mine_jax.run.record.manifest.MAX_HASHED_BYTES", 3)
+    monkeypatch.setattr("mine_jax.run.record.manifest.BLOCK_BYTES", 2)
     execute(stages, out)
     assert execute(stages, out, resume=True)["ran"] == []
     os.utime(stages.source, (1, 1))
@@ -292,12 +290,18 @@ def test_full_disk_is_a_resource_error(stages, out, number):
         execute(stages, out)
 
 
-def test_out_of_memory_tries_smaller_chunks_then_says_so(stages, out, caplog):
-    stages.fault["data"] = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory allocating 9 bytes")
-    with pytest.raises(errors.ResourceError, match=r"run\.voxel_chunk"):
+@pytest.mark.parametrize(
+    "fault",
+    [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory allocating 9 bytes"), MemoryError("9 bytes")],
+)
+def test_out_of_memory_is_a_resource_error_and_nothing_is_done_twice(stages, out, fault):
+    """Smaller chunks are the business of the stages: see tests/run/test_exhausted.py and tests/memory."""
+    stages.fault["data"] = fault
+    with pytest.raises(
+        errors.ResourceError, match=r"out of .*memory.* 9 bytes.*run\.voxel_chunk|out of memory: 9 bytes"
+    ):
         execute(stages, out)
-    assert stages.chunks == [None, 1024, 256, 64]
-    assert "out of device memory" in caplog.text
+    assert stages.calls == ["data"]
 
 
 def test_other_jax_errors_pass(stages, out):
@@ -367,7 +371,7 @@ SLOW = textwrap.dedent(
     """
     import sys, time
     from mine_jax import artifacts, config, run
-    from mine_jax._signals import Stopped
+    from mine_jax.run.signals import Stopped
 
     def quick(config_, directory, progress):
         artifacts.write_text(directory / "data" / "out.txt", "data")

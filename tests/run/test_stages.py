@@ -133,6 +133,31 @@ def test_tokens_without_a_lens_are_fitted_and_attributed_but_not_described(recor
     assert not (out / "description/words.tsv").exists() and (out / "report.html").exists()
 
 
+def test_the_reference_ridge_chooses_penalties_as_the_user_says(recordings, monkeypatch):
+    seen, fit = [], encoder.fit
+
+    def spy(*given, **named):
+        seen.append(named["config"])
+        return fit(*given, **named)
+
+    monkeypatch.setattr(encoder, "fit", spy)
+    chosen = {"folds": 3, "penalties": 4, "penalty_low": -1.0, "penalty_high": 2.0, "selection": "gcv"}
+    out = execute(recordings, encoder=chosen)
+    assert [settings.kind for settings in seen] == ["query", "ridge"]
+    assert {name: getattr(seen[1], name) for name in chosen} == chosen and seen[1].summary == "mean"
+    assert (artifacts.load(out / "scores/ridge").r2 > 0.5).all()
+
+
+def test_the_reference_ridge_is_the_default_one_with_default_settings(recordings):
+    out = execute(recordings)
+    folder, values = recordings
+    values = {**values, "encoder": {"kind": "ridge"}}
+    run.execute(config.from_dict(values, base=folder), folder / "linear", graph.STEPS, until="encoder")
+    np.testing.assert_array_equal(
+        artifacts.load(out / "scores/ridge").r2, artifacts.load(folder / "linear" / "scores").r2
+    )
+
+
 def test_random_images_are_the_same_for_all_voxels(recordings):
     recordings[1]["attribution"] = {"images": "random", "n_images": 7, "k": 4}
     pairs = artifacts.read_table(execute(recordings) / "attribution/pairs.tsv")

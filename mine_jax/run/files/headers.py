@@ -1,0 +1,57 @@
+"""Sizes of arrays from the headers of files alone, for what is said before anything is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mine_jax import artifacts
+from mine_jax.config import Config
+
+# What is said in place of sizes.
+UNKNOWN = "sizes are known after the data and features stages"
+
+
+class Sizes(NamedTuple):
+    """How large a run is: images N, voxels V, image-tokens P per image and their width D."""
+
+    n_images: int
+    n_voxels: int
+    n_tokens: int
+    token_width: int
+
+
+def sizes(config: Config, directory: Path) -> Sizes | None:
+    """Returns the sizes of a run, where headers of inputs or earlier stages tell them."""
+    responses, tokens = responses_shape(config, directory), tokens_shape(config, directory)
+    if responses is None or tokens is None or len(responses) != 2 or len(tokens) != 3:
+        return None
+    return Sizes(responses[0], responses[1], tokens[1], tokens[2])
+
+
+def responses_shape(config: Config, directory: Path | None) -> tuple[int, ...] | None:
+    """Returns the shape [N, V] of the responses; of those that will be read where `directory` is None or has none."""
+    made = None if directory is None else _npy_shape(str(directory / "data" / "responses.npy"))
+    return made or _npy_shape(config.data.responses)
+
+
+def tokens_shape(config: Config, directory: Path) -> tuple[int, ...] | None:
+    """Returns the shape [N, P, D] of the image-tokens, extracted or precomputed; None where unknown."""
+    store = directory / "features" / "meta.json"
+    if store.is_file():
+        shape = artifacts.read_json(store).get("shape")
+        if shape:
+            return tuple(shape)
+    return _npy_shape(config.features.tokens)
+
+
+def _npy_shape(path: str | None) -> tuple[int, ...] | None:
+    if path is None or not path.endswith(".npy") or not Path(path).is_file():
+        return None
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except (ValueError, OSError):
+        # a damaged file is an error of the data stage, which says more
+        return None

@@ -1,0 +1,99 @@
+"""What the fits read: responses, images and their splits, image-tokens, the lens."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from mine_jax import artifacts, data, features
+from mine_jax.config import Config, DataConfig
+from mine_jax.run import tables
+from mine_jax.types import ImageTokens, Lens, Profiles, Responses, Scores, Split, Stimuli
+
+
+def data_folder(directory: Path) -> Path:
+    """Returns the folder of the data stage."""
+    return directory / "data"
+
+
+def features_folder(directory: Path) -> Path:
+    """Returns the folder of the feature stage: the token store, with the lens in it."""
+    return directory / "features"
+
+
+def data_source(config: Config, directory: Path) -> DataConfig:
+    """Returns the data configuration as its reader takes it; a phantom's folder is known by then."""
+    if config.data.kind != "phantom" or config.data.root is not None:
+        return config.data
+    return config.data.model_copy(update={"root": str(directory / "phantom")})
+
+
+def has_phantom(source: DataConfig) -> bool:
+    """Says whether the phantom's folder holds the subject already."""
+    root = Path(source.root or "")
+    return (root / "nsddata" / "ppdata" / source.subject).is_dir() and (root / "phantom.json").is_file()
+
+
+def shown_stimuli(config: Config, directory: Path) -> Stimuli:
+    """Opens the images that the subject of the data stage saw."""
+    stimuli = data.open_stimuli(data_source(config, directory))
+    wanted = np.isin(stimuli.image_ids, artifacts.load(data_folder(directory)).image_ids)
+    return Stimuli(
+        stimuli.image_ids[wanted], stimuli.read, stimuli.hashes[wanted], stimuli.shared[wanted], stimuli.source
+    )
+
+
+def save_data(directory: Path, responses: Responses, splits: np.ndarray) -> None:
+    """Writes the responses, and the splits [N] of their images."""
+    artifacts.save(responses, data_folder(directory))
+    artifacts.write_table(directory / "images.tsv", tables.images(responses, splits))
+    save_voxels(directory, responses, None, None)
+
+
+def save_voxels(directory: Path, responses: Responses, scores: Scores | None, profiles: Profiles | None) -> None:
+    """Writes what is known of the voxels so far."""
+    artifacts.write_table(directory / "voxels.tsv", tables.voxels(responses, scores, profiles))
+
+
+def load_responses(directory: Path) -> Responses:
+    """Loads the responses of the data stage."""
+    return artifacts.load(data_folder(directory), verify=False)
+
+
+def split_of(directory: Path) -> dict[str, str]:
+    """Reads the split of every image: id -> train, val or test."""
+    images = artifacts.read_table(directory / "images.tsv")
+    return dict(zip(images["image_id"].astype(str), images["split"], strict=True))
+
+
+def splits_of_images(directory: Path, image_ids: np.ndarray) -> np.ndarray:
+    """Returns the split [N] of each of these images [N]; "" for images without responses."""
+    known = split_of(directory)
+    return np.array([known.get(image_id, "") for image_id in image_ids], dtype=str)
+
+
+def load_lens(directory: Path) -> Lens | None:
+    """Loads the lens of the feature stage; None where the features have no words."""
+    folder = features_folder(directory) / "lens"
+    return artifacts.load(folder) if (folder / "meta.json").exists() else None
+
+
+def load_tokens(directory: Path) -> ImageTokens:
+    """Opens the image-tokens of the feature stage."""
+    return features.open_store(features_folder(directory), verify=False)
+
+
+def remove_features(directory: Path) -> None:
+    """Deletes the token store."""
+    shutil.rmtree(features_folder(directory), ignore_errors=True)
+
+
+def load_splits(config: Config, directory: Path) -> dict[str, Split]:
+    """Aligns tokens and responses and takes them apart by split."""
+    responses, tokens = load_responses(directory), load_tokens(directory)
+    aligned = data.align(responses, tokens, on_missing=config.data.on_missing)
+    known = split_of(directory)
+    split = np.array([known[image_id] for image_id in aligned.responses.image_ids])
+    return {name: data.split_rows(aligned, split, names=name) for name in ("train", "val", "test")}

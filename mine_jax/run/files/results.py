@@ -1,0 +1,213 @@
+"""What the stages make of them: encoders and scores, attributions, words, profiles, areas."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mine_jax import artifacts
+from mine_jax.config import AttributionConfig
+from mine_jax.description import CorpusShares
+from mine_jax.run import tables
+from mine_jax.types import Attributions, CriticalTokens, Descriptions, Encoders, Faithfulness, Profiles, Scores
+
+
+def save_encoders(directory: Path, encoders: Encoders, scores: Scores) -> None:
+    """Writes the encoders and how well they predict."""
+    artifacts.save(encoders, directory / "encoder")
+    artifacts.save(scores, directory / "scores")
+
+
+def load_encoders(directory: Path) -> Encoders:
+    """Loads the encoders of the encoder stage."""
+    return artifacts.load(directory / "encoder")
+
+
+def load_scores(directory: Path) -> Scores:
+    """Loads the scores of the encoder stage."""
+    return artifacts.load(directory / "scores")
+
+
+def save_reference(directory: Path, scores: Scores) -> None:
+    """Writes the scores of the ridge that the encoders are compared with."""
+    artifacts.save(scores, directory / "scores" / "ridge")
+
+
+def load_reference(directory: Path) -> Scores | None:
+    """Loads the scores of the reference ridge; None where it was not fitted."""
+    folder = directory / "scores" / "ridge"
+    return artifacts.load(folder) if (folder / "meta.json").is_file() else None
+
+
+@contextlib.contextmanager
+def kept_scores(
+    directory: Path, shape: tuple[int, int, int], *, keep: bool
+) -> Generator[Callable[[slice, np.ndarray], None] | None, None, None]:
+    """Gives what writes the scores of all tokens to a float16 array [V x I, P], whole or not at all.
+
+    Args:
+        directory: of the run.
+        shape: V, I and P.
+        keep: whether to write them; otherwise those of an earlier run are deleted.
+
+    Yields:
+        A function of a slice of voxels and their scores [v, I, P]; None if they are not kept.
+    """
+    path = directory / "attribution" / "heat.npy"
+    if not keep:
+        path.unlink(missing_ok=True)
+        yield None
+        return
+    n_voxels, n_images, n_tokens = shape
+    with artifacts.atomic(path) as temporary:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        heat = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=(n_voxels * n_images, n_tokens))
+
+        def write(voxels: slice, scores: np.ndarray) -> None:
+            heat[voxels.start * n_images : voxels.stop * n_images] = scores.reshape(-1, n_tokens)
+            heat.flush()
+
+        yield write
+
+
+def save_attribution(
+    directory: Path,
+    attributions: Attributions,
+    critical: CriticalTokens,
+    faithfulness: Faithfulness,
+    *,
+    scores: Scores,
+    settings: AttributionConfig,
+    seed: int,
+) -> pd.DataFrame:
+    """Writes what drives the voxels, and what patching it does.
+
+    Args:
+        directory: of the run.
+        attributions: of V x I pairs.
+        critical: their critical tokens.
+        faithfulness: their patching curves.
+        scores: of all voxels of the run.
+        settings: of the stage.
+        seed: of the bootstrap of the curves.
+
+    Returns:
+        The table with one row per voxel.
+    """
+    out = directory / "attribution"
+    n_voxels, n_images, k = critical.indices.shape
+    artifacts.write_table(out / "pairs.tsv", tables.pairs(attributions, faithfulness, tolerance=settings.tolerance))
+    artifacts.write_array(out / "tokens.npy", critical.indices.reshape(-1, k))
+    artifacts.write_array(out / "scores.npy", critical.scores.reshape(-1, k))
+    artifacts.write_table(out / "curves.tsv", tables.curves(attributions, faithfulness, seed=seed))
+    per_voxel = tables.attributed_voxels(attributions, faithfulness, critical, scores)
+    artifacts.write_table(out / "voxels.tsv", per_voxel)
+    artifacts.save(faithfulness, out / "faithfulness")
+    meta = {"schema": artifacts.SCHEMA, "n_voxels": n_voxels, "n_images": n_images, "k": k, **settings.model_dump()}
+    artifacts.write_json(out / "meta.json", meta)
+    return per_voxel
+
+
+def save_no_attribution(directory: Path) -> None:
+    """Writes that no voxel was attributed."""
+    artifacts.write_json(directory / "attribution" / "meta.json", {"schema": artifacts.SCHEMA, "n_voxels": 0})
+
+
+def load_critical(directory: Path) -> CriticalTokens | None:
+    """Loads the critical tokens of the attribution stage; None where no voxel was attributed."""
+    folder = directory / "attribution"
+    meta = artifacts.read_json(folder / "meta.json")
+    if not meta["n_voxels"]:
+        return None
+    pairs = artifacts.read_table(folder / "pairs.tsv")
+    shape = (meta["n_voxels"], meta["n_images"])
+    return CriticalTokens(
+        voxel_ids=pairs["voxel_id"].to_numpy().reshape(shape)[:, 0],
+        image_ids=pairs["image_id"].to_numpy(dtype=str).reshape(shape),
+        indices=artifacts.read_array(folder / "tokens.npy").reshape(*shape, -1),
+        scores=artifacts.read_array(folder / "scores.npy").reshape(*shape, -1),
+    )
+
+
+def load_faithfulness(directory: Path) -> Faithfulness:
+    """Loads the faithfulness of the attributed pairs."""
+    return artifacts.load(directory / "attribution" / "faithfulness")
+
+
+def save_description(directory: Path, descriptions: Descriptions, shares: CorpusShares) -> None:
+    """Writes the descriptions of all pairs, and the shares of words that they are compared with."""
+    out = directory / "description"
+    artifacts.save(descriptions, out)
+    artifacts.write_array(out / "corpus.npy", shares.mean)
+    artifacts.write_array(out / "test_words.npy", shares.test)
+    artifacts.write_json(out / "test_images.json", shares.test_ids.tolist())
+    artifacts.write_table(out / "words.tsv", tables.description_words(descriptions))
+    artifacts.write_table(out / "sentences.tsv", tables.description_sentences(descriptions))
+
+
+def save_no_description(directory: Path, reason: str) -> None:
+    """Writes why nothing was described."""
+    artifacts.write_json(directory / "description" / "none.json", {"reason": reason})
+
+
+def why_not_described(directory: Path) -> str | None:
+    """Says why nothing was described; None where there are descriptions."""
+    folder = directory / "description"
+    return None if (folder / "corpus.npy").exists() else artifacts.read_json(folder / "none.json")["reason"]
+
+
+def load_descriptions(directory: Path) -> Descriptions:
+    """Loads the descriptions of all pairs."""
+    return artifacts.load(directory / "description")
+
+
+def corpus(directory: Path) -> np.ndarray:
+    """Reads the mean share [C] of each word over the training images."""
+    return artifacts.read_array(directory / "description" / "corpus.npy")
+
+
+def test_words(directory: Path) -> np.ndarray:
+    """Reads the share [T, C] of each word in the test images."""
+    return artifacts.read_array(directory / "description" / "test_words.npy")
+
+
+def test_images(directory: Path) -> np.ndarray:
+    """Reads the ids [T] of the test images, in the order of `test_words`."""
+    return np.array(artifacts.read_json(directory / "description" / "test_images.json"), dtype=str)
+
+
+def save_profiles(directory: Path, profiles: Profiles) -> None:
+    """Writes the profiles."""
+    out = directory / "profile"
+    artifacts.save(profiles, out)
+    artifacts.write_table(out / "words.tsv", tables.profile_words(profiles))
+    artifacts.write_table(out / "sentences.tsv", tables.profile_sentences(profiles))
+    artifacts.write_table(out / "voxels.tsv", tables.profile_voxels(profiles))
+
+
+def save_no_profiles(directory: Path, reason: str) -> None:
+    """Writes why there are no profiles."""
+    artifacts.write_json(directory / "profile" / "none.json", {"reason": reason})
+
+
+def load_profiles(directory: Path) -> Profiles | None:
+    """Loads the profiles; None where the profile stage made none."""
+    folder = directory / "profile"
+    return artifacts.load(folder) if (folder / "meta.json").is_file() else None
+
+
+def save_roi(directory: Path, selectivity: list[dict[str, Any]], structure: list[dict[str, Any]]) -> None:
+    """Writes what areas prefer and what is inside them."""
+    out = directory / "roi"
+    artifacts.write_table(out / "selectivity.tsv", tables.rows(selectivity, tables.SELECTIVITY))
+    artifacts.write_table(out / "structure.tsv", tables.rows(structure, tables.STRUCTURE))
+
+
+def maps_folder(directory: Path) -> Path:
+    """Returns the folder of the maps."""
+    return directory / "maps"

@@ -1,0 +1,48 @@
+"""The description stage: turns critical image-tokens into words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mine_jax import description
+from mine_jax._progress import Progress
+from mine_jax.config import Config
+from mine_jax.run import files
+from mine_jax.run.execute import Step
+
+
+def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Reads words from tokens and describes every pair."""
+    lens, critical = files.load_lens(directory), files.load_critical(directory)
+    if lens is None or critical is None:
+        reason = "no lens: features have no words" if lens is None else "no voxel was attributed"
+        files.save_no_description(directory, reason)
+        return {"pairs": 0, "reason": reason}
+    words = description.top_words(
+        lens,
+        files.load_tokens(directory),
+        m=config.description.m,
+        image_chunk=config.run.image_chunk,
+        progress=lambda done, total: progress(done, 2 * total),
+    )
+    shares = description.corpus_shares(words, files.splits_of_images(directory, words.image_ids))
+    descriptions = description.describe(
+        critical,
+        words,
+        corpus=shares.mean,
+        n_words=config.description.n_words,
+        progress=lambda done, total: progress(total + done, 2 * total),
+    )
+    files.save_description(directory, descriptions, shares)
+    vocabulary = words.vocabulary
+    counts = {"words": len(vocabulary.words), "dropped": vocabulary.n_dropped, "merged": vocabulary.n_merged}
+    return {"pairs": descriptions.image_ids.size, **counts}
+
+
+STEP = Step(
+    compute=compute,
+    needs=("features", "attribution"),
+    sections=("description", "run.precision"),
+    outputs=("description/*",),
+)

@@ -1,0 +1,173 @@
+"""The encoder stage: fits one encoder per voxel, scores them, and plans what that holds in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from mine_jax import encoder, memory, sharding
+from mine_jax._progress import Progress, silent
+from mine_jax.config import Config, EncoderConfig
+from mine_jax.encoder import needs
+from mine_jax.run import files
+from mine_jax.run.execute import Step
+from mine_jax.run.record.summary import finite_mean
+from mine_jax.types import Encoders, Scores, Split
+
+
+def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Fits and scores the encoders, and the ridge that they are compared with."""
+    splits = files.load_splits(config, directory)
+    encoders = _fitted(config, config.encoder, splits, progress)
+    scores = _scored(config, encoders, splits)
+    files.save_encoders(directory, encoders, scores)
+    files.save_voxels(directory, files.load_responses(directory), scores, None)
+    usable = scores.status == "ok"
+    summary = {
+        "fitted": int(usable.sum()),
+        "mean_r2": finite_mean(scores.r2[usable]),
+        "mean_r": finite_mean(scores.r[usable]),
+        "mean_r2_normalized": finite_mean(scores.r2_normalized[usable]),
+    }
+    reference = _reference(config.encoder)
+    if reference is not None:
+        linear = _scored(config, _fitted(config, reference, splits, silent), splits)
+        files.save_reference(directory, linear)
+        summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
+    return summary
+
+
+def share(config: Config, directory: Path, progress: Progress) -> None:
+    """Takes this process's share of the fits of `compute`; writes nothing."""
+    splits = files.load_splits(config, directory)
+    _fitted(config, config.encoder, splits, progress)
+    reference = _reference(config.encoder)
+    if reference is not None:
+        _fitted(config, reference, splits, progress)
+
+
+def plan(config: Config, directory: Path) -> list[str]:
+    """Says how many voxels are fitted at once, what that holds in memory, and how much is computed."""
+    sizes = files.sizes(config, directory)
+    e, mesh, free = config.encoder, sharding.mesh(config.run.mesh), sharding.free_bytes()
+    if sizes is None:
+        # one cell, no image, and tokens no narrower than the encoder: what does not fit then never will
+        least = {"n_images": 0, "token_shape": (e.pool**2, e.width)}
+        return [files.UNKNOWN] + (_what_would_fit(e, 1, free, **least) if e.kind == "query" else [])
+    n_images, n_voxels, n_tokens, token_width = sizes
+    lines, wanted, token_shape = _devices(mesh, free), config.run.voxel_chunk, (n_tokens, token_width)
+    if e.kind == "ridge":
+        n_voxels_each = -(-n_voxels // sharding.n_shards(mesh, *sharding.DEVICES))
+        planned = encoder.plan_ridge(
+            e, n_images=n_images, n_voxels=n_voxels_each, token_shape=token_shape, wanted=wanted
+        )
+        lines += [f"{n_voxels} voxels, {n_images} images, {e.folds} folds x {e.penalties} penalties"]
+        return lines + _chunks(planned)
+    n_voxels_each = -(-n_voxels // sharding.n_shards(mesh, sharding.VOXEL))
+    planned = encoder.plan_query(e, n_images=n_images, n_voxels=n_voxels_each, token_shape=token_shape, wanted=wanted)
+    n_cells, width = n_tokens // e.pool**2, min(e.width, token_width)
+    # three products per training step, two products and one Gram matrix per closed-form readout
+    work = 2 * n_images * n_voxels * e.heads * width * (5 * n_cells + e.heads * width) * (e.epochs + 1)
+    lines += [f"{n_voxels} voxels, {n_images} images x {n_cells} cells x width {width}"]
+    lines += [*_chunks(planned), f"work at most {work / 1e12:.2g} TFLOP"]
+    return lines + _what_would_fit(e, planned.chunk, free, n_images=n_images, token_shape=token_shape)
+
+
+def _fitted(config: Config, settings: EncoderConfig, splits: dict[str, Split], progress: Progress) -> Encoders:
+    return encoder.fit(
+        splits["train"],
+        key=jax.random.key(config.run.seed),
+        validation=splits["val"],
+        config=settings,
+        voxel_chunk=config.run.voxel_chunk,
+        image_chunk=config.run.image_chunk,
+        mesh=sharding.mesh(config.run.mesh),
+        progress=progress,
+    )
+
+
+def _scored(config: Config, encoders: Encoders, splits: dict[str, Split]) -> Scores:
+    return encoder.score(
+        encoders,
+        splits["test"],
+        n_train=len(splits["train"].responses.image_ids) + len(splits["val"].responses.image_ids),
+        voxel_chunk=config.run.voxel_chunk,
+        mesh=sharding.local(sharding.mesh(config.run.mesh)),  # the other processes are at the next fit
+    )
+
+
+def _reference(e: EncoderConfig) -> EncoderConfig | None:
+    """Returns the settings of the ridge to compare with, penalties chosen as the user says; None for no ridge."""
+    if e.kind != "query" or not e.reference:
+        return None
+    return EncoderConfig(
+        kind="ridge",
+        reference=False,
+        selection=e.selection,
+        folds=e.folds,
+        penalties=e.penalties,
+        penalty_low=e.penalty_low,
+        penalty_high=e.penalty_high,
+    )
+
+
+def _devices(mesh: Mesh | None, free: int) -> list[str]:
+    if mesh is None:
+        return [f"1 device, {memory.readable(free)} free"]
+    axes = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
+    return [f"{mesh.size} devices ({axes}), {memory.readable(free)} free on each"]
+
+
+def _what_would_fit(
+    e: EncoderConfig, n_voxels: int, free: int, *, n_images: int, token_shape: tuple[int, int]
+) -> list[str]:
+    """Says that so many voxels at once exceed the free bytes of a device, and which settings would not."""
+
+    def need(**settings: Any) -> memory.Need:
+        changed = e.model_copy(update=settings)
+        return needs.query_need(changed, n_images=n_images, token_shape=token_shape)
+
+    text, width, one = memory.readable, min(e.width, token_shape[1]), need()
+    held = one.fixed + n_voxels * one.each
+    if held <= free:
+        return []
+    voxels = "1 voxel" if n_voxels == 1 else f"{n_voxels} voxels"
+    least = "about" if n_images else f"where image-tokens have {width} columns, at least"
+    lines = [f"DOES NOT FIT: {voxels} at once on a device: {least} {text(held)}; {text(free)} are free"]
+    size, together = e.heads * width, memory.fitting(one, free)
+    if e.trunk == "shared":
+        way = f"voxels that share a trunk are fitted together: about {together} fit (see data.roi), or add devices"
+        return [*lines, way]
+    if together:
+        return [*lines, f"set run.voxel_chunk = {together}, or leave it out"]
+    lines += [
+        f"with a fixed trunk each of {e.heads} heads reads all {width} columns: "
+        f"matrices of {size} x {size}, {text(4 * size**2)} each, for every voxel"
+    ]
+    if e.heads > 1 and width % e.heads == 0:
+        lines += [
+            f'set encoder.trunk = "shared": each head has {width // e.heads} columns of its own, '
+            f"matrices of {width} x {width}, about {text(need(trunk='shared').each)} for every voxel"
+        ]
+    if n_images == 0:
+        return lines
+    heads = next((h for h in (e.heads >> n for n in range(1, 16)) if h and memory.fitting(need(heads=h), free)), None)
+    return lines + ([] if heads is None else [f"or keep the fixed trunk with encoder.heads = {heads}"])
+
+
+def _chunks(planned: memory.Planned) -> list[str]:
+    held = memory.readable(planned.bytes)
+    return [f"run.voxel_chunk = {planned.chunk} on each device, image-tokens included: about {held}"]
+
+
+STEP = Step(
+    compute=compute,
+    needs=("data", "features"),
+    sections=("encoder", "run.seed", "run.precision"),
+    outputs=("encoder/*", "scores/*", "voxels.tsv"),
+    plan=plan,
+    together=share,
+)

@@ -1,0 +1,122 @@
+"""The feature stage: turns images into image-tokens and a lens; also one part of the images, beside other processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mine_jax import features, memory
+from mine_jax._progress import Progress
+from mine_jax.config import Config
+from mine_jax.errors import CheckpointError
+from mine_jax.run import files
+from mine_jax.run.execute import Step, stale
+from mine_jax.run.reporter import Reporter
+from mine_jax.types import ImageTokens, Lens
+
+logger = logging.getLogger("mine_jax")
+
+
+def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Extracts image-tokens, or refers to the precomputed ones."""
+    shown = files.shown_stimuli(config, directory)
+
+    def loaded() -> tuple[ImageTokens, Lens | None]:
+        return features.load_features(
+            config.features,
+            shown,
+            directory=files.features_folder(directory),
+            progress=progress,
+            precision=config.run.precision,
+            mesh=config.run.mesh,
+        )
+
+    try:
+        tokens, lens = loaded()
+    except CheckpointError as error:
+        # the stage is stale, or it would not run: shards of another extraction are of no use
+        logger.warning("features/ is extracted anew: %s", error)
+        files.remove_features(directory)
+        tokens, lens = loaded()
+    n_images, n_tokens, width = tokens.tokens.shape
+    words = 0 if lens is None else len(lens.words)
+    return {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
+
+
+def extract_part(
+    config: Config, directory: str | Path, steps: Mapping[str, Step], *, part: tuple[int, int], reporter: Reporter
+) -> list[str]:
+    """Writes the token shards of one part of a run.
+
+    The processes that do the parts do not talk to each other. Each takes every n-th shard, and none
+    takes the lock of the directory; the stage without a part records them when they are done.
+
+    Args:
+        config: the configuration of the run.
+        directory: the run directory, shared by the processes; its data stage must be up to date.
+        steps: the stages, in order.
+        part: (i, n), i from 0 to n - 1.
+        reporter: shows progress.
+
+    Returns:
+        Lines that say what was done and what comes next.
+
+    Raises:
+        CheckpointError: if the data stage is not up to date, or the store is of another extraction.
+        MineError: see `features.extract_part`.
+    """
+    directory = Path(directory)
+    reason = stale(config, directory, steps)["data"]
+    if reason is not None:
+        raise CheckpointError(
+            f"a part of stage features needs stage data, which is not up to date: {reason}. "
+            "Run it first: mine-jax data."
+        )
+    stimuli = files.shown_stimuli(config, directory)
+    with reporter.task("features") as progress, jax.default_matmul_precision(config.run.precision):
+        is_whole = features.extract_part(
+            config.features,
+            stimuli,
+            directory=files.features_folder(directory),
+            part=part,
+            progress=progress,
+            precision=config.run.precision,
+            mesh=config.run.mesh,
+        )
+    following = "all parts are there; mine-jax features without --shard completes the stage"
+    return [
+        f"features: part {part[0]} of {part[1]} done",
+        following if is_whole else "other parts are still to be done",
+    ]
+
+
+def plan(config: Config, directory: Path) -> list[str]:
+    """Says how large the image-tokens are."""
+    shape = files.tokens_shape(config, directory)
+    if shape is None:
+        return [f"image-tokens of {config.features.model or 'the model'}, batches of {config.features.batch_size}"]
+    return [f"image-tokens {list(shape)}, memory-mapped: {memory.readable(int(np.prod(shape)) * 2)} in half precision"]
+
+
+def inputs(config: Config) -> list[Path]:
+    """Names the files of the user that the stage reads."""
+    f = config.features
+    named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
+    model = [] if f.model in (None, "phantom") else [Path(f.model)]
+    return [Path(p) for p in named if p is not None] + model
+
+
+STEP = Step(
+    compute=compute,
+    needs=("data",),
+    sections=("features", "run.precision"),
+    outputs=("features/*",),
+    inputs=inputs,
+    partial=("features/*",),
+    plan=plan,
+)
