@@ -11,16 +11,19 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 import mine_jax
-from mine_jax.errors import ConfigError, MineError
-from mine_jax.run.reporter import Reporter, default_reporter
-from mine_jax.run.signals import Stopped, raise_on_signals
+from mine_jax.errors import ConfigError, MineError, Stopped
+
+if TYPE_CHECKING:
+    from mine_jax.config import Config
+    from mine_jax.run.execute import Step
+    from mine_jax.run.reporter import Reporter
 
 app = typer.Typer(
     name="mine-jax",
@@ -56,6 +59,9 @@ def _options(
     ] = False,
 ) -> None:
     del version, debug  # `main` takes --debug out of the arguments, wherever it stands
+    from mine_jax.run.signals import raise_on_signals
+
+    raise_on_signals()
 
 
 @app.command()
@@ -210,7 +216,6 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
-    raise_on_signals()
     try:
         app(arguments)
     except MineError as error:
@@ -231,6 +236,8 @@ def _fail(kind: str, message: object, code: int, *, debug: bool) -> None:
 
 def _reporter() -> Reporter:
     """Returns the reporter for this terminal; logs and warnings go through it, so that they do not cut the bar."""
+    from mine_jax.run.reporter import default_reporter
+
     reporter = default_reporter()
 
     def show(message: Warning | str, *where: Any) -> None:
@@ -251,16 +258,17 @@ def _reporter() -> Reporter:
     return reporter
 
 
-def _config(path: Path, overrides: list[str] | None) -> Any:
+def _config(path: Path, overrides: list[str] | None) -> Config:
     from mine_jax.config import read
 
     return read(path, overrides=overrides or ())
 
 
-def _execute(config: Any, out: Path, **options: Any) -> None:
+def _execute(config: Config, out: Path, **options: Any) -> None:
     """Runs stages, together with the other processes where there are any; the first one prints."""
     from mine_jax import sharding
     from mine_jax.run.execute import execute
+    from mine_jax.run.reporter import Reporter
 
     reporter = _reporter()
     sharding.start()
@@ -270,7 +278,7 @@ def _execute(config: Any, out: Path, **options: Any) -> None:
         _print(_summary(record, out))
 
 
-def _steps() -> Any:
+def _steps() -> Mapping[str, Step]:
     from mine_jax.run.graph import STEPS
 
     return STEPS

@@ -6,10 +6,14 @@ it, and carries the exit code that the command line returns for it.
 
 from __future__ import annotations
 
+import signal
+
 EXIT_USAGE = 2
 EXIT_DATA = 3
 EXIT_INTEGRITY = 4
 EXIT_RESOURCES = 5
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class MineError(Exception):
@@ -78,3 +82,17 @@ class MissingExtraError(MineError, ImportError):
     """An optional dependency that is not installed."""
 
     exit_code = EXIT_USAGE
+
+
+class Stopped(BaseException):
+    """The work was stopped by a signal; not an `Exception`, so that retry loops let it pass.
+
+    Attributes:
+        signal: number of the signal.
+        exit_code: 130 for Ctrl-C, otherwise 143.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signal = signum
+        self.exit_code = EXIT_INTERRUPTED if signum == signal.SIGINT else EXIT_TERMINATED

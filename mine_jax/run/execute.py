@@ -20,13 +20,13 @@ from typing import Any
 from mine_jax import artifacts, memory, sharding
 from mine_jax._progress import Progress
 from mine_jax.config import Config
-from mine_jax.errors import CheckpointError, ConfigError, MineError, ResourceError
+from mine_jax.errors import CheckpointError, ConfigError, MineError, ResourceError, Stopped
 from mine_jax.run.record import directory as run_directory
 from mine_jax.run.record import lock
 from mine_jax.run.record import manifest as manifest_file
 from mine_jax.run.record.summary import shown
 from mine_jax.run.reporter import Reporter
-from mine_jax.run.signals import StopFlag, Stopped, stop_flag
+from mine_jax.run.signals import StopFlag, stop_flag
 
 logger = logging.getLogger("mine_jax")
 
@@ -325,7 +325,8 @@ def _compute(work: Callable[..., Any], config: Config, directory: Path, progress
             raise
         raise ResourceError(
             f"out of device memory: {str(error).splitlines()[0][:300]}. "
-            "Set a smaller run.voxel_chunk and run.image_chunk; `mine-jax run ... --dry-run` says what each part needs."
+            "Set a smaller run.voxel_chunk, run.image_chunk or features.batch_size; "
+            "`mine-jax run ... --dry-run` says what each part needs."
         ) from error
     except MemoryError as error:
         raise ResourceError(

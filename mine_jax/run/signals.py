@@ -12,22 +12,9 @@ import threading
 from collections.abc import Generator
 from types import FrameType
 
-_EXIT_CODES = {signal.SIGINT: 130}
+from mine_jax.errors import Stopped
+
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
-
-
-class Stopped(BaseException):
-    """The work was stopped by a signal; not an `Exception`, so that retry loops let it pass.
-
-    Attributes:
-        signal: number of the signal.
-        exit_code: 130 for Ctrl-C, otherwise 143.
-    """
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signal = signum
-        self.exit_code = _EXIT_CODES.get(signal.Signals(signum), 143)
 
 
 class StopFlag:

@@ -371,7 +371,7 @@ SLOW = textwrap.dedent(
     """
     import sys, time
     from mine_jax import artifacts, config, run
-    from mine_jax.run.signals import Stopped
+    from mine_jax.errors import Stopped
 
     def quick(config_, directory, progress):
         artifacts.write_text(directory / "data" / "out.txt", "data")
