@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mine_jax import artifacts, data, features
 from mine_jax.config import Config, DataConfig
-from mine_jax.types import CriticalTokens, Encoders, ImageTokens, Lens, Responses, Scores, Split, Stimuli
+from mine_jax.types import (
+    CriticalTokens,
+    Descriptions,
+    Encoders,
+    ImageTokens,
+    Lens,
+    Profiles,
+    Responses,
+    Scores,
+    Split,
+    Stimuli,
+)
 
 
 def data_source(config: Config, directory: Path) -> DataConfig:
@@ -77,3 +90,68 @@ def load_critical(directory: Path) -> CriticalTokens | None:
         indices=artifacts.read_array(folder / "tokens.npy").reshape(*shape, -1),
         scores=artifacts.read_array(folder / "scores.npy").reshape(*shape, -1),
     )
+
+
+def load_heat(directory: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Opens the scores of all tokens [V, I, P] of the attribution stage; None where they were not kept.
+
+    Args:
+        directory: of the run.
+        shape: V and I.
+    """
+    path = directory / "attribution" / "heat.npy"
+    return artifacts.read_array(path, mmap=True).reshape(*shape, -1) if path.exists() else None
+
+
+def load_descriptions(directory: Path) -> Descriptions:
+    """Loads the descriptions of all pairs."""
+    return artifacts.load(directory / "description")
+
+
+def corpus(directory: Path) -> np.ndarray:
+    """Reads the mean share [C] of each word over the training images."""
+    return artifacts.read_array(directory / "description" / "corpus.npy")
+
+
+def test_words(directory: Path) -> np.ndarray:
+    """Reads the share [T, C] of each word in the test images."""
+    return artifacts.read_array(directory / "description" / "test_words.npy")
+
+
+def test_images(directory: Path) -> np.ndarray:
+    """Reads the ids [T] of the test images, in the order of `test_words`."""
+    return np.array(artifacts.read_json(directory / "description" / "test_images.json"), dtype=str)
+
+
+def load_profiles(directory: Path) -> Profiles | None:
+    """Loads the profiles; None where the profile stage made none."""
+    folder = directory / "profile"
+    return artifacts.load(folder) if (folder / "meta.json").is_file() else None
+
+
+def why_no_profiles(directory: Path) -> str | None:
+    """Says why there are no descriptions or no profiles; None where there are both."""
+    for stage, name in (("description", "corpus.npy"), ("profile", "meta.json")):
+        if not (directory / stage / name).exists():
+            reason = directory / stage / "none.json"
+            return artifacts.read_json(reason)["reason"] if reason.exists() else f"no {stage}s"
+    return None
+
+
+def validation_images(directory: Path) -> Path:
+    """Returns the folder of the images that the validation stage makes and keeps."""
+    return directory / "validation" / "images"
+
+
+def save_validation(directory: Path, results: dict[str, pd.DataFrame], meta: dict[str, Any]) -> None:
+    """Writes the tables of the validation stage, and what they were made with."""
+    out = directory / "validation"
+    for name, table in results.items():
+        artifacts.write_table(out / f"{name}.tsv", table)
+    artifacts.write_json(out / "meta.json", {"schema": artifacts.SCHEMA, **meta})
+    (out / "none.json").unlink(missing_ok=True)
+
+
+def save_no_validation(directory: Path, reason: str) -> None:
+    """Writes why nothing was validated."""
+    artifacts.write_json(directory / "validation" / "none.json", {"reason": reason})

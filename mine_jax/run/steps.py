@@ -17,11 +17,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mine_jax import artifacts, attribution, data, description, encoder, features, profile, roi, sharding, validation
+from mine_jax import artifacts, attribution, data, description, encoder, features, profile, roi, sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, EncoderConfig
 from mine_jax.errors import CheckpointError
 from mine_jax.run import files, tables
+from mine_jax.run.stages import validation as validation_stage
 from mine_jax.types import Encoders, ImageTokens, Scores, Split
 
 logger = logging.getLogger("mine_jax")
@@ -246,8 +247,7 @@ def profile_step(config: Config, directory: Path, progress: Progress) -> dict[st
 
 def validation_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Makes and scores generated and edited images; writes validation/."""
-    source = files.data_source(config, directory)
-    return validation.validate(config, directory, source=source, progress=progress)
+    return validation_stage.compute(config, directory, progress)
 
 
 def roi_step(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -103,8 +103,8 @@ def make_pictures(
     todo = [item for item in todo if first.get(keys[item.file]) is item]
     progress(len(items) - len(todo), len(items))
     for start in range(0, len(todo), batch_size):
-        for item, made, n_tries in _attempt(todo[start : start + batch_size], model, retries):
-            record = {**_store(item, made, folder), "key": keys[item.file], "n_tries": n_tries}
+        for item, answer, n_tries in _attempt(todo[start : start + batch_size], model, retries):
+            record = {**_store(item, answer, folder), "key": keys[item.file], "n_tries": n_tries}
             records[item.file] = same[record["key"]] = record
             _append(folder, name, record)
         progress(len(items) - len(todo) + min(start + batch_size, len(todo)), len(items))
@@ -234,35 +234,43 @@ def read_png(path: str | Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def _attempt(items: list[Item], model: Any, retries: int) -> list[tuple[Item, Any, int]]:
+class _Attempt(NamedTuple):
+    """What a model answered for an item: an image, the status of one that there is not, or None."""
+
+    item: Item
+    answer: Any
+    n_tries: int
+
+
+def _attempt(items: list[Item], model: Any, retries: int) -> list[_Attempt]:
     """Makes a batch; if it fails or has the wrong length, each item alone."""
     if len(items) > 1:
         try:
-            made = list(_call(model, items))
+            answers = list(_call(model, items))
         except Exception as error:
             logger.info("a batch of %d images failed (%s); one by one now", len(items), error)
         else:
-            if len(made) == len(items):
-                return [(item, picture, 1) for item, picture in zip(items, made, strict=True)]
-    return [(item, *_alone(item, model, retries)) for item in items]
+            if len(answers) == len(items):
+                return [_Attempt(item, answer, 1) for item, answer in zip(items, answers, strict=True)]
+    return [_alone(item, model, retries) for item in items]
 
 
-def _alone(item: Item, model: Any, retries: int) -> tuple[Any, int]:
+def _alone(item: Item, model: Any, retries: int) -> _Attempt:
     for attempt in range(retries + 1):
         try:
-            made = list(_call(model, [item]))
+            answers = list(_call(model, [item]))
         except NotApplicableError:
-            return "not_applicable", attempt + 1
+            return _Attempt(item, "not_applicable", attempt + 1)
         except Exception as error:
             # Any model may stand behind the protocol, so any error may come; the item is lost, the rest is not.
             logger.warning(
                 "%s: %s: %s (try %d of %d)", item.file, type(error).__name__, error, attempt + 1, retries + 1
             )
         else:
-            if len(made) == 1:
-                return made[0], attempt + 1
-            logger.warning("%s: %d images came instead of one", item.file, len(made))
-    return None, retries + 1
+            if len(answers) == 1:
+                return _Attempt(item, answers[0], attempt + 1)
+            logger.warning("%s: %d images came instead of one", item.file, len(answers))
+    return _Attempt(item, None, retries + 1)
 
 
 def _call(model: Any, items: list[Item]) -> Sequence[Any]:
@@ -277,13 +285,13 @@ def _call(model: Any, items: list[Item]) -> Sequence[Any]:
     return model.edit([read_png(item.source) for item in items], instructions, seeds=seeds, masks=masks)
 
 
-def _store(item: Item, made: Any, folder: Path) -> dict[str, Any]:
+def _store(item: Item, answer: Any, folder: Path) -> dict[str, Any]:
     """Checks and writes one image; returns its record."""
     record: dict[str, Any] = {"file": item.file, "prompt": item.text, "seed": item.seed, "sha256": ""}
-    if isinstance(made, str):
-        return {**record, "status": made, "truncated_tokens": 0, "refit": False}
+    if isinstance(answer, str):
+        return {**record, "status": answer, "truncated_tokens": 0, "refit": False}
     before = read_png(item.source) if item.source else None
-    picture = check_picture(made, size=item.size, before=before, may_stay=item.action == "noop")
+    picture = check_picture(answer, size=item.size, before=before, may_stay=item.action == "noop")
     if picture.pixels is not None:
         write_png(folder / item.file, picture.pixels)
         record["sha256"] = artifacts.sha256(folder / item.file)
