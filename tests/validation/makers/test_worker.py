@@ -25,7 +25,7 @@ LIMIT_S = 240
 PARENT = """
 import json, sys
 from pathlib import Path
-from mine_jax.validation import pictures
+from mine_jax.validation.makers import pictures
 job = json.loads(Path(sys.argv[1]).read_text())
 items = [pictures.item_from_dict(item) for item in job["items"]]
 pictures.make_in_process(items, job["loader"], Path(job["folder"]), name="edits", maker=job["maker"])

@@ -179,7 +179,7 @@ def test_nonfinite_and_flagged_images_are_told_apart():
         images = np.stack([np.full((8, 8, 3), np.nan), np.random.default_rng(0).random((8, 8, 3))])
         nsfw_content_detected = (False, True)
 
-    made = diffusion._pictures(Output, [0, 0])
+    made = diffusion.to_pictures(Output, [0, 0])
     assert [picture.status for picture in made] == ["nonfinite", "flagged"]
 
 
@@ -265,9 +265,9 @@ def test_knows_which_editors_fill_masks(tmp_path, name, masked):
     assert diffusion.takes_mask(str(tmp_path)) is masked
     # as loaded: text-to-image pipelines become inpainting ones
     loaded = getattr(diffusers, name)
-    if "image" not in diffusion._parameters(loaded.__new__(loaded)):
+    if "image" not in diffusion.call_parameters(loaded.__new__(loaded)):
         loaded = auto_pipeline._get_task_class(auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING, name)
-    assert ("mask_image" in diffusion._parameters(loaded.__new__(loaded))) is masked
+    assert ("mask_image" in diffusion.call_parameters(loaded.__new__(loaded))) is masked
 
 
 def test_qwen_edit_from_disk_works_or_says_what_is_missing(tiny, tmp_path, photo):
