@@ -16,8 +16,8 @@ from mine_jax.validation.inputs import Validation as Validation
 from mine_jax.validation.makers.fill import FillEditor as FillEditor
 from mine_jax.validation.makers.oracle import OracleEditor as OracleEditor
 from mine_jax.validation.makers.oracle import OracleGenerator as OracleGenerator
-from mine_jax.validation.makers.pictures import make_in_process as make_in_process
 from mine_jax.validation.makers.pictures import make_pictures as make_pictures
+from mine_jax.validation.makers.process import make_in_process as make_in_process
 from mine_jax.validation.makers.protocols import Editor as Editor
 from mine_jax.validation.makers.protocols import Generator as Generator
 from mine_jax.validation.makers.protocols import Instruction as Instruction

@@ -76,7 +76,7 @@ def validate(
         judges = evaluators.judges(
             inputs,
             generation.voxel_ids(pairs),
-            exclude=sorted({i for pair in pairs for i in (pair.image_id, pair.target_id)}),
+            exclude=_originals(pairs),
             with_independent=settings.evaluator != "none",
             seed=seed,
             mesh=mesh,
@@ -87,11 +87,8 @@ def validate(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     summary = _summarize(tables, judges, settings, seed)
-    return Validation(
-        {**tables, "summary": summary},
-        _meta(settings, makers, judges, pairs),
-        _headline(tables, summary, len(pairs)),
-    )
+    meta = _meta(settings, makers, judges, pairs)
+    return Validation({**tables, "summary": summary}, meta, _headline(tables, summary, len(pairs)))
 
 
 def _choose(inputs: Inputs, settings: ValidationConfig, seed: int) -> list[Pair]:

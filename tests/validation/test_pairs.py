@@ -81,12 +81,12 @@ def test_control_words_come_from_their_tokens(descriptions, profiles):
     word_ids = np.tile(np.arange(n_tokens, dtype=np.int32)[None, :, None], (len(ids), 1, 1))
     words = TokenWords(ids, clean_vocabulary(descriptions.words), word_ids, np.ones(word_ids.shape, np.float32))
     heat = {(pair.voxel_id, pair.image_id): np.arange(n_tokens, 0.0, -1) for pair in pairs}
-    made = with_control_words(pairs, words, heat, corpus=np.full(n_tokens, 0.1), k=50)
-    for pair in made:
+    controlled = with_control_words(pairs, words, heat, corpus=np.full(n_tokens, 0.1), k=50)
+    for pair in controlled:
         assert set(pair.lowest) == {"face", "book"}
         assert len(pair.random) == len(pair.lowest) == len(pair.description) == 2
     again = with_control_words(pairs, words, heat, corpus=np.full(n_tokens, 0.1), k=50, seed=5)
-    assert [pair.random for pair in again] != [pair.random for pair in made]
+    assert [pair.random for pair in again] != [pair.random for pair in controlled]
 
 
 @pytest.mark.parametrize("parts", [(0, 100, "a"), ("x",)])

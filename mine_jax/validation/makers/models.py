@@ -13,7 +13,7 @@ from mine_jax._progress import Progress
 from mine_jax.config import ValidationConfig
 from mine_jax.errors import ConfigError, MissingInputError
 from mine_jax.validation import editing, generation
-from mine_jax.validation.makers import diffusion, fill, oracle, pictures
+from mine_jax.validation.makers import diffusion, fill, oracle, pictures, process
 from mine_jax.validation.makers.pictures import Item
 from mine_jax.validation.makers.protocols import Editor, Generator
 from mine_jax.validation.simulated import Truth
@@ -103,10 +103,10 @@ def with_exact(model: Model, role: str, truth: Truth | None) -> tuple[Model, ...
 def make(
     model: Model, items: Sequence[Item], folder: Path, *, name: str, retries: int, progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    """Makes images with a model, a pipeline in a process of its own; see `pictures`."""
+    """Makes images with a model, a pipeline in a process of its own; see `pictures` and `process`."""
     if model.loader is not None:
         maker = diffusion.identity(**model.loader)
-        return pictures.make_in_process(
+        return process.make_in_process(
             items, model.loader, folder, name=name, maker=maker, retries=retries, progress=progress
         )
     if model.model is None:
