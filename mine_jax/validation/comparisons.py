@@ -6,10 +6,18 @@ bootstrap draws voxels. Non-finite differences are left out and do not count.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from mine_jax.profile import false_discovery_rate
+
+SUMMARY = (
+    *("test", "comparison", "source", "voxels", "evaluator", "effect", "low", "high", "p", "q", "n_pairs"),
+    *("effect_size", "share", "evaluator_r2", "maker"),
+)
 N_PERMUTATIONS = 10_000
 N_BOOTSTRAP = 2_000
 # With so few voxels every change of signs is tried.
@@ -119,6 +127,25 @@ def correlate(
     null = np.array([_pearson(both[0], rng.permutation(both[1])) for _ in range(n_permutations)])
     p = (1 + int((np.abs(null) >= abs(r) - 1e-12).sum())) / (1 + n_permutations)
     return Comparison(r, float(low), float(high), r, float(np.mean(both[0] * both[1] > 0)), p, n)
+
+
+def tabulate(compared: Sequence[tuple[dict[str, str], Comparison]], r2: Mapping[str, float]) -> pd.DataFrame:
+    """Builds the summary of all comparisons.
+
+    Args:
+        compared: labels (other columns of `SUMMARY`) and comparison.
+        r2: evaluator -> its mean accuracy; NaN for those that are not there.
+
+    Returns:
+        One row per comparison; q over all of them.
+    """
+    rows = [
+        {"source": "", **labels, **comparison._asdict(), "evaluator_r2": r2.get(labels["evaluator"], np.nan)}
+        for labels, comparison in compared
+    ]
+    summary = pd.DataFrame(rows, columns=list(SUMMARY))
+    summary["q"] = false_discovery_rate(summary["p"].to_numpy(float)) if len(summary) else []
+    return summary
 
 
 def _interval(sums: np.ndarray, counts: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> tuple[float, float]:

@@ -7,20 +7,19 @@ control for "any new thing would do".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from mine_jax.types import ImageTokens
-from mine_jax.validation import pairs as controls
 from mine_jax.validation.comparisons import Comparison, compare, correlate
 from mine_jax.validation.evaluators import Evaluator
 from mine_jax.validation.generation import Predictions
 from mine_jax.validation.makers.pictures import Item
-from mine_jax.validation.pairs import Pair
+from mine_jax.validation.pairs import Pair, stable_seed
 from mine_jax.validation.simulated import TRUTH
 
 COLUMNS = (
@@ -98,6 +97,14 @@ class Audit:
     change_outside: float = np.nan
 
 
+class _Difference(NamedTuple):
+    """An effect of the pairs: its name, where the words are from, and its value for each pair."""
+
+    comparison: str
+    source: str
+    values: np.ndarray
+
+
 def plan_edits(
     pairs: Sequence[Pair], *, n_seeds: int = 2, strengths: Sequence[float] = (), seed: int = 0
 ) -> list[Edit]:
@@ -112,23 +119,23 @@ def plan_edits(
     Returns:
         The edits, in the order of the rows of edits.tsv.
     """
-    planned = []
+    plan = []
     for index, pair in enumerate(pairs):
         for number in range(n_seeds):
-            own = controls.stable_seed(seed, pair.voxel_id, pair.image_id, number, "edit")
+            noise_seed = stable_seed(seed, pair.voxel_id, pair.image_id, number, "edit")
             if pair.target_id:
-                planned.append(Edit(index, "description", "insert", pair.target_id, pair.description, own))
-                planned.append(Edit(index, "profile", "insert", pair.target_id, pair.profile, own))
-                planned += [
-                    Edit(index, "description", "insert", pair.target_id, pair.description, own, float(strength))
+                plan.append(Edit(index, "description", "insert", pair.target_id, pair.description, noise_seed))
+                plan.append(Edit(index, "profile", "insert", pair.target_id, pair.profile, noise_seed))
+                plan += [
+                    Edit(index, "description", "insert", pair.target_id, pair.description, noise_seed, float(strength))
                     for strength in strengths
                 ]
-                planned.append(Edit(index, "profile", "other", pair.target_id, pair.other, own))
-                planned.append(Edit(index, "none", "noop", pair.target_id, pair.description, own))
-            planned.append(Edit(index, "description", "remove", pair.image_id, pair.description, own))
-            planned.append(Edit(index, "profile", "remove", pair.image_id, pair.present, own))
-            planned.append(Edit(index, "none", "noop", pair.image_id, pair.description, own))
-    return planned
+                plan.append(Edit(index, "profile", "other", pair.target_id, pair.other, noise_seed))
+                plan.append(Edit(index, "none", "noop", pair.target_id, pair.description, noise_seed))
+            plan.append(Edit(index, "description", "remove", pair.image_id, pair.description, noise_seed))
+            plan.append(Edit(index, "profile", "remove", pair.image_id, pair.present, noise_seed))
+            plan.append(Edit(index, "none", "noop", pair.image_id, pair.description, noise_seed))
+    return plan
 
 
 def edit_items(
@@ -245,13 +252,13 @@ def compare_edits(table: pd.DataFrame, **options: Any) -> list[tuple[dict[str, s
 
     Args:
         table: edits.tsv.
-        **options: of `statistics.compare`.
+        **options: of `comparisons.compare`.
 
     Returns:
         Labels and comparison. Positive effects are as predicted: a rise after an insertion, a fall
         after a removal, both beyond a no-op.
     """
-    found: list[tuple[dict[str, str], Comparison]] = []
+    comparisons: list[tuple[dict[str, str], Comparison]] = []
     kinds = [(name, "shift", "described") for name in table["evaluator"].unique()]
     kinds += [(name, "exchanged_shift", "exchanged") for name in table["evaluator"].unique()]
     if table["true_shift"].notna().any():
@@ -260,10 +267,10 @@ def compare_edits(table: pd.DataFrame, **options: Any) -> list[tuple[dict[str, s
         usable = table[table["evaluator"] == (table["evaluator"].iloc[0] if name == TRUTH else name)]
         wide = _wide(usable[usable["status"] == "ok"], column)
         groups = wide.index.get_level_values("voxel_id").to_numpy()
-        for label, source, difference in _differences(wide, is_null=voxels == "exchanged"):
+        for label, source, values in _differences(wide, is_null=voxels == "exchanged"):
             labels = {"test": "edit", "comparison": label, "source": source, "voxels": voxels, "evaluator": name}
-            found.append((labels, compare(difference, groups=groups, **options)))
-    return found + _correlations(table, **options)
+            comparisons.append((labels, compare(values, groups=groups, **options)))
+    return comparisons + _correlations(table, **options)
 
 
 def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -274,49 +281,51 @@ def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
     )
 
 
-def _differences(wide: pd.DataFrame, *, is_null: bool) -> list[tuple[str, str, np.ndarray]]:
-    """Effects per pair: comparison, source, values."""
+def _differences(wide: pd.DataFrame, *, is_null: bool) -> list[_Difference]:
+    """Effects per pair that are known for any."""
 
-    def of(source: str, action: str, place: str, strength: float = 1.0) -> np.ndarray:
+    def mean(source: str, action: str, place: str, strength: float = 1.0) -> np.ndarray:
         key = (source, action, place, strength)
         return wide[key].to_numpy() if key in wide.columns else np.full(len(wide), np.nan)
 
-    noop, noop_described = of("none", "noop", "target"), of("none", "noop", "described")
-    found = []
+    noop, noop_described = mean("none", "noop", "target"), mean("none", "noop", "described")
+    differences = []
     for source in ("description", "profile"):
-        found.append(("insert minus no-op", source, of(source, "insert", "target") - noop))
-        found.append(("no-op minus remove", source, noop_described - of(source, "remove", "described")))
+        differences.append(_Difference("insert minus no-op", source, mean(source, "insert", "target") - noop))
+        fall = noop_described - mean(source, "remove", "described")
+        differences.append(_Difference("no-op minus remove", source, fall))
     if not is_null:
-        other = of("profile", "other", "target")
-        found.append(("insert minus other voxel's words", "description", of("description", "insert", "target") - other))
-        found.append(("insert minus other voxel's words", "profile", of("profile", "insert", "target") - other))
-        found.append(("other voxel's words minus no-op", "profile", other - noop))
-        gain = of("profile", "insert", "target") - of("description", "insert", "target")
-        found.append(("insert: profile minus description", "both", gain))
-        gain = of("description", "remove", "described") - of("profile", "remove", "described")
-        found.append(("remove: profile minus description", "both", gain))
-        found += _doses(wide, of, noop)
-    return [(label, source, values) for label, source, values in found if np.isfinite(values).any()]
+        other = mean("profile", "other", "target")
+        for source in ("description", "profile"):
+            gain = mean(source, "insert", "target") - other
+            differences.append(_Difference("insert minus other voxel's words", source, gain))
+        differences.append(_Difference("other voxel's words minus no-op", "profile", other - noop))
+        gain = mean("profile", "insert", "target") - mean("description", "insert", "target")
+        differences.append(_Difference("insert: profile minus description", "both", gain))
+        gain = mean("description", "remove", "described") - mean("profile", "remove", "described")
+        differences.append(_Difference("remove: profile minus description", "both", gain))
+        differences += _doses(wide, mean, noop)
+    return [difference for difference in differences if np.isfinite(difference.values).any()]
 
 
-def _doses(wide: pd.DataFrame, of: Any, noop: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
+def _doses(wide: pd.DataFrame, mean: Callable[..., np.ndarray], noop: np.ndarray) -> list[_Difference]:
     """What each weaker dose of an insertion adds to the no-op, and the full dose to it."""
-    found = []
+    differences = []
     for dose in sorted({key[3] for key in wide.columns if key[1] == "insert" and key[3] < 1}):
-        weaker = of("description", "insert", "target", dose)
-        found.append((f"insert at dose {dose:g} minus no-op", "description", weaker - noop))
-        full = of("description", "insert", "target")
-        found.append((f"insert: full dose minus dose {dose:g}", "description", full - weaker))
-    return found
+        weaker = mean("description", "insert", "target", dose)
+        differences.append(_Difference(f"insert at dose {dose:g} minus no-op", "description", weaker - noop))
+        full = mean("description", "insert", "target")
+        differences.append(_Difference(f"insert: full dose minus dose {dose:g}", "description", full - weaker))
+    return differences
 
 
 def _correlations(table: pd.DataFrame, **options: Any) -> list[tuple[dict[str, str], Comparison]]:
-    found = []
+    correlations = []
     for name in table["evaluator"].unique():
         usable = table[(table["evaluator"] == name) & (table["status"] == "ok") & table["true_shift"].notna()]
         usable = usable[usable["action"].isin(["insert", "remove"])]
         if len(usable) > 2:
             labels = {"test": "edit", "comparison": "correlation of predicted and true shift", "source": "both"}
             comparison = correlate(usable["shift"].to_numpy(), usable["true_shift"].to_numpy(), **options)
-            found.append(({**labels, "voxels": "described", "evaluator": name}, comparison))
-    return found
+            correlations.append(({**labels, "voxels": "described", "evaluator": name}, comparison))
+    return correlations

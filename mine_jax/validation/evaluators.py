@@ -7,6 +7,7 @@ images that the describing encoders never saw.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from mine_jax.config import EncoderConfig
 from mine_jax.description import TokenWords
 from mine_jax.features import Backbone
 from mine_jax.types import Encoders, ImageTokens, Split, Stimuli
+from mine_jax.validation.inputs import Inputs
 
 # With fewer images a ridge encoder is no judge.
 MIN_IMAGES = 40
 _FOLDS = 5
 _MAX_CELLS = 16
 _WIDTH = 32
+logger = logging.getLogger("mine_jax")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,43 @@ class Evaluator:
     def predict(self, tokens: ImageTokens) -> np.ndarray:
         """Predicts responses [N, V] float64, z-scored beta, to image-tokens [N, P, D]."""
         return np.asarray(encoder.predict(self.encoders, tokens, mesh=self.mesh), np.float64)
+
+
+def judges(
+    inputs: Inputs,
+    voxel_ids: np.ndarray,
+    *,
+    exclude: Sequence[str],
+    with_independent: bool,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    progress: Progress = silent,
+) -> list[Evaluator]:
+    """Returns the describing encoders and, if wanted, independent ones.
+
+    Args:
+        inputs: of the stage.
+        voxel_ids: [V] int, ascending, the voxels that are judged.
+        exclude: images of the test itself.
+        with_independent: whether there shall be independent encoders too, where images are enough.
+        seed: of their folds.
+        mesh: devices of this process; None for one. Never the result.
+        progress: called while they are fitted.
+    """
+    rows = np.searchsorted(inputs.profiles.voxel_ids, voxel_ids)
+    encoders = inputs.encoders.take(rows)
+    name = f"{encoders.architecture.kind} (describing)"
+    describing = Evaluator(name, encoders, inputs.scores.r2[rows], "test images", mesh)
+    if not with_independent:
+        return [describing]
+    unseen, seen = (
+        Split(split.tokens, split.responses.take(rows), split.name) for split in (inputs.unseen, inputs.seen)
+    )
+    independent = independent_evaluator(unseen, seen, exclude=exclude, seed=seed, mesh=mesh, progress=progress)
+    if independent is None:
+        logger.warning("validation: too few held-out images for an independent evaluator")
+        return [describing]
+    return [describing, independent]
 
 
 def independent_evaluator(

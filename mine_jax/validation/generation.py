@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,12 @@ import pandas as pd
 from mine_jax.errors import ConfigError
 from mine_jax.phantom.scenes import Scene
 from mine_jax.types import ImageTokens
-from mine_jax.validation import pairs as controls
 from mine_jax.validation.comparisons import Comparison, compare, correlate
 from mine_jax.validation.evaluators import Evaluator
 from mine_jax.validation.makers import oracle
 from mine_jax.validation.makers.pictures import Item
 from mine_jax.validation.makers.protocols import NotApplicableError
-from mine_jax.validation.pairs import Pair
+from mine_jax.validation.pairs import Pair, stable_seed
 from mine_jax.validation.simulated import TRUTH, Truth
 
 CONDITIONS = ("description", "random", "lowest")
@@ -31,12 +30,24 @@ PROMPT = "a photo of {words}"
 
 
 @dataclass(frozen=True)
-class Generated:
+class Generation:
     """One image of the plan: the position of its pair, its condition, and the item to make (None without words)."""
 
     pair: int
     condition: str
     item: Item | None
+
+
+class TrueResponse(NamedTuple):
+    """Noise-free responses of a simulated voxel, in standard deviations; NaN where unknown.
+
+    Attributes:
+        image: to the generated image.
+        original: to the image that was described.
+    """
+
+    image: float = float("nan")
+    original: float = float("nan")
 
 
 def plan_generation(
@@ -48,7 +59,7 @@ def plan_generation(
     size: tuple[int, int] | None = None,
     seed: int = 0,
     name: str = "generation",
-) -> list[Generated]:
+) -> list[Generation]:
     """Plans the images of the generation test.
 
     Args:
@@ -69,27 +80,27 @@ def plan_generation(
     unknown = [condition for condition in conditions if condition not in CONDITIONS]
     if unknown:
         raise ConfigError(f"`validation.conditions` must be some of {', '.join(CONDITIONS)}, but has {unknown}.")
-    planned: list[Generated] = []
+    plan: list[Generation] = []
     for index, pair in enumerate(pairs):
         for number in range(n_seeds):
-            own = controls.stable_seed(seed, pair.voxel_id, pair.image_id, number, "generation")
+            noise_seed = stable_seed(seed, pair.voxel_id, pair.image_id, number, "generation")
             for condition in conditions:
                 words = getattr(pair, condition)
                 item = None
                 if words:
                     text = template.format(words=", ".join(words))
-                    item = Item(f"{name}-{len(planned):06d}.png", text, own, words=words, size=size)
-                planned.append(Generated(index, condition, item))
-    return planned
+                    item = Item(f"{name}-{len(plan):06d}.png", text, noise_seed, words=words, size=size)
+                plan.append(Generation(index, condition, item))
+    return plan
 
 
 def generation_table(
     pairs: Sequence[Pair],
-    planned: Sequence[Generated],
+    plan: Sequence[Generation],
     records: dict[str, dict[str, Any]],
     evaluators: Sequence[Evaluator],
     tokens: ImageTokens,
-    truths: Sequence[tuple[float, float]] | None = None,
+    true_responses: Sequence[TrueResponse] | None = None,
     *,
     maker: str = "",
 ) -> pd.DataFrame:
@@ -97,11 +108,11 @@ def generation_table(
 
     Args:
         pairs: of the plan.
-        planned: the plan.
+        plan: what was to be made.
         records: of the images that were made.
         evaluators: the describing encoders first; their voxels are those of `voxel_ids(pairs)`.
         tokens: image-tokens [N, P, D] of "original:<image id>" and of every usable picture by its file name.
-        truths: the simulated voxel's response to each image and to its original; None where unknown.
+        true_responses: of the simulated voxel, one per entry of the plan; None where unknown.
         maker: the generator's name.
 
     Returns:
@@ -110,9 +121,9 @@ def generation_table(
     rows = []
     for evaluator in evaluators:
         predictions = Predictions(evaluator, tokens)
-        for number, entry in enumerate(planned):
+        for number, entry in enumerate(plan):
             pair = pairs[entry.pair]
-            true_response, true_original = (float("nan"),) * 2 if truths is None else truths[number]
+            true_response = TrueResponse() if true_responses is None else true_responses[number]
             record = {"status": "no_words"} if entry.item is None else records[entry.item.file]
             picture = entry.item.file if entry.item is not None and record["status"] == "ok" else None
             partner = pairs[pair.exchanged].voxel_id if pair.exchanged >= 0 else None
@@ -130,8 +141,8 @@ def generation_table(
                     "evaluator_r2": predictions.r2(pair.voxel_id),
                     "exchanged": predictions(picture, partner),
                     "exchanged_original": predictions(f"original:{pair.image_id}", partner),
-                    "true_response": true_response,
-                    "true_original": true_original,
+                    "true_response": true_response.image,
+                    "true_original": true_response.original,
                     "truncated_tokens": record.get("truncated_tokens", 0),
                     "refit": record.get("refit", False),
                     "image": f"images/{entry.item.file}" if record.get("sha256") and entry.item is not None else "",
@@ -141,30 +152,29 @@ def generation_table(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def true_responses(planned: Sequence[Generated], pairs: Sequence[Pair], truth: Truth) -> list[tuple[float, float]]:
+def simulate(plan: Sequence[Generation], pairs: Sequence[Pair], truth: Truth) -> list[TrueResponse]:
     """Computes what the simulated voxels do on exactly drawn prompts.
 
     Args:
-        planned: the plan of the exact generator.
+        plan: of the exact generator.
         pairs: of the plan.
         truth: of the phantom.
 
     Returns:
-        The noise-free response to each image and to its original, in standard deviations; NaN
-        where nothing of the prompt can be drawn.
+        One entry per entry of the plan; NaN where nothing of the prompt can be drawn.
     """
-    originals = [truth.scenes[pairs[entry.pair].image_id] for entry in planned]
-    drawn = [None if entry.item is None else _drawn(entry.item) for entry in planned]
+    originals = [truth.scenes[pairs[entry.pair].image_id] for entry in plan]
+    drawn = [None if entry.item is None else _drawn(entry.item) for entry in plan]
     shown = list(dict.fromkeys(scene for scene in (*originals, *drawn) if scene is not None))
     row = {scene: index for index, scene in enumerate(shown)}
     ids = voxel_ids(pairs)
     responses = truth.responses(shown, ids)
-    found = []
-    for entry, original, scene in zip(planned, originals, drawn, strict=True):
+    simulated = []
+    for entry, original, scene in zip(plan, originals, drawn, strict=True):
         column = int(np.searchsorted(ids, pairs[entry.pair].voxel_id))
         after = float("nan") if scene is None else float(responses[row[scene], column])
-        found.append((after, float(responses[row[original], column])))
-    return found
+        simulated.append(TrueResponse(after, float(responses[row[original], column])))
+    return simulated
 
 
 def _drawn(item: Item) -> Scene | None:
@@ -180,13 +190,13 @@ def compare_generation(table: pd.DataFrame, **options: Any) -> list[tuple[dict[s
 
     Args:
         table: generation.tsv.
-        **options: of `statistics.compare`.
+        **options: of `comparisons.compare`.
 
     Returns:
         Labels and comparison: description minus each control, for the described and for the exchanged
         voxels, and description minus the original image; the same for true responses where they are known.
     """
-    found: list[tuple[dict[str, str], Comparison]] = []
+    comparisons: list[tuple[dict[str, str], Comparison]] = []
     kinds = [(name, {"predicted": "described", "exchanged": "exchanged"}) for name in table["evaluator"].unique()]
     if table["true_response"].notna().any():
         kinds.append((TRUTH, {"true_response": "described"}))
@@ -201,20 +211,22 @@ def compare_generation(table: pd.DataFrame, **options: Any) -> list[tuple[dict[s
                 if {"description", control} <= set(wide.columns):
                     difference = (wide["description"] - wide[control]).to_numpy()
                     labels = {"test": "generation", "comparison": f"description minus {control}", "voxels": voxels}
-                    found.append(({**labels, "evaluator": evaluator}, compare(difference, groups=groups, **options)))
+                    comparisons.append(
+                        ({**labels, "evaluator": evaluator}, compare(difference, groups=groups, **options))
+                    )
         described = usable[usable["condition"] == "description"].groupby(["voxel_id", "image_id"])
         new, old = ("true_response", "true_original") if is_true else ("predicted", "original")
         means = described[[new, old]].mean()
         labels = {"test": "generation", "comparison": "description minus original image", "voxels": "described"}
         difference = (means[new] - means[old]).to_numpy()
         groups = means.index.get_level_values("voxel_id").to_numpy()
-        found.append(({**labels, "evaluator": evaluator}, compare(difference, groups=groups, **options)))
+        comparisons.append(({**labels, "evaluator": evaluator}, compare(difference, groups=groups, **options)))
         known = usable[usable["true_response"].notna()]
         if not is_true and len(known) > 2:
             labels = {"test": "generation", "comparison": "correlation of predicted and true response"}
             comparison = correlate(known["predicted"].to_numpy(), known["true_response"].to_numpy(), **options)
-            found.append(({**labels, "voxels": "described", "evaluator": evaluator}, comparison))
-    return found
+            comparisons.append(({**labels, "voxels": "described", "evaluator": evaluator}, comparison))
+    return comparisons
 
 
 class Predictions:

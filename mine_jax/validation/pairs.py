@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -137,7 +138,7 @@ def leading_words(
 
 def with_control_words(
     pairs: Sequence[Pair],
-    words: TokenWords,
+    token_words: TokenWords,
     attributions: dict[tuple[int, str], np.ndarray],
     *,
     corpus: np.ndarray,
@@ -150,7 +151,7 @@ def with_control_words(
 
     Args:
         pairs: from `choose_pairs`.
-        words: token words of the pairs' images.
+        token_words: of the pairs' images.
         attributions: (voxel id, image id) -> integrated gradients [P].
         corpus: [C] mean share of each word.
         k: tokens read, at most a quarter of an image.
@@ -159,26 +160,28 @@ def with_control_words(
     Returns:
         The pairs with `random` and `lowest`.
     """
-    n_tokens = words.word_ids.shape[1]
+    n_tokens = token_words.word_ids.shape[1]
     k = min(k, max(1, int(_CONTROL_SHARE * n_tokens)))
-    row_of = {image_id: row for row, image_id in enumerate(words.image_ids.tolist())}
-    found = []
+    row_of = {image_id: row for row, image_id in enumerate(token_words.image_ids.tolist())}
+    drawn = []
     for pair in pairs:
-        mask = np.ones(n_tokens, bool) if words.mask is None else words.mask[row_of[pair.image_id]]
+        mask = np.ones(n_tokens, bool) if token_words.mask is None else token_words.mask[row_of[pair.image_id]]
         real = np.flatnonzero(mask)
         scores = np.asarray(attributions[pair.voxel_id, pair.image_id], np.float64)
         rng = np.random.default_rng(stable_seed(seed, pair.voxel_id, pair.image_id, "tokens"))
-        found.append([rng.permutation(real)[:k], real[np.argsort(scores[real], kind="stable")[:k]]])
-    if not found:
+        drawn.append([rng.permutation(real)[:k], real[np.argsort(scores[real], kind="stable")[:k]]])
+    if not drawn:
         return []
-    indices = np.full((len(pairs), 2, min(len(tokens) for both in found for tokens in both)), 0, np.int32)
-    for row, both in enumerate(found):
+    indices = np.full((len(pairs), 2, min(len(tokens) for both in drawn for tokens in both)), 0, np.int32)
+    for row, both in enumerate(drawn):
         for column, tokens in enumerate(both):
             indices[row, column] = tokens[: indices.shape[2]]
     image_ids = np.array([[pair.image_id] * 2 for pair in pairs], dtype=str)
     voxel_ids = np.array([pair.voxel_id for pair in pairs])
     critical = CriticalTokens(voxel_ids, image_ids, indices, np.ones(indices.shape, np.float32))
-    read = description.describe(critical, words, corpus=corpus, n_words=max(len(pair.description) for pair in pairs))
+    read = description.describe(
+        critical, token_words, corpus=corpus, n_words=max(len(pair.description) for pair in pairs)
+    )
 
     def read_words(row: int, column: int, n: int) -> tuple[str, ...]:
         return leading_words(read.words, read.word_ids[row, column], read.weights[row, column], n=n, min_weight=0)
@@ -212,10 +215,10 @@ def with_partners(pairs: Sequence[Pair], profiles: Profiles, *, seed: int = 0) -
     shares = np.nan_to_num(np.asarray(profiles.distribution, np.float64)[[pair.row for pair in pairs]])
     column = {word: index for index, word in enumerate(profiles.words.tolist())}
 
-    def weights(words_of: Sequence[set[str]]) -> np.ndarray:
+    def weights(word_sets: Sequence[set[str]]) -> np.ndarray:
         """Weight [n, n] of the words of one pair (column) in the profile of another (row)."""
         tables = np.zeros((len(pairs), shares.shape[1]))
-        for row, words in enumerate(words_of):
+        for row, words in enumerate(word_sets):
             tables[row, [column[word] for word in words if word in column]] = 1
         return shares @ tables.T
 
@@ -224,32 +227,12 @@ def with_partners(pairs: Sequence[Pair], profiles: Profiles, *, seed: int = 0) -
     of_others = _lowest(weights([set(pair.profile) for pair in pairs]), usable if usable.any(1).all() else foreign)
     everything = [{*p.description, *p.profile, *p.present, *p.random, *p.lowest} for p in pairs]
     partners = _exchange(_lowest(weights(everything).T, foreign), np.random.default_rng(stable_seed(seed, "exchange")))
-    found = []
+    partnered = []
     for index, pair in enumerate(pairs):
         pick = np.random.default_rng(stable_seed(seed, pair.voxel_id, pair.image_id, "other"))
         other = pairs[int(pick.choice(np.flatnonzero(of_others[index])))].profile
-        found.append(replace(pair, other=other, exchanged=partners[index]))
-    return found
-
-
-def token_mask(values: np.ndarray, grid: tuple[int, int], shape: tuple[int, int], *, share: float = 0.3) -> np.ndarray:
-    """Turns the best token cells into a mask of pixels.
-
-    Args:
-        values: [P], one per token, row-major.
-        grid: rows and columns of tokens.
-        shape: height and width of the image.
-        share: share of the cells that are marked.
-
-    Returns:
-        Mask [h, w] bool.
-    """
-    n = max(1, round(share * len(values)))
-    cells = np.zeros(len(values), bool)
-    cells[np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:n]] = True
-    rows = np.arange(shape[0]) * grid[0] // shape[0]
-    columns = np.arange(shape[1]) * grid[1] // shape[1]
-    return cells.reshape(grid)[np.ix_(rows, columns)]
+        partnered.append(replace(pair, other=other, exchanged=partners[index]))
+    return partnered
 
 
 def stable_seed(*parts: object) -> int:
@@ -258,16 +241,24 @@ def stable_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
+class _Turn(NamedTuple):
+    """When a voxel is chosen; sorts by turn of its area, then best profile first."""
+
+    turn: int
+    negative_score: float
+    row: int
+
+
 def _voxel_order(profiles: Profiles, areas: np.ndarray) -> list[int]:
     """Rows of explained voxels; areas take turns, best profile first in each."""
     rows = np.flatnonzero(profiles.explained & (profiles.word_ids[:, 0] >= 0))
     score = np.nan_to_num(np.asarray(profiles.r_measured, np.float64), nan=-1)
-    turns: list[tuple[int, float, int]] = []
+    turns: list[_Turn] = []
     for area in np.unique(areas[rows]):
-        own = rows[areas[rows] == area]
-        best = own[np.argsort(-score[own], kind="stable")]
-        turns += [(turn, -score[row], int(row)) for turn, row in enumerate(best)]
-    return [row for _, _, row in sorted(turns)]
+        members = rows[areas[rows] == area]
+        best = members[np.argsort(-score[members], kind="stable")]
+        turns += [_Turn(turn, -score[row], int(row)) for turn, row in enumerate(best)]
+    return [turn.row for turn in sorted(turns)]
 
 
 def _images(descriptions: Descriptions, row: int, held_out: np.ndarray, seed: int) -> list[int]:

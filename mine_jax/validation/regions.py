@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mine_jax.description import TokenWords
 from mine_jax.phantom.scenes import Scene
-from mine_jax.validation import pairs as controls
-from mine_jax.validation.editing import Edit
+from mine_jax.validation.editing import Audit, Edit
 from mine_jax.validation.inputs import Inputs
 from mine_jax.validation.makers import pictures
+from mine_jax.validation.makers.pictures import Item
 from mine_jax.validation.makers.protocols import Instruction
 from mine_jax.validation.pairs import Pair
-from mine_jax.validation.simulated import Truth
+from mine_jax.validation.simulated import Truth, words_hold
 
 # Share of the image where the voxel looks most, in which something is inserted.
 _WHERE_SHARE = 0.3
 # Tokens belong to a word if they show it half as clearly as the clearest one.
 _TOKEN_SHARE = 0.5
+# The lens reads a word somewhere in the image if its share reaches this.
+_SEEN = 0.2
+# A word is gone if its presence falls below this share of what it was.
+_GONE = 0.5
 
 
 @dataclass(frozen=True)
-class Located:
-    """A plan with its places.
+class LocatedEdits:
+    """Edits with their places.
 
     Attributes:
-        edits: the plan.
+        edits: the plan, E edits.
         sources: image id -> PNG of the image before.
-        masks: PNG for the editor, one per edit; "" for none.
+        masks: PNG for the editor, one per edit.
         regions: [h, w] bool where each edit is meant to change pixels.
         scenes: exact result of each edit on a phantom; None where unknown.
     """
@@ -44,8 +51,8 @@ class Located:
 
 
 def locate(
-    edits: list[Edit], pairs: Sequence[Pair], inputs: Inputs, words: TokenWords | None, work: Path, *, exact: bool
-) -> Located:
+    edits: list[Edit], pairs: Sequence[Pair], inputs: Inputs, token_words: TokenWords, work: Path, *, exact: bool
+) -> LocatedEdits:
     """Finds the place of each edit and writes images and masks for the editor.
 
     On a phantom the place is that of the exact edit. Elsewhere things are inserted where the
@@ -55,12 +62,12 @@ def locate(
         edits: the plan.
         pairs: of the plan.
         inputs: of the stage.
-        words: token words of the pairs' images.
+        token_words: of the pairs' images.
         work: folder for PNGs.
         exact: whether the editor is the exact one, which wants to know where the voxel looks.
 
     Returns:
-        The plan with its places.
+        The edits with their places.
     """
     image_ids = sorted({edit.image_id for edit in edits})
     photos = dict(zip(image_ids, inputs.stimuli.read(image_ids), strict=True))
@@ -85,23 +92,23 @@ def locate(
         after = None if inputs.truth is None else inputs.truth.counterfactual(meant, seed=edit.seed, mask=looks)
         if after is not None and inputs.truth is not None:
             place = inputs.truth.region(edit.image_id, after)
-        elif is_target or words is None or grid is None:
+        elif is_target or grid is None:
             place = looks
         else:
-            place = _reads_at(words, edit, grid, shape)
+            place = _reads_at(token_words, edit, grid, shape)
         if edit.action == "noop" and inputs.truth is not None:
             after = inputs.truth.scenes[edit.image_id]
         places.append(place)
         scenes.append(after)
         masks.append(pictures.write_png(work / f"mask-{number:06d}.png", looks if exact else place))
-    return Located(edits, sources, masks, places, scenes)
+    return LocatedEdits(edits, sources, masks, places, scenes)
 
 
-def true_shifts(plan: Located, pairs: Sequence[Pair], truth: Truth | None) -> list[float]:
+def true_shifts(located: LocatedEdits, pairs: Sequence[Pair], truth: Truth | None) -> list[float]:
     """Computes what the exact edit does to the simulated voxel.
 
     Args:
-        plan: with the scenes.
+        located: edits with their scenes.
         pairs: of the plan.
         truth: of the phantom; None elsewhere.
 
@@ -109,15 +116,15 @@ def true_shifts(plan: Located, pairs: Sequence[Pair], truth: Truth | None) -> li
         One shift per edit, in standard deviations of the noise-free response; NaN where unknown.
     """
     if truth is None:
-        return [float("nan")] * len(plan.edits)
+        return [float("nan")] * len(located.edits)
     voxel_ids = np.unique([pair.voxel_id for pair in pairs])
     column = {int(voxel): index for index, voxel in enumerate(voxel_ids)}
-    befores = [truth.scenes[edit.image_id] for edit in plan.edits]
-    shown = list(dict.fromkeys(scene for scene in (*befores, *plan.scenes) if scene is not None))
+    befores = [truth.scenes[edit.image_id] for edit in located.edits]
+    shown = list(dict.fromkeys(scene for scene in (*befores, *located.scenes) if scene is not None))
     row = {scene: index for index, scene in enumerate(shown)}
     responses = truth.responses(shown, voxel_ids)
-    shifts = [float("nan")] * len(plan.edits)
-    for number, (edit, before, after) in enumerate(zip(plan.edits, befores, plan.scenes, strict=True)):
+    shifts = [float("nan")] * len(located.edits)
+    for number, (edit, before, after) in enumerate(zip(located.edits, befores, located.scenes, strict=True)):
         if after is not None:
             voxel = column[pairs[edit.pair].voxel_id]
             shifts[number] = float(responses[row[after], voxel] - responses[row[before], voxel])
@@ -142,6 +149,75 @@ def change(before: np.ndarray, after: np.ndarray, region: np.ndarray) -> tuple[f
     )
 
 
+def token_mask(values: np.ndarray, grid: tuple[int, int], shape: tuple[int, int], *, share: float = 0.3) -> np.ndarray:
+    """Turns the best token cells into a mask of pixels.
+
+    Args:
+        values: [P], one per token, row-major.
+        grid: rows and columns of tokens.
+        shape: height and width of the image.
+        share: share of the cells that are marked.
+
+    Returns:
+        Mask [h, w] bool.
+    """
+    n = max(1, round(share * len(values)))
+    cells = np.zeros(len(values), bool)
+    cells[np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:n]] = True
+    rows = np.arange(shape[0]) * grid[0] // shape[0]
+    columns = np.arange(shape[1]) * grid[1] // shape[1]
+    return cells.reshape(grid)[np.ix_(rows, columns)]
+
+
+def audit(
+    located: LocatedEdits,
+    items: Sequence[Item | None],
+    records: dict[str, dict[str, Any]],
+    *,
+    shifts: Sequence[float],
+    presence: pd.DataFrame,
+    photo: Callable[[str], np.ndarray],
+    images: Path,
+    exact: bool,
+) -> list[Audit]:
+    """Looks at what each edit did besides moving the response.
+
+    Args:
+        located: E edits with their places.
+        items: what was to be made, one per edit.
+        records: of the images that were made.
+        shifts: true shift of each edit.
+        presence: how clearly the lens reads words (columns) in pictures (index).
+        photo: gives uint8 [h, w, 3] for an image id.
+        images: folder of the made images.
+        exact: whether the editor is the exact one, whose scenes are known.
+
+    Returns:
+        One audit per edit; empty where there is no image.
+    """
+    photo = functools.cache(photo)
+    audits = []
+    for edit, item, scene, region, shift in zip(
+        located.edits, items, located.scenes, located.regions, shifts, strict=True
+    ):
+        if item is None or records[item.file]["status"] not in ("ok", "unchanged"):
+            audits.append(Audit())
+            continue
+        is_changed = records[item.file]["status"] == "ok"
+        before = _mean_presence(presence, f"original:{edit.image_id}", item.words)
+        after = _mean_presence(presence, item.file, item.words) if is_changed else before
+        if item.action == "noop":
+            named = ""
+        elif exact and scene is not None:
+            named = str(words_hold(scene, item.words, action=item.action)).lower()
+        else:
+            appeared = after >= _SEEN and after > before
+            named = str(appeared if item.action == "insert" else after < _GONE * before).lower()
+        inside, outside = change(photo(edit.image_id), pictures.read_png(images / item.file), region)
+        audits.append(Audit(shift, before, after, named, inside, outside))
+    return audits
+
+
 def heat_of(inputs: Inputs, pair: Pair) -> np.ndarray:
     """Returns the integrated gradients [P] of a pair."""
     column = int(np.flatnonzero(inputs.descriptions.image_ids[pair.row] == pair.image_id)[0])
@@ -151,13 +227,18 @@ def heat_of(inputs: Inputs, pair: Pair) -> np.ndarray:
 def _looks_at(inputs: Inputs, pair: Pair, grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
     """Where a voxel's attribution falls on average, [h, w] bool."""
     mean = np.maximum(np.asarray(inputs.heat[pair.row], np.float32), 0).mean(0)
-    return controls.token_mask(mean, grid, shape, share=_WHERE_SHARE)
+    return token_mask(mean, grid, shape, share=_WHERE_SHARE)
 
 
-def _reads_at(words: TokenWords, edit: Edit, grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+def _reads_at(token_words: TokenWords, edit: Edit, grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
     """Where the lens reads any of an edit's words, [h, w] bool."""
-    row = int(np.flatnonzero(words.image_ids == edit.image_id)[0])
-    wanted = np.flatnonzero(np.isin(words.vocabulary.words, edit.words))
-    shares = np.where(np.isin(words.word_ids[row], wanted), words.shares[row], 0).sum(1)
+    row = int(np.flatnonzero(token_words.image_ids == edit.image_id)[0])
+    wanted = np.flatnonzero(np.isin(token_words.vocabulary.words, edit.words))
+    shares = np.where(np.isin(token_words.word_ids[row], wanted), token_words.shares[row], 0).sum(1)
     share = float((shares >= _TOKEN_SHARE * shares.max()).mean()) if shares.max() > 0 else _WHERE_SHARE
-    return controls.token_mask(shares, grid, shape, share=share)
+    return token_mask(shares, grid, shape, share=share)
+
+
+def _mean_presence(presence: pd.DataFrame, picture: str, words: Sequence[str]) -> float:
+    known = [word for word in words if word in presence.columns]
+    return float(presence.loc[picture, known].mean()) if known else float("nan")

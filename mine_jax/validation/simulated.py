@@ -17,9 +17,6 @@ from mine_jax.validation.makers.protocols import Instruction, NotApplicableError
 
 # Name of the truth where tables name who judges.
 TRUTH = "simulated truth"
-# Pixels around a thing that an editor may touch, and the cells that its box is widened to.
-_MARGIN = 1
-_CELL = 4
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,8 @@ def read_truth(root: str | Path, *, subject: str) -> Truth:
     Returns:
         The truth.
     """
-    known = write_nsd.read_scenes(root)
-    return Truth({str(row): scene for row, scene in enumerate(known)}, write_nsd.read_cortex(root, subject=subject))
+    by_image = {str(row): scene for row, scene in enumerate(write_nsd.read_scenes(root))}
+    return Truth(by_image, write_nsd.read_cortex(root, subject=subject))
 
 
 def words_hold(scene: Scene, words: Sequence[str], *, action: str) -> bool:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mine_jax.phantom import scenes
 from mine_jax.types import Architecture, Descriptions, Encoders, ImageTokens, Profiles
 from mine_jax.validation.evaluators import Evaluator
 from mine_jax.validation.pairs import Pair
@@ -111,3 +112,14 @@ def linear_evaluator(name="ridge (describing)"):
 def planted():
     """The two makers above, for tests that build their own pictures."""
     return {"tokens": shown_tokens, "evaluator": linear_evaluator}
+
+
+@pytest.fixture(scope="session")
+def known():
+    """Scenes by image id."""
+    rng = np.random.default_rng(0)
+    return {
+        "0": scenes.sample_scene(rng, concepts=["cat", "pizza"], place="beach"),
+        "1": scenes.sample_scene(rng, concepts=["car"], place=None),
+        "2": scenes.sample_scene(rng, concepts=["woman"], place="forest"),
+    }

@@ -25,10 +25,10 @@ def test_random_sign_flip_is_close_to_exact():
 
 def test_planted_effect_and_its_numbers():
     values = np.random.default_rng(3).normal(1.0, 0.5, 60)
-    found = comparisons.compare(values)
-    assert found.low < 1.0 < found.high and found.p < 1e-3 and found.n_pairs == 60
-    assert found.effect == pytest.approx(values.mean()) and found.share == (values > 0).mean()
-    assert found.effect_size == pytest.approx(values.mean() / values.std(ddof=1))
+    result = comparisons.compare(values)
+    assert result.low < 1.0 < result.high and result.p < 1e-3 and result.n_pairs == 60
+    assert result.effect == pytest.approx(values.mean()) and result.share == (values > 0).mean()
+    assert result.effect_size == pytest.approx(values.mean() / values.std(ddof=1))
 
 
 def test_null_effect_is_rejected_as_often_as_it_should():
@@ -48,8 +48,8 @@ def test_pairs_of_one_voxel_stand_together():
 
 @pytest.mark.parametrize("values", [[], [1.0], [np.nan, 2.0]])
 def test_fewer_than_two_pairs_give_nan(values):
-    found = comparisons.compare(np.array(values))
-    assert np.isnan(found.p) and np.isnan(found.low) and found.n_pairs == np.isfinite(values).sum()
+    result = comparisons.compare(np.array(values))
+    assert np.isnan(result.p) and np.isnan(result.low) and result.n_pairs == np.isfinite(values).sum()
 
 
 def test_equal_and_zero_differences():
@@ -60,16 +60,16 @@ def test_equal_and_zero_differences():
 
 def test_nonfinite_differences_do_not_count():
     values = np.random.default_rng(6).normal(1, 1, 10)
-    found = comparisons.compare(np.append(values, [np.nan, np.inf]))
-    assert found == comparisons.compare(values)
+    result = comparisons.compare(np.append(values, [np.nan, np.inf]))
+    assert result == comparisons.compare(values)
 
 
 def test_correlation_matches_numpy():
     rng = np.random.default_rng(7)
     first = rng.normal(size=50)
     second = first + rng.normal(size=50)
-    found = comparisons.correlate(first, second, n_permutations=500, n_bootstrap=300)
-    assert found.effect == pytest.approx(np.corrcoef(first, second)[0, 1], abs=1e-12)
-    assert found.low < found.effect < found.high and found.p == pytest.approx(1 / 501)
+    result = comparisons.correlate(first, second, n_permutations=500, n_bootstrap=300)
+    assert result.effect == pytest.approx(np.corrcoef(first, second)[0, 1], abs=1e-12)
+    assert result.low < result.effect < result.high and result.p == pytest.approx(1 / 501)
     assert np.isnan(comparisons.correlate(first, np.ones(50)).effect)
     assert np.isnan(comparisons.correlate(first[:2], second[:2]).effect)

@@ -40,8 +40,8 @@ def table_of(pairs, planted, plan, *, works=True, bad=None, audits=None):
 
 
 def results(table, **options):
-    found = compare_edits(table, **{**OPTIONS, **options})
-    return {(x["comparison"], x["source"], x["voxels"], x["evaluator"]): result for x, result in found}
+    compared = compare_edits(table, **{**OPTIONS, **options})
+    return {(x["comparison"], x["source"], x["voxels"], x["evaluator"]): result for x, result in compared}
 
 
 NAME = "ridge (describing)"
@@ -59,28 +59,28 @@ def test_columns_begin_as_the_contract_says(pairs, planted):
 
 def test_edits_move_the_voxel_beyond_a_noop(pairs, planted):
     pairs = pairs[:5]  # the sixth voxel wants a house
-    found = results(table_of(pairs, planted, plan_edits(pairs)))
+    effects = results(table_of(pairs, planted, plan_edits(pairs)))
     for source in ("description", "profile"):
-        assert found["insert minus no-op", source, "described", NAME].effect == pytest.approx(2)
-        assert found["no-op minus remove", source, "described", NAME].effect == pytest.approx(2)
-        assert found["insert minus no-op", source, "described", NAME].share == 1
-    other = found["insert minus other voxel's words", "profile", "described", NAME]
+        assert effects["insert minus no-op", source, "described", NAME].effect == pytest.approx(2)
+        assert effects["no-op minus remove", source, "described", NAME].effect == pytest.approx(2)
+        assert effects["insert minus no-op", source, "described", NAME].share == 1
+    other = effects["insert minus other voxel's words", "profile", "described", NAME]
     # one of the five other words is the house that every edit adds
     assert other.effect == pytest.approx((4 * 1.5 + 2) / 5)
-    assert found["insert: profile minus description", "both", "described", NAME].effect == pytest.approx(0)
+    assert effects["insert: profile minus description", "both", "described", NAME].effect == pytest.approx(0)
 
 
 def test_what_the_editor_does_to_any_image_does_not_count(pairs, planted):
-    found = results(table_of(pairs, planted, plan_edits(pairs), works=False))
-    for key, result in found.items():
+    effects = results(table_of(pairs, planted, plan_edits(pairs), works=False))
+    for key, result in effects.items():
         assert result.effect == pytest.approx(0), key
 
 
 def test_exchanged_voxels_see_only_the_generic_effect(pairs, planted):
     pairs = pairs[:5]
-    found = results(table_of(pairs, planted, plan_edits(pairs)))
-    assert found["insert minus no-op", "profile", "exchanged", NAME].effect == pytest.approx(0.5)
-    assert ("insert minus other voxel's words", "profile", "exchanged", NAME) not in found
+    effects = results(table_of(pairs, planted, plan_edits(pairs)))
+    assert effects["insert minus no-op", "profile", "exchanged", NAME].effect == pytest.approx(0.5)
+    assert ("insert minus other voxel's words", "profile", "exchanged", NAME) not in effects
 
 
 def test_unusable_edits_are_never_scored(pairs, planted):
@@ -88,25 +88,25 @@ def test_unusable_edits_are_never_scored(pairs, planted):
     bad = {row: "unchanged" for row, edit in enumerate(plan) if edit.action == "insert" and edit.pair == 0}
     table = table_of(pairs[:5], planted, plan, bad=bad)
     assert table["shift"].isna().sum() == 2 * len(bad)
-    found = results(table)
-    assert found["insert minus no-op", "profile", "described", NAME].n_pairs == 4
+    effects = results(table)
+    assert effects["insert minus no-op", "profile", "described", NAME].n_pairs == 4
 
 
 def test_true_shift_is_one_more_evaluator_and_correlates(pairs, planted):
     plan = plan_edits(pairs[:5])
     audits = [Audit(true_shift={"insert": 3.0, "remove": -3.0}.get(edit.action, 0.0)) for edit in plan]
-    found = results(table_of(pairs[:5], planted, plan, audits=audits))
-    assert found["insert minus no-op", "profile", "described", TRUTH].effect == pytest.approx(3)
-    correlation = found["correlation of predicted and true shift", "both", "described", NAME]
+    effects = results(table_of(pairs[:5], planted, plan, audits=audits))
+    assert effects["insert minus no-op", "profile", "described", TRUTH].effect == pytest.approx(3)
+    correlation = effects["correlation of predicted and true shift", "both", "described", NAME]
     assert correlation.effect > 0.95 and correlation.p < 0.01
 
 
 def test_doses_are_compared(pairs, planted):
     plan = plan_edits(pairs[:5], strengths=(0.5,))
-    found = results(table_of(pairs[:5], planted, plan))
+    effects = results(table_of(pairs[:5], planted, plan))
     key = ("description", "described", NAME)
-    assert found["insert at dose 0.5 minus no-op", *key].effect == pytest.approx(2)
-    assert found["insert: full dose minus dose 0.5", *key].effect == pytest.approx(0)
+    assert effects["insert at dose 0.5 minus no-op", *key].effect == pytest.approx(2)
+    assert effects["insert: full dose minus dose 0.5", *key].effect == pytest.approx(0)
 
 
 def test_texts_and_seeds(pairs):

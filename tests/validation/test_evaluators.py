@@ -29,9 +29,9 @@ def test_two_devices_fit_and_predict_the_same(monkeypatch):
     expected = alone.predict(seen.tokens)
 
     def spied(function):
-        def called(*given, **named):
-            meshes.append(named["mesh"])
-            return function(*given, **named)
+        def called(*arguments, **options):
+            meshes.append(options["mesh"])
+            return function(*arguments, **options)
 
         return called
 

@@ -32,8 +32,8 @@ def test_columns_begin_as_the_contract_says(pairs, planted):
 
 
 def test_description_beats_its_controls_and_the_null_does_not(pairs, planted):
-    found = compare_generation(table_of(pairs, planted, plan_generation(pairs)), **OPTIONS)
-    effects = {(labels["comparison"], labels["voxels"]): result for labels, result in found}
+    compared = compare_generation(table_of(pairs, planted, plan_generation(pairs)), **OPTIONS)
+    effects = {(labels["comparison"], labels["voxels"]): result for labels, result in compared}
     assert effects["description minus random", "described"].effect == pytest.approx(1.5)
     assert effects["description minus random", "described"].p == pytest.approx(2 / 2**6)
     assert effects["description minus original image", "described"].effect == pytest.approx(0)
@@ -42,8 +42,8 @@ def test_description_beats_its_controls_and_the_null_does_not(pairs, planted):
 
 
 def test_a_generator_that_ignores_its_prompt_shows_no_effect(pairs, planted):
-    found = compare_generation(table_of(pairs, planted, plan_generation(pairs), honest=False), **OPTIONS)
-    result = {labels["comparison"]: result for labels, result in found if labels["voxels"] == "described"}
+    compared = compare_generation(table_of(pairs, planted, plan_generation(pairs), honest=False), **OPTIONS)
+    result = {labels["comparison"]: result for labels, result in compared if labels["voxels"] == "described"}
     assert result["description minus random"].effect == pytest.approx(0)
     assert result["description minus original image"].effect < -1
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mine_jax.description import TokenWords, clean_vocabulary
-from mine_jax.validation import pairs as controls
+from mine_jax.validation.pairs import choose_pairs, leading_words, stable_seed, with_control_words, with_partners
 
 HELD_OUT = np.array([f"{10 * voxel + image}" for voxel in range(6) for image in (3, 4)])
 AREAS = np.array(["FFA", "FFA", "food", "food", "PPA", "PPA"])
@@ -15,7 +15,7 @@ AREAS = np.array(["FFA", "FFA", "food", "food", "PPA", "PPA"])
 def choose(descriptions, profiles, n_pairs=5, **options):
     shares = np.random.default_rng(0).random((len(HELD_OUT), 8))
     options = {"image_words": shares, "image_ids": HELD_OUT, "n_pairs": n_pairs, **options}
-    return controls.choose_pairs(descriptions, profiles, AREAS, **options)
+    return choose_pairs(descriptions, profiles, AREAS, **options)
 
 
 def test_areas_take_turns_and_only_explained_voxels_count(descriptions, profiles):
@@ -57,20 +57,20 @@ def test_nobody_explained_gives_no_pairs(descriptions, profiles):
 
 
 def test_partners_have_other_words(descriptions, profiles):
-    pairs = controls.with_partners(choose(descriptions, profiles), profiles)
+    pairs = with_partners(choose(descriptions, profiles), profiles)
     for pair in pairs:
         assert pair.other and not set(pair.other) & set(pair.profile)
         partner = pairs[pair.exchanged]
         assert partner.voxel_id != pair.voxel_id and not set(partner.profile) & set(pair.description)
-    assert controls.with_partners(pairs[:1], profiles) == pairs[:1]
+    assert with_partners(pairs[:1], profiles) == pairs[:1]
 
 
 def test_leading_words():
     words, ids = np.array(["a", "b", "c"]), np.array([2, 0, 1, -1])
     weights = np.array([0.8, 0.3, 0.1, 0.9])
-    assert controls.leading_words(words, ids, weights, n=3, min_weight=0.25) == ("c", "a")
-    assert controls.leading_words(words, ids, weights, n=1, min_weight=0) == ("c",)
-    assert controls.leading_words(words, np.array([-1]), weights[:1], n=3, min_weight=0) == ()
+    assert leading_words(words, ids, weights, n=3, min_weight=0.25) == ("c", "a")
+    assert leading_words(words, ids, weights, n=1, min_weight=0) == ("c",)
+    assert leading_words(words, np.array([-1]), weights[:1], n=3, min_weight=0) == ()
 
 
 def test_control_words_come_from_their_tokens(descriptions, profiles):
@@ -81,22 +81,15 @@ def test_control_words_come_from_their_tokens(descriptions, profiles):
     word_ids = np.tile(np.arange(n_tokens, dtype=np.int32)[None, :, None], (len(ids), 1, 1))
     words = TokenWords(ids, clean_vocabulary(descriptions.words), word_ids, np.ones(word_ids.shape, np.float32))
     heat = {(pair.voxel_id, pair.image_id): np.arange(n_tokens, 0.0, -1) for pair in pairs}
-    made = controls.with_control_words(pairs, words, heat, corpus=np.full(n_tokens, 0.1), k=50)
-    for pair in made:
+    controlled = with_control_words(pairs, words, heat, corpus=np.full(n_tokens, 0.1), k=50)
+    for pair in controlled:
         assert set(pair.lowest) == {"face", "book"}
         assert len(pair.random) == len(pair.lowest) == len(pair.description) == 2
-    again = controls.with_control_words(pairs, words, heat, corpus=np.full(n_tokens, 0.1), k=50, seed=5)
-    assert [pair.random for pair in again] != [pair.random for pair in made]
-
-
-def test_token_mask_marks_the_best_cells():
-    values = np.array([0.0, 5.0, 1.0, 4.0])
-    mask = controls.token_mask(values, (2, 2), (6, 9), share=0.5)
-    assert mask.shape == (6, 9) and mask[:3, 5:].all() and mask[3:, 5:].all() and not mask[:, :4].any()
-    assert controls.token_mask(np.full(4, np.nan), (2, 2), (4, 4), share=0.01).sum() == 4
+    again = with_control_words(pairs, words, heat, corpus=np.full(n_tokens, 0.1), k=50, seed=5)
+    assert [pair.random for pair in again] != [pair.random for pair in controlled]
 
 
 @pytest.mark.parametrize("parts", [(0, 100, "a"), ("x",)])
 def test_seeds_are_stable_and_small(parts):
-    assert 0 <= controls.stable_seed(*parts) < 2**31
-    assert controls.stable_seed(0, 1) != controls.stable_seed(1, 0)
+    assert 0 <= stable_seed(*parts) < 2**31
+    assert stable_seed(0, 1) != stable_seed(1, 0)

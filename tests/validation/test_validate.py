@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mine_jax import artifacts, config, run, validation
-from mine_jax.errors import ConfigError, MissingInputError
+from mine_jax._progress import silent
 from mine_jax.run import graph
-from mine_jax.validation.makers import models
+from mine_jax.run.stages import validation as stage
 
 SETTINGS = {
     "data": {"kind": "phantom", "subject": "subj01", "n_images": 260, "n_shared": 80, "shape": [16, 16, 12]},
@@ -25,22 +25,22 @@ def finished(tmp_path_factory):
     """A run up to the profiles: (configuration, run directory)."""
     folder = tmp_path_factory.mktemp("validation")
     settings = {**SETTINGS, "data": {**SETTINGS["data"], "root": str(folder / "phantom")}}
-    made = config.from_dict(settings)
-    run.execute(made, folder / "run", graph.STEPS, until="profile")
-    return made, folder / "run"
+    settings = config.from_dict(settings)
+    run.execute(settings, folder / "run", graph.STEPS, until="profile")
+    return settings, folder / "run"
 
 
 @pytest.fixture(scope="module")
 def validated(finished):
-    made, directory = finished
-    seen = []
-    summary = validation.validate(made, directory, progress=lambda done, total: seen.append((done, total)))
-    return directory / "validation", summary, seen
+    settings, directory = finished
+    reports = []
+    numbers = stage.compute(settings, directory, lambda done, total: reports.append((done, total)))
+    return directory / "validation", numbers, reports
 
 
 def test_exact_edits_move_voxels_as_described(validated):
-    out, summary, _ = validated
-    assert summary["pairs"] == 12
+    out, numbers, _ = validated
+    assert numbers["pairs"] == 12
     table = artifacts.read_table(out / "summary.tsv")
     table = table[(table["voxels"] == "described") & (table["source"] == "profile")]
     for comparison in ("insert minus no-op", "no-op minus remove"):
@@ -86,11 +86,11 @@ def test_progress_never_goes_back(validated):
 
 
 def test_a_second_run_makes_no_image_again(finished, validated):
-    made, directory = finished
+    settings, directory = finished
     files = sorted((directory / "validation" / "images").glob("*.png"))
     before = {path.name: path.stat().st_mtime_ns for path in files}
     tables = {name: (directory / "validation" / name).read_bytes() for name in ("edits.tsv", "summary.tsv")}
-    assert validation.validate(made, directory) == validated[1]
+    assert stage.compute(settings, directory, silent) == validated[1]
     assert {path.name: path.stat().st_mtime_ns for path in files} == before
     assert all((directory / "validation" / name).read_bytes() == content for name, content in tables.items())
 
@@ -100,60 +100,34 @@ def test_a_plain_callable_takes_the_place_of_a_model(finished, tmp_path):
         def edit(self, images, instructions, *, seeds, masks=None):
             return [image // 2 for image in images]
 
-    made, directory = finished
-    quiet = made.model_copy(update={"validation": config.ValidationConfig(n_pairs=4, n_seeds=1, evaluator="none")})
-    for part in ("data", "features", "encoder", "scores", "attribution", "description", "profile"):
-        (tmp_path / part).symlink_to(directory / part)
-    (tmp_path / "images.tsv").symlink_to(directory / "images.tsv")
-    summary = validation.validate(quiet, tmp_path, editor=Darker())
-    table = artifacts.read_table(tmp_path / "validation" / "summary.tsv")
-    assert summary["pairs"] == 4 and set(table["evaluator"]) == {"ridge (describing)", "simulated truth"}
+    quiet = config.ValidationConfig(n_pairs=4, n_seeds=1, evaluator="none")
+    images = tmp_path / "images"
+    result = validation.validate(stage.read_inputs(*finished), quiet, images=images, editor=Darker())
+    table = result.tables["summary"]
+    assert result.numbers["pairs"] == 4 and set(table["evaluator"]) == {"ridge (describing)", "simulated truth"}
     effect = table[(table["comparison"] == "insert minus no-op") & (table["evaluator"] == "ridge (describing)")]
     effect = effect[effect["voxels"] == "described"]
-    own, bound = effect[effect["maker"] != "oracle"], effect[effect["maker"] == "oracle"]
-    np.testing.assert_allclose(own["effect"], 0, atol=1e-6)
-    assert summary["insert_minus_noop"] == pytest.approx(0, abs=1e-6)
+    darker, bound = effect[effect["maker"] != "oracle"], effect[effect["maker"] == "oracle"]
+    np.testing.assert_allclose(darker["effect"], 0, atol=1e-6)
+    assert result.numbers["insert_minus_noop"] == pytest.approx(0, abs=1e-6)
     # the exact editor on the same pairs is what a perfect one would reach
-    assert len(bound) == len(own) and (bound["effect"] > 0.1).all()
-    assert not (tmp_path / "validation" / "generation.tsv").exists()
+    assert len(bound) == len(darker) and (bound["effect"] > 0.1).all()
+    assert set(result.tables) == {"edits", "summary"}
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_nothing_configured_says_so(finished, tmp_path):
-    made, _ = finished
-    none = made.model_copy(update={"validation": config.ValidationConfig()})
-    assert "neither" in validation.validate(none, tmp_path)["reason"]
+    settings, _ = finished
+    none = settings.model_copy(update={"validation": config.ValidationConfig()})
+    assert "neither" in stage.compute(none, tmp_path, silent)["reason"]
     assert artifacts.read_json(tmp_path / "validation" / "none.json")["reason"]
 
 
 def test_precomputed_features_cannot_be_validated(finished, tmp_path):
-    made, _ = finished
-    features = made.features.model_copy(update={"kind": "precomputed"})
-    assert "precomputed" in validation.validate(made.model_copy(update={"features": features}), tmp_path)["reason"]
-
-
-def test_models_that_do_not_fit():
-    with pytest.raises(ConfigError, match="phantom"):
-        models.with_exact(models.choose(config.ValidationConfig(editor="oracle"))["editor"], "editor", None)
-    with pytest.raises(ConfigError, match="only removes"):
-        models.choose(config.ValidationConfig(generator="fill"))
-    with pytest.raises(MissingInputError, match=r"model_index\.json"):
-        models.choose(config.ValidationConfig(generator="/no/such/pipeline"))
-
-
-def test_missing_embedded_models_are_explained(monkeypatch, tmp_path):
-    monkeypatch.setattr(models.importlib.resources, "files", lambda name: tmp_path)
-    with pytest.raises(MissingInputError, match="oracle"):
-        models.choose(config.ValidationConfig(editor="phantom"))
-
-
-def test_a_pipeline_may_bring_its_own_texts(tmp_path):
-    artifacts.write_json(tmp_path / "model_index.json", {"_class_name": "StableDiffusionInpaintPipeline"})
-    artifacts.write_json(tmp_path / "prompts.json", {"remove": "an empty room"})
-    made = models.choose(config.ValidationConfig(editor=str(tmp_path)))["editor"]
-    assert made.templates["remove"] == "an empty room" and made.templates["insert"] == "a photo of {words}"
-    artifacts.write_json(tmp_path / "prompts.json", {"delete": "x"})
-    with pytest.raises(ConfigError, match=r"prompts\.json"):
-        models.choose(config.ValidationConfig(editor=str(tmp_path)))
+    settings, _ = finished
+    features = settings.features.model_copy(update={"kind": "precomputed"})
+    precomputed = settings.model_copy(update={"features": features})
+    assert "precomputed" in stage.compute(precomputed, tmp_path, silent)["reason"]
 
 
 @pytest.fixture(autouse=True)

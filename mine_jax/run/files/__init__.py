@@ -33,6 +33,7 @@ from mine_jax.run.files.results import load_critical as load_critical
 from mine_jax.run.files.results import load_descriptions as load_descriptions
 from mine_jax.run.files.results import load_encoders as load_encoders
 from mine_jax.run.files.results import load_faithfulness as load_faithfulness
+from mine_jax.run.files.results import load_heat as load_heat
 from mine_jax.run.files.results import load_profiles as load_profiles
 from mine_jax.run.files.results import load_reference as load_reference
 from mine_jax.run.files.results import load_scores as load_scores
@@ -43,9 +44,13 @@ from mine_jax.run.files.results import save_encoders as save_encoders
 from mine_jax.run.files.results import save_no_attribution as save_no_attribution
 from mine_jax.run.files.results import save_no_description as save_no_description
 from mine_jax.run.files.results import save_no_profiles as save_no_profiles
+from mine_jax.run.files.results import save_no_validation as save_no_validation
 from mine_jax.run.files.results import save_profiles as save_profiles
 from mine_jax.run.files.results import save_reference as save_reference
 from mine_jax.run.files.results import save_roi as save_roi
+from mine_jax.run.files.results import save_validation as save_validation
 from mine_jax.run.files.results import test_images as test_images
 from mine_jax.run.files.results import test_words as test_words
+from mine_jax.run.files.results import validation_images as validation_images
+from mine_jax.run.files.results import why_no_profiles as why_no_profiles
 from mine_jax.run.files.results import why_not_described as why_not_described

@@ -211,3 +211,42 @@ def save_roi(directory: Path, selectivity: list[dict[str, Any]], structure: list
 def maps_folder(directory: Path) -> Path:
     """Returns the folder of the maps."""
     return directory / "maps"
+
+
+def load_heat(directory: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Opens the scores of all tokens [V, I, P] of the attribution stage; None where they were not kept.
+
+    Args:
+        directory: of the run.
+        shape: V and I.
+    """
+    path = directory / "attribution" / "heat.npy"
+    return artifacts.read_array(path, mmap=True).reshape(*shape, -1) if path.exists() else None
+
+
+def why_no_profiles(directory: Path) -> str | None:
+    """Says why there are no descriptions or no profiles; None where there are both."""
+    for stage, name in (("description", "corpus.npy"), ("profile", "meta.json")):
+        if not (directory / stage / name).exists():
+            reason = directory / stage / "none.json"
+            return artifacts.read_json(reason)["reason"] if reason.exists() else f"no {stage}s"
+    return None
+
+
+def validation_images(directory: Path) -> Path:
+    """Returns the folder of the images that the validation stage makes and keeps."""
+    return directory / "validation" / "images"
+
+
+def save_validation(directory: Path, results: dict[str, pd.DataFrame], meta: dict[str, Any]) -> None:
+    """Writes the tables of the validation stage, and what they were made with."""
+    out = directory / "validation"
+    for name, table in results.items():
+        artifacts.write_table(out / f"{name}.tsv", table)
+    artifacts.write_json(out / "meta.json", {"schema": artifacts.SCHEMA, **meta})
+    (out / "none.json").unlink(missing_ok=True)
+
+
+def save_no_validation(directory: Path, reason: str) -> None:
+    """Writes why nothing was validated."""
+    artifacts.write_json(directory / "validation" / "none.json", {"reason": reason})

@@ -1,26 +1,107 @@
-"""The validation stage: makes and scores generated and edited images."""
+"""The validation stage in a run directory: reads what it tests, keeps images, writes `validation/`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from mine_jax import validation
+import numpy as np
+
+from mine_jax import data, features, sharding, validation
 from mine_jax._progress import Progress
-from mine_jax.config import Config
+from mine_jax.config import Config, DataConfig
 from mine_jax.run import files
 from mine_jax.run.execute import Step
+from mine_jax.types import Split
+from mine_jax.validation import simulated
+from mine_jax.validation.inputs import Inputs, Reading
+from mine_jax.validation.makers import models
+from mine_jax.validation.simulated import Truth
+
+# The independent evaluator is scored on at most this many images.
+MAX_SCORED = 1000
 
 
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Makes and scores generated and edited images; writes validation/."""
+    # models that do not fit are named before anything is read
+    if models.choose(config.validation) is None:
+        return _nothing(directory, models.NOT_CONFIGURED)
+    inputs = read_inputs(config, directory)
+    if isinstance(inputs, str):
+        return _nothing(directory, inputs)
+    result = validation.validate(
+        inputs,
+        config.validation,
+        images=files.validation_images(directory),
+        seed=config.run.seed,
+        mesh=sharding.local(sharding.mesh(config.run.mesh)),  # the other processes have no part in this stage
+        progress=progress,
+    )
+    if result.reason:
+        return _nothing(directory, result.reason)
+    files.save_validation(directory, result.tables, result.meta)
+    return result.numbers
+
+
+def read_inputs(config: Config, directory: Path) -> Inputs | str:
+    """Reads a run directory up to the profile stage.
+
+    Args:
+        config: of the run.
+        directory: of the run.
+
+    Returns:
+        The inputs, or why there is nothing to validate.
+    """
     source = files.data_source(config, directory)
-    return validation.validate(config, directory, source=source, progress=progress)
+    if config.features.kind == "precomputed":
+        return "precomputed features: no model here can read new images"
+    reason = files.why_no_profiles(directory)
+    if reason is not None:
+        return reason
+    descriptions, profiles = files.load_descriptions(directory), files.load_profiles(directory)
+    heat, lens = files.load_heat(directory, descriptions.image_ids.shape), files.load_lens(directory)
+    if heat is None:
+        return "the scores of all tokens were not kept; set attribution.keep_scores = true"
+    if lens is None or profiles is None:
+        return "no profiles"
+    responses, splits = files.load_responses(directory), files.load_splits(config, directory)
+    rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)
+    return Inputs(
+        encoders=files.load_encoders(directory).take(rows),
+        scores=files.load_scores(directory).take(rows),
+        descriptions=descriptions,
+        profiles=profiles,
+        areas=responses.rois[rows],
+        heat=heat,
+        tokens=files.load_tokens(directory),
+        lens=lens,
+        backbone=features.reduce_like(
+            features.load_backbone(config.features, precision=config.run.precision, mesh=config.run.mesh),
+            directory / "features",
+            layer=config.features.layer,
+        ),
+        reading=Reading(
+            layer=config.features.layer,
+            dtype=config.features.dtype,
+            batch_size=config.features.batch_size,
+            m=config.description.m,
+            k=config.attribution.k,
+        ),
+        stimuli=data.open_stimuli(source),
+        unseen=Split(splits["test"].tokens, splits["test"].responses.take(rows), "test"),
+        seen=_spaced(splits["train"], rows),
+        corpus=files.corpus(directory),
+        image_words=files.test_words(directory),
+        image_ids=files.test_images(directory),
+        truth=_truth(source),
+    )
 
 
 def inputs(config: Config) -> list[Path]:
-    """Names the files of the user that the stage reads."""
-    return [Path(v) for v in (config.validation.generator, config.validation.editor) if Path(v).is_dir()]
+    """Returns the pipeline directories whose change makes the stage stale."""
+    return [Path(name) for name in (config.validation.generator, config.validation.editor) if Path(name).is_dir()]
 
 
 STEP = Step(
@@ -31,3 +112,22 @@ STEP = Step(
     inputs=inputs,
     partial=("validation/images/*", "validation/.work/*"),
 )
+
+
+def _nothing(directory: Path, reason: str) -> dict[str, Any]:
+    files.save_no_validation(directory, reason)
+    return {"pairs": 0, "reason": reason}
+
+
+def _spaced(split: Split, voxels: np.ndarray) -> Split:
+    """Takes some voxels, and at most `MAX_SCORED` images, evenly spaced."""
+    n_images = len(split.responses.image_ids)
+    images = np.linspace(0, n_images - 1, min(n_images, MAX_SCORED)).round().astype(int)
+    return Split(split.tokens.take_images(images), split.responses.take_images(images).take(voxels), split.name)
+
+
+def _truth(source: DataConfig) -> Truth | None:
+    """Reads the planted truth, where the data set has one beside it."""
+    if source.root is None or not (Path(source.root) / "phantom_scenes.jsonl").is_file():
+        return None
+    return simulated.read_truth(source.root, subject=source.subject)

@@ -46,7 +46,7 @@ class PipelineGenerator:
     def generate(self, prompts: Sequence[str], *, seeds: Sequence[int], size: tuple[int, int] | None) -> list[Picture]:
         """Returns one picture per prompt, from `seeds` and in `size` (height, width) or the pipeline's own."""
         height, width = (None, None) if size is None else size
-        made = _call(
+        output = _call(
             self.pipeline,
             prompt=list(prompts),
             generator=_generators(seeds),
@@ -56,7 +56,7 @@ class PipelineGenerator:
             **_guidance(self.pipeline, self.guidance, n_prompts=len(prompts)),
             **self.options,
         )
-        return _pictures(made, [truncated_tokens(self.pipeline, prompt) for prompt in prompts])
+        return to_pictures(output, [truncated_tokens(self.pipeline, prompt) for prompt in prompts])
 
 
 class PipelineEditor:
@@ -93,32 +93,32 @@ class PipelineEditor:
             seeds: one per image.
             masks: N masks bool [h, w]; needed by inpainting pipelines.
         """
-        given: Sequence[np.ndarray | None] = [None] * len(images) if masks is None else masks
-        rows = zip(images, instructions, seeds, given, strict=True)
+        mask_of_each: Sequence[np.ndarray | None] = [None] * len(images) if masks is None else masks
+        rows = zip(images, instructions, seeds, mask_of_each, strict=True)
         return [self._edit_one(*row) for row in rows]
 
     def _edit_one(self, image: np.ndarray, instruction: str, seed: int, mask: np.ndarray | None) -> Picture:
-        known = _parameters(self.pipeline)
+        known = call_parameters(self.pipeline)
         if "mask_image" in known and mask is None:
             raise GenerationError(f"{type(self.pipeline).__name__} fills masks, but no mask was given.")
-        shown = _fitted(image, self.size)
-        made = _call(
+        fitted = _fitted(image, self.size)
+        output = _call(
             self.pipeline,
             prompt=str(instruction),
-            image=Image.fromarray(shown),
+            image=Image.fromarray(fitted),
             mask_image=None if mask is None else Image.fromarray(_fitted(mask.astype(np.uint8) * 255, self.size)),
             generator=_generators([seed])[0],
-            height=shown.shape[0],
-            width=shown.shape[1],
+            height=fitted.shape[0],
+            width=fitted.shape[1],
             # Flux-Kontext would scale everything to one megapixel.
-            max_area=shown.shape[0] * shown.shape[1],
+            max_area=fitted.shape[0] * fitted.shape[1],
             _auto_resize=False,
             strength=_strength(self.pipeline, instruction, self.options["num_inference_steps"]),
             **_guidance(self.pipeline, self.guidance),
             **self.options,
         )
-        picture = _pictures(made, [truncated_tokens(self.pipeline, instruction)])[0]
-        if picture.pixels is None or picture.pixels.shape != shown.shape or shown.shape == image.shape:
+        picture = to_pictures(output, [truncated_tokens(self.pipeline, instruction)])[0]
+        if picture.pixels is None or picture.pixels.shape != fitted.shape or fitted.shape == image.shape:
             return picture
         pixels = _restored(picture.pixels, image.shape[:2], self.size)
         return Picture(pixels, picture.status, picture.truncated_tokens, refit=True)
@@ -164,7 +164,7 @@ def load(
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
         raise WeightsError(f"the pipeline at {directory} cannot be loaded: {error}") from error
     needed = "image" if role == "editor" else "prompt"
-    if needed not in _parameters(pipeline):
+    if needed not in call_parameters(pipeline):
         raise ConfigError(f"{directory} holds {type(pipeline).__name__}, which takes no `{needed}`: no {role}.")
     pipeline.to("cuda" if on_gpu else "cpu")
     if role == "generator":
@@ -219,17 +219,45 @@ def truncated_tokens(pipeline: Any, prompt: str) -> int:
             continue
         limits = [getattr(tokenizer, "model_max_length", None)]
         # Pipelines that read images and text through one processor cut nothing.
-        if getattr(pipeline, "processor", None) is None and "max_sequence_length" in _parameters(pipeline):
-            limits.append(_parameters(pipeline)["max_sequence_length"].default)
+        if getattr(pipeline, "processor", None) is None and "max_sequence_length" in call_parameters(pipeline):
+            limits.append(call_parameters(pipeline)["max_sequence_length"].default)
         length = len(tokenizer(str(prompt), truncation=False, verbose=False)["input_ids"])
         lost.append(max(0, length - min((limit for limit in limits if limit), default=length)))
     return min(lost, default=0)
 
 
+def call_parameters(pipeline: Any) -> dict[str, inspect.Parameter]:
+    """Returns the parameters that calls of a pipeline take, by name."""
+    return dict(inspect.signature(type(pipeline).__call__).parameters)
+
+
+def to_pictures(output: Any, truncated: Sequence[int]) -> list[Picture]:
+    """Pairs a pipeline's float images with its safety flags.
+
+    Args:
+        output: what a call of a pipeline returned, N images.
+        truncated: tokens that were not read of each of the N prompts.
+
+    Returns:
+        N pictures.
+
+    Raises:
+        GenerationError: if another number of images came.
+    """
+    images = list(output.images)
+    flags = getattr(output, "nsfw_content_detected", None) or [False] * len(images)
+    if len(images) != len(truncated):
+        raise GenerationError(f"{len(truncated)} images were asked for, {len(images)} came.")
+    return [
+        Picture(_pixels(image), _status(image, flag), lost)
+        for image, flag, lost in zip(images, flags, truncated, strict=True)
+    ]
+
+
 def _from_pretrained(diffusers: Any, directory: str, role: str, dtype: Any) -> Any:
     options = {"local_files_only": True, "use_safetensors": True, "torch_dtype": dtype}
     pipeline = diffusers.DiffusionPipeline.from_pretrained(directory, **options)
-    known = _parameters(pipeline)
+    known = call_parameters(pipeline)
     if role == "generator" and "image" in known:
         return diffusers.AutoPipelineForText2Image.from_pipe(pipeline)
     if role == "editor" and "image" not in known:
@@ -237,30 +265,14 @@ def _from_pretrained(diffusers: Any, directory: str, role: str, dtype: Any) -> A
     return pipeline
 
 
-def _parameters(pipeline: Any) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(type(pipeline).__call__).parameters)
-
-
 def _call(pipeline: Any, **arguments: Any) -> Any:
     """Calls a pipeline with those arguments that it takes and that are not None."""
     torch = require("torch", extra="edit", why=_WHY)
-    known = _parameters(pipeline)
+    known = call_parameters(pipeline)
     arguments["output_type"] = "np"
-    given = {name: value for name, value in arguments.items() if name in known and value is not None}
+    taken = {name: value for name, value in arguments.items() if name in known and value is not None}
     with torch.inference_mode():
-        return pipeline(**given)
-
-
-def _pictures(made: Any, truncated: Sequence[int]) -> list[Picture]:
-    """Pairs a pipeline's float images with its safety flags."""
-    images = list(made.images)
-    flags = getattr(made, "nsfw_content_detected", None) or [False] * len(images)
-    if len(images) != len(truncated):
-        raise GenerationError(f"{len(truncated)} images were asked for, {len(images)} came.")
-    return [
-        Picture(_pixels(image), _status(image, flag), lost)
-        for image, flag, lost in zip(images, flags, truncated, strict=True)
-    ]
+        return pipeline(**taken)
 
 
 def _status(image: np.ndarray, flag: bool) -> str:
@@ -273,7 +285,7 @@ def _pixels(image: np.ndarray) -> np.ndarray:
 
 def _guidance(pipeline: Any, guidance: float | None, *, n_prompts: int | None = None) -> dict[str, Any]:
     """Offers the strength of the text under the name that a pipeline follows; `n_prompts` of a list of them."""
-    true_scale = _parameters(pipeline).get("true_cfg_scale")
+    true_scale = call_parameters(pipeline).get("true_cfg_scale")
     # Flux has both names, its second one off by default.
     if true_scale is None or true_scale.default <= 1:
         return {"guidance_scale": guidance}
@@ -285,7 +297,7 @@ def _guidance(pipeline: Any, guidance: float | None, *, n_prompts: int | None = 
 
 def _strength(pipeline: Any, instruction: str, steps: int | None) -> float | None:
     """The dose of an edit as the share of noise that a pipeline starts from, at least one step of it."""
-    known = _parameters(pipeline)
+    known = call_parameters(pipeline)
     if "strength" not in known:
         return None
     dose = instruction.strength if isinstance(instruction, Instruction) else 1.0

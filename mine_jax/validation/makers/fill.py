@@ -38,13 +38,13 @@ class FillEditor:
         del seeds
         if masks is None:
             raise NotApplicableError("the fill needs a mask of what shall go.")
-        made = []
+        edited = []
         for image, instruction, mask in zip(images, instructions, masks, strict=True):
             action = instruction.action if isinstance(instruction, Instruction) else "remove"
             if action == "insert":
                 raise NotApplicableError("the fill can remove, but not insert.")
-            made.append(image.copy() if action == "noop" else fill(image, mask))
-        return made
+            edited.append(image.copy() if action == "noop" else fill(image, mask))
+        return edited
 
 
 def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -9,41 +9,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from mine_jax._progress import Progress
 from mine_jax.config import ValidationConfig
 from mine_jax.description import TokenWords
 from mine_jax.validation import editing, generation, regions
-from mine_jax.validation.generation import Generated
+from mine_jax.validation.generation import Generation
 from mine_jax.validation.inputs import Inputs
 from mine_jax.validation.makers import models, pictures
 from mine_jax.validation.makers.models import Model
 from mine_jax.validation.makers.pictures import Item
 from mine_jax.validation.pairs import Pair
+from mine_jax.validation.regions import LocatedEdits
 
 # Names of the manifests and first parts of the files' names: by role, configured or exact beside it.
 _NAMES = {"generator": ("generation", "exact_generation"), "editor": ("edits", "exact_edits")}
-TABLES = {"generator": "generation", "editor": "edits"}
 
 
 @dataclass(frozen=True)
-class Made:
+class ImageSet:
     """What one model was asked for, and what came.
 
     Attributes:
-        role: "generator" or "editor".
         model: the model.
-        generated: plan of a generator; empty for an editor.
-        located: plan of an editor; None for a generator.
+        plan: that of a generator, or of an editor.
         items: one per entry of the plan; None where there are no words.
         records: file name -> record, see `pictures`.
     """
 
-    role: str
     model: Model
-    generated: list[Generated]
-    located: regions.Located | None
+    plan: list[Generation] | LocatedEdits
     items: list[Item | None]
     records: dict[str, dict[str, Any]]
 
@@ -53,14 +49,27 @@ class Made:
         return sorted(file for file, record in self.records.items() if record["status"] == "ok")
 
 
-class Bar(Protocol):
-    """One progress bar over several parts."""
+class Bar:
+    """One progress bar over several parts of work."""
 
-    total: int
+    def __init__(self, progress: Progress) -> None:
+        """Keeps the callback; `total` is set when it is known."""
+        self.progress, self.done, self.total = progress, 0, 1
+
+    def tick(self) -> None:
+        """Says that work goes on."""
+        self.progress(min(self.done, self.total), self.total)
 
     def part(self, size: int) -> Progress:
-        """Returns the callback of the next part."""
-        ...
+        """Returns the progress callback of the next part."""
+        start = self.done
+        self.done += size
+
+        def report(done: int, total: int) -> None:
+            del total
+            self.progress(min(start + done, self.total), self.total)
+
+        return report
 
 
 def make_all(
@@ -68,12 +77,13 @@ def make_all(
     makers: Mapping[str, Sequence[Model]],
     inputs: Inputs,
     pairs: Sequence[Pair],
-    words: TokenWords | None,
-    out: Path,
+    token_words: TokenWords,
+    images: Path,
     *,
+    work: Path,
     seed: int,
     bar: Bar,
-) -> list[Made]:
+) -> list[ImageSet]:
     """Plans and makes all images; those of models that are no longer asked for are deleted.
 
     Args:
@@ -81,43 +91,50 @@ def make_all(
         makers: role -> its models, the configured one first.
         inputs: of the stage.
         pairs: what to test.
-        words: token words of the pairs' images.
-        out: the stage's folder; images go to `images/`, what editors read to `.work/`.
+        token_words: of the pairs' images.
+        images: folder where the images are kept.
+        work: folder for what editors read.
         seed: of the run.
         bar: is told how much there is to do.
 
     Returns:
         One entry per model, generators first.
     """
-    planned: list[tuple[str, Model, str, _Plan]] = []
+    orders: list[_Order] = []
     for role, names in _NAMES.items():
-        chosen = makers.get(role, ())
-        for name in names[len(chosen) :]:
-            pictures.clear(out / "images", name)
-        plan = _plan_images if role == "generator" else _plan_edits
-        for model, name in zip(chosen, names, strict=False):
-            planned.append((role, model, name, plan(settings, model, inputs, pairs, words, out, name, seed)))
-    bar.total = 2 * sum(item is not None for *_, plan in planned for item in plan.items) + len(pairs)
-    made = []
-    for role, model, name, plan in planned:
-        real = [item for item in plan.items if item is not None]
+        models_of_role = makers.get(role, ())
+        for name in names[len(models_of_role) :]:
+            pictures.clear(images, name)
+        for model, name in zip(models_of_role, names, strict=False):
+            if role == "generator":
+                orders.append(_order_generation(settings, model, pairs, name, seed))
+            else:
+                edits = editing.plan_edits(pairs, n_seeds=settings.n_seeds, strengths=settings.strengths, seed=seed)
+                located = regions.locate(edits, pairs, inputs, token_words, work / name, exact=model.exact)
+                orders.append(_order_edits(located, model, pairs, name))
+    bar.total = 2 * sum(item is not None for order in orders for item in order.items) + len(pairs)
+    image_sets = []
+    for order in orders:
+        todo = [item for item in order.items if item is not None]
         records = models.make(
-            model, real, out / "images", name=name, retries=settings.retries, progress=bar.part(len(real))
+            order.model, todo, images, name=order.name, retries=settings.retries, progress=bar.part(len(todo))
         )
-        made.append(Made(role, model, plan.generated, plan.located, plan.items, records))
-    return made
+        image_sets.append(ImageSet(order.model, order.plan, order.items, records))
+    return image_sets
 
 
-class _Plan(NamedTuple):
-    generated: list[Generated]
-    located: regions.Located | None
+class _Order(NamedTuple):
+    """What a model shall make, and the name of its manifest."""
+
+    model: Model
+    name: str
+    plan: list[Generation] | LocatedEdits
     items: list[Item | None]
 
 
-def _plan_images(settings, model, inputs, pairs, words, out, name, seed) -> _Plan:
-    del inputs, words, out
+def _order_generation(settings: ValidationConfig, model: Model, pairs: Sequence[Pair], name: str, seed: int) -> _Order:
     side = settings.size
-    planned = generation.plan_generation(
+    plan = generation.plan_generation(
         pairs,
         conditions=settings.conditions,
         n_seeds=settings.n_seeds,
@@ -126,13 +143,16 @@ def _plan_images(settings, model, inputs, pairs, words, out, name, seed) -> _Pla
         seed=seed,
         name=name,
     )
-    return _Plan(planned, None, [entry.item for entry in planned])
+    return _Order(model, name, plan, [entry.item for entry in plan])
 
 
-def _plan_edits(settings, model, inputs, pairs, words, out, name, seed) -> _Plan:
-    edits = editing.plan_edits(pairs, n_seeds=settings.n_seeds, strengths=settings.strengths, seed=seed)
-    located = regions.locate(edits, pairs, inputs, words, out / ".work" / name, exact=model.exact)
+def _order_edits(located: LocatedEdits, model: Model, pairs: Sequence[Pair], name: str) -> _Order:
     items = editing.edit_items(
-        edits, sources=located.sources, masks=located.masks, templates=model.templates, pairs=pairs, name=name
+        located.edits,
+        sources=located.sources,
+        masks=located.masks,
+        templates=model.templates,
+        pairs=pairs,
+        name=name,
     )
-    return _Plan([], located, items)
+    return _Order(model, name, located, items)

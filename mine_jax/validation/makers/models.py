@@ -13,12 +13,13 @@ from mine_jax._progress import Progress
 from mine_jax.config import ValidationConfig
 from mine_jax.errors import ConfigError, MissingInputError
 from mine_jax.validation import editing, generation
-from mine_jax.validation.makers import diffusion, fill, oracle, pictures
+from mine_jax.validation.makers import diffusion, fill, oracle, pictures, process
 from mine_jax.validation.makers.pictures import Item
 from mine_jax.validation.makers.protocols import Editor, Generator
 from mine_jax.validation.simulated import Truth
 
 ROLES = ("generator", "editor")
+NOT_CONFIGURED = "neither a generator nor an editor is configured"
 # A pipeline directory may bring its own texts, some of `editing.TEMPLATES` and "generate".
 TEMPLATES_FILE = "prompts.json"
 # The embedded models know the phantom's words only.
@@ -67,10 +68,10 @@ def choose(
         MissingInputError: if a pipeline directory is not there.
     """
     chosen = {}
-    for role, given in zip(ROLES, (generator, editor), strict=True):
-        if given is not None:
-            name = f"{type(given).__module__}.{type(given).__qualname__}"
-            chosen[role] = Model(name, _texts(None, masked=False), model=given)
+    for role, instance in zip(ROLES, (generator, editor), strict=True):
+        if instance is not None:
+            name = f"{type(instance).__module__}.{type(instance).__qualname__}"
+            chosen[role] = Model(name, _texts(None, masked=False), model=instance)
         elif getattr(settings, role) != "none":
             chosen[role] = _configured(settings, role)
     return chosen or None
@@ -94,18 +95,18 @@ def with_exact(model: Model, role: str, truth: Truth | None) -> tuple[Model, ...
                 "Set a pipeline directory."
             )
         return (model,)
-    made: Generator | Editor = oracle.OracleGenerator() if role == "generator" else oracle.OracleEditor(truth.scenes)
-    exact = Model("oracle", _texts(None, masked=False), model=made, exact=True)
+    drawer: Generator | Editor = oracle.OracleGenerator() if role == "generator" else oracle.OracleEditor(truth.scenes)
+    exact = Model("oracle", _texts(None, masked=False), model=drawer, exact=True)
     return (exact,) if model.exact else (model, exact)
 
 
 def make(
     model: Model, items: Sequence[Item], folder: Path, *, name: str, retries: int, progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    """Makes images with a model, a pipeline in a process of its own; see `pictures`."""
+    """Makes images with a model, a pipeline in a process of its own; see `pictures` and `process`."""
     if model.loader is not None:
         maker = diffusion.identity(**model.loader)
-        return pictures.make_in_process(
+        return process.make_in_process(
             items, model.loader, folder, name=name, maker=maker, retries=retries, progress=progress
         )
     if model.model is None:
@@ -124,8 +125,7 @@ def _configured(settings: ValidationConfig, role: str) -> Model:
             raise ConfigError('`validation.generator` cannot be "fill", which only removes.')
         return Model("fill", _texts(None, masked=True), model=fill.FillEditor())
     if value == "phantom":
-        chosen = {name: getattr(settings, name) for name in _PHANTOM_SAMPLING}
-        defaults = {name: _PHANTOM_SAMPLING[name] for name, given in chosen.items() if given is None}
+        defaults = {name: value for name, value in _PHANTOM_SAMPLING.items() if getattr(settings, name) is None}
         settings = settings.model_copy(update=defaults)
     directory = _embedded(role) if value == "phantom" else Path(value)
     diffusion.check_directory(str(directory), role=role)
@@ -135,7 +135,7 @@ def _configured(settings: ValidationConfig, role: str) -> Model:
         **{name: getattr(settings, name) for name in ("steps", "guidance", "image_guidance", "size")},
     }
     masked = role == "editor" and diffusion.takes_mask(str(directory))
-    texts = _texts(directory, masked=masked, own=PHANTOM_TEMPLATES if value == "phantom" else {})
+    texts = _texts(directory, masked=masked, defaults=PHANTOM_TEMPLATES if value == "phantom" else {})
     return Model(value, texts, loader=loader)
 
 
@@ -149,10 +149,10 @@ def _embedded(role: str) -> Path:
     return directory
 
 
-def _texts(directory: Path | None, *, masked: bool, own: dict[str, str] | None = None) -> dict[str, str]:
+def _texts(directory: Path | None, *, masked: bool, defaults: dict[str, str] | None = None) -> dict[str, str]:
     """Texts by action: defaults, then those of the pipeline directory."""
     texts = {"generate": generation.PROMPT, **(editing.INPAINT_TEMPLATES if masked else editing.TEMPLATES)}
-    texts |= own or {}
+    texts |= defaults or {}
     file = None if directory is None else directory / TEMPLATES_FILE
     if file is not None and file.is_file():
         read = artifacts.read_json(file)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,14 +52,14 @@ class OracleEditor:
         Raises:
             NotApplicableError: for words that the phantom cannot draw or find.
         """
-        made = []
+        drawings = []
         for number, (instruction, seed) in enumerate(zip(instructions, seeds, strict=True)):
             if not isinstance(instruction, Instruction):
                 raise NotApplicableError(f"the exact editor takes an `Instruction`, but got {instruction!r}.")
-            made.append(
+            drawings.append(
                 scenes.render(self.scene(instruction, seed=seed, mask=None if masks is None else masks[number]))
             )
-        return made
+        return drawings
 
     def scene(self, instruction: Instruction, *, seed: int, mask: np.ndarray | None = None) -> Scene:
         """Returns the scene after an edit."""
@@ -88,12 +89,9 @@ class OracleGenerator:
         if not words:
             raise NotApplicableError(f"no word of {prompt!r} can be drawn.")
         rng = np.random.default_rng([seed, 1])
-        place, concepts, colors, attributes = _parts(words, rng)
-        drawn = scenes.sample_scene(
-            rng, concepts=[*concepts, *_carriers(concepts, colors, attributes, rng)][:3], size=side
-        )
-        things = _dressed(drawn.things, colors, attributes)
-        return replace(drawn, things=things, place=place)
+        meant = _meant(words, rng)
+        drawn = scenes.sample_scene(rng, concepts=[*meant.concepts, *_carriers(meant, rng)][:3], size=side)
+        return replace(drawn, things=_dressed(drawn.things, meant), place=meant.place)
 
 
 def side_of(size: tuple[int, int] | None) -> int:
@@ -121,16 +119,16 @@ def insert(
     """
     known = [word for word in words if word in scenes.VOCABULARY]
     rng = np.random.default_rng([seed, 2])
-    place, concepts, colors, attributes = _parts(known, rng)
-    concepts = [*concepts, *_carriers(concepts, colors, attributes, rng)][:_MAX_THINGS]
-    if not concepts and place is None:
+    meant = _meant(known, rng)
+    concepts = [*meant.concepts, *_carriers(meant, rng)][:_MAX_THINGS]
+    if not concepts and meant.place is None:
         raise NotApplicableError(f"none of the words {list(words)} can be drawn.")
-    after = scene if place is None else replace(scene, place=place)
+    after = scene if meant.place is None else replace(scene, place=meant.place)
     for concept in concepts:
-        x, y, radius = _position(after, rng, mask, _RADIUS * max(strength, 0.1) ** 0.5 / np.sqrt(len(concepts)))
+        circle = _position(after, rng, mask, _RADIUS * max(strength, 0.1) ** 0.5 / np.sqrt(len(concepts)))
         drawn = scenes.sample_scene(rng, concepts=[concept], place=None, size=scene.size).things[0]
-        dressed = _dressed((drawn,), colors, attributes)[0]
-        after = scenes.insert_thing(after, replace(dressed, x=x, y=y, radius=radius))
+        dressed = _dressed((drawn,), meant)[0]
+        after = scenes.insert_thing(after, replace(dressed, **circle._asdict()))
     if after == scene:
         raise NotApplicableError(f"the scene shows {list(words)} already.")
     return after
@@ -172,8 +170,25 @@ def changed_region(before: Scene, after: Scene) -> np.ndarray:
     return region
 
 
-def _parts(words: Sequence[str], rng: np.random.Generator) -> tuple[str | None, list[str], list[str], list[str]]:
-    """Place, concepts, colours and attributes; a category stands for one of its concepts unless one is named."""
+class _Meant(NamedTuple):
+    """What words name, by kind."""
+
+    place: str | None
+    concepts: list[str]
+    colors: list[str]
+    attributes: list[str]
+
+
+class _Circle(NamedTuple):
+    """Where a thing goes, pixels."""
+
+    x: float
+    y: float
+    radius: float
+
+
+def _meant(words: Sequence[str], rng: np.random.Generator) -> _Meant:
+    """Sorts words by kind; a category stands for one of its concepts unless one is named."""
     place = next((word for word in words if word in scenes.PLACES), None)
     concepts = [word for word in words if word in scenes.OBJECTS]
     for word in words:
@@ -186,37 +201,33 @@ def _parts(words: Sequence[str], rng: np.random.Generator) -> tuple[str | None, 
         else:
             concepts.append(chosen)
     colors = [word for word in words if word in scenes.COLORS]
-    return place, concepts, colors, [word for word in words if word in scenes.ATTRIBUTES]
+    return _Meant(place, concepts, colors, [word for word in words if word in scenes.ATTRIBUTES])
 
 
-def _carriers(
-    concepts: Sequence[str], colors: Sequence[str], attributes: Sequence[str], rng: np.random.Generator
-) -> list[str]:
+def _carriers(meant: _Meant, rng: np.random.Generator) -> list[str]:
     """Concepts that can show colours and attributes which none of the named ones can."""
     faces = scenes.CATEGORIES["face"]
-    found = []
-    if colors and not COLORABLE.intersection(concepts):
-        found.append(sorted(COLORABLE)[int(rng.integers(len(COLORABLE)))])
-    if attributes and not set(faces).intersection(concepts):
-        found.append(str(faces[int(rng.integers(len(faces)))]))
-    return found
+    carriers = []
+    if meant.colors and not COLORABLE.intersection(meant.concepts):
+        carriers.append(sorted(COLORABLE)[int(rng.integers(len(COLORABLE)))])
+    if meant.attributes and not set(faces).intersection(meant.concepts):
+        carriers.append(str(faces[int(rng.integers(len(faces)))]))
+    return carriers
 
 
-def _dressed(things: Sequence[Thing], colors: Sequence[str], attributes: Sequence[str]) -> tuple[Thing, ...]:
+def _dressed(things: Sequence[Thing], meant: _Meant) -> tuple[Thing, ...]:
     """Gives colours and attributes to the things that can have them."""
     dressed = []
     for thing in things:
-        color = colors[0] if colors and thing.concept in COLORABLE else thing.color
+        color = meant.colors[0] if meant.colors and thing.concept in COLORABLE else thing.color
         is_face = scenes.CATEGORY_OF[thing.concept] == "face"
-        own = tuple(attributes) if attributes and is_face else thing.attributes
-        dressed.append(replace(thing, color=color, attributes=own))
+        worn = tuple(meant.attributes) if meant.attributes and is_face else thing.attributes
+        dressed.append(replace(thing, color=color, attributes=worn))
     return tuple(dressed)
 
 
-def _position(
-    scene: Scene, rng: np.random.Generator, mask: np.ndarray | None, radius: float
-) -> tuple[float, float, float]:
-    """A circle that hides little and covers much of the mask: x, y, radius in pixels."""
+def _position(scene: Scene, rng: np.random.Generator, mask: np.ndarray | None, radius: float) -> _Circle:
+    """Chooses a circle that hides little and covers much of the mask."""
     radius = radius * scene.size / 64
     occupied = scenes.thing_masks(scene).any(0)
     wanted = np.ones_like(occupied) if mask is None else mask
@@ -228,4 +239,4 @@ def _position(
         score = (wanted & inside).sum() - _OVERLAP_COST * (occupied & inside).sum()
         if score > best_score:
             best, best_score = (x, y), score
-    return *best, radius
+    return _Circle(*best, radius)

@@ -1,8 +1,7 @@
 """Makes the images of a plan, once each: retries, statuses, and a manifest to resume from.
 
 Every image is a PNG named by its row; beside them a manifest of JSON lines keeps prompt,
-seed, status and sha256. What the manifest vouches for is not made again. Pipelines work in
-a process of their own (`worker`), so that JAX and PyTorch never share one.
+seed, status and sha256. What the manifest vouches for is not made again.
 """
 
 from __future__ import annotations
@@ -11,27 +10,20 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
-from mine_jax.errors import GenerationError
 from mine_jax.validation.makers.protocols import Editor, Generator, Instruction, NotApplicableError, check_picture
 
 RETRIES = 2
-_POLL_S = 0.2
-_STOP_S = 10.0
 logger = logging.getLogger("mine_jax")
 
 
@@ -103,8 +95,8 @@ def make_pictures(
     todo = [item for item in todo if first.get(keys[item.file]) is item]
     progress(len(items) - len(todo), len(items))
     for start in range(0, len(todo), batch_size):
-        for item, made, n_tries in _attempt(todo[start : start + batch_size], model, retries):
-            record = {**_store(item, made, folder), "key": keys[item.file], "n_tries": n_tries}
+        for item, answer, n_tries in _attempt(todo[start : start + batch_size], model, retries):
+            record = {**_store(item, answer, folder), "key": keys[item.file], "n_tries": n_tries}
             records[item.file] = same[record["key"]] = record
             _append(folder, name, record)
         progress(len(items) - len(todo) + min(start + batch_size, len(todo)), len(items))
@@ -137,72 +129,16 @@ def read_manifest(folder: Path, name: str) -> dict[str, dict[str, Any]]:
     return records
 
 
-def make_in_process(
-    items: Sequence[Item],
-    loader: dict[str, Any],
-    folder: Path,
-    *,
-    name: str,
-    maker: str,
-    retries: int = RETRIES,
-    progress: Progress = silent,
-) -> dict[str, dict[str, Any]]:
-    """Lets a pipeline make the images in a process of its own.
+def is_complete(items: Sequence[Item], folder: Path, *, name: str, maker: str) -> bool:
+    """Tells whether the manifest vouches for every item.
 
     Args:
-        items: what to make.
-        loader: keyword arguments of `diffusion.load`, as JSON types.
+        items: what shall be there.
         folder: where the PNGs and the manifest lie.
         name: of the manifest.
-        maker: identity of the pipeline and its settings.
-        retries: how often an item that raised is tried again.
-        progress: called with (done, total) items; if it raises, the process is ended.
-
-    Returns:
-        As `make_pictures`.
-
-    Raises:
-        GenerationError: if the process fails, with the end of what it said.
+        maker: identity of the model.
     """
-    if len(_valid(folder, name, {item.file: _key(item, maker) for item in items})) == len(items):
-        progress(len(items), len(items))
-        return read_manifest(folder, name)
-    job = folder / f".{name}.job"
-    shutil.rmtree(job, ignore_errors=True)
-    job.mkdir(parents=True)
-    task = {
-        "items": [asdict(item) for item in items],
-        "loader": loader,
-        "folder": str(folder),
-        "name": name,
-        "maker": maker,
-    }
-    artifacts.write_json(job / "job.json", {**task, "retries": retries})
-    # The worker imports this package, and with it JAX, but must leave the accelerator to PyTorch.
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    # Threads that spin while they wait make small models a hundred times slower on a busy machine.
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    command = [sys.executable, "-m", "mine_jax.validation.makers.worker", str(job / "job.json")]
-    with (job / "log.txt").open("w", encoding="utf-8") as log:
-        # Nothing is ever written to its input: the end of it tells the worker that this process is gone.
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
-        )
-        try:
-            while process.poll() is None:
-                progress(_count(job / "done.txt"), len(items))
-                time.sleep(_POLL_S)
-        finally:
-            _end(process)
-    log_text = (job / "log.txt").read_text(encoding="utf-8", errors="replace")
-    shutil.rmtree(job, ignore_errors=True)
-    if process.returncode != 0:
-        tail = "\n".join(log_text.strip().splitlines()[-15:])
-        raise GenerationError(
-            f"the process of the pipeline {loader.get('directory')} ended with code {process.returncode}:\n{tail}"
-        )
-    progress(len(items), len(items))
-    return read_manifest(folder, name)
+    return len(_valid(folder, name, {item.file: _key(item, maker) for item in items})) == len(items)
 
 
 def clear(folder: Path, name: str) -> None:
@@ -234,35 +170,43 @@ def read_png(path: str | Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def _attempt(items: list[Item], model: Any, retries: int) -> list[tuple[Item, Any, int]]:
+class _Attempt(NamedTuple):
+    """What a model answered for an item: an image, the status of one that there is not, or None."""
+
+    item: Item
+    answer: Any
+    n_tries: int
+
+
+def _attempt(items: list[Item], model: Any, retries: int) -> list[_Attempt]:
     """Makes a batch; if it fails or has the wrong length, each item alone."""
     if len(items) > 1:
         try:
-            made = list(_call(model, items))
+            answers = list(_call(model, items))
         except Exception as error:
             logger.info("a batch of %d images failed (%s); one by one now", len(items), error)
         else:
-            if len(made) == len(items):
-                return [(item, picture, 1) for item, picture in zip(items, made, strict=True)]
-    return [(item, *_alone(item, model, retries)) for item in items]
+            if len(answers) == len(items):
+                return [_Attempt(item, answer, 1) for item, answer in zip(items, answers, strict=True)]
+    return [_alone(item, model, retries) for item in items]
 
 
-def _alone(item: Item, model: Any, retries: int) -> tuple[Any, int]:
+def _alone(item: Item, model: Any, retries: int) -> _Attempt:
     for attempt in range(retries + 1):
         try:
-            made = list(_call(model, [item]))
+            answers = list(_call(model, [item]))
         except NotApplicableError:
-            return "not_applicable", attempt + 1
+            return _Attempt(item, "not_applicable", attempt + 1)
         except Exception as error:
             # Any model may stand behind the protocol, so any error may come; the item is lost, the rest is not.
             logger.warning(
                 "%s: %s: %s (try %d of %d)", item.file, type(error).__name__, error, attempt + 1, retries + 1
             )
         else:
-            if len(made) == 1:
-                return made[0], attempt + 1
-            logger.warning("%s: %d images came instead of one", item.file, len(made))
-    return None, retries + 1
+            if len(answers) == 1:
+                return _Attempt(item, answers[0], attempt + 1)
+            logger.warning("%s: %d images came instead of one", item.file, len(answers))
+    return _Attempt(item, None, retries + 1)
 
 
 def _call(model: Any, items: list[Item]) -> Sequence[Any]:
@@ -277,13 +221,13 @@ def _call(model: Any, items: list[Item]) -> Sequence[Any]:
     return model.edit([read_png(item.source) for item in items], instructions, seeds=seeds, masks=masks)
 
 
-def _store(item: Item, made: Any, folder: Path) -> dict[str, Any]:
+def _store(item: Item, answer: Any, folder: Path) -> dict[str, Any]:
     """Checks and writes one image; returns its record."""
     record: dict[str, Any] = {"file": item.file, "prompt": item.text, "seed": item.seed, "sha256": ""}
-    if isinstance(made, str):
-        return {**record, "status": made, "truncated_tokens": 0, "refit": False}
+    if isinstance(answer, str):
+        return {**record, "status": answer, "truncated_tokens": 0, "refit": False}
     before = read_png(item.source) if item.source else None
-    picture = check_picture(made, size=item.size, before=before, may_stay=item.action == "noop")
+    picture = check_picture(answer, size=item.size, before=before, may_stay=item.action == "noop")
     if picture.pixels is not None:
         write_png(folder / item.file, picture.pixels)
         record["sha256"] = artifacts.sha256(folder / item.file)
@@ -320,22 +264,3 @@ def _append(folder: Path, name: str, record: dict[str, Any]) -> None:
 
 def _write_manifest(folder: Path, name: str, records: dict[str, dict[str, Any]]) -> None:
     artifacts.write_text(folder / f"{name}.jsonl", "".join(json.dumps(record) + "\n" for record in records.values()))
-
-
-def _count(path: Path) -> int:
-    try:
-        return int(path.read_text(encoding="utf-8") or 0)
-    except (OSError, ValueError):
-        return 0
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdin is not None:
-        process.stdin.close()

@@ -58,9 +58,10 @@ class Instruction(str):
         cls, text: str, *, action: str = "insert", words: Sequence[str] = (), image_id: str = "", strength: float = 1.0
     ) -> Instruction:
         """Makes a string that knows what it asks for."""
-        made = super().__new__(cls, text)
-        made.action, made.words, made.image_id, made.strength = action, tuple(words), image_id, strength
-        return made
+        instruction = super().__new__(cls, text)
+        instruction.action, instruction.words = action, tuple(words)
+        instruction.image_id, instruction.strength = image_id, strength
+        return instruction
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,12 @@ class Editor(Protocol):
 
 
 def check_picture(
-    made: Any, *, size: tuple[int, int] | None = None, before: np.ndarray | None = None, may_stay: bool = False
+    answer: Any, *, size: tuple[int, int] | None = None, before: np.ndarray | None = None, may_stay: bool = False
 ) -> Picture:
     """Brings whatever a model returned to uint8 RGB and says whether it can be scored.
 
     Args:
-        made: array [h, w, 3] or [3, h, w], uint8 or float 0..1; a PIL image, `Picture` or None.
+        answer: array [h, w, 3] or [3, h, w], uint8 or float 0..1; a PIL image, `Picture` or None.
         size: height and width that were asked for; None for any.
         before: uint8 [h, w, 3], the input of an edit.
         may_stay: whether an image equal to `before` is fine, as for a no-op.
@@ -119,14 +120,14 @@ def check_picture(
     Returns:
         The picture; `pixels` stay with a bad status where there are any, for people to see.
     """
-    if isinstance(made, Picture):
-        if made.status != "ok" or made.pixels is None:
-            return made if made.status != "ok" else Picture(None, "failed", made.truncated_tokens)
-        inner = check_picture(made.pixels, size=size, before=before, may_stay=may_stay)
-        return Picture(inner.pixels, inner.status, made.truncated_tokens, inner.refit or made.refit)
-    if made is None:
+    if isinstance(answer, Picture):
+        if answer.status != "ok" or answer.pixels is None:
+            return answer if answer.status != "ok" else Picture(None, "failed", answer.truncated_tokens)
+        inner = check_picture(answer.pixels, size=size, before=before, may_stay=may_stay)
+        return Picture(inner.pixels, inner.status, answer.truncated_tokens, inner.refit or answer.refit)
+    if answer is None:
         return Picture(None, "failed")
-    pixels, status = _pixels(made)
+    pixels, status = _pixels(answer)
     if pixels is None or status != "ok":
         return Picture(pixels, status)
     wanted = size or (None if before is None else before.shape[:2])
@@ -141,12 +142,12 @@ def check_picture(
     return Picture(pixels, "unchanged" if same and not may_stay else "ok", refit=refit)
 
 
-def _pixels(made: Any) -> tuple[np.ndarray | None, str]:
+def _pixels(answer: Any) -> tuple[np.ndarray | None, str]:
     """Returns uint8 [h, w, 3] and a status."""
-    if isinstance(made, Image.Image):
-        made = made.convert("RGB")
+    if isinstance(answer, Image.Image):
+        answer = answer.convert("RGB")
     try:
-        array = np.asarray(made)
+        array = np.asarray(answer)
     except (TypeError, ValueError, RuntimeError):
         return None, "failed"
     if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "uif":

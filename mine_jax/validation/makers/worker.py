@@ -1,6 +1,6 @@
-"""The process that makes images with a pipeline: `python -m mine_jax.validation.worker JOB.json`.
+"""The process that makes images with a pipeline: `python -m mine_jax.validation.makers.worker JOB.json`.
 
-Started by `pictures.make_in_process`; reads the job, writes PNGs and the manifest, and ends
+Started by `process.make_in_process`; reads the job, writes PNGs and the manifest, and ends
 when the process that started it is gone.
 """
 

@@ -24,13 +24,13 @@ QWEN_TOKENS = (
 
 def tokenizer():
     vocabulary = {word: index for index, word in enumerate(("<pad>", "<bos>", "<eos>", "<unk>", *WORDS))}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing(
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
     )
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=words,
         model_max_length=LIMIT,
         pad_token="<pad>",
         bos_token="<bos>",
@@ -175,11 +175,11 @@ class QwenProcessor(transformers.Qwen2VLProcessor):
 
 def qwen_tokenizer():
     vocabulary = {word: index for index, word in enumerate(("<unk>", *WORDS))}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     # Line breaks count, so that the pipelines' templates are as long as with the real tokenizer.
-    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]|\n"), "removed", invert=True)
+    words.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]|\n"), "removed", invert=True)
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=words,
         model_max_length=QWEN_LIMIT,
         unk_token="<unk>",
         pad_token=QWEN_TOKENS[0],

@@ -39,8 +39,8 @@ def test_editor_removes_only():
     image, mask = gradient(), box((40, 36))
     remove = Instruction("remove the cat", action="remove", words=("cat",))
     noop = Instruction("keep", action="noop")
-    made = FillEditor().edit([image, image], [remove, noop], seeds=[0, 0], masks=[mask, mask])
-    assert (made[0][mask] != image[mask]).any() and (made[1] == image).all()
+    edited = FillEditor().edit([image, image], [remove, noop], seeds=[0, 0], masks=[mask, mask])
+    assert (edited[0][mask] != image[mask]).any() and (edited[1] == image).all()
     with pytest.raises(NotApplicableError, match="insert"):
         FillEditor().edit([image], [Instruction("add cat")], seeds=[0], masks=[mask])
     with pytest.raises(NotApplicableError, match="mask"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mine_jax.validation.makers import diffusion, pictures
+from mine_jax.validation.makers import diffusion, pictures, process
 
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -25,10 +25,10 @@ LIMIT_S = 240
 PARENT = """
 import json, sys
 from pathlib import Path
-from mine_jax.validation import pictures
+from mine_jax.validation.makers import pictures, process
 job = json.loads(Path(sys.argv[1]).read_text())
 items = [pictures.item_from_dict(item) for item in job["items"]]
-pictures.make_in_process(items, job["loader"], Path(job["folder"]), name="edits", maker=job["maker"])
+process.make_in_process(items, job["loader"], Path(job["folder"]), name="edits", maker=job["maker"])
 """
 
 
@@ -124,7 +124,7 @@ def test_killed_run_is_resumed_without_making_an_image_twice(job, start):
     times = {name: (folder / name).stat().st_mtime_ns for name in [*kept, torn]}
 
     items = [pictures.item_from_dict(item) for item in job["items"]]
-    records = pictures.make_in_process(items, job["loader"], folder, name="edits", maker=job["maker"])
+    records = process.make_in_process(items, job["loader"], folder, name="edits", maker=job["maker"])
 
     assert [records[item.file]["status"] for item in items] == ["ok"] * N_ITEMS
     assert all((folder / name).stat().st_mtime_ns == times[name] for name in kept)

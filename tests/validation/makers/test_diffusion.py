@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mine_jax.errors import ConfigError, GenerationError, MissingExtraError, MissingInputError, WeightsError
-from mine_jax.validation.makers import diffusion, pictures
+from mine_jax.validation.makers import diffusion, pictures, process
 from mine_jax.validation.makers.protocols import Editor, Generator, Instruction, check_picture
 
 pytest.importorskip("torch")
@@ -64,19 +64,19 @@ def photo():
 
 @pytest.fixture(scope="module")
 def mask():
-    found = np.zeros((31, 45), bool)
-    found[5:20, 5:20] = True
-    return found
+    box = np.zeros((31, 45), bool)
+    box[5:20, 5:20] = True
+    return box
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generators(tiny, name):
     generator = diffusion.PipelineGenerator(tiny.build(name), steps=STEPS, guidance=2.0)
     assert isinstance(generator, Generator)
-    made = generator.generate(["a photo of cat", "dog"], seeds=[3, 4], size=(32, 48))
-    assert [check_picture(picture, size=(32, 48)).status for picture in made] == ["ok", "ok"]
+    drawn = generator.generate(["a photo of cat", "dog"], seeds=[3, 4], size=(32, 48))
+    assert [check_picture(picture, size=(32, 48)).status for picture in drawn] == ["ok", "ok"]
     alone = generator.generate(["dog"], seeds=[4], size=(32, 48))
-    assert np.abs(alone[0].pixels.astype(int) - made[1].pixels).max() <= 1  # a seed, not a place in the batch
+    assert np.abs(alone[0].pixels.astype(int) - drawn[1].pixels).max() <= 1  # a seed, not a place in the batch
     other = generator.generate(["dog"], seeds=[5], size=(32, 48))
     assert (other[0].pixels != alone[0].pixels).any()
 
@@ -85,8 +85,8 @@ def test_generators(tiny, name):
 def test_editors(tiny, name, photo, mask):
     editor = diffusion.PipelineEditor(tiny.build(name), steps=STEPS, guidance=2.0, image_guidance=1.5)
     assert isinstance(editor, Editor)
-    made = editor.edit([photo, photo], ["add cat", "remove the dog"], seeds=[3, 4], masks=[mask, mask])
-    for picture in made:
+    drawn = editor.edit([photo, photo], ["add cat", "remove the dog"], seeds=[3, 4], masks=[mask, mask])
+    for picture in drawn:
         checked = check_picture(picture, before=photo)
         assert checked.status == "ok" and checked.pixels.shape == photo.shape and checked.refit
 
@@ -101,15 +101,15 @@ def test_equal_seed_gives_equal_bits(tiny, photo, mask, name):
 
 def test_size_scales_for_the_editor_and_back(tiny, photo, mask):
     editor = diffusion.PipelineEditor(tiny.build("sd-inpaint"), steps=STEPS, size=48)
-    made = editor.edit([photo], ["cat"], seeds=[7], masks=[mask])[0]
-    assert made.pixels.shape == photo.shape and made.refit
+    drawn = editor.edit([photo], ["cat"], seeds=[7], masks=[mask])[0]
+    assert drawn.pixels.shape == photo.shape and drawn.refit
 
 
 def test_strength_reaches_the_pipeline(tiny, photo, mask):
     editor = diffusion.PipelineEditor(tiny.build("sd-img2img"), steps=4)
     weak = Instruction("add cat", words=("cat",), strength=0.25)
-    made = [editor.edit([photo], [text], seeds=[1])[0].pixels for text in (weak, "add cat")]
-    assert (made[0] != made[1]).any()
+    drawn = [editor.edit([photo], [text], seeds=[1])[0].pixels for text in (weak, "add cat")]
+    assert (drawn[0] != drawn[1]).any()
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl-inpaint", "flux", "flux-fill", "qwen", "qwen-edit", "qwen-edit-plus"])
@@ -123,10 +123,10 @@ def test_guidance_reaches_the_model(tiny, photo, mask, name):
         model = diffusion.PipelineEditor(pipeline, steps=STEPS, guidance=guidance)
         return model.edit([photo], ["add cat"], seeds=[1], masks=[mask])[0].pixels
 
-    own, off, strong = (pixels(guidance) for guidance in (None, 1.0, 9.0))
-    assert (off != strong).any() and (own != off).any() and (own != strong).any()
+    default, off, strong = (pixels(guidance) for guidance in (None, 1.0, 9.0))
+    assert (off != strong).any() and (default != off).any() and (default != strong).any()
     if name.startswith("qwen"):
-        np.testing.assert_array_equal(own, pixels(4.0))  # the default of Qwen's pipelines
+        np.testing.assert_array_equal(default, pixels(4.0))  # the default of Qwen's pipelines
 
 
 @pytest.mark.parametrize("name", ["sd-img2img", "sdxl-img2img"])
@@ -145,10 +145,10 @@ def test_a_larger_dose_changes_more(tiny, photo, name):
 def test_turbo_settings(tiny, photo, mask, name):
     settings = {"steps": 1, "guidance": 0.0}
     if name in GENERATORS:
-        made = diffusion.PipelineGenerator(tiny.build(name), **settings).generate(["cat"], seeds=[1], size=(32, 48))
+        drawn = diffusion.PipelineGenerator(tiny.build(name), **settings).generate(["cat"], seeds=[1], size=(32, 48))
     else:
-        made = diffusion.PipelineEditor(tiny.build(name), **settings).edit([photo], ["cat"], seeds=[1], masks=[mask])
-    assert check_picture(made[0]).status == "ok"
+        drawn = diffusion.PipelineEditor(tiny.build(name), **settings).edit([photo], ["cat"], seeds=[1], masks=[mask])
+    assert check_picture(drawn[0]).status == "ok"
 
 
 def test_inpainting_without_a_mask_is_an_error(tiny, photo):
@@ -179,8 +179,8 @@ def test_nonfinite_and_flagged_images_are_told_apart():
         images = np.stack([np.full((8, 8, 3), np.nan), np.random.default_rng(0).random((8, 8, 3))])
         nsfw_content_detected = (False, True)
 
-    made = diffusion._pictures(Output, [0, 0])
-    assert [picture.status for picture in made] == ["nonfinite", "flagged"]
+    drawn = diffusion.to_pictures(Output, [0, 0])
+    assert [picture.status for picture in drawn] == ["nonfinite", "flagged"]
 
 
 def test_loads_a_directory_and_works_in_its_own_process(tiny, tmp_path, photo, mask):
@@ -202,7 +202,7 @@ def test_loads_a_directory_and_works_in_its_own_process(tiny, tmp_path, photo, m
     loader = {"directory": directory, "role": "editor", "steps": STEPS}
     maker = diffusion.identity(**loader)
     counts = []
-    records = pictures.make_in_process(
+    records = process.make_in_process(
         items, loader, tmp_path / "images", name="edits", maker=maker, progress=lambda done, total: counts.append(done)
     )
     assert [records[item.file]["status"] for item in items] == ["ok", "ok"] and counts[-1] == 2
@@ -217,7 +217,7 @@ def test_a_process_that_fails_says_why(tmp_path):
     loader = {"directory": str(tmp_path / "broken"), "role": "generator"}
     items = [pictures.Item("generation-000000.png", "cat", 0)]
     with pytest.raises(GenerationError, match=r"model_index\.json"):
-        pictures.make_in_process(items, loader, tmp_path / "images", name="generation", maker="x")
+        process.make_in_process(items, loader, tmp_path / "images", name="generation", maker="x")
 
 
 def test_a_directory_that_is_no_pipeline(tmp_path):
@@ -265,9 +265,9 @@ def test_knows_which_editors_fill_masks(tmp_path, name, masked):
     assert diffusion.takes_mask(str(tmp_path)) is masked
     # as loaded: text-to-image pipelines become inpainting ones
     loaded = getattr(diffusers, name)
-    if "image" not in diffusion._parameters(loaded.__new__(loaded)):
+    if "image" not in diffusion.call_parameters(loaded.__new__(loaded)):
         loaded = auto_pipeline._get_task_class(auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING, name)
-    assert ("mask_image" in diffusion._parameters(loaded.__new__(loaded))) is masked
+    assert ("mask_image" in diffusion.call_parameters(loaded.__new__(loaded))) is masked
 
 
 def test_qwen_edit_from_disk_works_or_says_what_is_missing(tiny, tmp_path, photo):

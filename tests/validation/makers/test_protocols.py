@@ -11,23 +11,23 @@ FLOATS = PHOTO / 255.0
 
 
 @pytest.mark.parametrize(
-    "made",
+    "answer",
     [PHOTO, FLOATS, FLOATS.astype(np.float32), np.moveaxis(PHOTO, 2, 0), Image.fromarray(PHOTO), Picture(PHOTO)],
     ids=["uint8", "float64", "float32", "channels first", "pil", "picture"],
 )
-def test_every_form_becomes_the_same_pixels(made):
-    picture = check_picture(made)
+def test_every_form_becomes_the_same_pixels(answer):
+    picture = check_picture(answer)
     assert picture.status == "ok" and not picture.refit
     np.testing.assert_array_equal(picture.pixels, PHOTO)
 
 
 def test_alpha_is_dropped():
-    made = np.concatenate([PHOTO, np.full((20, 24, 1), 255, np.uint8)], 2)
-    np.testing.assert_array_equal(check_picture(made).pixels, PHOTO)
+    answer = np.concatenate([PHOTO, np.full((20, 24, 1), 255, np.uint8)], 2)
+    np.testing.assert_array_equal(check_picture(answer).pixels, PHOTO)
 
 
 @pytest.mark.parametrize(
-    ("made", "status"),
+    ("answer", "status"),
     [
         (None, "failed"),
         ("no image", "failed"),
@@ -42,14 +42,14 @@ def test_alpha_is_dropped():
         (Picture(None), "failed"),
     ],
 )
-def test_bad_images_are_named(made, status):
-    assert check_picture(made).status == status
+def test_bad_images_are_named(answer, status):
+    assert check_picture(answer).status == status
 
 
 def test_a_torch_tensor_counts():
     torch = pytest.importorskip("torch")
-    made = torch.from_numpy(np.moveaxis(FLOATS, 2, 0).copy())
-    np.testing.assert_array_equal(check_picture(made).pixels, PHOTO)
+    answer = torch.from_numpy(np.moveaxis(FLOATS, 2, 0).copy())
+    np.testing.assert_array_equal(check_picture(answer).pixels, PHOTO)
 
 
 def test_small_difference_in_size_is_fitted_and_recorded():
