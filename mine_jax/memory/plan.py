@@ -29,16 +29,16 @@ class Need(NamedTuple):
     each: int
 
 
-class Planned(NamedTuple):
+class Plan(NamedTuple):
     """Voxels that each device holds at once, and the bytes that they need with all the rest."""
 
     chunk: int
     bytes: int
 
 
-def planned(
+def plan_chunk(
     need: Need, length: int, *, available: int, wanted: int | None = None, largest: int | None = None
-) -> Planned:
+) -> Plan:
     """Chooses how many voxels each device holds at once.
 
     Args:
@@ -52,7 +52,7 @@ def planned(
         The plan; at least one voxel, though it may not fit: that is found out when it is tried.
     """
     chunk = max(1, min(length, wanted or min(fitting(need, available), largest or length)))
-    return Planned(chunk, need.fixed + chunk * need.each)
+    return Plan(chunk, need.fixed + chunk * need.each)
 
 
 def fitting(need: Need, available: int) -> int:
@@ -112,6 +112,11 @@ def halving(compute: Callable[[int], _T], wanted: int, *, setting: str) -> _T:
             wanted = _half(wanted, error, setting=setting, multiple=1)
 
 
+def is_exhausted(error: BaseException) -> bool:
+    """Says whether an error of jax means that a device has no memory left; a smaller chunk may then fit."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
 def readable(n_bytes: float) -> str:
     """Returns bytes as people read them."""
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"
@@ -119,7 +124,7 @@ def readable(n_bytes: float) -> str:
 
 def _half(size: int, error: jax.errors.JaxRuntimeError, *, setting: str, multiple: int) -> int:
     """Returns the next smaller chunk; raises what is no lack of memory, or cannot be helped."""
-    if "RESOURCE_EXHAUSTED" not in str(error):
+    if not is_exhausted(error):
         raise error
     if size <= multiple:
         raise ResourceError(

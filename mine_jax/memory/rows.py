@@ -24,7 +24,7 @@ class ChosenRows:
         rows: [n] int, positions in the source.
     """
 
-    def __init__(self, source: Any, rows: np.ndarray):
+    def __init__(self, source: Any, rows: np.ndarray) -> None:
         """Chooses rows (positions or mask) of an array; of chosen rows again, rows of its source."""
         if isinstance(source, ChosenRows):
             source, rows = source.source, source.rows[rows]
