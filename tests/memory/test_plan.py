@@ -242,7 +242,7 @@ def test_an_attribution_that_exhausts_the_memory_goes_on_in_halves(small, monkey
     split, _, fitted = small
     expected = attribution.integrated_gradients(fitted, split.tokens, n_steps=4, max_steps=4).scores
     monkeypatch.setattr(blocks, "pairs_at_once", lambda *given, **_: 40)
-    monkeypatch.setattr(blocks, "map_blocks", exhausting(blocks.map_blocks, 20, lambda *_, room, **more: room))
+    monkeypatch.setattr(blocks, "blocks_of", exhausting(blocks.blocks_of, 20, lambda *_, room, **more: room))
     got = attribution.integrated_gradients(fitted, split.tokens, n_steps=4, max_steps=4).scores
     assert "pairs at once = 40; goes on with 20" in caplog.text
     np.testing.assert_allclose(got, expected, atol=1e-6 * np.abs(expected).max())
