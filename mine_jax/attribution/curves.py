@@ -89,6 +89,6 @@ def left_without(attributions: Attributions, faithfulness: Faithfulness, *, k: i
 
 
 def median_faithfulness(faithfulness: Faithfulness) -> np.ndarray:
-    """Returns the median [V] of a voxel's pairs; NaN where it has none."""
+    """Returns each voxel's median faithfulness [V] over images; NaN where none is known."""
     with np.errstate(invalid="ignore"):
         return np.array([np.nanmedian(f) if np.isfinite(f).any() else np.nan for f in faithfulness.faithfulness])

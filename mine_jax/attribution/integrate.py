@@ -72,17 +72,18 @@ def _integrate(
     else:
         start = jnp.broadcast_to(states, tokens.tokens.shape[1:])
     pairs, n_steps = blocks.pairs_of(rows), path.n_steps
-    integrals = _attribute(encoders, tokens, pairs, path, path.steps(start, n_steps), chunks, k=k, progress=progress)
+    flat = _attribute(encoders, tokens, pairs, path, path.steps(start, n_steps), chunks, k=k, progress=progress)
+    integrals = jax.tree.map(lambda array: array.reshape(*rows.shape, *array.shape[1:]), flat)
     while path.reduce == "sum" and n_steps < path.max_steps:
-        late = _above_tolerance(integrals, rows.shape, path.tolerance)
+        late = _above_tolerance(integrals, path.tolerance)
         if not len(late):
             break
         n_steps = min(2 * n_steps, path.max_steps)
         late_pairs, steps = blocks.Pairs(pairs.voxels[late], pairs.images[late]), path.steps(start, n_steps)
         refined = _attribute(encoders, tokens, late_pairs, path, steps, chunks, k=k, progress=silent)
-        for all_pairs, some in zip(jax.tree.leaves(integrals), jax.tree.leaves(refined), strict=True):
-            all_pairs[late] = some
-    return jax.tree.map(lambda array: array.reshape(*rows.shape, *array.shape[1:]), integrals)
+        for values, better in zip(jax.tree.leaves(flat), jax.tree.leaves(refined), strict=True):
+            values[late] = better  # also in `integrals`, whose arrays are views
+    return integrals
 
 
 def _attribute(
@@ -112,8 +113,8 @@ def _attribute(
     return memory.halving(attribute, room, setting="pairs at once")
 
 
-def _above_tolerance(integrals: Integrals, shape: tuple[int, ...], tolerance: float) -> np.ndarray:
+def _above_tolerance(integrals: Integrals, tolerance: float) -> np.ndarray:
     """Returns positions [n] of pairs whose gap exceeds the tolerated share of the voxel's range."""
-    predicted, before = (np.reshape(x, shape) for x in (integrals.predicted, integrals.predicted_baseline))
-    allowed = tolerance * np.maximum(np.ptp(np.concatenate([predicted, before], 1), axis=1), 1e-12)
-    return np.flatnonzero(np.abs(np.reshape(integrals.completeness_gap, shape)) > allowed[:, None])
+    every = np.concatenate([integrals.predicted, integrals.predicted_baseline], 1)
+    allowed = tolerance * np.maximum(np.ptp(every, axis=1), 1e-12)
+    return np.flatnonzero(np.abs(integrals.completeness_gap) > allowed[:, None])
