@@ -73,8 +73,7 @@ def attribute_and_patch(
     Source: MINE, K = 50 and activation patching.
     """
     check_settings(settings, Path, Patching)
-    path = Path(**_fields(settings, Path))
-    patching = Patching(**_fields(settings, Patching))
+    path, patching = Path(**_fields(settings, Path)), Patching(**_fields(settings, Patching))
     chunks = Chunks(voxel_chunk, image_chunk, mesh)
     n_voxels, n_tokens = len(encoders.voxel_ids), tokens.tokens.shape[1]
     n_images = len(tokens.image_ids) if image_ids is None else np.shape(image_ids)[1]
@@ -88,10 +87,10 @@ def attribute_and_patch(
         integrals = integrate(slab, tokens, rows, path, chunks, progress=done)
         attributions = integrals.attributions(slab.voxel_ids, tokens.image_ids[rows])
         done = _shifted(progress, start + voxels.stop, 2 * n_voxels)
-        faithfulness = patch(slab, tokens, attributions, path.baseline, patching, chunks, progress=done)
+        faithfulness = patch(slab, tokens, rows, attributions, path.baseline, patching, chunks, progress=done)
+        critical = critical_tokens(attributions, k=patching.k)
         if keep is not None:
             keep(voxels, attributions.scores)
-        critical = critical_tokens(attributions, k=patching.k)
         no_scores = np.zeros((*attributions.scores.shape[:2], 0), np.float32)
         parts.append((dataclasses.replace(attributions, scores=no_scores), critical, faithfulness))
     every_attribution, every_critical, every_faithfulness = zip(*parts, strict=True)

@@ -87,12 +87,20 @@ class Pairs:
     scores: np.ndarray | None = None
 
 
-def pairs_of(rows: np.ndarray, scores: np.ndarray | None = None) -> Pairs:
-    """Returns the pairs of images [V, I] of each voxel, voxel by voxel, with their scores [V, I, P]."""
+def pairs_of(rows: np.ndarray, *, scores: np.ndarray | None = None, only: np.ndarray | None = None) -> Pairs:
+    """Returns the pairs of images [V, I] of each voxel, voxel by voxel.
+
+    Args:
+        rows: positions [V, I] of images.
+        scores: [V, I, P] that blocks take along, or None.
+        only: positions [n] of the pairs wanted; None for all.
+    """
     n_voxels, n_images = rows.shape
     is_grid = bool((rows == rows[:1]).all())
-    flat = None if scores is None else scores.reshape(rows.size, -1)
-    return Pairs(np.repeat(np.arange(n_voxels), n_images), rows.ravel(), is_grid, flat)
+    voxels, images = np.repeat(np.arange(n_voxels), n_images), rows.ravel()
+    if only is not None:
+        return Pairs(voxels[only], images[only])
+    return Pairs(voxels, images, is_grid, None if scores is None else scores.reshape(rows.size, -1))
 
 
 def image_rows(tokens: ImageTokens, image_ids: np.ndarray | None, n_voxels: int) -> np.ndarray:
@@ -115,8 +123,10 @@ def image_rows(tokens: ImageTokens, image_ids: np.ndarray | None, n_voxels: int)
     return rows
 
 
-def baseline_states(encoders: Encoders, baseline: Baseline, n_tokens: int) -> jax.Array:
-    """Returns the start of the path, [P, D], or [1, D] where all tokens of a query encoder start alike.
+def start_of(encoders: Encoders, baseline: Baseline, n_tokens: int, *, needs_states: bool = False) -> Any:
+    """Returns the start of the path: one image's `Images` [P, ...], or its states [P, D] where these are needed.
+
+    Where all tokens of a query encoder start alike, `Images` hold one of them.
 
     Raises:
         DataError: if the array has another shape.
@@ -127,8 +137,14 @@ def baseline_states(encoders: Encoders, baseline: Baseline, n_tokens: int) -> ja
     states = np.asarray(baseline, np.float32)
     check_shape("baseline", states, "P D" if states.ndim == 2 else "D", P=n_tokens, D=mean.shape[-1])
     states = np.broadcast_to(states, (n_tokens, states.shape[-1]))
-    is_one = is_query(encoders.architecture) and bool((states == states[:1]).all())
-    return jnp.asarray(states[:1] if is_one else states)
+    if needs_states:
+        return jnp.asarray(states)
+    if not is_query(encoders.architecture):
+        return Images(jnp.asarray(states))
+    is_one = bool((states == states[:1]).all())
+    return jax.tree.map(
+        lambda x: x[0], _projected(encoders.shared, jnp.asarray(states[:1] if is_one else states)[None])
+    )
 
 
 def blocks_of(
@@ -237,13 +253,6 @@ def pairs_at_once(encoders: Encoders, tokens: ImageTokens, *, needs_states: bool
     fitting = int(memory.SAFE_SHARE * sharding.free_bytes()) // _BYTES_PER_ELEMENT
     wanted = _BLOCK_ELEMENTS.get(sharding.platform(), _BLOCK_ELEMENTS_ELSEWHERE)
     return max(1, min(wanted, fitting) // held)
-
-
-def features_of(encoders: Encoders, states: jax.Array) -> Images:
-    """Returns one image's `Images` [P, ...] for `compute`: keys and values of a query encoder, else states."""
-    if not is_query(encoders.architecture):
-        return Images(states)
-    return jax.tree.map(lambda x: x[0], _projected(encoders.shared, states[None]))
 
 
 def is_query(architecture: Architecture) -> bool:

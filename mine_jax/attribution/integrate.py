@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mine_jax import encoder, memory, sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.attribution import blocks
 from mine_jax.attribution.methods import METHODS, How, Integrals
-from mine_jax.attribution.path import Path, Steps
+from mine_jax.attribution.path import Path
 from mine_jax.memory.chunks import Chunks
 from mine_jax.types import Encoders, ImageTokens
 
@@ -66,21 +65,15 @@ def _integrate(
     progress: Progress,
 ) -> Integrals:
     """Attributes the pairs of this process; those above the tolerance again."""
-    states = blocks.baseline_states(encoders, path.baseline, tokens.tokens.shape[1])
-    if path.method == "exact":
-        start = blocks.features_of(encoders, states)
-    else:
-        start = jnp.broadcast_to(states, tokens.tokens.shape[1:])
-    pairs, n_steps = blocks.pairs_of(rows), path.n_steps
-    flat = _attribute(encoders, tokens, pairs, path, path.steps(start, n_steps), chunks, k=k, progress=progress)
+    n_steps = path.n_steps
+    flat = _attribute(encoders, tokens, blocks.pairs_of(rows), path, n_steps, chunks, k=k, progress=progress)
     integrals = jax.tree.map(lambda array: array.reshape(*rows.shape, *array.shape[1:]), flat)
     while path.reduce == "sum" and n_steps < path.max_steps:
         late = _above_tolerance(integrals, path.tolerance)
         if not len(late):
             break
         n_steps = min(2 * n_steps, path.max_steps)
-        late_pairs, steps = blocks.Pairs(pairs.voxels[late], pairs.images[late]), path.steps(start, n_steps)
-        refined = _attribute(encoders, tokens, late_pairs, path, steps, chunks, k=k, progress=silent)
+        refined = _attribute(encoders, tokens, blocks.pairs_of(rows, only=late), path, n_steps, chunks, k=k)
         for values, better in zip(jax.tree.leaves(flat), jax.tree.leaves(refined), strict=True):
             values[late] = better  # also in `integrals`, whose arrays are views
     return integrals
@@ -91,16 +84,17 @@ def _attribute(
     tokens: ImageTokens,
     pairs: blocks.Pairs,
     path: Path,
-    steps: Steps,
+    n_steps: int,
     chunks: Chunks,
     *,
     k: int | None,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> Integrals:
-    """Attributes n pairs at the same steps, as many at once as fit; returns host arrays [n, ...]."""
+    """Attributes n pairs with so many steps, as many at once as fit; returns host arrays [n, ...]."""
     compute, how = METHODS[path.method], How(encoders.architecture, path.reduce, k)
     needs_states = path.method == "autodiff"
-    steps = sharding.whole(steps, chunks.mesh)
+    start = blocks.start_of(encoders, path.baseline, tokens.tokens.shape[1], needs_states=needs_states)
+    steps = sharding.whole(path.steps(start, n_steps), chunks.mesh)
 
     def attribute(room: int) -> Integrals:
         listed = blocks.blocks_of(

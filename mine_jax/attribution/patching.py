@@ -127,14 +127,16 @@ def patch_tokens(
     Source: MINE, activation patching with random and lowest-IG controls.
     """
     check_settings(patching, Patching)
-    start = Path(baseline=baseline).baseline
+    path = Path(baseline=baseline)
+    rows = blocks.image_rows(tokens, attributions.image_ids, len(encoders.voxel_ids))
     chunks = Chunks(voxel_chunk, image_chunk, mesh)
-    return patch(encoders, tokens, attributions, start, Patching(**patching), chunks, progress=progress)
+    return patch(encoders, tokens, rows, attributions, path.baseline, Patching(**patching), chunks, progress=progress)
 
 
 def patch(
     encoders: Encoders,
     tokens: ImageTokens,
+    rows: np.ndarray,
     attributions: Attributions,
     baseline: Baseline,
     patching: Patching,
@@ -147,6 +149,7 @@ def patch(
     Args:
         encoders: V encoders.
         tokens: image-tokens [N, P, D].
+        rows: positions [V, I] in `tokens` of the attributed images.
         attributions: scores [V, I, P].
         baseline: as for the attributions.
         patching: settings.
@@ -161,9 +164,8 @@ def patch(
     n_voxels, n_tokens = len(encoders.voxel_ids), tokens.tokens.shape[1]
     k = min(patching.k, n_tokens)
     k_values = curve_points(n_tokens, k)
-    rows = blocks.image_rows(tokens, attributions.image_ids, n_voxels)
     scores = np.nan_to_num(attributions.scores, nan=-np.inf)
-    start = blocks.features_of(encoders, blocks.baseline_states(encoders, baseline, n_tokens))
+    start = blocks.start_of(encoders, baseline, n_tokens)
     rng = np.random.default_rng(patching.seed)
     random_ranks = np.stack([rng.permutation(n_tokens) for _ in range(patching.n_random)]).astype(np.int32)
     points = Points(start, jnp.asarray(k_values), jnp.asarray(random_ranks))
@@ -196,7 +198,7 @@ def _patch(
     progress: Progress,
 ) -> Curves:
     """Patches the pairs of this process, as many at once as fit."""
-    pairs, points = blocks.pairs_of(rows, scores), sharding.whole(points, chunks.mesh)
+    pairs, points = blocks.pairs_of(rows, scores=scores), sharding.whole(points, chunks.mesh)
 
     def patch_all(room: int) -> Curves:
         listed = blocks.blocks_of(encoders, tokens, pairs, chunks, room=room, progress=progress)
