@@ -27,7 +27,7 @@ _T = TypeVar("_T", Attributions, CriticalTokens, Faithfulness)
 
 
 class Settings(PathSettings, PatchSettings, total=False):
-    """Settings of the path and of patching."""
+    """Keywords that become a `Path` and a `Patching`."""
 
 
 # Scores held at once, 256 MiB of float32.
@@ -55,8 +55,7 @@ def attribute_and_patch(
         keep: called with a slice of voxels and their scores [v, I, P], for who wants to write them.
         voxel_chunk: voxels held at once. Memory only, never the result.
         image_chunk: images held at once. Memory only, never the result.
-        mesh: devices of `sharding.mesh`; if they belong to several processes, all must call this.
-            None for one device. Never the result.
+        mesh: devices, as for `integrated_gradients`. Never the result.
         progress: called with (done, total) voxels.
         **settings: `baseline`, `n_steps`, `max_steps`, `tolerance`, `method`, `quadrature` and `reduce`, as for
             `integrated_gradients`; `k`, critical tokens kept, `sufficiency`, `n_random` and `seed`, as for
@@ -93,8 +92,8 @@ def attribute_and_patch(
             keep(voxels, attributions.scores)
         no_scores = np.zeros((*attributions.scores.shape[:2], 0), np.float32)
         parts.append((dataclasses.replace(attributions, scores=no_scores), critical, faithfulness))
-    every_attribution, every_critical, every_faithfulness = zip(*parts, strict=True)
-    return _joined(every_attribution), _joined(every_critical), _joined(every_faithfulness)
+    attributed, critical_sets, patched = zip(*parts, strict=True)
+    return _joined(attributed), _joined(critical_sets), _joined(patched)
 
 
 def _fields(settings: Mapping[str, Any], kind: type) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def image_rows(tokens: ImageTokens, image_ids: np.ndarray | None, n_voxels: int)
     image_ids = np.asarray(image_ids)
     check_shape("image_ids", image_ids, "V I", V=n_voxels, hint="It holds one row of images for each voxel.")
     order = np.argsort(tokens.image_ids)
-    found = np.searchsorted(tokens.image_ids, image_ids, sorter=order)
-    rows = order[np.minimum(found, len(order) - 1)]
+    places = np.searchsorted(tokens.image_ids, image_ids, sorter=order)
+    rows = order[np.minimum(places, len(order) - 1)]
     wrong = tokens.image_ids[rows] != image_ids
     if wrong.any():
         missing = str(image_ids[wrong][0])

@@ -82,13 +82,13 @@ def in_chunks(
     while start < length:
         positions = np.minimum(np.arange(start, start + size), length - 1)
         try:
-            made = compute(positions)
+            result = compute(positions)
         except jax.errors.JaxRuntimeError as error:
             size = _half(size, error, setting=setting, multiple=multiple)
             continue
         n_valid = min(size, length - start)
         start += n_valid
-        yield made, n_valid, start
+        yield result, n_valid, start
 
 
 def halving(compute: Callable[[int], _T], wanted: int, *, setting: str) -> _T:
