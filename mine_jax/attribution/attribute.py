@@ -7,21 +7,31 @@ numbers and the curves of every pair.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
+from mine_jax.attribution.blocks import image_rows
 from mine_jax.attribution.critical_tokens import critical_tokens
-from mine_jax.attribution.integrated_gradients import integrated_gradients
-from mine_jax.attribution.patching import patch_tokens
-from mine_jax.memory.chunks import chunk_size
+from mine_jax.attribution.integrate import integrate
+from mine_jax.attribution.patching import Patching, PatchSettings, patch
+from mine_jax.attribution.path import Path, PathSettings, check_settings
+from mine_jax.memory.chunks import Chunks, chunk_size
 from mine_jax.types import Attributions, CriticalTokens, Encoders, Faithfulness, ImageTokens
 
+_T = TypeVar("_T", Attributions, CriticalTokens, Faithfulness)
+
+
+class Settings(PathSettings, PatchSettings, total=False):
+    """Keywords that become a `Path` and a `Patching`."""
+
+
 # Scores held at once, 256 MiB of float32.
-_HELD_SCORES = 1 << 26
+HELD_SCORES = 1 << 26
 
 
 def attribute_and_patch(
@@ -29,17 +39,12 @@ def attribute_and_patch(
     tokens: ImageTokens,
     *,
     image_ids: np.ndarray | None = None,
-    baseline: Any = None,
-    k: int = 50,
-    sufficiency: float = 0.9,
-    n_random: int = 5,
-    seed: int = 0,
     keep: Callable[[slice, np.ndarray], None] | None = None,
     voxel_chunk: int | None = None,
     image_chunk: int | None = None,
     mesh: Mesh | None = None,
     progress: Progress = silent,
-    **options: Any,
+    **settings: Unpack[Settings],
 ) -> tuple[Attributions, CriticalTokens, Faithfulness]:
     """Attributes pairs, finds critical tokens and patches them, slab by slab.
 
@@ -47,67 +52,62 @@ def attribute_and_patch(
         encoders: V fitted encoders.
         tokens: image-tokens [N, P, D].
         image_ids: [V, I] images of each voxel; None for all images.
-        baseline: start of the path, as for `integrated_gradients`.
-        k: critical tokens kept.
-        sufficiency: as for `patch_tokens`.
-        n_random: as for `patch_tokens`.
-        seed: as for `patch_tokens`.
         keep: called with a slice of voxels and their scores [v, I, P], for who wants to write them.
         voxel_chunk: voxels held at once. Memory only, never the result.
         image_chunk: images held at once. Memory only, never the result.
-        mesh: devices of `sharding.mesh`; if they belong to several processes, all must call this.
-            None for one device. Never the result.
+        mesh: devices, as for `integrated_gradients`. Never the result.
         progress: called with (done, total) voxels.
-        **options: further ones of `integrated_gradients`.
+        **settings: `baseline`, `n_steps`, `max_steps`, `tolerance`, `method`, `quadrature` and `reduce`, as for
+            `integrated_gradients`; `k`, critical tokens kept, `sufficiency`, `n_random` and `seed`, as for
+            `patch_tokens`.
 
     Returns:
         Attributions without scores ([V, I, 0]), critical tokens [V, I, K] and faithfulness [V, I].
 
     Raises:
         DataError: if the tokens have another width than the encoders, or an image has none.
+        TypeError: for an unknown keyword.
+        ValueError: as for `integrated_gradients` and `patch_tokens`.
 
     Source: MINE, K = 50 and activation patching.
     """
+    check_settings(settings, Path, Patching)
+    path, patching = Path(**_fields(settings, Path)), Patching(**_fields(settings, Patching))
+    chunks = Chunks(voxel_chunk, image_chunk, mesh)
     n_voxels, n_tokens = len(encoders.voxel_ids), tokens.tokens.shape[1]
     n_images = len(tokens.image_ids) if image_ids is None else np.shape(image_ids)[1]
-    size = chunk_size(n_voxels, max(1, _HELD_SCORES // max(1, n_images * n_tokens)))
-    chunks: dict[str, Any] = {"baseline": baseline, "voxel_chunk": voxel_chunk, "image_chunk": image_chunk}
-    chunks["mesh"] = mesh
+    size = chunk_size(n_voxels, max(1, HELD_SCORES // max(1, n_images * n_tokens)))
     parts = []
     for start in range(0, n_voxels, size):
         voxels = slice(start, min(start + size, n_voxels))
-        some = encoders.take(np.arange(voxels.start, voxels.stop))
-        chosen = None if image_ids is None else image_ids[voxels]
+        slab = encoders.take(np.arange(voxels.start, voxels.stop))
+        rows = image_rows(tokens, None if image_ids is None else image_ids[voxels], len(slab.voxel_ids))
         done = _shifted(progress, 2 * start, 2 * n_voxels)
-        attributions = integrated_gradients(some, tokens, image_ids=chosen, progress=done, **chunks, **options)
+        integrals = integrate(slab, tokens, rows, path, chunks, progress=done)
+        attributions = integrals.attributions(slab.voxel_ids, tokens.image_ids[rows])
         done = _shifted(progress, start + voxels.stop, 2 * n_voxels)
-        faithful = patch_tokens(
-            some,
-            tokens,
-            attributions,
-            k=k,
-            sufficiency=sufficiency,
-            n_random=n_random,
-            seed=seed,
-            progress=done,
-            **chunks,
-        )
+        faithfulness = patch(slab, tokens, rows, attributions, path.baseline, patching, chunks, progress=done)
+        critical = critical_tokens(attributions, k=patching.k)
         if keep is not None:
             keep(voxels, attributions.scores)
-        critical = critical_tokens(attributions, k=k)
-        none = np.zeros((*attributions.scores.shape[:2], 0), np.float32)
-        parts.append((dataclasses.replace(attributions, scores=none), critical, faithful))
-    attributions, critical, faithful = (_joined(list(part)) for part in zip(*parts, strict=True))
-    return attributions, critical, faithful
+        no_scores = np.zeros((*attributions.scores.shape[:2], 0), np.float32)
+        parts.append((dataclasses.replace(attributions, scores=no_scores), critical, faithfulness))
+    attributed, critical_sets, patched = zip(*parts, strict=True)
+    return _joined(attributed), _joined(critical_sets), _joined(patched)
+
+
+def _fields(settings: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """Returns the settings that are fields of a dataclass."""
+    return {name: settings[name] for name in inspect.signature(kind).parameters if name in settings}
 
 
 def _shifted(progress: Progress, offset: int, total: int) -> Progress:
     return lambda done, _: progress(offset + done, total)
 
 
-def _joined(parts: list[Any]) -> Any:
+def _joined(parts: Sequence[_T]) -> _T:
     """Joins the voxels of equal dataclasses; `k_values` has no voxel axis."""
-    fields = {}
+    fields: dict[str, Any] = {}
     for field in dataclasses.fields(parts[0]):
         values = [getattr(part, field.name) for part in parts]
         if field.name == "k_values":

@@ -9,8 +9,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,11 @@ from jax.sharding import Mesh, PartitionSpec
 from mine_jax import memory, sharding
 from mine_jax._checks import check_shape
 from mine_jax._progress import Progress
+from mine_jax.attribution.path import Baseline
 from mine_jax.encoder import check_token_width, model
 from mine_jax.encoder.query import model as query_encoder
 from mine_jax.errors import DataError
-from mine_jax.memory.chunks import padded_chunks
+from mine_jax.memory.chunks import Chunks, padded_chunks
 from mine_jax.types import Architecture, Encoders, ImageTokens
 
 # Tokens times heads of the pairs in one block: each array of token terms has 4 MiB on CPUs, 256 MiB elsewhere.
@@ -33,6 +35,7 @@ _BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
 _BYTES_PER_ELEMENT = 4 * 16
 # Tokens times width of the images of one block: 64 MiB of float32.
 _IMAGE_ELEMENTS = 1 << 24
+_T = TypeVar("_T")
 
 
 class Images(NamedTuple):
@@ -44,20 +47,60 @@ class Images(NamedTuple):
     mask: Any = None
 
 
+class Block(NamedTuple):
+    """A images with B voxels each, on the devices.
+
+    `shared` and `per_voxel` are arrays of the encoders, `voxels` positions in the latter, [B] in a
+    grid (all images with the same voxels), else [A, B]; `scores` [A, B, P] belong to the pairs, or None.
+    """
+
+    shared: dict[str, Any]
+    per_voxel: dict[str, Any]
+    voxels: Any
+    images: Images
+    scores: Any
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether all images have the same voxels."""
+        return self.voxels.ndim == 1
+
+    def parameters(self) -> dict[str, jax.Array]:
+        """Returns the parameters of the voxels, [B, ...] in a grid, else [A, B, ...]."""
+        return {name: value[self.voxels] for name, value in self.per_voxel.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """(voxel, image) pairs: `voxels` [n] and `images` [n] are positions, `is_grid` if all voxels have all images."""
+    """(voxel, image) pairs.
+
+    Attributes:
+        voxels: positions [n].
+        images: positions [n].
+        is_grid: whether all voxels have all images, voxel by voxel.
+        scores: [n, P] that blocks take along, or None.
+    """
 
     voxels: np.ndarray
     images: np.ndarray
     is_grid: bool = False
+    scores: np.ndarray | None = None
 
 
-def pairs_of(rows: np.ndarray) -> Pairs:
-    """Returns the pairs of images [V, I] of each voxel, voxel by voxel."""
+def pairs_of(rows: np.ndarray, *, scores: np.ndarray | None = None, only: np.ndarray | None = None) -> Pairs:
+    """Returns the pairs of images [V, I] of each voxel, voxel by voxel.
+
+    Args:
+        rows: positions [V, I] of images.
+        scores: [V, I, P] that blocks take along, or None.
+        only: positions [n] of the pairs wanted; None for all.
+    """
     n_voxels, n_images = rows.shape
     is_grid = bool((rows == rows[:1]).all())
-    return Pairs(np.repeat(np.arange(n_voxels), n_images), rows.ravel(), is_grid)
+    voxels, images = np.repeat(np.arange(n_voxels), n_images), rows.ravel()
+    if only is not None:
+        return Pairs(voxels[only], images[only])
+    return Pairs(voxels, images, is_grid, None if scores is None else scores.reshape(rows.size, -1))
 
 
 def image_rows(tokens: ImageTokens, image_ids: np.ndarray | None, n_voxels: int) -> np.ndarray:
@@ -71,8 +114,8 @@ def image_rows(tokens: ImageTokens, image_ids: np.ndarray | None, n_voxels: int)
     image_ids = np.asarray(image_ids)
     check_shape("image_ids", image_ids, "V I", V=n_voxels, hint="It holds one row of images for each voxel.")
     order = np.argsort(tokens.image_ids)
-    found = np.searchsorted(tokens.image_ids, image_ids, sorter=order)
-    rows = order[np.minimum(found, len(order) - 1)]
+    places = np.searchsorted(tokens.image_ids, image_ids, sorter=order)
+    rows = order[np.minimum(places, len(order) - 1)]
     wrong = tokens.image_ids[rows] != image_ids
     if wrong.any():
         missing = str(image_ids[wrong][0])
@@ -80,92 +123,126 @@ def image_rows(tokens: ImageTokens, image_ids: np.ndarray | None, n_voxels: int)
     return rows
 
 
-def baseline_states(encoders: Encoders, baseline: Any, n_tokens: int) -> jax.Array:
-    """Returns the start of the path, [P, D], or [1, D] where all tokens of a query encoder start alike.
+def start_of(encoders: Encoders, baseline: Baseline, n_tokens: int, *, needs_states: bool = False) -> Any:
+    """Returns the start of the path: one image's `Images` [P, ...], or its states [P, D] where these are needed.
+
+    Where all tokens of a query encoder start alike, `Images` hold one of them.
 
     Raises:
-        ValueError: for an unknown name.
         DataError: if the array has another shape.
     """
-    if isinstance(baseline, str) and baseline not in ("mean", "zero"):
-        raise ValueError(f'`baseline` must be "mean", "zero" or an array, but is {baseline!r}.')
     mean = np.asarray(encoders.baseline, np.float32)
     if isinstance(baseline, str) or baseline is None:
         baseline = np.zeros_like(mean) if baseline == "zero" else mean
     states = np.asarray(baseline, np.float32)
     check_shape("baseline", states, "P D" if states.ndim == 2 else "D", P=n_tokens, D=mean.shape[-1])
     states = np.broadcast_to(states, (n_tokens, states.shape[-1]))
-    is_one = is_query(encoders.architecture) and bool((states == states[:1]).all())
-    return jnp.asarray(states[:1] if is_one else states)
+    if needs_states:
+        return jnp.asarray(states)
+    if not is_query(encoders.architecture):
+        return Images(jnp.asarray(states))
+    is_one = bool((states == states[:1]).all())
+    return jax.tree.map(
+        lambda x: x[0], _projected(encoders.shared, jnp.asarray(states[:1] if is_one else states)[None])
+    )
 
 
-def map_blocks(
-    compute: Callable[..., Any],
+def blocks_of(
     encoders: Encoders,
     tokens: ImageTokens,
     pairs: Pairs,
-    common: Any,
-    extra: tuple[np.ndarray, ...] = (),
+    chunks: Chunks,
     *,
-    needs_states: bool = False,
     room: int,
-    image_chunk: int | None,
-    voxel_chunk: int | None,
-    mesh: Mesh | None,
+    needs_states: bool = False,
     progress: Progress,
-) -> Iterator[tuple[np.ndarray, Any]]:
-    """Applies a function of blocks to all pairs.
+) -> Iterator[tuple[np.ndarray, Block]]:
+    """Reads images and puts them on the devices, with the voxels that want them.
 
     Args:
-        compute: takes (shared, common, per_voxel, voxels, images, *extra of the block); jitted, and
-            the same object in every call, so that calls of equal shapes compile once. `voxels`
-            are positions, [B] in a grid, else [A, B]; `images` are `Images`.
         encoders: V encoders.
         tokens: image-tokens of all images.
         pairs: n pairs.
-        common: arrays that are the same for all pairs.
-        extra: arrays [n, ...] passed pair by pair.
-        needs_states: `compute` cannot do with keys and values.
+        chunks: what is held at once; its mesh has devices of this process, which divide the images of a block.
         room: pairs held at once on each device, at most; see `pairs_at_once`.
-        image_chunk: images held at once on each device. Memory only.
-        voxel_chunk: voxels held at once. Memory only.
-        mesh: devices of this process, which divide the images of a block; None for one.
+        needs_states: keys and values would not do.
         progress: called with (done, total) voxels.
 
     Yields:
-        Positions [A, B] of the block's pairs, and its outputs [A, B, ...]. Positions may repeat.
+        Positions [A, B] of the block's pairs, which may repeat, and the block.
     """
     check_token_width(encoders, tokens)
-    n_voxels, n_pairs = len(encoders.voxel_ids), len(pairs.voxels)
-    image_chunk, voxel_chunk = _chunks(encoders, tokens, pairs, image_chunk, voxel_chunk, room)
+    n_voxels, n_pairs, mesh = len(encoders.voxel_ids), len(pairs.voxels), chunks.mesh
+    image_chunk, voxel_chunk = _sizes(encoders, tokens, pairs, chunks, room)
     image_chunk *= sharding.n_shards(mesh, *sharding.DEVICES)
     per_image = n_voxels if pairs.is_grid else voxel_chunk
     is_projected = not needs_states and _is_cheaper_projected(encoders, tokens, per_image)
-    shared, common, per_voxel = jax.tree.map(
-        lambda x: sharding.placed(x, mesh), (encoders.shared, common, dict(encoders.per_voxel))
-    )
-    compute = _over_devices(compute, mesh, pairs.is_grid, len(extra))
-    waiting: collections.deque[tuple[np.ndarray, Any]] = collections.deque()
+    shared, per_voxel = jax.tree.map(lambda x: sharding.placed(x, mesh), (encoders.shared, dict(encoders.per_voxel)))
     done = 0
     grouped = _grid_blocks if pairs.is_grid else _listed_blocks
-    for blocks in grouped(pairs, image_chunk, voxel_chunk):
+    for group in grouped(pairs, image_chunk, voxel_chunk):
         # devices have equal parts: the last image fills up the last one
-        n_rows = sharding.padded(len(blocks[0]), mesh, *sharding.DEVICES)
-        blocks = [block[np.minimum(np.arange(n_rows), len(block) - 1)] for block in blocks]
-        states, mask = (
-            sharding.placed(x, mesh, sharding.DEVICES) for x in _read(tokens, pairs.images[blocks[0][:, 0]])
-        )
+        n_rows = sharding.padded(len(group[0]), mesh, *sharding.DEVICES)
+        group = [positions[np.minimum(np.arange(n_rows), len(positions) - 1)] for positions in group]
+        states, mask = (sharding.placed(x, mesh, sharding.DEVICES) for x in _read(tokens, pairs.images[group[0][:, 0]]))
         images = (_projected(shared, states) if is_projected else Images(states))._replace(mask=mask)
-        for block in blocks:
-            voxels = pairs.voxels[block[0] if pairs.is_grid else block]
-            given = [sharding.placed(array[block], mesh, sharding.DEVICES) for array in extra]
-            waiting.append((block, compute(shared, common, per_voxel, voxels, images, *given)))
-            if len(waiting) > 1:  # a block is computed while the one before it is taken over
-                yield _fetched(waiting.popleft())
-            done += block.size
+        for positions in group:
+            voxels = pairs.voxels[positions[0] if pairs.is_grid else positions]
+            scores = None if pairs.scores is None else pairs.scores[positions]
+            yield positions, Block(shared, per_voxel, voxels, images, sharding.placed(scores, mesh, sharding.DEVICES))
+            done += positions.size
         progress(min(n_voxels, done * n_voxels // n_pairs), n_voxels)
-    while waiting:
-        yield _fetched(waiting.popleft())
+
+
+def on_devices(compute: Callable[..., _T]) -> Callable[..., _T]:
+    """Compiles a function of a block, and divides the block's images A over the devices.
+
+    Args:
+        compute: takes (block, arrays that are the same for all pairs, `how`), where `how` is hashable,
+            and returns a tree of arrays [A, B, ...].
+
+    Returns:
+        Function of (block, arrays, *, how, mesh); calls of equal shapes compile once.
+    """
+
+    def on_mesh(block: Block, common: Any, *, how: Any, mesh: Mesh | None) -> _T:
+        whole, images = PartitionSpec(), PartitionSpec(sharding.DEVICES)
+        specs = Block._make((whole, whole, whole if block.is_grid else images, images, images))
+        compute_part = functools.partial(compute, how=how)
+        return sharding.mapped(compute_part, mesh, (specs, whole), images)(block, common)
+
+    on_mesh.__name__ = compute.__name__  # ty: ignore[missing-attribute]  # what profiles show
+    return jax.jit(on_mesh, static_argnames=("how", "mesh"))
+
+
+def gathered(results: Iterable[tuple[np.ndarray, _T]], n_pairs: int) -> _T:
+    """Takes the results of blocks over to the host, each while the next one is computed.
+
+    Args:
+        results: positions [A, B] of pairs, and a tree of arrays [A, B, ...] on the devices.
+        n_pairs: how many pairs there are; each has a position.
+
+    Returns:
+        Tree of host arrays [n, ...] in the order of the pairs.
+    """
+    arrays: Any = None
+    waiting: collections.deque[tuple[np.ndarray, _T]] = collections.deque()
+    for result in itertools.chain(results, [None]):
+        if waiting:
+            positions, computed = waiting.popleft()
+            on_host = fetched(computed)
+            if arrays is None:
+                arrays = jax.tree.map(lambda part: np.empty((n_pairs, *part.shape[2:]), part.dtype), on_host)
+            for array, part in zip(jax.tree.leaves(arrays), jax.tree.leaves(on_host), strict=True):
+                array[positions] = part
+        if result is not None:
+            waiting.append(result)
+    return arrays
+
+
+def fetched(computed: _T) -> _T:
+    """Copies a tree of arrays from the devices; waits until they are computed."""
+    return jax.tree.map(np.asarray, computed)
 
 
 def pairs_at_once(encoders: Encoders, tokens: ImageTokens, *, needs_states: bool = False) -> int:
@@ -176,13 +253,6 @@ def pairs_at_once(encoders: Encoders, tokens: ImageTokens, *, needs_states: bool
     fitting = int(memory.SAFE_SHARE * sharding.free_bytes()) // _BYTES_PER_ELEMENT
     wanted = _BLOCK_ELEMENTS.get(sharding.platform(), _BLOCK_ELEMENTS_ELSEWHERE)
     return max(1, min(wanted, fitting) // held)
-
-
-def features_of(encoders: Encoders, states: jax.Array) -> Images:
-    """Returns one image's `Images` [P, ...] for `compute`: keys and values of a query encoder, else states."""
-    if not is_query(encoders.architecture):
-        return Images(states)
-    return jax.tree.map(lambda x: x[0], _projected(encoders.shared, states[None]))
 
 
 def is_query(architecture: Architecture) -> bool:
@@ -196,8 +266,9 @@ def over_pairs(one: Callable[..., Any], is_grid: bool, *axes: int | None) -> Cal
     return jax.vmap(over_voxels, in_axes=(None if is_grid else 0, 0, *axes))
 
 
-def _chunks(encoders, tokens, pairs: Pairs, image_chunk, voxel_chunk, room) -> tuple[int, int]:
+def _sizes(encoders: Encoders, tokens: ImageTokens, pairs: Pairs, chunks: Chunks, room: int) -> tuple[int, int]:
     """Returns how many images a block has, and how many voxels of each."""
+    image_chunk, voxel_chunk = chunks.images, chunks.voxels
     n_tokens, width = tokens.tokens.shape[1:]
     if pairs.is_grid:
         image_chunk = min(room, image_chunk or min(16, len(pairs.voxels) // len(encoders.voxel_ids)))
@@ -239,16 +310,6 @@ def _read(tokens: ImageTokens, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.where(mask[..., None], states, np.float32(0)), mask  # padding may hold NaN
 
 
-@functools.lru_cache(maxsize=32)
-def _over_devices(compute: Callable[..., Any], mesh: Mesh | None, is_grid: bool, n_extra: int) -> Callable[..., Any]:
-    """Divides a block [A, B] by its images A; each device has the parameters of all voxels."""
-    if mesh is None:
-        return compute
-    whole, images = PartitionSpec(), PartitionSpec(sharding.DEVICES)
-    specs = (whole, whole, whole, whole if is_grid else images, images, *[images] * n_extra)
-    return jax.jit(sharding.mapped(compute, mesh, specs, images))
-
-
 def _is_cheaper_projected(encoders: Encoders, tokens: ImageTokens, n_voxels: int) -> bool:
     """Compares the products of projecting an image once with those of reading n voxels through the weights."""
     if not is_query(encoders.architecture):
@@ -260,10 +321,6 @@ def _is_cheaper_projected(encoders: Encoders, tokens: ImageTokens, n_voxels: int
 
 
 @jax.jit
-def _projected(shared, states) -> Images:
+def _projected(shared: dict[str, jax.Array], states: jax.Array) -> Images:
     keys, values = query_encoder.project(shared, states)
     return Images(None, keys, None if values is keys else values)
-
-
-def _fetched(made: tuple[np.ndarray, Any]) -> tuple[np.ndarray, Any]:
-    return made[0], jax.tree.map(np.asarray, made[1])

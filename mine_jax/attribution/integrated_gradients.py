@@ -7,13 +7,16 @@ kind "own" that a user wrote, and is the reference.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
-from mine_jax.attribution.path import integrate
+from mine_jax.attribution.blocks import image_rows
+from mine_jax.attribution.integrate import integrate
+from mine_jax.attribution.path import Path, PathSettings, check_settings
+from mine_jax.memory.chunks import Chunks
 from mine_jax.types import Attributions, Encoders, ImageTokens
 
 
@@ -22,17 +25,11 @@ def integrated_gradients(
     tokens: ImageTokens,
     *,
     image_ids: np.ndarray | None = None,
-    baseline: Any = None,
-    n_steps: int = 32,
-    max_steps: int = 256,
-    tolerance: float = 1e-3,
-    method: str = "exact",
-    quadrature: str = "gausslegendre",
-    reduce: str = "sum",
     voxel_chunk: int | None = None,
     image_chunk: int | None = None,
     mesh: Mesh | None = None,
     progress: Progress = silent,
+    **path: Unpack[PathSettings],
 ) -> Attributions:
     """Attributes each voxel's predicted response to image-tokens.
 
@@ -43,18 +40,17 @@ def integrated_gradients(
         encoders: V fitted encoders.
         tokens: image-tokens [N, P, D], any float dtype; computed in float32.
         image_ids: [V, I] images of each voxel; None for all images.
-        baseline: start of the path, [D] or [P, D], "mean" or "zero". Default: mean training token.
-        n_steps: quadrature points S.
-        max_steps: pairs whose completeness gap exceeds `tolerance` get more points, up to this.
-        tolerance: allowed gap as a share of the range of the voxel's predictions.
-        method: "exact" or "autodiff".
-        quadrature: "gausslegendre" or "midpoint".
-        reduce: "sum" keeps the sign and completeness; "abs" sums absolute values over D (autodiff only).
         voxel_chunk: voxels held in memory at once. Memory only, never the result.
         image_chunk: images of a voxel held at once. Memory only, never the result.
         mesh: devices of `sharding.mesh`; if they belong to several processes, all must call this.
             None for one device. Never the result.
         progress: called with (done, total) voxels.
+        **path: `baseline`, start of the path, [D] or [P, D], "mean" (default, mean training token) or
+            "zero"; `n_steps`, quadrature points S (32); `max_steps` (256), up to which pairs get more
+            points whose completeness gap exceeds `tolerance` (1e-3), a share of the range of the
+            voxel's predictions; `method`, "exact" or "autodiff"; `quadrature`, "gausslegendre" or
+            "midpoint"; `reduce`, "sum" (default), which keeps the sign and completeness, or "abs",
+            which sums absolute values over D (autodiff only).
 
     Returns:
         Attributions: scores [V, I, P] float32 in units of predicted response (z-scored beta),
@@ -62,26 +58,14 @@ def integrated_gradients(
 
     Raises:
         DataError: if the tokens have another width than the encoders, or an image has none.
+        TypeError: for an unknown keyword.
         ValueError: for an unknown method or a reduction the method cannot do.
 
     Source: Sundararajan et al. 2017, eq. 1; MINE, critical tokens. Differs from the parent
     method: signed sum over D; pass `reduce="abs"`, `method="autodiff"` for the absolute sum.
     """
-    made = integrate(
-        encoders,
-        tokens,
-        image_ids=image_ids,
-        baseline=baseline,
-        n_steps=n_steps,
-        max_steps=max_steps,
-        tolerance=tolerance,
-        method=method,
-        quadrature=quadrature,
-        reduce=reduce,
-        voxel_chunk=voxel_chunk,
-        image_chunk=image_chunk,
-        mesh=mesh,
-        progress=progress,
-    )
-    rows = made.pop("rows")
-    return Attributions(voxel_ids=np.asarray(encoders.voxel_ids), image_ids=tokens.image_ids[rows], **made)
+    check_settings(path, Path)
+    rows = image_rows(tokens, image_ids, len(encoders.voxel_ids))
+    chunks = Chunks(voxel_chunk, image_chunk, mesh)
+    integrals = integrate(encoders, tokens, rows, Path(**path), chunks, progress=progress)
+    return integrals.attributions(encoders.voxel_ids, tokens.image_ids[rows])

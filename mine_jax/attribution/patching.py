@@ -8,9 +8,11 @@ logits, or where tokens are averaged before they are attended, is a softmax made
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +22,68 @@ from jax.sharding import Mesh
 from mine_jax import encoder, memory, sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.attribution import blocks
-from mine_jax.attribution import terms as token_terms
-from mine_jax.types import Architecture, Attributions, Encoders, Faithfulness, ImageTokens
+from mine_jax.attribution.path import Baseline, Path, check_settings
+from mine_jax.attribution.terms import Terms, block_terms, readout_one
+from mine_jax.memory.chunks import Chunks
+from mine_jax.types import Architecture, Array, Attributions, Encoders, Faithfulness, ImageTokens
 
-ORDERS = ("ig", "random", "lowest")
 # |h(x) - h(x')| below this share of the voxel's range says nothing about faithfulness.
 _MIN_SHARE = 0.02
 # Nats between logits that exponentials with one common bound resolve in float32.
 _MAX_SPREAD = 60.0
+
+
+class PatchSettings(TypedDict, total=False):
+    """Keywords of the public functions that become a `Patching`; what is left out has its default there."""
+
+    k: int
+    sufficiency: float
+    n_random: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Patching:
+    """Settings of activation patching; the defaults are those of the configuration.
+
+    Attributes:
+        k: tokens of the critical set S (at most P).
+        sufficiency: level that defines the adaptive K, as a share of h(x) - h(x').
+        n_random: random orders averaged.
+        seed: of the random orders.
+    """
+
+    k: int = 50
+    sufficiency: float = 0.9
+    n_random: int = 5
+    seed: int = 0
+
+
+class Orders(NamedTuple):
+    """One array for each order in which tokens are patched: highest scores first, random, lowest first."""
+
+    ig: Array
+    random: Array
+    lowest: Array
+
+
+ORDERS = Orders._fields
+
+
+class Curves(NamedTuple):
+    """Responses at C numbers of tokens [V, I, C] of each order, and of every kept top-k [V, I, P]."""
+
+    necessity: Orders
+    sufficiency: Orders
+    every: Array
+
+
+class Points(NamedTuple):
+    """What all pairs share: the image that tokens are replaced by, C numbers of tokens, random ranks [R, P]."""
+
+    start: blocks.Images
+    k_values: jax.Array
+    random_ranks: jax.Array
 
 
 def patch_tokens(
@@ -35,15 +91,12 @@ def patch_tokens(
     tokens: ImageTokens,
     attributions: Attributions,
     *,
-    k: int = 50,
-    sufficiency: float = 0.9,
-    n_random: int = 5,
-    baseline: Any = None,
-    seed: int = 0,
+    baseline: Baseline = None,
     voxel_chunk: int | None = None,
     image_chunk: int | None = None,
     mesh: Mesh | None = None,
     progress: Progress = silent,
+    **patching: Unpack[PatchSettings],
 ) -> Faithfulness:
     """Measures necessity and sufficiency of tokens, and pair faithfulness.
 
@@ -53,69 +106,110 @@ def patch_tokens(
         encoders: the V encoders that were attributed.
         tokens: image-tokens [N, P, D].
         attributions: scores [V, I, P] of the same encoders.
-        k: tokens of the critical set S (at most P).
-        sufficiency: level that defines the adaptive K, as a share of h(x) - h(x').
-        n_random: random orders averaged.
         baseline: as for the attributions.
-        seed: of the random orders.
         voxel_chunk: voxels held at once. Memory only, never the result.
         image_chunk: images of a voxel held at once. Memory only, never the result.
         mesh: devices of `sharding.mesh`; if they belong to several processes, all must call this.
             None for one device. Never the result.
         progress: called with (done, total) voxels.
+        **patching: `k`, tokens of the critical set S (default 50, at most P); `sufficiency`, level that
+            defines the adaptive K, as a share of h(x) - h(x') (0.9); `n_random`, random orders
+            averaged (5); `seed` of the random orders (0).
 
     Returns:
         Faithfulness: curves [V, I, C] in predicted response (z-scored beta) at C numbers of
         tokens, faithfulness [V, I] of the critical set, adaptive K [V, I].
 
     Raises:
+        TypeError: for an unknown keyword.
         ValueError: for encoders of kind "own".
 
     Source: MINE, activation patching with random and lowest-IG controls.
     """
+    check_settings(patching, Patching)
+    path = Path(baseline=baseline)
+    rows = blocks.image_rows(tokens, attributions.image_ids, len(encoders.voxel_ids))
+    chunks = Chunks(voxel_chunk, image_chunk, mesh)
+    return patch(encoders, tokens, rows, attributions, path.baseline, Patching(**patching), chunks, progress=progress)
+
+
+def patch(
+    encoders: Encoders,
+    tokens: ImageTokens,
+    rows: np.ndarray,
+    attributions: Attributions,
+    baseline: Baseline,
+    patching: Patching,
+    chunks: Chunks,
+    *,
+    progress: Progress,
+) -> Faithfulness:
+    """Does what `patch_tokens` does, with settings as objects.
+
+    Args:
+        encoders: V encoders.
+        tokens: image-tokens [N, P, D].
+        rows: positions [V, I] in `tokens` of the attributed images.
+        attributions: scores [V, I, P].
+        baseline: as for the attributions.
+        patching: settings.
+        chunks: what is held at once.
+        progress: called with (done, total) voxels.
+
+    Returns:
+        Faithfulness: curves [V, I, C], faithfulness and adaptive K [V, I].
+    """
     if not encoder.model(encoders.architecture).has_token_terms:
         raise ValueError('patching needs token terms, which encoders of kind "own" do not have.')
     n_voxels, n_tokens = len(encoders.voxel_ids), tokens.tokens.shape[1]
-    k = min(k, n_tokens)
+    k = min(patching.k, n_tokens)
     k_values = curve_points(n_tokens, k)
-    rows = blocks.image_rows(tokens, attributions.image_ids, n_voxels)
     scores = np.nan_to_num(attributions.scores, nan=-np.inf)
-    start = blocks.features_of(encoders, blocks.baseline_states(encoders, baseline, n_tokens))
-    rng = np.random.default_rng(seed)
-    random_ranks = np.stack([rng.permutation(n_tokens) for _ in range(n_random)]).astype(np.int32)
-    common = {"start": start, "k_values": jnp.asarray(k_values), "random_ranks": jnp.asarray(random_ranks)}
-    options = {"voxel_chunk": voxel_chunk, "image_chunk": image_chunk, "progress": progress}
-    options["mesh"] = sharding.local(mesh)
-    curves, every = sharding.divided(
-        lambda some: _curves(encoders.take(some), tokens, rows[some], scores[some], common, **options), n_voxels, mesh
+    start = blocks.start_of(encoders, baseline, n_tokens)
+    rng = np.random.default_rng(patching.seed)
+    random_ranks = np.stack([rng.permutation(n_tokens) for _ in range(patching.n_random)]).astype(np.int32)
+    points = Points(start, jnp.asarray(k_values), jnp.asarray(random_ranks))
+    here = dataclasses.replace(chunks, mesh=sharding.local(chunks.mesh))
+    curves = sharding.divided(
+        lambda voxels: _patch(
+            encoders.take(voxels), tokens, rows[voxels], scores[voxels], points, here, progress=progress
+        ),
+        n_voxels,
+        chunks.mesh,
     )
-    # trees come back with sorted keys
-    curves = {name: {order: curves[name][order] for order in ORDERS} for name in ("necessity", "sufficiency")}
+    every = np.asarray(curves.every)
     return Faithfulness(
         faithfulness=_share(every[..., k - 1], attributions),
-        k_adaptive=_smallest_k(_share(every, attributions), sufficiency),
+        k_adaptive=_smallest_k(_share(every, attributions), patching.sufficiency),
         k_values=k_values,
-        **curves,
+        necessity=curves.necessity._asdict(),
+        sufficiency=curves.sufficiency._asdict(),
     )
 
 
-def _curves(encoders, tokens, rows, scores, common, **options):
-    """Returns both curves [V, I, C] of each order, and h of every kept top-k [V, I, P]."""
-    shape = (*rows.shape, len(common["k_values"]))
-    curves = {name: {order: np.zeros(shape, np.float32) for order in ORDERS} for name in ("necessity", "sufficiency")}
-    every = np.zeros(scores.shape, np.float32)
-    extra = (scores.reshape(rows.size, -1),)
+def _patch(
+    encoders: Encoders,
+    tokens: ImageTokens,
+    rows: np.ndarray,
+    scores: np.ndarray,
+    points: Points,
+    chunks: Chunks,
+    *,
+    progress: Progress,
+) -> Curves:
+    """Patches the pairs of this process, as many at once as fit."""
+    pairs, points = blocks.pairs_of(rows, scores=scores), sharding.whole(points, chunks.mesh)
 
-    def fill(room: int) -> None:
-        pairs, compute = blocks.pairs_of(rows), _compute(encoders.architecture)
-        for block, made in blocks.map_blocks(compute, encoders, tokens, pairs, common, extra, room=room, **options):
-            for name, by_order in curves.items():
-                for order in ORDERS:
-                    by_order[order].reshape(rows.size, -1)[block] = made[name][order]
-            every.reshape(rows.size, -1)[block] = made["every"]
+    def patch_all(room: int) -> Curves:
+        listed = blocks.blocks_of(encoders, tokens, pairs, chunks, room=room, progress=progress)
+        results = (
+            (positions, _patch_block(block, points, how=encoders.architecture, mesh=chunks.mesh))
+            for positions, block in listed
+        )
+        return blocks.gathered(results, rows.size)
 
-    memory.halving(fill, blocks.pairs_at_once(encoders, tokens), setting="pairs at once")
-    return curves, every
+    curves = memory.halving(patch_all, blocks.pairs_at_once(encoders, tokens), setting="pairs at once")
+    return jax.tree.map(lambda array: array.reshape(*rows.shape, -1), curves)
 
 
 def curve_points(n_tokens: int, k: int) -> np.ndarray:
@@ -124,55 +218,52 @@ def curve_points(n_tokens: int, k: int) -> np.ndarray:
     return np.unique(np.append(np.round(shares * n_tokens), [1, k])).clip(0, n_tokens).astype(np.int32)
 
 
-@functools.lru_cache(maxsize=32)
-def _compute(architecture: Architecture) -> Callable[..., Any]:
-    """Returns the jitted function of a block: curves [A, B, C] per order, h of every kept top-k [A, B, P]."""
+@blocks.on_devices
+def _patch_block(block: blocks.Block, points: Points, how: Architecture) -> Curves:
+    """Returns curves [A, B, C] per order, and h of every kept top-k [A, B, P]."""
+    is_grid, n_tokens, voxels = block.is_grid, block.scores.shape[-1], block.parameters()
+    terms = block_terms(block.shared, points.start, voxels, block.images, how, is_grid=is_grid)
+    rank = jnp.argsort(jnp.argsort(-block.scores, stable=True))
+    k_values = points.k_values
+    ends = jnp.concatenate([k_values, n_tokens - k_values])
 
-    def block(shared, common, per_voxel, voxels, images, scores):
-        is_grid, n_tokens = voxels.ndim == 1, scores.shape[-1]
-        chosen = {name: value[voxels] for name, value in per_voxel.items()}
-        terms = token_terms.block_terms(shared, common["start"], chosen, images, architecture, is_grid=is_grid)
-        rank = jnp.argsort(jnp.argsort(-scores, stable=True))
-        points = common["k_values"]
-        ends = jnp.concatenate([points, n_tokens - points])
+    def readout(logits: jax.Array, scalars: jax.Array) -> jax.Array:
+        one = functools.partial(readout_one, block.shared, architecture=how)
+        over = blocks.over_pairs(lambda voxel, image, *both: one(*both, voxel, image), is_grid, 0, 0)
+        return over(voxels, block.images, logits, scalars)
 
-        def readout(logits, scalars):
-            one = functools.partial(token_terms.readout_one, shared, architecture=architecture)
-            over = blocks.over_pairs(lambda voxel, image, *both: one(*both, voxel, image), is_grid, 0, 0)
-            return over(chosen, images, logits, scalars)
+    def curves(respond: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
+        return (
+            respond(rank, jnp.arange(n_tokens + 1), True),
+            respond(rank, ends, False),
+            *(
+                jnp.stack([respond(ranks, k_values, keep) for ranks in points.random_ranks[:, None, None]]).mean(0)
+                for keep in (True, False)
+            ),
+        )
 
-        def curves(respond):
-            return (
-                respond(rank, jnp.arange(n_tokens + 1), True),
-                respond(rank, ends, False),
-                *(
-                    jnp.stack([respond(ranks, points, keep) for ranks in common["random_ranks"][:, None, None]]).mean(0)
-                    for keep in (True, False)
-                ),
-            )
-
-        slow = functools.partial(_respond, terms, readout)
-        if blocks.is_query(architecture) and terms.cells is None:
-            sums, spread = _exponentials(terms)
-            fast = functools.partial(_respond_by_sums, sums, jnp.atleast_2d(chosen["intercept"]))
-            every, without, *random = jax.lax.cond(spread < _MAX_SPREAD, lambda: curves(fast), lambda: curves(slow))
-        else:
-            every, without, *random = curves(slow)
-        # the k lowest from the image are all but the first P - k from it
-        first, last = without[..., : len(points)], without[..., len(points) :]
-        return {
-            "sufficiency": {"ig": every[..., points], "random": random[0], "lowest": last},
-            "necessity": {"ig": first, "random": random[1], "lowest": every[..., n_tokens - points]},
-            "every": every[..., 1:],
-        }
-
-    return jax.jit(block)
+    slow = functools.partial(_respond, terms, readout)
+    if blocks.is_query(how) and terms.cells is None:
+        sums, spread = _exponentials(terms)
+        fast = functools.partial(_respond_by_sums, sums, jnp.atleast_2d(voxels["intercept"]))
+        every, without, *random = jax.lax.cond(spread < _MAX_SPREAD, lambda: curves(fast), lambda: curves(slow))
+    else:
+        every, without, *random = curves(slow)
+    # the k lowest from the image are all but the first P - k from it
+    first, last = without[..., : len(k_values)], without[..., len(k_values) :]
+    return Curves(
+        necessity=Orders(ig=first, random=random[1], lowest=every[..., n_tokens - k_values]),
+        sufficiency=Orders(ig=every[..., k_values], random=random[0], lowest=last),
+        every=every[..., 1:],
+    )
 
 
-def _respond(terms: token_terms.Terms, readout: Callable[..., Any], rank, k_values, keep: bool):
+def _respond(
+    terms: Terms, readout: Callable[..., jax.Array], rank: jax.Array, k_values: jax.Array, keep: bool
+) -> jax.Array:
     """Returns predictions [A, B, k] with the first k tokens from the image (`keep`) or from the start."""
 
-    def at(k):
+    def at(k: jax.Array) -> jax.Array:
         from_image = ((rank < k) == keep)[..., None, :]
         return readout(
             jnp.where(from_image, terms.image.logits, terms.start.logits),
@@ -182,7 +273,7 @@ def _respond(terms: token_terms.Terms, readout: Callable[..., Any], rank, k_valu
     return jnp.moveaxis(jax.lax.map(at, k_values), 0, -1)
 
 
-def _exponentials(terms: token_terms.Terms):
+def _exponentials(terms: Terms) -> tuple[list[jax.Array], jax.Array]:
     """Returns at both ends the exponentials and their products with the scalars [A, B, 2H, P], and the spread.
 
     A patched softmax is made of sums of these. Whatever is patched, its largest logit is
@@ -199,12 +290,14 @@ def _exponentials(terms: token_terms.Terms):
     return sums, (top - floor).max()
 
 
-def _respond_by_sums(sums, intercept, rank, k_values, keep: bool):
+def _respond_by_sums(
+    sums: list[jax.Array], intercept: jax.Array, rank: jax.Array, k_values: jax.Array, keep: bool
+) -> jax.Array:
     """Returns what `_respond` does from sums over the tokens of either end."""
     is_first = (rank[..., None] < k_values[None, None, None]).astype(sums[0].dtype)
     first, rest = sums if keep else sums[::-1]
-    made = jnp.matmul(first, is_first, precision="highest") + jnp.matmul(rest, 1 - is_first, precision="highest")
-    total, weighted = jnp.split(made, 2, -2)
+    both = jnp.matmul(first, is_first, precision="highest") + jnp.matmul(rest, 1 - is_first, precision="highest")
+    total, weighted = jnp.split(both, 2, -2)
     return (weighted / total).sum(-2) + intercept[..., None]
 
 

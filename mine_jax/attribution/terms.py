@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,10 @@ import numpy as np
 from mine_jax import encoder
 from mine_jax.attribution.blocks import Images, is_query, over_pairs
 from mine_jax.encoder.query import model as query_encoder
-from mine_jax.types import Architecture
+from mine_jax.types import Architecture, Array
+
+# Arrays of an encoder by name.
+Parameters = Mapping[str, Array]
 
 # Position term of padding tokens; finite, so that no difference of two of them is NaN.
 _HIDDEN = -1e30
@@ -39,7 +43,9 @@ class Terms(NamedTuple):
     cells: Any
 
 
-def block_terms(shared, start: Images, voxels, images: Images, architecture: Architecture, *, is_grid: bool) -> Terms:
+def block_terms(
+    shared: Parameters, start: Images, voxels: Parameters, images: Images, architecture: Architecture, *, is_grid: bool
+) -> Terms:
     """Computes the terms of a block.
 
     Args:
@@ -54,7 +60,7 @@ def block_terms(shared, start: Images, voxels, images: Images, architecture: Arc
     end = functools.partial(_end_one, shared, architecture=architecture, n_tokens=n_tokens)
     at_image = over_pairs(end, is_grid)(voxels, images)
 
-    def at_start(voxel, image):
+    def at_start(voxel: Parameters, image: Images) -> End:
         return end(voxel, start._replace(mask=image.mask))
 
     if is_grid and images.mask is None:
@@ -68,15 +74,22 @@ def block_terms(shared, start: Images, voxels, images: Images, architecture: Arc
     return Terms(before, at_image, position, cells)
 
 
-def readout_one(shared, logits, scalars, voxel, image: Images, architecture: Architecture):
+def readout_one(
+    shared: Parameters,
+    logits: jax.Array,
+    scalars: jax.Array,
+    voxel: Parameters,
+    image: Images,
+    architecture: Architecture,
+) -> jax.Array:
     """Predicts one pair from its terms [H, P]; the terms are those of an `End`."""
     cells = _cells(architecture, logits.shape[-1], image.mask)
     if is_query(architecture):
-        voxel = voxel | {"position": _position(voxel, image, architecture)}
+        voxel = {**voxel, "position": _position(voxel, image, architecture)}
     return encoder.model(architecture).readout_one(shared, logits, scalars, voxel, cells, architecture)
 
 
-def _end_one(shared, voxel, image: Images, *, architecture: Architecture, n_tokens: int) -> End:
+def _end_one(shared: Parameters, voxel: Parameters, image: Images, *, architecture: Architecture, n_tokens: int) -> End:
     cells = _cells(architecture, n_tokens, image.mask)
     if image.keys is None:
         model = encoder.model(architecture)
@@ -91,25 +104,25 @@ def _end_one(shared, voxel, image: Images, *, architecture: Architecture, n_toke
     return End(logits, scalars, readout_one(shared, *every, voxel, image, architecture))
 
 
-def _read_through(keys, vectors):
+def _read_through(keys: jax.Array, vectors: Array) -> jax.Array:
     """Returns vectors [H, E] . keys [P, G, E] as [H, P]."""
     if keys.shape[1] == 1:
         return jnp.einsum("he,pe->hp", vectors, keys[:, 0])
     return jnp.einsum("he,phe->hp", vectors, keys)
 
 
-def _position(voxel, image: Images, architecture: Architecture):
+def _position(voxel: Parameters, image: Images, architecture: Architecture) -> Array:
     if _is_hidden(architecture, image.mask):
         return jnp.where(image.mask, voxel["position"], _HIDDEN)
     return voxel["position"]
 
 
-def _is_hidden(architecture: Architecture, mask) -> bool:
+def _is_hidden(architecture: Architecture, mask: Array | None) -> bool:
     """Whether padding is hidden by the position term; where cells are averages of tokens, by their weights."""
     return is_query(architecture) and architecture.pool == 1 and mask is not None
 
 
-def _cells(architecture: Architecture, n_tokens: int, mask):
+def _cells(architecture: Architecture, n_tokens: int, mask: Array | None) -> Any:
     """Returns the cells [C, P], [A, C, P] for masks [A, P], or None when every token is its own cell."""
     if _is_hidden(architecture, mask):
         return None

@@ -9,7 +9,7 @@ from mine_jax import sharding
 from mine_jax.config import EncoderConfig
 from mine_jax.encoder.query.images import IMAGE_CHUNK
 from mine_jax.encoder.query.readout import CHUNK_LOGITS
-from mine_jax.memory.plan import Need, Planned, planned
+from mine_jax.memory.plan import Need, Plan, plan_chunk
 
 # More voxels at once are no faster: on CPUs their Gram matrices leave the cache.
 _LARGEST = {"cpu": 256}
@@ -25,7 +25,7 @@ def plan_query(
     token_shape: tuple[int, int],
     wanted: int | None = None,
     available: int | None = None,
-) -> Planned:
+) -> Plan:
     """Plans the fit of query encoders.
 
     Args:
@@ -52,7 +52,7 @@ def plan_ridge(
     token_shape: tuple[int, int],
     wanted: int | None = None,
     available: int | None = None,
-) -> Planned:
+) -> Plan:
     """Plans the fit of ridge encoders; arguments as for `plan_query`.
 
     Args:
@@ -125,9 +125,9 @@ def ridge_need(config: EncoderConfig, *, n_images: int, token_shape: tuple[int, 
     return Need(_FLOAT * shared, _FLOAT * each)
 
 
-def _planned(need: Need, n_voxels: int, wanted: int | None, available: int | None) -> Planned:
+def _planned(need: Need, n_voxels: int, wanted: int | None, available: int | None) -> Plan:
     largest = _LARGEST.get(sharding.platform(), _LARGEST_ELSEWHERE)
-    return planned(
+    return plan_chunk(
         need,
         n_voxels,
         available=sharding.free_bytes() if available is None else available,

@@ -16,8 +16,8 @@ from jax.sharding import Mesh, PartitionSpec
 from mine_jax import sharding
 from mine_jax._checks import check_shape
 from mine_jax._progress import Progress, silent
-from mine_jax.encoder import ridge
 from mine_jax.encoder.query import model as query
+from mine_jax.encoder.ridge import model as ridge
 from mine_jax.memory.chunks import padded_chunks
 from mine_jax.memory.plan import in_chunks
 from mine_jax.types import Architecture, Encoders, ImageTokens

@@ -5,12 +5,12 @@ from mine_jax.memory.chunks import chunk_size as chunk_size
 from mine_jax.memory.chunks import padded_chunks as padded_chunks
 from mine_jax.memory.plan import SAFE_SHARE as SAFE_SHARE
 from mine_jax.memory.plan import Need as Need
-from mine_jax.memory.plan import Planned as Planned
+from mine_jax.memory.plan import Plan as Plan
 from mine_jax.memory.plan import fitting as fitting
 from mine_jax.memory.plan import halving as halving
 from mine_jax.memory.plan import in_chunks as in_chunks
 from mine_jax.memory.plan import is_exhausted as is_exhausted
-from mine_jax.memory.plan import planned as planned
+from mine_jax.memory.plan import plan_chunk as plan_chunk
 from mine_jax.memory.plan import readable as readable
 from mine_jax.memory.rows import ChosenRows as ChosenRows
 from mine_jax.memory.rows import read_columns as read_columns

@@ -29,16 +29,16 @@ class Need(NamedTuple):
     each: int
 
 
-class Planned(NamedTuple):
+class Plan(NamedTuple):
     """Voxels that each device holds at once, and the bytes that they need with all the rest."""
 
     chunk: int
     bytes: int
 
 
-def planned(
+def plan_chunk(
     need: Need, length: int, *, available: int, wanted: int | None = None, largest: int | None = None
-) -> Planned:
+) -> Plan:
     """Chooses how many voxels each device holds at once.
 
     Args:
@@ -52,7 +52,7 @@ def planned(
         The plan; at least one voxel, though it may not fit: that is found out when it is tried.
     """
     chunk = max(1, min(length, wanted or min(fitting(need, available), largest or length)))
-    return Planned(chunk, need.fixed + chunk * need.each)
+    return Plan(chunk, need.fixed + chunk * need.each)
 
 
 def fitting(need: Need, available: int) -> int:
@@ -82,13 +82,13 @@ def in_chunks(
     while start < length:
         positions = np.minimum(np.arange(start, start + size), length - 1)
         try:
-            made = compute(positions)
+            result = compute(positions)
         except jax.errors.JaxRuntimeError as error:
             size = _half(size, error, setting=setting, multiple=multiple)
             continue
         n_valid = min(size, length - start)
         start += n_valid
-        yield made, n_valid, start
+        yield result, n_valid, start
 
 
 def halving(compute: Callable[[int], _T], wanted: int, *, setting: str) -> _T:
@@ -112,8 +112,8 @@ def halving(compute: Callable[[int], _T], wanted: int, *, setting: str) -> _T:
             wanted = _half(wanted, error, setting=setting, multiple=1)
 
 
-def is_exhausted(error: Exception) -> bool:
-    """Says whether an error of a device is a lack of memory."""
+def is_exhausted(error: BaseException) -> bool:
+    """Says whether an error of jax means that a device has no memory left; a smaller chunk may then fit."""
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 

@@ -24,7 +24,7 @@ class ChosenRows:
         rows: [n] int, positions in the source.
     """
 
-    def __init__(self, source: Any, rows: np.ndarray):
+    def __init__(self, source: Any, rows: np.ndarray) -> None:
         """Chooses rows (positions or mask) of an array; of chosen rows again, rows of its source."""
         if isinstance(source, ChosenRows):
             source, rows = source.source, source.rows[rows]
@@ -47,8 +47,8 @@ class ChosenRows:
             return np.asarray(self)[key]
         rows = self.rows[first]
         if not isinstance(first, slice) or all(isinstance(other, slice) for other in others):
-            found = self.source[(rows, *others)]
-            return np.array(found) if rows.ndim == 0 else np.asarray(found)
+            values = self.source[(rows, *others)]
+            return np.array(values) if rows.ndim == 0 else np.asarray(values)
         # whole rows, a few at a time: columns that are apart lie on every page of a file anyway
         step = max(1, PART_BYTES * self.shape[0] // max(1, self.nbytes))
         parts = []

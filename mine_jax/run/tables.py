@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mine_jax import attribution
 from mine_jax.types import Attributions, CriticalTokens, Descriptions, Faithfulness, Profiles, Responses, Scores
 
 SELECTIVITY = ("roi", "category", "share", "enrichment", "low", "high", "p", "q", "n_voxels", "preferred")
 STRUCTURE = ("roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability")
-# Bootstrap over voxels for the bands of the patching curves.
-_N_BOOTSTRAP = 500
 
 
 def rows(records: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
@@ -73,35 +72,13 @@ def pairs(attributions: Attributions, faithfulness: Faithfulness, *, tolerance: 
     )
 
 
-def relative_curves(attributions: Attributions, faithfulness: Faithfulness) -> dict[tuple[str, str], np.ndarray]:
-    """Computes each voxel's patching curves as shares of h(x) - h(x').
-
-    Returns:
-        (kind, order) -> [V, C]: 1 is the whole image, 0 the baseline; means over images
-        before the ratio, so that images with a small change do not dominate.
-    """
-    before = attributions.predicted_baseline.mean(1, keepdims=True)
-    change = attributions.predicted.mean(1, keepdims=True) - before
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            (kind, order): (curve.mean(1) - before) / change
-            for kind in ("necessity", "sufficiency")
-            for order, curve in getattr(faithfulness, kind).items()
-        }
-
-
 def curves(attributions: Attributions, faithfulness: Faithfulness, *, seed: int = 0) -> pd.DataFrame:
     """Builds attribution/curves.tsv: mean over voxels with a 95 % bootstrap interval."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for (kind, order), curve in relative_curves(attributions, faithfulness).items():
-        usable = curve[np.isfinite(curve).all(1)]
-        if not len(usable):
-            continue
-        drawn = rng.integers(len(usable), size=(_N_BOOTSTRAP, len(usable)))
-        low, high = np.quantile(usable[drawn].mean(1), [0.025, 0.975], axis=0)
-        for c, k in enumerate(faithfulness.k_values):
-            rows.append((kind, order, int(k), usable[:, c].mean(), low[c], high[c], len(usable)))
+    rows = [
+        (curve.kind, curve.order, int(k), curve.mean[c], curve.low[c], curve.high[c], curve.n_voxels)
+        for curve in attribution.mean_curves(attributions, faithfulness, seed=seed)
+        for c, k in enumerate(faithfulness.k_values)
+    ]
     columns = ["kind", "order", "k", "relative_performance", "low", "high", "n_voxels"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -111,24 +88,17 @@ def attributed_voxels(
 ) -> pd.DataFrame:
     """Builds attribution/voxels.tsv: what patching the K critical tokens does, against controls."""
     k = critical.indices.shape[2]
-    at = int(np.flatnonzero(faithfulness.k_values == k)[0])
-    necessity = {
-        order: curve[:, at]
-        for (kind, order), curve in relative_curves(attributions, faithfulness).items()
-        if kind == "necessity"
-    }
+    left = attribution.left_without(attributions, faithfulness, k=k)
     rows = np.searchsorted(scores.voxel_ids, attributions.voxel_ids)
-    with np.errstate(invalid="ignore"):
-        median = np.array([np.nanmedian(f) if np.isfinite(f).any() else np.nan for f in faithfulness.faithfulness])
     return pd.DataFrame(
         {
             "voxel_id": attributions.voxel_ids,
             "r2": scores.r2[rows],
             "k": k,
-            "left_without_ig": necessity["ig"],
-            "left_without_random": necessity["random"],
-            "left_without_lowest": necessity["lowest"],
-            "faithfulness": median,
+            "left_without_ig": left["ig"],
+            "left_without_random": left["random"],
+            "left_without_lowest": left["lowest"],
+            "faithfulness": attribution.median_faithfulness(faithfulness),
         }
     )
 

@@ -12,7 +12,7 @@ def test_matches_the_three_steps(make, monkeypatch):
     attributions = integrated_gradients(encoders, tokens, image_ids=image_ids, n_steps=8)
     critical = critical_tokens(attributions, k=4)
     faithful = patch_tokens(encoders, tokens, attributions, k=4, n_random=2)
-    monkeypatch.setattr(attribute, "_HELD_SCORES", 2 * 2 * 16)
+    monkeypatch.setattr(attribute, "HELD_SCORES", 2 * 2 * 16)
     kept, done = np.zeros((5, 2, 16), np.float32), []
     got = attribute_and_patch(
         encoders,

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -65,7 +66,7 @@ def test_only_kept_scores_leave_the_device(make, monkeypatch):
     """No array with all P scores of a pair reaches the host."""
     from mine_jax.attribution import blocks
 
-    fetched, fetch = [], blocks._fetched
-    monkeypatch.setattr(blocks, "_fetched", lambda made: fetched.append(made[1]) or fetch(made))
+    fetched, fetch = [], blocks.fetched
+    monkeypatch.setattr(blocks, "fetched", lambda computed: fetched.append(computed) or fetch(computed))
     find_critical_tokens(make.encoders("query"), make.tokens(3), k=2, n_steps=4, max_steps=4)
-    assert fetched and all(value.shape[2:] in ((), (2,)) for made in fetched for value in made.values())
+    assert fetched and all(value.shape[2:] in ((), (2,)) for computed in fetched for value in jax.tree.leaves(computed))

@@ -89,11 +89,11 @@ def test_halving_starts_again():
 def test_plan_follows_memory():
     need = memory.Need(fixed=1000, each=10)
     share = memory.SAFE_SHARE
-    assert memory.planned(need, 500, available=int(2000 / share) + 1) == (100, 2000)
-    assert memory.planned(need, 50, available=10**6) == (50, 1500)
-    assert memory.planned(need, 500, available=10**6, largest=64).chunk == 64
-    assert memory.planned(need, 500, available=0) == (1, 1010)
-    assert memory.planned(need, 500, available=0, wanted=7).chunk == 7
+    assert memory.plan_chunk(need, 500, available=int(2000 / share) + 1) == (100, 2000)
+    assert memory.plan_chunk(need, 50, available=10**6) == (50, 1500)
+    assert memory.plan_chunk(need, 500, available=10**6, largest=64).chunk == 64
+    assert memory.plan_chunk(need, 500, available=0) == (1, 1010)
+    assert memory.plan_chunk(need, 500, available=0, wanted=7).chunk == 7
 
 
 def floats(*shape):
@@ -223,6 +223,12 @@ def exhausting(function, limit, size_of):
     return limited
 
 
+def test_only_a_lack_of_memory_is_one():
+    assert memory.is_exhausted(jax.errors.JaxRuntimeError(EXHAUSTED))
+    assert not memory.is_exhausted(jax.errors.JaxRuntimeError("INTERNAL: broken"))
+    assert not memory.is_exhausted(ValueError(EXHAUSTED))
+
+
 def test_a_fit_that_exhausts_the_memory_goes_on_in_halves(small, monkeypatch, caplog):
     split, config, fitted = small
     monkeypatch.setattr(train, "train", exhausting(train.train, 3, lambda *given, **_: len(given[4])))
@@ -236,7 +242,7 @@ def test_an_attribution_that_exhausts_the_memory_goes_on_in_halves(small, monkey
     split, _, fitted = small
     expected = attribution.integrated_gradients(fitted, split.tokens, n_steps=4, max_steps=4).scores
     monkeypatch.setattr(blocks, "pairs_at_once", lambda *given, **_: 40)
-    monkeypatch.setattr(blocks, "map_blocks", exhausting(blocks.map_blocks, 20, lambda *_, room, **more: room))
+    monkeypatch.setattr(blocks, "blocks_of", exhausting(blocks.blocks_of, 20, lambda *_, room, **more: room))
     got = attribution.integrated_gradients(fitted, split.tokens, n_steps=4, max_steps=4).scores
     assert "pairs at once = 40; goes on with 20" in caplog.text
     np.testing.assert_allclose(got, expected, atol=1e-6 * np.abs(expected).max())

@@ -158,7 +158,7 @@ def _what_would_fit(
     return lines + ([] if heads is None else [f"or keep the fixed trunk with encoder.heads = {heads}"])
 
 
-def _chunks(planned: memory.Planned) -> list[str]:
+def _chunks(planned: memory.Plan) -> list[str]:
     held = memory.readable(planned.bytes)
     return [f"run.voxel_chunk = {planned.chunk} on each device, image-tokens included: about {held}"]
 

@@ -1,0 +1,53 @@
+"""Settings of the path and of patching: defaults in one place, and messages for what is wrong."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mine_jax.attribution import attribute_and_patch, find_critical_tokens, integrated_gradients, patch_tokens
+from mine_jax.attribution.patching import Patching, PatchSettings
+from mine_jax.attribution.path import Path, PathSettings
+from mine_jax.config import AttributionConfig
+
+
+@pytest.mark.parametrize("kind", [Path, Patching])
+def test_defaults_are_those_of_the_configuration(kind):
+    settings = {field.name: field.default for field in dataclasses.fields(kind) if field.name != "seed"}
+    assert settings == {name: getattr(AttributionConfig(), name) for name in settings}
+
+
+@pytest.mark.parametrize(("kind", "keywords"), [(Path, PathSettings), (Patching, PatchSettings)])
+def test_keywords_are_the_fields(kind, keywords):
+    assert [field.name for field in dataclasses.fields(kind)] == list(keywords.__annotations__)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "guess"}, "`method` 'guess'"),
+        ({"reduce": "abs"}, "use exact with sum, or autodiff"),
+        ({"reduce": "max", "method": "autodiff"}, "`reduce` 'max'"),
+        ({"quadrature": "simpson"}, "`quadrature` must be one of"),
+        ({"n_steps": 0}, "`n_steps` must be at least 1"),
+        ({"baseline": "median"}, "`baseline` must be"),
+    ],
+)
+def test_a_path_checks_itself(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Path(**settings)
+
+
+def test_unknown_keywords_are_named_with_the_valid_ones(make):
+    encoders, tokens = make.encoders("query"), make.tokens(2)
+    for function in (integrated_gradients, find_critical_tokens, attribute_and_patch):
+        with pytest.raises(TypeError, match="`steps`; the settings are baseline, n_steps, max_steps"):
+            function(encoders, tokens, steps=3)
+    with pytest.raises(TypeError, match="`steps`; the settings are k, sufficiency"):
+        patch_tokens(encoders, tokens, None, steps=3)
+
+
+def test_steps_follow_the_quadrature():
+    steps = Path(quadrature="midpoint").steps(None, 2)
+    np.testing.assert_array_equal(steps.nodes, np.array([0.25, 0.75], np.float32))
+    np.testing.assert_array_equal(steps.weights, np.array([0.5, 0.5], np.float32))
