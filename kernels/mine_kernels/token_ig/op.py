@@ -14,7 +14,9 @@ from mine_kernels.token_ig import reference, xla
 from mine_kernels.token_ig.specs import BLOCKS, Blocks, TopTokens
 
 Implementation = Literal["reference", "xla", "pallas"]
+TopKImplementation = Literal["reference", "xla"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
+TOP_K_IMPLEMENTATIONS: tuple[TopKImplementation, ...] = get_args(TopKImplementation)
 
 
 def token_ig(
@@ -129,7 +131,7 @@ def token_ig_top_k(
     return TopTokens(indices, jnp.take_along_axis(scores, indices, -1), scores.sum(-1))
 
 
-def top_k(scores: Array, *, k: int, implementation: Literal["reference", "xla"] | None = None) -> jax.Array:
+def top_k(scores: Array, *, k: int, implementation: TopKImplementation | None = None) -> jax.Array:
     """Finds the largest scores.
 
     Args:
@@ -143,7 +145,7 @@ def top_k(scores: Array, *, k: int, implementation: Literal["reference", "xla"] 
     Raises:
         NotImplementedError: for an unknown implementation.
     """
-    if implementation not in (None, "reference", "xla"):
+    if implementation is not None and implementation not in TOP_K_IMPLEMENTATIONS:
         raise NotImplementedError(f'`implementation` must be "reference", "xla" or None, but is {implementation!r}.')
     return (reference if implementation == "reference" else xla).top_k(scores, k)
 
