@@ -113,8 +113,7 @@ def test_rooms_above_the_stages_stay_closed(room):
     wrong = [
         f"{name_of(path)}:{line}"
         for path in SOURCES
-        if not path.is_relative_to(PACKAGE)
-        or not path.relative_to(PACKAGE).as_posix().startswith(OPEN_TO[room])
+        if not path.is_relative_to(PACKAGE) or not path.relative_to(PACKAGE).as_posix().startswith(OPEN_TO[room])
         for part, line in own_parts(path)
         if part == room
     ]

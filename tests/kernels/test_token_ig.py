@@ -1,5 +1,7 @@
 """One suite for all implementations of token-level integrated gradients: a new one is tested without a new test."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mine_kernels
@@ -50,10 +52,15 @@ def case(spec, *, dtype=np.float32, n_cells=None, gain=1.0, equal_start=False, s
     return arrays, ((nodes + 1) / 2).astype(dtype), (weights / 2).astype(dtype), cells
 
 
-def attribute(arrays, nodes, weights, cells, *, implementation=None, interpret=None):
+@functools.lru_cache
+def compiled(implementation, interpret):
     options = {} if interpret is None else {"interpret": interpret}
     options = {"implementation": implementation, **OPTIONS.get(implementation, {}), **options}
-    compute = jax.jit(lambda *given: mine_kernels.token_ig(*given[:-1], cells=given[-1], **options))
+    return jax.jit(lambda *given: mine_kernels.token_ig(*given[:-1], cells=given[-1], **options))
+
+
+def attribute(arrays, nodes, weights, cells, *, implementation=None, interpret=None):
+    compute = compiled(implementation, interpret)
     return compute(*(arrays[name] for name in NAMES), nodes, weights, cells)
 
 

@@ -1,5 +1,7 @@
 """One suite for all implementations of voxel attention: a new one is tested without a new test."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mine_kernels
@@ -64,17 +66,20 @@ def float64_prediction(arrays, mask):
     return out
 
 
-def gradients(arrays, mask, *, implementation=None, basis=None, **options):
-    options |= {"implementation": implementation, **OPTIONS.get(implementation, {})}
-    given = {name: None if value is None else jnp.asarray(value) for name, value in arrays.items() if name != "values"}
-    shared = arrays["values"] is arrays["keys"]
-
+@functools.lru_cache
+def compiled(shared, **options):
     @jax.jit
-    def compute(given, values, mask):
+    def compute(given, values, mask, basis):
         values = given["keys"] if shared else values
         return mine_kernels.voxel_attention_gradients(**given, values=values, mask=mask, basis=basis, **options)
 
-    return compute(given, arrays["values"], mask)
+    return compute
+
+
+def gradients(arrays, mask, *, implementation=None, basis=None, **options):
+    options |= {"implementation": implementation, **OPTIONS.get(implementation, {})}
+    given = {name: None if value is None else jnp.asarray(value) for name, value in arrays.items() if name != "values"}
+    return compiled(arrays["values"] is arrays["keys"], **options)(given, arrays["values"], mask, basis)
 
 
 def forward(arrays, mask, *, implementation=None, **options):
