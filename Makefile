@@ -7,25 +7,42 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test clean
+.PHONY: help demo test check lint test-lowest test-newest clean
+
+# What `make check` runs: tests of what all stages share, and of the stages that need no model.
+FAST := tests/test_imports.py tests/test_api.py tests/test_config.py tests/test_configs.py tests/test_artifacts.py \
+  tests/test_jit_vmap.py tests/kernels/test_implementations.py tests/kernels/test_masked_softmax.py \
+  tests/kernels/test_ridge_sweep.py tests/memory/test_rows.py tests/description tests/profile tests/roi
 
 help:
 	@echo 'make demo    runs everything on the embedded phantom, offline, into $(OUT)/ (OUT=, SEED=)'
 	@echo 'make test    lint, types and tests, as CI does'
-	@echo 'make clean   deletes $(VENV), $(OUT)/ and caches'
+	@echo 'make check   lint, types and the fast tests: under a minute'
+	@echo 'make test-lowest, make test-newest   the fast tests with the lowest, the newest versions of all dependencies'
+	@echo 'make clean   deletes $(VENV)*, $(OUT)/ and caches'
 	@echo 'PYTHON=/path/to/python3 chooses the interpreter (3.11 or later)'
 
 demo: $(VENV)/.installed-all
 	$(BIN)/mine-jax demo --out '$(OUT)' --seed $(SEED)
 
-test: $(VENV)/.installed-test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/ty check mine_jax kernels/mine_kernels
+test: lint
 	$(BIN)/python -m pytest
 
+check: lint
+	$(BIN)/python -m pytest -m 'not slow' $(FAST)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/ty check mine_jax kernels/mine_kernels benchmarks
+
+# In environments of their own, which stay.
+test-lowest test-newest: test-%:
+	$(MAKE) VENV=$(VENV)-$* $(VENV)-$*/.installed-$*
+	$(VENV)-$*/bin/python -m pytest -m 'not slow' $(FAST)
+
 clean:
-	rm -rf $(VENV) '$(OUT)' .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest '$(OUT)' .pytest_cache .ruff_cache
 
 $(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing the package and its locked dependencies into $(VENV) (a few minutes)'
@@ -35,6 +52,15 @@ $(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing the package, its locked dependencies and the test tools into $(VENV) (a few minutes)'
 	$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-lowest: pyproject.toml .ci/lowest.py | $(BIN)/python
+	$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt
+	$(PIP) install --quiet -c $(VENV)/lowest.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-newest: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --upgrade --upgrade-strategy eager -e '.[test]'
 	@touch $@
 
 # Debian splits venv from python3: a machine may have virtualenv, or pip alone, instead.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -13,6 +13,9 @@ from benchmarks.cases import Case
 from benchmarks.peaks import Work
 from mine_jax import attribution
 from mine_jax.types import Architecture, Encoders, ImageTokens
+
+if TYPE_CHECKING:
+    import torch
 
 HEADER = "Gauss-Legendre steps from the mean token, 32 in peers; slow peers are timed on one voxel and scaled to all"
 REFERENCE = "captum_loop"
@@ -32,7 +35,7 @@ def inputs(case: Case, *, seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     heads, per_head = case.heads, case.width // case.heads
 
-    def normal(*shape, scale=1.0):
+    def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
         return (scale * rng.standard_normal(shape)).astype(np.float32)
 
     tokens = normal(case.ig_images, case.tokens, case.width)
@@ -64,14 +67,16 @@ def implementations(case: Case, data: dict[str, Any]) -> dict[str, Callable[[], 
     few = encoders.take(np.arange(min(PEER_VOXELS, case.ig_voxels)))
     factor = case.ig_voxels / len(few.voxel_ids)
 
-    def ours(chosen, method="exact", scale=1.0, n_steps=N_STEPS):
+    def ours(
+        chosen: Encoders, method: Literal["exact", "autodiff"] = "exact", scale: float = 1.0, n_steps: int = N_STEPS
+    ) -> dict[str, Any]:
         with jax.default_matmul_precision("highest"):
             made = attribution.integrated_gradients(
                 chosen, tokens, n_steps=n_steps, tolerance=TOLERANCE, max_steps=8 * n_steps, method=method
             )
         return {"scores": made.scores, "gap": made.completeness_gap, "scale": scale, "exact": exact, "range": spread}
 
-    def top_k():
+    def top_k() -> dict[str, Any]:
         with jax.default_matmul_precision("highest"):
             critical, made = attribution.find_critical_tokens(encoders, tokens, k=K, n_steps=N_STEPS)
         expected = -np.sort(-exact, -1)[..., : critical.scores.shape[-1]]
@@ -175,7 +180,7 @@ def _torch_parts(encoders: Encoders, tokens: ImageTokens) -> tuple[Any, ...]:
     images = torch.from_numpy(np.asarray(tokens.tokens))
     baseline = torch.from_numpy(np.asarray(encoders.baseline)).expand_as(images)
 
-    def predict(voxel, x):
+    def predict(voxel: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         keys = torch.einsum("bpd,dhe->bhpe", x, shared["key_weight"])
         values = torch.einsum("bpd,dhe->bhpe", x, shared["value_weight"])
         logits = torch.einsum("he,bhpe->bhp", voxel["query"], keys) / keys.shape[-1] ** 0.5
@@ -193,7 +198,7 @@ def _torch_vmap(encoders: Encoders, tokens: ImageTokens, known: dict[str, Any]) 
     gradient = torch.func.vmap(torch.func.grad(lambda voxel, x: predict(voxel, x).sum(), argnums=1), in_dims=(0, None))
     change = images - baseline
 
-    def run():
+    def run() -> dict[str, Any]:
         total = torch.zeros(())
         for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
             total = total + float(weight) * (gradient(voxels, baseline + float(node) * change) * change).sum(-1)
@@ -209,7 +214,7 @@ def _captum(encoders: Encoders, tokens: ImageTokens, known: dict[str, Any]) -> C
 
     voxels, images, baseline, predict = _torch_parts(encoders, tokens)
 
-    def run():
+    def run() -> dict[str, Any]:
         scores, gaps = [], []
         for v in range(len(voxels["query"])):
             one = {name: value[v] for name, value in voxels.items()}

@@ -35,10 +35,10 @@ def implementations(case: Case, data: dict[str, Any]) -> dict[str, Callable[[], 
     unembedding = jnp.asarray(lens.unembedding)
 
     @jax.jit
-    def plain(x):
+    def plain(x: jax.Array) -> jax.Array:
         return jax.lax.top_k(jnp.einsum("ipd,wd->ipw", x, unembedding), M)[1]
 
-    def ours():
+    def ours() -> dict[str, Any]:
         return {"best": description.top_words(lens, tokens, m=M).word_ids}
 
     return {"mine_jax": ours, "jax_plain": lambda: {"best": np.asarray(plain(jnp.asarray(tokens.tokens)))}}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ import numpy as np
 
 from benchmarks.cases import Case
 from benchmarks.peaks import Product, Work, squares
+
+if TYPE_CHECKING:
+    import torch
 
 HEADER = "equal work: one step on one batch; loss and the gradients of all parameters"
 REFERENCE = "torch_mha"
@@ -30,7 +33,7 @@ def inputs(case: Case, *, seed: int = 0) -> dict[str, np.ndarray]:
     """Makes tokens [B, P, E], responses [B, V] and parameters."""
     rng = np.random.default_rng(seed)
 
-    def normal(*shape, scale=1.0):
+    def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
         return (scale * rng.standard_normal(shape)).astype(np.float32)
 
     width, spread = case.width, case.width**-0.5
@@ -92,11 +95,11 @@ def products(case: Case, data: dict[str, np.ndarray]) -> tuple[Product, ...]:
 
 
 @functools.partial(jax.jit, static_argnames=("heads",))
-def _step(d, *, heads):
+def _step(d: dict[str, jax.Array], *, heads: int) -> dict[str, jax.Array]:
     width = d["query"].shape[1]
     per_head = width // heads
 
-    def fold(p):
+    def fold(p: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         query = (p["query"] @ p["query_weight"]).reshape(-1, heads, per_head) * per_head**-0.5
         return query, (p["readout"] @ p["output_weight"].T).reshape(-1, heads, per_head)
 
@@ -113,15 +116,15 @@ def _step(d, *, heads):
 
 
 @functools.partial(jax.jit, static_argnames=("heads",))
-def _naive_step(d, *, heads):
-    def loss(p):
+def _naive_step(d: dict[str, jax.Array], *, heads: int) -> dict[str, jax.Array]:
+    def loss(p: dict[str, jax.Array]) -> jax.Array:
         return ((_attend(p, d["tokens"], heads) - d["responses"]) ** 2).mean(0).sum()
 
     value, gradients = jax.value_and_grad(loss)({name: d[name] for name in _NAMES})
     return {"loss": value, **gradients}
 
 
-def _attend(p, tokens, heads):
+def _attend(p: dict[str, jax.Array], tokens: jax.Array, heads: int) -> jax.Array:
     batch, n_tokens, width = tokens.shape
     per_head = width // heads
     query = (p["query"] @ p["query_weight"]).reshape(-1, heads, per_head)
@@ -139,10 +142,10 @@ def _torch(case: Case, data: dict[str, np.ndarray]) -> Callable[[], Any]:
     parameters = {name: d[name].clone().requires_grad_() for name in _NAMES}
     per_head = case.width // case.heads
 
-    def split(x):
+    def split(x: torch.Tensor) -> torch.Tensor:
         return x.reshape(*x.shape[:-1], case.heads, per_head).transpose(-2, -3)
 
-    def step():
+    def step() -> dict[str, Any]:
         p = parameters
         query = split(p["query"] @ p["query_weight"]).expand(case.batch, -1, -1, -1)
         keys, values = (split(d["tokens"] @ p[name]) for name in ("key_weight", "value_weight"))

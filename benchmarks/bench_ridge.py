@@ -117,7 +117,7 @@ def work(case: Case, data: dict[str, np.ndarray]) -> dict[str, Work]:
     return {name: Work(flop(case, selection), n_bytes) for name, selection in names.items()}
 
 
-def _himalaya(x, y, penalties, folds) -> dict[str, Any]:
+def _himalaya(x: np.ndarray, y: np.ndarray, penalties: np.ndarray, folds: int) -> dict[str, Any]:
     from himalaya.backend import set_backend
     from himalaya.ridge import RidgeCV
     from sklearn.model_selection import KFold
@@ -130,14 +130,14 @@ def _himalaya(x, y, penalties, folds) -> dict[str, Any]:
     return {"coef": backend.to_numpy(model.coef_), "penalty": backend.to_numpy(model.best_alphas_)}
 
 
-def _scikit_learn(x, y, penalties) -> dict[str, Any]:
+def _scikit_learn(x: np.ndarray, y: np.ndarray, penalties: np.ndarray) -> dict[str, Any]:
     from sklearn.linear_model import RidgeCV
 
     model = RidgeCV(alphas=penalties, alpha_per_target=True).fit(x, y)
     return {"coef": model.coef_.T, "penalty": model.alpha_}
 
 
-def _fracridge(x, y, n_fractions, folds) -> dict[str, Any]:
+def _fracridge(x: np.ndarray, y: np.ndarray, n_fractions: int, folds: int) -> dict[str, Any]:
     """Chooses each voxel's fraction by the mean squared error over folds, and refits on all rows."""
     from fracridge import fracridge
     from sklearn.model_selection import KFold

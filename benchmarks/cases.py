@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Case(NamedTuple):
@@ -41,7 +41,7 @@ class Case(NamedTuple):
     decoder_layers: int = 0
 
 
-_LARGE = {"models": ("vit_b32", "vit_l14_336", "llava_7b"), "product": 8192}
+_LARGE: dict[str, Any] = {"models": ("vit_b32", "vit_l14_336", "llava_7b"), "product": 8192}
 CASES = {
     "smoke": Case(200, 600, 36, 32, 2, 4, 16, 2, models=("tiny", "llava_tiny"), product=256),
     # the sizes for which performance goals on two CPU cores are stated

@@ -48,12 +48,12 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file that receives the numbers")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    sizes = {key: int(value) for key, value in (item.split("=") for item in args.set)}
+    sizes: dict[str, Any] = {key: int(value) for key, value in (item.split("=") for item in args.set)}
     case = CASES[args.case]._replace(**sizes)
     if args.measure:
         sharding.start()
         with sharding.telling_others():
-            made = measure(case, n_devices=args.devices, rounds=args.rounds)
+            made: dict[str, Any] = measure(case, n_devices=args.devices, rounds=args.rounds)
             if sharding.process_id() == 0:
                 np.savez(args.measure, **made)
             sharding.exchange()

@@ -153,7 +153,7 @@ def _stream(a: jax.Array, b: jax.Array) -> jax.Array:
 
 @jax.jit
 def _exponentials(x: jax.Array) -> jax.Array:
-    def one_pass(_, x: jax.Array) -> jax.Array:
+    def one_pass(_: jax.Array, x: jax.Array) -> jax.Array:
         return sum((jnp.exp(-0.02 * n * x) for n in range(1, _EXPONENTIALS + 1)), jnp.zeros_like(x))
 
     return jax.lax.fori_loop(0, _EXPONENTIAL_PASSES, one_pass, x)

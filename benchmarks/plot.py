@@ -19,7 +19,7 @@ _COLORS = {
     "batch": "#56b4e9",
 }
 # Constant text and numbers give a constant file.
-_SETTINGS = {"svg.hashsalt": "mine_jax", "svg.fonttype": "none", "font.size": 10}
+_SETTINGS: dict[Any, Any] = {"svg.hashsalt": "mine_jax", "svg.fonttype": "none", "font.size": 10}
 
 
 def curves(files: dict[Path, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

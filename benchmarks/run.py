@@ -62,7 +62,7 @@ def main() -> None:
         return
     if jax.default_backend() == "cpu":
         _restart_on(args.cores)
-    sizes = {key: int(value) for key, value in (item.split("=") for item in args.set)}
+    sizes: dict[str, Any] = {key: int(value) for key, value in (item.split("=") for item in args.set)}
     case = CASES["smoke" if args.smoke else args.case]._replace(**sizes)
     rows: list[dict[str, Any]] = []
     rounds = 1 if args.smoke else args.rounds
@@ -150,9 +150,10 @@ def scaling(what: str, case: Case, *, size: str, values: list[int], rounds: int 
         One row per value; `scale` holds the size, its value and the exponent of cost ~ value^exponent,
         the slope of a straight line through the logarithms.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for value in values:
-        row = benchmark(what, case._replace(**{size: value}), rounds=rounds, only="mine_jax")[0]
+        sizes: dict[str, Any] = {size: value}
+        row = benchmark(what, case._replace(**sizes), rounds=rounds, only="mine_jax")[0]
         rows.append({**row, "implementation": f"{row['implementation']}, {size} {value}"})
     seconds = np.log([row["seconds"] for row in rows])
     exponent = float(np.polyfit(np.log(values), seconds, 1)[0])

@@ -1,4 +1,4 @@
-"""The import rules between stages, and what must not be in the code at all."""
+"""The import rules between rooms, their sizes, and what must not be in the code at all."""
 
 import ast
 import subprocess
@@ -17,8 +17,14 @@ FOUNDATION = {
     "errors": set(),
     "config": {"errors", "types"},
     "artifacts": {"errors", "types"},
+    "statistics": {"errors", "types"},
     "memory": {"errors", "memory"},
     "sharding": {"errors", "sharding"},
+}
+# Rooms that tie stages together, and who may enter them.
+OPEN_TO = {
+    "run": ("cli.py", "__main__.py", "run/"),
+    "cli": ("cli.py", "__main__.py"),
 }
 HEAVY = ("torch", "diffusers", "transformers", "nibabel", "orbax", "nilearn", "h5py", "scipy", "matplotlib")
 # package -> files or folders below mine_jax/ that may import it
@@ -31,6 +37,13 @@ ALLOWED = {
 }
 FORBIDDEN_MODULES = {"pickle", "joblib", "dill", "shelve", "marshal", "cloudpickle", "yaml"}
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "yaml.load", "torch.load", "pickle.load", "pickle.loads"}
+# Words of which one file is the owner.
+OWNED = ("architecture.kind ==", '"corpus.npy"', "RESOURCE_EXHAUSTED")
+# What counts as few: files of a folder beside its `__init__`, files of the package itself, parameters.
+MOST_FILES, MOST_FILES_AT_ROOT, MOST_PARAMETERS = 9, 12, 10
+MANY_FILES = ("phantom/sprites",)
+# The options of a solver and of a data set: (folder, first letters of the function).
+MANY_PARAMETERS = (("encoder/ridge", "solve"), ("data/nsd", "load_nsd"))
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *KERNELS.rglob("*.py")])
 
 
@@ -95,14 +108,54 @@ def test_underscore_modules_import_no_stage():
     assert not wrong
 
 
-def test_nobody_imports_the_command_line():
+@pytest.mark.parametrize("room", OPEN_TO)
+def test_rooms_above_the_stages_stay_closed(room):
     wrong = [
         f"{name_of(path)}:{line}"
         for path in SOURCES
-        if path.name not in ("cli.py", "__main__.py")
+        if not path.is_relative_to(PACKAGE) or not path.relative_to(PACKAGE).as_posix().startswith(OPEN_TO[room])
         for part, line in own_parts(path)
-        if part == "cli"
+        if part == room
     ]
+    assert not wrong
+
+
+def test_folders_are_small():
+    folders = {path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE}
+    files = {
+        folder.relative_to(PACKAGE).as_posix(): sum(path.name != "__init__.py" for path in folder.glob("*.py"))
+        for folder in folders
+    }
+    assert not {name: n for name, n in files.items() if n > MOST_FILES and name not in MANY_FILES}
+    assert len(list(PACKAGE.glob("*.py"))) <= MOST_FILES_AT_ROOT
+
+
+def test_no_underscore_files_in_folders():
+    wrong = [
+        name_of(path)
+        for path in PACKAGE.rglob("*.py")
+        if path.parent != PACKAGE and path.name.startswith("_") and path.name not in ("__init__.py", "__main__.py")
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("words", OWNED)
+def test_one_file_owns(words):
+    owners = [name_of(path) for path in SOURCES if words in path.read_text(encoding="utf-8")]
+    assert len(owners) <= 1, owners
+
+
+def test_functions_have_few_parameters():
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        folder = path.parent.relative_to(PACKAGE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            is_free = any(folder == place and node.name.startswith(first) for place, first in MANY_PARAMETERS)
+            if not is_free and len([name for name in names if name not in ("self", "cls")]) > MOST_PARAMETERS:
+                wrong.append(f"{name_of(path)}:{node.lineno} {node.name}")
     assert not wrong
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mine_kernels.arrays import Array
 
-def masked_softmax(logits, mask=None, *, axis=-1):
+
+def masked_softmax(logits: Array, mask: Array | None = None, *, axis: int = -1) -> jax.Array:
     """Computes softmax over an axis; masked places get 0, and a row with none is all 0.
 
     Args:

@@ -1,13 +1,28 @@
+"""One suite for all implementations of voxel attention: a new one is tested without a new test."""
+
+import functools
+
 import jax
 import jax.numpy as jnp
 import mine_kernels
 import numpy as np
 import pytest
-from mine_kernels.voxel_attention.specs import SPECS, Spec
+from mine_kernels.voxel_attention.op import IMPLEMENTATIONS
+from mine_kernels.voxel_attention.specs import SPECS, Blocks, Spec
 
 SMALL = {name: spec for name, spec in SPECS.items() if np.prod(spec) < 1e5}
 SMALL["ragged"] = Spec(voxels=11, batch=4, tokens=7, heads=4, key_heads=4, width=3)
 SMALL["one_key_head"] = Spec(voxels=6, batch=3, tokens=5, heads=4, key_heads=1, width=2)
+# the head width is not a power of two
+SMALL["heads_apart"] = Spec(voxels=11, batch=3, tokens=7, heads=2, key_heads=2, width=5)
+# What an implementation needs to run here, and what it says that it cannot do. The blocks divide
+# neither voxels nor tokens.
+OPTIONS = {"pallas": {"interpret": True, "blocks": Blocks(voxels=8, tokens=4)}}
+FLOAT32_ONLY = {"pallas"}
+LACKS_TRUNK = {"pallas"}
+# only the op of gradients has them
+NOT_DIFFERENTIABLE = {"pallas"}
+FAST = [name for name in IMPLEMENTATIONS if name != "reference"]
 ARRAYS = ("query", "position", "readout", "intercept", "keys", "values", "responses")
 
 
@@ -27,6 +42,14 @@ def case(spec, *, dtype=np.float32, values_are_keys=False, masked=False, seed=0)
     return arrays, mask
 
 
+def without(lacking, implementations=IMPLEMENTATIONS):
+    return [name for name in implementations if name not in lacking]
+
+
+def close(got, expected, name):
+    np.testing.assert_allclose(got, expected, atol=1e-5 * max(1, float(jnp.abs(expected).max())), rtol=0, err_msg=name)
+
+
 def float64_prediction(arrays, mask):
     """Predictions [B, V] by plain NumPy, with intercept."""
     a = {name: np.asarray(value, np.float64) for name, value in arrays.items()}
@@ -43,25 +66,30 @@ def float64_prediction(arrays, mask):
     return out
 
 
-def gradients(arrays, mask, **options):
-    given = {name: jnp.asarray(value) for name, value in arrays.items() if name != "values"}
-    shared = arrays["values"] is arrays["keys"]
-
+@functools.lru_cache
+def compiled(shared, **options):
     @jax.jit
-    def compute(given, values, mask):
+    def compute(given, values, mask, basis):
         values = given["keys"] if shared else values
-        return mine_kernels.voxel_attention_gradients(**given, values=values, mask=mask, **options)
+        return mine_kernels.voxel_attention_gradients(**given, values=values, mask=mask, basis=basis, **options)
 
-    return compute(given, arrays["values"], mask)
+    return compute
 
 
-def forward(arrays, mask, **options):
+def gradients(arrays, mask, *, implementation=None, basis=None, **options):
+    options |= {"implementation": implementation, **OPTIONS.get(implementation, {})}
+    given = {name: None if value is None else jnp.asarray(value) for name, value in arrays.items() if name != "values"}
+    return compiled(arrays["values"] is arrays["keys"], **options)(given, arrays["values"], mask, basis)
+
+
+def forward(arrays, mask, *, implementation=None, **options):
+    options |= {"implementation": implementation, **OPTIONS.get(implementation, {})}
     names = ("query", "position", "readout", "keys", "values")
     given = (None if arrays[name] is None else jnp.asarray(arrays[name]) for name in names)
     return mine_kernels.voxel_attention(*given, mask, **options)
 
 
-@pytest.mark.parametrize("implementation", ["reference", "xla"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize(("name", "masked"), [*((name, True) for name in SMALL), ("smoke", False)])
 def test_matches_float64_numpy(name, masked, implementation):
     spec = SMALL[name]
@@ -73,6 +101,7 @@ def test_matches_float64_numpy(name, masked, implementation):
     np.testing.assert_allclose(got, expected, atol=tolerance)
 
 
+@pytest.mark.parametrize("implementation", FAST)
 @pytest.mark.parametrize(
     ("name", "chunk", "masked", "values_are_keys"),
     [
@@ -83,39 +112,38 @@ def test_matches_float64_numpy(name, masked, implementation):
         ("ragged", 1, True, False),
         ("ragged", 4, False, True),
         ("one_key_head", 4, True, False),
+        ("heads_apart", 4, True, False),
     ],
 )
-def test_xla_matches_reference(name, chunk, masked, values_are_keys):
+def test_matches_reference(implementation, name, chunk, masked, values_are_keys):
     arrays, mask = case(SMALL[name], masked=masked, values_are_keys=values_are_keys)
     expected_loss, expected = gradients(arrays, mask, implementation="reference")
-    loss, got = gradients(arrays, mask, implementation="xla", chunk=chunk)
+    loss, got = gradients(arrays, mask, implementation=implementation, chunk=chunk)
     by_numpy = ((float64_prediction(arrays, mask) - arrays["responses"]) ** 2).mean(0)
     np.testing.assert_allclose(expected_loss, by_numpy, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(loss, by_numpy, rtol=1e-5, atol=1e-5)
     assert set(got) == set(expected) == {"query", "position", "readout", "intercept", "keys", "values"}
-    for name, value in expected.items():
-        atol = 1e-5 * max(1, float(np.abs(value).max()))
-        np.testing.assert_allclose(got[name], value, atol=atol, rtol=0, err_msg=name)
+    for key, value in expected.items():
+        close(got[key], value, key)
 
 
-def test_only_the_gradients_asked_for():
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_only_the_gradients_asked_for(implementation):
     arrays, mask = case(SPECS["smoke"], masked=True)
-    _, every = gradients(arrays, mask)
+    _, every = gradients(arrays, mask, implementation=implementation)
     always = {"query", "position", "intercept"}
     for options, names in (
         ({"with_trunk": False}, always | {"readout"}),
         ({"with_readout": False}, always | {"keys", "values"}),
         ({"with_trunk": False, "with_readout": False}, always),
     ):
-        _, got = gradients(arrays, mask, **options)
+        _, got = gradients(arrays, mask, implementation=implementation, **options)
         assert set(got) == names
         for name in names:
             np.testing.assert_allclose(got[name], every[name], rtol=1e-5, atol=2e-5)
-    _, got = gradients(arrays, mask, implementation="reference", with_trunk=False, with_readout=False)
-    assert set(got) == always
 
 
-@pytest.mark.parametrize("implementation", ["reference", "xla"])
+@pytest.mark.parametrize("implementation", without(FLOAT32_ONLY))
 @pytest.mark.parametrize(("name", "masked"), [("smoke", False), ("smoke_shared_keys", True)])
 def test_gradient(name, masked, implementation):
     """Directional derivatives against central differences of the float64 NumPy prediction."""
@@ -136,40 +164,50 @@ def test_gradient(name, masked, implementation):
         np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=1e-7, atol=1e-7, err_msg=name)
 
 
-def test_xla_matches_reference_in_float64():
+@pytest.mark.parametrize("implementation", without(FLOAT32_ONLY, FAST))
+def test_matches_reference_in_float64(implementation):
     arrays, mask = case(SPECS["smoke"], dtype=np.float64, masked=True, values_are_keys=True)
     with jax.enable_x64(True):
         _, expected = gradients(arrays, mask, implementation="reference")
-        _, got = gradients(arrays, mask, implementation="xla", chunk=3)
+        _, got = gradients(arrays, mask, implementation=implementation, chunk=3)
         for name, value in expected.items():
             np.testing.assert_allclose(got[name], value, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("with_basis", [True, False], ids=["basis", "no position"])
-def test_position_from_a_basis(with_basis):
+def test_position_from_a_basis(with_basis, implementation):
     """Coefficients of a basis act as the position that they make; without a position, as zeros."""
     arrays, mask = case(SPECS["smoke"], masked=True)
     rng = np.random.default_rng(3)
     basis = rng.standard_normal((10, 3)).astype(np.float32)
-    given = rng.standard_normal((7, 2, 3)).astype(np.float32) if with_basis else None
-    full = arrays | {"position": given @ basis.T if with_basis else np.zeros_like(arrays["position"])}
+    coefficients = rng.standard_normal((7, 2, 3)).astype(np.float32) if with_basis else None
+    full = arrays | {"position": coefficients @ basis.T if with_basis else np.zeros_like(arrays["position"])}
     expected_loss, expected = gradients(full, mask, implementation="reference")
-    for implementation in ("reference", "xla"):
-        options = {"implementation": implementation, "basis": basis if with_basis else None}
-        loss, got = mine_kernels.voxel_attention_gradients(**(arrays | {"position": given}), mask=mask, **options)
-        np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
-        np.testing.assert_allclose(got["query"], expected["query"], atol=2e-5)
-        assert ("position" in got) == with_basis
-        if with_basis:
-            np.testing.assert_allclose(got["position"], expected["position"] @ basis, atol=1e-4)
-        predicted = forward(arrays | {"position": given}, mask, **options)
-        np.testing.assert_allclose(predicted, forward(full, mask), atol=2e-5)
+    options = {"implementation": implementation, "basis": basis if with_basis else None}
+    loss, got = gradients(arrays | {"position": coefficients}, mask, **options)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+    np.testing.assert_allclose(got["query"], expected["query"], atol=2e-5)
+    assert ("position" in got) == with_basis
+    if with_basis:
+        np.testing.assert_allclose(got["position"], expected["position"] @ basis, atol=1e-4)
+    predicted = forward(arrays | {"position": coefficients}, mask, **options)
+    np.testing.assert_allclose(predicted, forward(full, mask), atol=2e-5)
 
 
-@pytest.mark.parametrize("values_are_keys", [False, True])
-@pytest.mark.parametrize("name", ["smoke", "smoke_shared_keys", "ragged"])
-def test_trunk_gradients_match_reference(name, values_are_keys):
-    spec = SMALL[name]
+@pytest.mark.parametrize("implementation", FAST)
+def test_without_position_or_mask(implementation):
+    arrays, _ = case(SMALL["heads_apart"])
+    arrays["position"] = None
+    options = {"with_trunk": False, "with_readout": False}
+    _, got = gradients(arrays, None, implementation=implementation, **options)
+    _, expected = gradients(arrays, None, implementation="reference", **options)
+    assert set(got) == set(expected) == {"query", "intercept"}
+    close(got["query"], expected["query"], "query")
+
+
+def trunk_gradients(spec, *, values_are_keys, implementation):
+    """Loss, gradients and the names of the trunk."""
     arrays, mask = case(spec, masked=True)
     rng = np.random.default_rng(4)
     trunk = {}
@@ -178,12 +216,19 @@ def test_trunk_gradients_match_reference(name, values_are_keys):
         trunk[f"{kind}_bias"] = rng.standard_normal((spec.key_heads, spec.width)).astype(np.float32)
     states = rng.standard_normal((spec.batch, spec.tokens, 5)).astype(np.float32)
     given = [arrays[key] for key in ("query", "position", "readout", "intercept")]
-    (expected_loss, expected), (loss, got) = (
-        mine_kernels.voxel_attention_trunk_gradients(
-            *given, trunk, states, arrays["responses"], mask, implementation=implementation, chunk=4
-        )
-        for implementation in ("reference", "xla")
+    loss, got = mine_kernels.voxel_attention_trunk_gradients(
+        *given, trunk, states, arrays["responses"], mask, implementation=implementation, chunk=4
     )
+    return loss, got, set(trunk)
+
+
+@pytest.mark.parametrize("implementation", without(LACKS_TRUNK, FAST))
+@pytest.mark.parametrize("values_are_keys", [False, True])
+@pytest.mark.parametrize("name", ["smoke", "smoke_shared_keys", "ragged"])
+def test_trunk_gradients_match_reference(name, values_are_keys, implementation):
+    options = {"values_are_keys": values_are_keys}
+    expected_loss, expected, _ = trunk_gradients(SMALL[name], implementation="reference", **options)
+    loss, got, trunk = trunk_gradients(SMALL[name], implementation=implementation, **options)
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5, atol=1e-5)
     assert set(got) == set(expected) == {"query", "position", "readout", "intercept", *trunk}
     for key, value in expected.items():
@@ -213,7 +258,7 @@ def test_no_tensor_over_voxels_heads_and_tokens(n_heads, with_readout):
         assert memory.temp_size_in_bytes < 4 * v * n_heads * p
 
 
-@pytest.mark.parametrize("implementation", ["reference", "xla"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_image_without_real_token_gives_zero(implementation):
     arrays, _ = case(SPECS["smoke"])
     nothing = np.zeros(arrays["keys"].shape[:2], bool)
@@ -223,32 +268,39 @@ def test_image_without_real_token_gives_zero(implementation):
     assert not any(np.asarray(got[name]).any() for name in ("query", "position", "readout", "keys", "values"))
 
 
-def test_masked_tokens_do_not_matter():
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_masked_tokens_do_not_matter(implementation):
     arrays, mask = case(SPECS["smoke"], masked=True)
     other = dict(arrays)
     for name in ("keys", "values"):
         other[name] = np.where(mask[:, :, None, None], arrays[name], 1e6).astype(np.float32)
-    np.testing.assert_array_equal(forward(arrays, mask), forward(other, mask))
+    got, expected = (forward(given, mask, implementation=implementation) for given in (other, arrays))
+    np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("implementation", FAST)
 @pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_chunking_changes_nothing(chunk):
+def test_chunking_changes_nothing(chunk, implementation):
     arrays, mask = case(SPECS["smoke"], masked=True)
-    np.testing.assert_allclose(forward(arrays, mask, chunk=chunk), forward(arrays, mask, chunk=50), atol=2e-6)
+    got, expected = (forward(arrays, mask, implementation=implementation, chunk=size) for size in (chunk, 50))
+    np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
-def test_forward_is_differentiable():
+@pytest.mark.parametrize("implementation", without(NOT_DIFFERENTIABLE))
+def test_forward_is_differentiable(implementation):
     arrays, mask = case(SPECS["smoke"], masked=True)
     _, expected = gradients(arrays, mask, implementation="reference")
 
     def total(query):
-        predicted = forward(arrays | {"query": query}, mask, chunk=3) + arrays["intercept"][None]
+        predicted = forward(arrays | {"query": query}, mask, implementation=implementation, chunk=3)
+        predicted = predicted + arrays["intercept"][None]
         return ((predicted - arrays["responses"]) ** 2).mean(0).sum()
 
     np.testing.assert_allclose(jax.jit(jax.grad(total))(jnp.asarray(arrays["query"])), expected["query"], atol=2e-5)
 
 
-def test_bfloat16_keys():
+@pytest.mark.parametrize("implementation", FAST)
+def test_bfloat16_keys(implementation):
     """Operands that bfloat16 holds exactly: beyond them only the token sums of gradients are rounded."""
     arrays, mask = case(SPECS["smoke"], masked=True, values_are_keys=True)
     for name in ("query", "readout"):
@@ -256,7 +308,7 @@ def test_bfloat16_keys():
     half = jnp.asarray(arrays["keys"], jnp.bfloat16)
     rounded = arrays | dict.fromkeys(("keys", "values"), np.asarray(half, np.float32))
     expected_loss, expected = gradients(rounded, mask, implementation="reference")
-    loss, got = gradients(arrays | dict.fromkeys(("keys", "values"), half), mask, implementation="xla")
+    loss, got = gradients(arrays | dict.fromkeys(("keys", "values"), half), mask, implementation=implementation)
     assert all(value.dtype == jnp.float32 for value in got.values())
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
     np.testing.assert_allclose(got["intercept"], expected["intercept"], atol=1e-5)
@@ -268,6 +320,29 @@ def test_bfloat16_keys():
     scalar = np.abs(np.einsum("vhe,bpge->vhbpg", rounded["readout"], rounded["keys"])).max()
     assert np.abs(got["readout"] - expected["readout"]).max() <= largest / 256
     assert np.abs(got["query"] - expected["query"]).max() <= 2 * scalar * largest / 256
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="xla rounds gradients per token where such products exist")
+@pytest.mark.parametrize("implementation", FAST)
+@pytest.mark.parametrize(("name", "with_basis"), [("heads_apart", True), ("smoke_shared_keys", False)])
+def test_bfloat16_keys_are_multiplied_in_float32(name, with_basis, implementation):
+    """As the reference does with the same rounded keys."""
+    arrays, mask = case(SMALL[name], masked=True)
+    basis = None
+    if with_basis:
+        rng = np.random.default_rng(5)
+        basis = rng.standard_normal((SMALL[name].tokens, 3)).astype(np.float32)
+        arrays["position"] = rng.standard_normal((*arrays["position"].shape[:2], 3)).astype(np.float32)
+    half = arrays | {key: jnp.asarray(arrays[key], jnp.bfloat16) for key in ("keys", "values")}
+    single = half | {key: np.asarray(half[key], np.float32) for key in ("keys", "values")}
+    expected_loss, expected = gradients(single, mask, implementation="reference", basis=basis)
+    loss, got = gradients(half, mask, implementation=implementation, basis=basis)
+    close(loss, expected_loss, "loss")
+    assert set(got) == set(expected)
+    for key, value in expected.items():
+        close(got[key], value, key)
+    predicted = forward(half, mask, implementation=implementation, basis=basis)
+    close(predicted, forward(single, mask, implementation="reference", basis=basis), "predicted")
 
 
 def test_message_unknown_implementation():
@@ -301,3 +376,25 @@ def test_message_mask():
     arrays, _ = case(SPECS["smoke"])
     with pytest.raises(ValueError, match=r"`mask` must have shape \[B, P\]"):
         forward(arrays, jnp.ones((1, 10), bool))
+
+
+def test_message_missing_device():
+    if jax.default_backend() == "gpu":
+        pytest.skip("this device runs the kernels")
+    arrays, mask = case(SMALL["heads_apart"])
+    with pytest.raises(NotImplementedError, match="'pallas' needs a GPU, but the default device is 'cpu'"):
+        mine_kernels.voxel_attention_gradients(**arrays, mask=mask, implementation="pallas")
+
+
+@pytest.mark.parametrize("implementation", sorted(LACKS_TRUNK))
+def test_message_missing_trunk(implementation):
+    with pytest.raises(NotImplementedError, match=r"project the states first|needs a GPU"):
+        trunk_gradients(SPECS["smoke"], values_are_keys=False, implementation=implementation)
+
+
+@pytest.mark.parametrize("implementation", sorted(FLOAT32_ONLY))
+def test_message_float64(implementation):
+    with jax.enable_x64(True):
+        arrays, mask = case(SPECS["smoke"], dtype=np.float64)
+        with pytest.raises(NotImplementedError, match="computes in float32, but `query` is float64"):
+            gradients(arrays, mask, implementation=implementation)

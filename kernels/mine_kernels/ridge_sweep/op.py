@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
+from mine_kernels.arrays import Array
 from mine_kernels.ridge_sweep import reference, xla
 from mine_kernels.ridge_sweep.specs import Blocks
 
 Implementation = Literal["reference", "xla", "pallas"]
-_KNOWN = ("reference", "xla", "pallas")
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 _KERNEL_DEVICES = ("gpu", "tpu")
 
 
 def ridge_sweep(
-    factor,
-    values,
-    train,
-    valid,
-    share,
-    penalties,
+    factor: Array,
+    values: Array,
+    train: Array,
+    valid: Array,
+    share: Array,
+    penalties: Array,
     *,
     implementation: Implementation | None = None,
     blocks: Blocks | None = None,
     interpret: bool = False,
-):
+) -> jax.Array:
     """Computes validation errors of ridge solutions at each voxel's own candidate penalties.
 
     Args:
@@ -50,8 +51,10 @@ def ridge_sweep(
 
     Source: Hastie, Tibshirani & Friedman 2009, 3.4.1, in terms of Gram matrices.
     """
-    if implementation is not None and implementation not in _KNOWN:
-        raise NotImplementedError(f"`implementation` must be one of {_KNOWN} or None, but is {implementation!r}.")
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise NotImplementedError(
+            f"`implementation` must be one of {IMPLEMENTATIONS} or None, but is {implementation!r}."
+        )
     _check(factor, values, train, valid, share, penalties)
     if implementation == "pallas":
         if not interpret and jax.default_backend() not in _KERNEL_DEVICES:
@@ -71,7 +74,7 @@ def ridge_sweep(
     return xla.ridge_sweep(factor, values, train, valid, share, penalties)
 
 
-def _check(factor, values, train, valid, share, penalties):
+def _check(factor: Array, values: Array, train: Array, valid: Array, share: Array, penalties: Array) -> None:
     folds, rows, features = jnp.shape(factor)
     voxels = jnp.shape(penalties)[-1]
     expected = {

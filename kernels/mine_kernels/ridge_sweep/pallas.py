@@ -7,35 +7,48 @@ static, which the lowering to Triton asks for.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from mine_kernels.arrays import Array
 from mine_kernels.ridge_sweep.specs import Blocks
 
 
-def _sweep_kernel(factor, values, train, valid, share, penalties, out, *, blocks: Blocks, n_folds: int):
+def _sweep_kernel(
+    factor: Any,
+    values: Any,
+    train: Any,
+    valid: Any,
+    share: Any,
+    penalties: Any,
+    out: Any,
+    *,
+    blocks: Blocks,
+    n_folds: int,
+) -> None:
     # Shapes: factor [K, R, F], values [K, F, 1], train and valid [K, F, v], share [K, 1], the others [1, v].
     size = blocks.features
     n_rows, n_columns = factor.shape[1] // size, factor.shape[2] // size
     penalty = penalties[...]
 
-    def coefficients(k, column):
+    def coefficients(k: jax.Array, column: jax.Array) -> jax.Array:
         here = pl.ds(column * size, size)
         return train[k, here, :] / (values[k, here, :] + penalty)
 
-    def one_fold(k, error):
-        def one_row(row, squares):
-            def one_column(column, predicted):
+    def one_fold(k: jax.Array, error: jax.Array) -> jax.Array:
+        def one_row(row: jax.Array, squares: jax.Array) -> jax.Array:
+            def one_column(column: jax.Array, predicted: jax.Array) -> jax.Array:
                 tile = factor[k, pl.ds(row * size, size), pl.ds(column * size, size)]
                 return predicted + jnp.dot(tile, coefficients(k, column), precision="highest")
 
             predicted = lax.fori_loop(row, n_columns, one_column, jnp.zeros((size, blocks.voxels), jnp.float32))
             return squares + (predicted * predicted).sum(0, keepdims=True)
 
-        def one_linear(column, total):
+        def one_linear(column: jax.Array, total: jax.Array) -> jax.Array:
             products = coefficients(k, column) * valid[k, pl.ds(column * size, size), :]
             return total + products.sum(0, keepdims=True)
 
@@ -47,7 +60,17 @@ def _sweep_kernel(factor, values, train, valid, share, penalties, out, *, blocks
     out[...] = lax.fori_loop(0, n_folds, one_fold, jnp.zeros((1, blocks.voxels), jnp.float32))
 
 
-def ridge_sweep(factor, values, train, valid, share, penalties, *, blocks: Blocks, interpret: bool):
+def ridge_sweep(
+    factor: Array,
+    values: Array,
+    train: Array,
+    valid: Array,
+    share: Array,
+    penalties: Array,
+    *,
+    blocks: Blocks,
+    interpret: bool,
+) -> jax.Array:
     """Launches the kernel over candidates and tiles of voxels; zeros pad ragged sizes.
 
     Args:

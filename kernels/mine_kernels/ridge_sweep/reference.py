@@ -7,10 +7,13 @@ with R the triangular factor of the validation Gram and P the validation cross-p
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
+from mine_kernels.arrays import Array
 
-def ridge_sweep(factor, values, train, valid, share, penalties):
+
+def ridge_sweep(factor: Array, values: Array, train: Array, valid: Array, share: Array, penalties: Array) -> jax.Array:
     """Sums the penalty-dependent part of the validation error over folds, for one voxel.
 
     Args:

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mine_kernels.arrays import Array
 from mine_kernels.token_ig import reference, xla
-from mine_kernels.token_ig.specs import BLOCKS, Blocks
+from mine_kernels.token_ig.specs import BLOCKS, Blocks, TopTokens
 
 Implementation = Literal["reference", "xla", "pallas"]
-_KNOWN = ("reference", "xla", "pallas")
+TopKImplementation = Literal["reference", "xla"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
+TOP_K_IMPLEMENTATIONS: tuple[TopKImplementation, ...] = get_args(TopKImplementation)
 
 
 def token_ig(
-    logits_0,
-    logits_1,
-    scalars_0,
-    scalars_1,
-    position,
-    nodes,
-    weights,
+    logits_0: Array,
+    logits_1: Array,
+    scalars_0: Array,
+    scalars_1: Array,
+    position: Array,
+    nodes: Array,
+    weights: Array,
     *,
-    cells=None,
+    cells: Array | None = None,
     implementation: Implementation | None = None,
     interpret: bool = False,
     blocks: Blocks = BLOCKS,
-):
+) -> jax.Array:
     """Attributes attention readouts to their tokens by integrated gradients.
 
     Args:
@@ -72,20 +75,20 @@ def token_ig(
 
 
 def token_ig_top_k(
-    logits_0,
-    logits_1,
-    scalars_0,
-    scalars_1,
-    position,
-    nodes,
-    weights,
+    logits_0: Array,
+    logits_1: Array,
+    scalars_0: Array,
+    scalars_1: Array,
+    position: Array,
+    nodes: Array,
+    weights: Array,
     *,
     k: int,
-    cells=None,
+    cells: Array | None = None,
     implementation: Implementation | None = None,
     interpret: bool = False,
     blocks: Blocks = BLOCKS,
-):
+) -> TopTokens:
     """Finds the tokens with the largest integrated gradients of attention readouts.
 
     Args:
@@ -125,10 +128,10 @@ def token_ig_top_k(
     # the scores are rounded as they are when all are returned: ties and near ties stay the same
     scores = jax.lax.optimization_barrier(scores)
     indices = top_k(scores, k=k, implementation="reference" if implementation == "reference" else "xla")
-    return indices, jnp.take_along_axis(scores, indices, -1), scores.sum(-1)
+    return TopTokens(indices, jnp.take_along_axis(scores, indices, -1), scores.sum(-1))
 
 
-def top_k(scores, *, k: int, implementation: Literal["reference", "xla"] | None = None):
+def top_k(scores: Array, *, k: int, implementation: TopKImplementation | None = None) -> jax.Array:
     """Finds the largest scores.
 
     Args:
@@ -142,14 +145,16 @@ def top_k(scores, *, k: int, implementation: Literal["reference", "xla"] | None 
     Raises:
         NotImplementedError: for an unknown implementation.
     """
-    if implementation not in (None, "reference", "xla"):
+    if implementation is not None and implementation not in TOP_K_IMPLEMENTATIONS:
         raise NotImplementedError(f'`implementation` must be "reference", "xla" or None, but is {implementation!r}.')
     return (reference if implementation == "reference" else xla).top_k(scores, k)
 
 
-def _check(terms, cells, implementation, interpret) -> None:
-    if implementation is not None and implementation not in _KNOWN:
-        raise NotImplementedError(f"`implementation` must be one of {_KNOWN} or None, but is {implementation!r}.")
+def _check(terms: tuple[Array, ...], cells: Array | None, implementation: str | None, interpret: bool) -> None:
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise NotImplementedError(
+            f"`implementation` must be one of {IMPLEMENTATIONS} or None, but is {implementation!r}."
+        )
     logits_1, position = terms[1], terms[-1]
     n_cells = logits_1.shape[-1] if cells is None else cells.shape[0]
     if position.shape[-1] != n_cells or (cells is not None and cells.shape[1] != logits_1.shape[-1]):
@@ -168,7 +173,7 @@ def _check(terms, cells, implementation, interpret) -> None:
         )
 
 
-def _reference(terms, cells, nodes, weights):
+def _reference(terms: tuple[Array, ...], cells: Array | None, nodes: Array, weights: Array) -> jax.Array:
     logits_1, position = terms[1], terms[-1]
     lead = np.broadcast_shapes(*(x.shape[:-1] for x in terms))
     sizes = [logits_1.shape[-1]] * 4 + [position.shape[-1]]

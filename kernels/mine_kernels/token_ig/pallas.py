@@ -8,6 +8,7 @@ Shapes inside: heads and tokens are padded to powers of two, [H, P].
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,18 +16,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas as pl
 
-from mine_kernels.token_ig.specs import Blocks
+from mine_kernels.arrays import Array
+from mine_kernels.token_ig.specs import Blocks, TopTokens
 
 # Logits of tokens that only fill a block; finite, so that no difference of two of them is NaN.
 _HIDDEN = -1e30
 
 
-def _integrate(l0_ref, l1_ref, u0_ref, u1_ref, position_ref, nodes_ref, weights_ref, *, n_steps):
+def _integrate(
+    l0_ref: Any,
+    l1_ref: Any,
+    u0_ref: Any,
+    u1_ref: Any,
+    position_ref: Any,
+    nodes_ref: Any,
+    weights_ref: Any,
+    *,
+    n_steps: int,
+) -> jax.Array:
     """Returns the scores [P] of one pair."""
     start_l, start_u = l0_ref[0] + position_ref[0], u0_ref[0]
     delta_l, delta_u = l1_ref[0] - l0_ref[0], u1_ref[0] - start_u
 
-    def step(s, sums):
+    def step(s: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         share, weight = nodes_ref[s], weights_ref[s]
         logits = start_l + share * delta_l
         exponentials = jnp.exp(logits - logits.max(1, keepdims=True))
@@ -41,13 +53,13 @@ def _integrate(l0_ref, l1_ref, u0_ref, u1_ref, position_ref, nodes_ref, weights_
     return (delta_u * mass + delta_l * slope).sum(0)
 
 
-def _scores_kernel(*refs, n_steps):
+def _scores_kernel(*refs: Any, n_steps: int) -> None:
     # inputs [1, H, P] each, nodes and weights [S]; output [1, P]
     *inputs, out_ref = refs
     out_ref[0] = _integrate(*inputs, n_steps=n_steps)
 
 
-def _top_k_kernel(*refs, n_steps, n_tokens, k):
+def _top_k_kernel(*refs: Any, n_steps: int, n_tokens: int, k: int) -> None:
     # inputs as above; outputs [1, K] indices and scores, [1] sum; K padded to a power of two
     *inputs, indices_ref, scores_ref, total_ref = refs
     scores = _integrate(*inputs, n_steps=n_steps)
@@ -56,7 +68,7 @@ def _top_k_kernel(*refs, n_steps, n_tokens, k):
     limit = jnp.finfo(scores.dtype).max
     ranked = jnp.where(jnp.isnan(scores), -jnp.inf, jnp.maximum(scores, -limit))
 
-    def take(j, carry):
+    def take(j: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         is_left, indices, best = carry
         top = jnp.where(is_left, ranked, -jnp.inf).max()
         index = jnp.where(is_left & (ranked == top), token, scores.shape[0]).min()
@@ -68,7 +80,18 @@ def _top_k_kernel(*refs, n_steps, n_tokens, k):
     total_ref[0] = jnp.where(token < n_tokens, scores, 0.0).sum()
 
 
-def token_ig(logits_0, logits_1, scalars_0, scalars_1, position, nodes, weights, *, blocks: Blocks, interpret: bool):
+def token_ig(
+    logits_0: Array,
+    logits_1: Array,
+    scalars_0: Array,
+    scalars_1: Array,
+    position: Array,
+    nodes: Array,
+    weights: Array,
+    *,
+    blocks: Blocks,
+    interpret: bool,
+) -> jax.Array:
     """Launches one program per pair; returns scores [..., P], see `op.token_ig`."""
     lead, arrays = _padded((logits_0, logits_1, scalars_0, scalars_1, position))
     n_pairs, _, width = arrays[0].shape
@@ -84,8 +107,18 @@ def token_ig(logits_0, logits_1, scalars_0, scalars_1, position, nodes, weights,
 
 
 def token_ig_top_k(
-    logits_0, logits_1, scalars_0, scalars_1, position, nodes, weights, *, k: int, blocks: Blocks, interpret: bool
-):
+    logits_0: Array,
+    logits_1: Array,
+    scalars_0: Array,
+    scalars_1: Array,
+    position: Array,
+    nodes: Array,
+    weights: Array,
+    *,
+    k: int,
+    blocks: Blocks,
+    interpret: bool,
+) -> TopTokens:
     """Launches one program per pair; returns indices, scores and sums, see `op.token_ig_top_k`."""
     lead, arrays = _padded((logits_0, logits_1, scalars_0, scalars_1, position))
     n_pairs, dtype, size = len(arrays[0]), arrays[0].dtype, pl.next_power_of_2(k)
@@ -99,10 +132,17 @@ def token_ig_top_k(
         blocks,
         interpret,
     )
-    return indices[:, :k].reshape(*lead, k), scores[:, :k].reshape(*lead, k), total.reshape(lead)
+    return TopTokens(indices[:, :k].reshape(*lead, k), scores[:, :k].reshape(*lead, k), total.reshape(lead))
 
 
-def _launch(kernel, out_shape, out_specs, arguments, blocks: Blocks, interpret: bool):
+def _launch(
+    kernel: Callable[..., None],
+    out_shape: Any,
+    out_specs: Any,
+    arguments: tuple[Array, ...],
+    blocks: Blocks,
+    interpret: bool,
+) -> Any:
     *arrays, nodes, _ = arguments
     n_pairs, n_heads, width = arrays[0].shape
     terms = pl.BlockSpec((1, n_heads, width), lambda pair: (pair, 0, 0))
@@ -124,7 +164,7 @@ def _launch(kernel, out_shape, out_specs, arguments, blocks: Blocks, interpret: 
     )(*arguments)
 
 
-def _padded(terms):
+def _padded(terms: tuple[Array, ...]) -> tuple[tuple[int, ...], list[jax.Array]]:
     """Returns the leading shape and the five arrays [n, H, P] with H and P padded to powers of two."""
     lead = np.broadcast_shapes(*(x.shape[:-2] for x in terms))
     n_heads, n_tokens = terms[1].shape[-2:]

@@ -11,10 +11,20 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mine_kernels.arrays import Array
 from mine_kernels.masked_softmax import masked_softmax
 
 
-def token_ig(logits_0, logits_1, scalars_0, scalars_1, position, cells, nodes, weights):
+def token_ig(
+    logits_0: Array,
+    logits_1: Array,
+    scalars_0: Array,
+    scalars_1: Array,
+    position: Array,
+    cells: Array,
+    nodes: Array,
+    weights: Array,
+) -> jax.Array:
     """Integrates d h / d token . (token - baseline) along the path, for one voxel and one image.
 
     Args:
@@ -32,7 +42,7 @@ def token_ig(logits_0, logits_1, scalars_0, scalars_1, position, cells, nodes, w
     """
     real = cells.sum(1) > 0
 
-    def predict(share):
+    def predict(share: jax.Array) -> jax.Array:
         logits = (logits_0 + share[None] * (logits_1 - logits_0)) @ cells.T + position
         scalars = (scalars_0 + share[None] * (scalars_1 - scalars_0)) @ cells.T
         return (masked_softmax(logits, real) * scalars).sum()
@@ -41,7 +51,7 @@ def token_ig(logits_0, logits_1, scalars_0, scalars_1, position, cells, nodes, w
     return (weights[:, None] * gradients).sum(0)
 
 
-def top_k(scores, k):
+def top_k(scores: Array, k: int) -> jax.Array:
     """Returns the positions [..., K] int32 of the K largest scores [..., P], best first.
 
     Ties go to the lowest position, NaN comes last.

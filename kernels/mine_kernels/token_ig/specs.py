@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+import jax
+
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
@@ -30,6 +32,20 @@ class Spec(NamedTuple):
     tokens: int
     heads: int
     steps: int
+
+
+class TopTokens(NamedTuple):
+    """The K best tokens of each pair.
+
+    Attributes:
+        indices: [..., K] int32, best first.
+        scores: [..., K].
+        total: [...], the sum of all P scores.
+    """
+
+    indices: jax.Array
+    scores: jax.Array
+    total: jax.Array
 
 
 SPECS = {

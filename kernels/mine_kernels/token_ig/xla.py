@@ -8,15 +8,29 @@ since logits and value scalars are linear in a (dl, du: their changes over the p
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from mine_kernels.arrays import Array
 
 # Logits of cells without a real token; finite, so that no difference of two of them is NaN.
 _HIDDEN = -1e30
 
 
-def token_ig(logits_0, logits_1, scalars_0, scalars_1, position, cells, nodes, weights, *, block=None):
+def token_ig(
+    logits_0: Array,
+    logits_1: Array,
+    scalars_0: Array,
+    scalars_1: Array,
+    position: Array,
+    cells: Array | None,
+    nodes: Array,
+    weights: Array,
+    *,
+    block: int | None = None,
+) -> jax.Array:
     """Computes the scores of the reference; leading axes [..., H, P] are batched.
 
     Args:
@@ -39,7 +53,7 @@ def token_ig(logits_0, logits_1, scalars_0, scalars_1, position, cells, nodes, w
     n_pairs, (n_heads, n_tokens) = int(np.prod(lead)), logits_1.shape[-2:]
     flat = [jnp.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(n_pairs, *x.shape[-2:]) for x in given]
 
-    def scores(*arrays):
+    def scores(*arrays: jax.Array) -> jax.Array:
         return _token_ig(*arrays, cells, nodes, weights)
 
     n_blocks = 1 if block is None else min(n_pairs, -(-n_pairs * n_heads * n_tokens // block))
@@ -54,7 +68,7 @@ def token_ig(logits_0, logits_1, scalars_0, scalars_1, position, cells, nodes, w
     return made.reshape(*lead, n_tokens)
 
 
-def top_k(scores, k):
+def top_k(scores: Array, k: int) -> jax.Array:
     """Computes the indices of the reference's `top_k` without sorting all tokens."""
     limit = jnp.finfo(scores.dtype).max
     # NaN comes after -inf, and -0 equals 0, as in a stable sort
@@ -62,7 +76,16 @@ def top_k(scores, k):
     return lax.top_k(jnp.where(ranked == 0, 0.0, ranked), k)[1]
 
 
-def _token_ig(logits_0, logits_1, scalars_0, scalars_1, position, cells, nodes, weights):
+def _token_ig(
+    logits_0: Array,
+    logits_1: Array,
+    scalars_0: Array,
+    scalars_1: Array,
+    position: Array,
+    cells: Array | None,
+    nodes: Array,
+    weights: Array,
+) -> jax.Array:
     """Scores [n, P] of n pairs.
 
     Softmax needs a bound of the logits at every step. The largest logit is convex in the
@@ -79,7 +102,7 @@ def _token_ig(logits_0, logits_1, scalars_0, scalars_1, position, cells, nodes, 
     # sums over tokens as products with ones: those use all lanes of a processor
     ones = jnp.ones((position.shape[-1], 1), start_l.dtype)
 
-    def step(sums, node):
+    def step(sums: tuple[jax.Array, jax.Array], node: tuple[Array, Array]) -> tuple[tuple[jax.Array, jax.Array], None]:
         share, weight = node
         first, last = jnp.maximum(1 - 2 * share, 0), jnp.maximum(2 * share - 1, 0)
         bound = first * bounds[0] + (1 - first - last) * bounds[1] + last * bounds[2]

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
+from mine_kernels.arrays import Array, Arrays
 from mine_kernels.voxel_attention import reference, xla
-from mine_kernels.voxel_attention.specs import Blocks, default_tile
+from mine_kernels.voxel_attention.specs import BLOCKS, Blocks, default_tile
 
 Implementation = Literal["reference", "xla", "pallas"]
-_KNOWN = ("reference", "xla", "pallas")
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 
-@functools.partial(jax.jit, static_argnames=("implementation", "interpret", "chunk"))
+@functools.partial(jax.jit, static_argnames=("implementation", "interpret", "chunk", "blocks"))
 def voxel_attention(
-    query,
-    position,
-    readout,
-    keys,
-    values,
-    mask=None,
-    basis=None,
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    keys: Array,
+    values: Array,
+    mask: Array | None = None,
+    basis: Array | None = None,
     *,
     implementation: Implementation | None = None,
     interpret: bool = False,
     chunk: int | None = None,
-):
+    blocks: Blocks = BLOCKS,
+) -> jax.Array:
     """Predicts y[b, v] = sum_h sum_p softmax_p(query . key + position) (readout . value).
 
     Args:
@@ -42,6 +45,7 @@ def voxel_attention(
         implementation: None for the fastest that works here (always "xla"), or a name.
         interpret: runs the "pallas" kernels step by step on any device, for tests.
         chunk: most voxels held in memory at once; None to choose. Memory only, never the result.
+        blocks: sizes of the blocks of the "pallas" kernels. Speed only, never the result.
 
     Returns:
         Predictions [B, V] float32, without intercept; 0 for an image without a real token.
@@ -58,28 +62,29 @@ def voxel_attention(
         # pallas takes long to import, and most runs need no kernel of it
         from mine_kernels.voxel_attention import pallas
 
-        return pallas.forward(query, position, readout, keys, values, mask, basis, blocks=Blocks(), interpret=interpret)
+        return pallas.forward(query, position, readout, keys, values, mask, basis, blocks=blocks, interpret=interpret)
     tile = default_tile(query.shape[0], *keys.shape[:2], query.shape[1], chunk=chunk)
     return xla.forward(query, position, readout, keys, values, mask, basis, tile=tile)
 
 
 def voxel_attention_gradients(
-    query,
-    position,
-    readout,
-    intercept,
-    keys,
-    values,
-    responses,
-    mask=None,
-    basis=None,
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    intercept: Array,
+    keys: Array,
+    values: Array,
+    responses: Array,
+    mask: Array | None = None,
+    basis: Array | None = None,
     *,
     with_trunk: bool = True,
     with_readout: bool = True,
     implementation: Implementation | None = None,
     interpret: bool = False,
     chunk: int | None = None,
-):
+    blocks: Blocks = BLOCKS,
+) -> tuple[jax.Array, Arrays]:
     """Computes the squared error of each voxel and all its gradients in one pass.
 
     Args:
@@ -97,6 +102,7 @@ def voxel_attention_gradients(
         implementation: None for the fastest that works here (always "xla"), or a name.
         interpret: runs the "pallas" kernels step by step on any device, for tests.
         chunk: most voxels held in memory at once; None to choose. Memory only, never the result.
+        blocks: sizes of the blocks of the "pallas" kernels. Speed only, never the result.
 
     Returns:
         The loss [V], mean over the batch of the squared error, and a dictionary with the
@@ -122,7 +128,7 @@ def voxel_attention_gradients(
 
         arrays = (query, position, readout, intercept, keys, values, responses, mask, basis)
         options = {"with_trunk": with_trunk, "with_readout": with_readout, "interpret": interpret}
-        return pallas.gradients(*arrays, blocks=Blocks(), **options)
+        return pallas.gradients(*arrays, blocks=blocks, **options)
     return xla.gradients(
         query,
         position,
@@ -140,20 +146,20 @@ def voxel_attention_gradients(
 
 
 def voxel_attention_trunk_gradients(
-    query,
-    position,
-    readout,
-    intercept,
-    trunk,
-    states,
-    responses,
-    mask=None,
-    basis=None,
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    intercept: Array,
+    trunk: Arrays,
+    states: Array,
+    responses: Array,
+    mask: Array | None = None,
+    basis: Array | None = None,
     *,
     with_readout: bool = True,
     implementation: Implementation | None = None,
     chunk: int | None = None,
-):
+) -> tuple[jax.Array, Arrays]:
     """Computes losses and gradients through the projection of token states to keys and values.
 
     Keys, values and their gradients exist for one block of images at a time.
@@ -214,8 +220,10 @@ def voxel_attention_trunk_gradients(
     )
 
 
-def _reference_gradients(squared_error, given, wanted):
-    def total(changed):
+def _reference_gradients(
+    squared_error: Callable[..., jax.Array], given: dict[str, Any], wanted: dict[str, Any]
+) -> tuple[jax.Array, Arrays]:
+    def total(changed: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         loss = squared_error(**(given | changed))
         return loss.sum(), loss
 
@@ -223,9 +231,18 @@ def _reference_gradients(squared_error, given, wanted):
     return loss, gradients
 
 
-def _check(query, position, readout, basis, implementation, interpret=False):
-    if implementation is not None and implementation not in _KNOWN:
-        raise NotImplementedError(f"`implementation` must be one of {_KNOWN} or None, but is {implementation!r}.")
+def _check(
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    basis: Array | None,
+    implementation: str | None,
+    interpret: bool = False,
+) -> None:
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise NotImplementedError(
+            f"`implementation` must be one of {IMPLEMENTATIONS} or None, but is {implementation!r}."
+        )
     if implementation == "pallas" and not interpret and jax.default_backend() != "gpu":
         raise NotImplementedError(
             f"`implementation` 'pallas' needs a GPU, but the default device is {jax.default_backend()!r}; "
@@ -244,7 +261,14 @@ def _check(query, position, readout, basis, implementation, interpret=False):
         raise ValueError(f"`basis` must have shape [P, J] with the J of `position`, but has shape {basis.shape}.")
 
 
-def _check_tokens(query, position, keys, values, mask, basis):
+def _check_tokens(
+    query: Array,
+    position: Array | None,
+    keys: Array | jax.ShapeDtypeStruct,
+    values: Array | jax.ShapeDtypeStruct,
+    mask: Array | None,
+    basis: Array | None,
+) -> None:
     if keys.ndim != 4:
         raise ValueError(f"`keys` must have shape [B, P, G, E], but has shape {keys.shape}.")
     _, n_heads, width = query.shape
@@ -259,7 +283,7 @@ def _check_tokens(query, position, keys, values, mask, basis):
         raise ValueError(f"`mask` must have shape [B, P] = {keys.shape[:2]}, but has shape {mask.shape}.")
 
 
-def _check_responses(responses, intercept, batch, n_voxels):
+def _check_responses(responses: Array, intercept: Array, batch: int, n_voxels: int) -> None:
     if responses.shape != (batch, n_voxels) or intercept.shape != (n_voxels,):
         raise ValueError(
             f"`responses` must have shape [B, V] = {(batch, n_voxels)} and `intercept` [V], "

@@ -13,24 +13,39 @@ Source: Dao 2023 (FlashAttention-2). Differs: values become one scalar per token
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from mine_kernels.arrays import Array, Arrays
 from mine_kernels.voxel_attention.specs import Blocks
 
 _LOWEST = -1e30
 _MIN_WIDTH = 16
 
 
-def _forward_kernel(q_ref: Any, w_ref: Any, k_ref: Any, v_ref: Any, bias_ref: Any, out_ref: Any, lse_ref: Any, *, step):
+class _LaidOut(NamedTuple):
+    """Arguments in blocks: queries and readouts [H, V, E], keys and values [G, B, P, E], bias [B, P]."""
+
+    q: jax.Array
+    w: jax.Array
+    k: jax.Array
+    v: jax.Array
+    bias: jax.Array
+
+
+def _forward_kernel(
+    q_ref: Any, w_ref: Any, k_ref: Any, v_ref: Any, bias_ref: Any, out_ref: Any, lse_ref: Any, *, step: int
+) -> None:
     """One head, block of voxels and image: q, w [v, E], k, v [P, E], bias [P]; out, lse [v]."""
     q, w = q_ref[...], w_ref[...]
 
-    def one_block(j, carry):
+    def one_block(
+        j: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         top, total, value = carry
         rows = pl.ds(j * step, step)
         logits, scalars, real = _terms(q, w, k_ref[rows, :], v_ref[rows, :], bias_ref[rows])
@@ -48,13 +63,13 @@ def _forward_kernel(q_ref: Any, w_ref: Any, k_ref: Any, v_ref: Any, bias_ref: An
 
 def _voxel_kernel(
     q_ref: Any, w_ref: Any, k_ref: Any, v_ref: Any, bias_ref: Any, slope_ref: Any, out_ref: Any, lse_ref: Any,
-    dq_ref: Any, dw_ref: Any, *, step
-):  # fmt: skip
+    dq_ref: Any, dw_ref: Any, *, step: int
+) -> None:  # fmt: skip
     """One head and block of voxels: q, w [v, E], k, v [B, P, E], bias [B, P], slope, out, lse [B, v]; dq, dw [v, E]."""
     q, w = q_ref[...], w_ref[...]
     n_blocks = k_ref.shape[1] // step
 
-    def one_block(i, carry):
+    def one_block(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         image, rows = i // n_blocks, pl.ds(i % n_blocks * step, step)
         k, v = (ref[image, rows, :].astype(jnp.float32) for ref in (k_ref, v_ref))
         logits, scalars, real = _terms(q, w, k, v, bias_ref[image, rows])
@@ -67,12 +82,12 @@ def _voxel_kernel(
 
 def _token_kernel(
     q_ref: Any, w_ref: Any, k_ref: Any, v_ref: Any, bias_ref: Any, slope_ref: Any, out_ref: Any, lse_ref: Any,
-    dk_ref: Any, dv_ref: Any, *, step
-):  # fmt: skip
+    dk_ref: Any, dv_ref: Any, *, step: int
+) -> None:  # fmt: skip
     """One head, image and block of tokens: q, w [V, E], k, v [p, E], bias [p], slope, out, lse [V]; dk, dv [p, E]."""
     k, v, bias = k_ref[...], v_ref[...], bias_ref[...]
 
-    def one_block(i, carry):
+    def one_block(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         rows = pl.ds(i * step, step)
         q, w = q_ref[rows, :], w_ref[rows, :]
         logits, scalars, real = _terms(q, w, k, v, bias)
@@ -83,25 +98,38 @@ def _token_kernel(
     dk_ref[...], dv_ref[...] = lax.fori_loop(0, q_ref.shape[0] // step, one_block, (zeros, zeros))
 
 
-def _terms(q, w, k, v, bias):
+def _terms(q: Array, w: Array, k: Array, v: Array, bias: Array) -> tuple[jax.Array, jax.Array, Array]:
     """Logits and value scalars [v, p] of one block, and which tokens are real [1, p]."""
     return _dot(q, k, 1, 1) + bias[None], _dot(w, v, 1, 1), bias[None] > _LOWEST / 2
 
 
-def _slopes(logits, scalars, real, slope, out, lse):
+def _slopes(
+    logits: Array, scalars: Array, real: Array, slope: Array, out: Array, lse: Array
+) -> tuple[jax.Array, jax.Array]:
     """Gradients of logits and value scalars, [v, p]."""
     d_scalars = jnp.where(real, jnp.exp(logits - lse[:, None]), 0.0) * slope[:, None]
     return d_scalars * (scalars - out[:, None]), d_scalars
 
 
-def _dot(a, b, over_a, over_b):
+def _dot(a: Array, b: Array, over_a: int, over_b: int) -> jax.Array:
     # stored in half precision, multiplied in float32
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     return lax.dot_general(a, b, (((over_a,), (over_b,)), ((), ())), preferred_element_type=jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("blocks", "interpret"))
-def forward(query, position, readout, keys, values, mask, basis, *, blocks: Blocks, interpret: bool = False):
+def forward(
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    keys: Array,
+    values: Array,
+    mask: Array | None,
+    basis: Array | None,
+    *,
+    blocks: Blocks,
+    interpret: bool = False,
+) -> jax.Array:
     """Computes the predictions [B, V]; arguments as in `op.voxel_attention`."""
     arrays = _laid_out(query, position, readout, keys, values, mask, basis, blocks)
     per_head, _ = _predict(arrays, blocks, interpret)
@@ -110,21 +138,21 @@ def forward(query, position, readout, keys, values, mask, basis, *, blocks: Bloc
 
 @functools.partial(jax.jit, static_argnames=("with_trunk", "with_readout", "blocks", "interpret"))
 def gradients(
-    query,
-    position,
-    readout,
-    intercept,
-    keys,
-    values,
-    responses,
-    mask,
-    basis,
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    intercept: Array,
+    keys: Array,
+    values: Array,
+    responses: Array,
+    mask: Array | None,
+    basis: Array | None,
     *,
     with_trunk: bool,
     with_readout: bool,
     blocks: Blocks,
     interpret: bool = False,
-):
+) -> tuple[jax.Array, Arrays]:
     """Computes squared errors and their gradients; see `op.voxel_attention_gradients`."""
     (n_voxels, n_heads, width), (batch, n_tokens, groups, _) = query.shape, keys.shape
     arrays = _laid_out(query, position, readout, keys, values, mask, basis, blocks)
@@ -146,7 +174,7 @@ def gradients(
     return (error**2).mean(0), got
 
 
-def _predict(arrays, blocks: Blocks, interpret):
+def _predict(arrays: _LaidOut, blocks: Blocks, interpret: bool) -> tuple[jax.Array, jax.Array]:
     q, w, k, v, bias = arrays
     (n_heads, n_voxels, width), (groups, batch, n_tokens, _) = q.shape, k.shape
     per_voxel = pl.BlockSpec((None, blocks.voxels, width), lambda h, i, b: (h, i, 0))
@@ -163,7 +191,9 @@ def _predict(arrays, blocks: Blocks, interpret):
     )(q, w, k, v, bias)
 
 
-def _voxel_gradients(arrays, slope, out, lse, blocks: Blocks, interpret):
+def _voxel_gradients(
+    arrays: _LaidOut, slope: Array, out: Array, lse: Array, blocks: Blocks, interpret: bool
+) -> tuple[jax.Array, jax.Array]:
     q, w, k, v, bias = arrays
     (n_heads, n_voxels, width), (groups, batch, n_tokens, _) = q.shape, k.shape
     per_voxel = pl.BlockSpec((None, blocks.voxels, width), lambda h, i: (h, i, 0))
@@ -185,7 +215,9 @@ def _voxel_gradients(arrays, slope, out, lse, blocks: Blocks, interpret):
     )(q, w, k, v, bias, slope, out, lse)
 
 
-def _token_gradients(arrays, slope, out, lse, blocks: Blocks, interpret):
+def _token_gradients(
+    arrays: _LaidOut, slope: Array, out: Array, lse: Array, blocks: Blocks, interpret: bool
+) -> tuple[jax.Array, jax.Array]:
     q, w, k, v, bias = arrays
     (n_heads, n_voxels, width), (groups, batch, n_tokens, _) = q.shape, k.shape
     voxels = pl.BlockSpec((None, n_voxels, width), lambda h, b, j: (h, 0, 0))
@@ -206,7 +238,16 @@ def _token_gradients(arrays, slope, out, lse, blocks: Blocks, interpret):
     )(q, w, k, v, bias, slope, out, lse)
 
 
-def _laid_out(query, position, readout, keys, values, mask, basis, blocks: Blocks):
+def _laid_out(
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    keys: Array,
+    values: Array,
+    mask: Array | None,
+    basis: Array | None,
+    blocks: Blocks,
+) -> _LaidOut:
     """Pads to blocks: q, w [H, V, E], k, v [G, B, P, E] with the position's columns, bias [B, P]."""
     batch, n_tokens, groups, _ = keys.shape
     if position is not None:
@@ -216,14 +257,14 @@ def _laid_out(query, position, readout, keys, values, mask, basis, blocks: Block
         query, keys = jnp.concatenate([query, position], -1), jnp.concatenate([keys, extra], -1)
     size = max(_MIN_WIDTH, pl.next_power_of_2(keys.shape[3]))
 
-    def voxels(x):
+    def voxels(x: Array) -> jax.Array:
         pad = ((0, 0), (0, -x.shape[0] % blocks.voxels), (0, size - x.shape[2]))
         return jnp.pad(x.transpose(1, 0, 2), pad)
 
-    def tokens(x):
+    def tokens(x: Array) -> jax.Array:
         pad = ((0, 0), (0, 0), (0, -n_tokens % blocks.tokens), (0, size - x.shape[3]))
         return jnp.pad(x.transpose(2, 0, 1, 3), pad)
 
     real = jnp.ones((batch, n_tokens), bool) if mask is None else mask
     bias = jnp.pad(jnp.where(real, 0.0, _LOWEST), ((0, 0), (0, -n_tokens % blocks.tokens)), constant_values=_LOWEST)
-    return voxels(query), voxels(readout), tokens(keys), tokens(values), bias
+    return _LaidOut(voxels(query), voxels(readout), tokens(keys), tokens(values), bias)

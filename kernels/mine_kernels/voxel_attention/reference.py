@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
+from mine_kernels.arrays import Array
 from mine_kernels.masked_softmax import masked_softmax
 
 
-def voxel_attention(query, position, readout, keys, values, mask=None, basis=None):
+def voxel_attention(
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    keys: Array,
+    values: Array,
+    mask: Array | None = None,
+    basis: Array | None = None,
+) -> jax.Array:
     """Computes y[b, v] = sum_h sum_p softmax_p(query . key + position) (readout . value).
 
     Args:
@@ -31,7 +41,17 @@ def voxel_attention(query, position, readout, keys, values, mask=None, basis=Non
     return (attention * scalars).sum((2, 3))
 
 
-def squared_error(query, position, readout, intercept, keys, values, responses, mask=None, basis=None):
+def squared_error(
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    intercept: Array,
+    keys: Array,
+    values: Array,
+    responses: Array,
+    mask: Array | None = None,
+    basis: Array | None = None,
+) -> jax.Array:
     """Returns the squared error of each voxel, averaged over the batch, [V].
 
     Args:
@@ -50,19 +70,19 @@ def squared_error(query, position, readout, intercept, keys, values, responses, 
 
 
 def trunk_squared_error(
-    query,
-    position,
-    readout,
-    intercept,
-    key_weight,
-    key_bias,
-    states,
-    responses,
-    value_weight=None,
-    value_bias=None,
-    mask=None,
-    basis=None,
-):
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    intercept: Array,
+    key_weight: Array,
+    key_bias: Array,
+    states: Array,
+    responses: Array,
+    value_weight: Array | None = None,
+    value_bias: Array | None = None,
+    mask: Array | None = None,
+    basis: Array | None = None,
+) -> jax.Array:
     """Returns the squared error of each voxel, [V], from token states before their projection.
 
     Args:

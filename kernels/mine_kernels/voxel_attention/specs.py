@@ -53,6 +53,9 @@ class Blocks:
     tokens: int = 64
 
 
+BLOCKS = Blocks()
+
+
 # Logits of one tile: four tensors of so many floats stay in the shared cache of the CPUs measured.
 # For the case "roi" that is two images and 128 voxels, the fastest of the tiles tried on one CPU.
 TILE_LOGITS = 13 << 15

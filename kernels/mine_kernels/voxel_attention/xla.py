@@ -9,26 +9,38 @@ matrix products read it as it lies, and the softmax over tokens is vectorised ov
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mine_kernels.arrays import Array, Arrays
 from mine_kernels.voxel_attention.specs import Tile
 
 
 @functools.partial(jax.jit, static_argnames=("tile",))
-def forward(query, position, readout, keys, values, mask, basis, *, tile: Tile):
+def forward(
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    keys: Array,
+    values: Array,
+    mask: Array | None,
+    basis: Array | None,
+    *,
+    tile: Tile,
+) -> jax.Array:
     """Computes the predictions [B, V] tile by tile; arguments as in `op.voxel_attention`."""
     n_voxels, n_heads, _ = query.shape
     batch, _, groups, _ = keys.shape
     voxels = _voxel_chunks({"query": query, "position": position, "readout": readout}, groups, tile.voxels)
     images = _image_blocks({"keys": keys, "values": values, "mask": mask}, batch, tile.images)
 
-    def one_block(block):
+    def one_block(block: Arrays) -> jax.Array:
         block_keys, block_values = (_groups_first(block[name]) for name in ("keys", "values"))
 
-        def one_chunk(part):
+        def one_chunk(part: Arrays) -> Array:
             weights, total = _weights(part, block_keys, block["mask"], basis)
             scalars = _product("gbpe,gec->gbpc", block_values, part["readout"])
             return _over_heads((weights * scalars).sum(2) / total, n_heads // groups)
@@ -41,20 +53,20 @@ def forward(query, position, readout, keys, values, mask, basis, *, tile: Tile):
 
 @functools.partial(jax.jit, static_argnames=("tile", "with_trunk", "with_readout"))
 def gradients(
-    query,
-    position,
-    readout,
-    intercept,
-    tokens,
-    trunk,
-    responses,
-    mask,
-    basis,
+    query: Array,
+    position: Array | None,
+    readout: Array,
+    intercept: Array,
+    tokens: Arrays,
+    trunk: Arrays | None,
+    responses: Array,
+    mask: Array | None,
+    basis: Array | None,
     *,
     tile: Tile,
     with_trunk: bool,
     with_readout: bool,
-):
+) -> tuple[jax.Array, Arrays]:
     """Computes squared errors and their gradients; see `op.voxel_attention_gradients`.
 
     Args:
@@ -83,12 +95,12 @@ def gradients(
     real = jnp.ones((batch, 1), query.dtype)
     images = _image_blocks({**tokens, "mask": mask, "responses": responses, "real": real}, batch, tile.images)
 
-    def one_block(sums, block):
+    def one_block(sums: Arrays, block: Arrays) -> tuple[Arrays, Any]:
         keys, values = _project(trunk, block)
         y = jnp.pad(block["responses"], ((0, 0), (0, n_chunks * size - n_voxels)))
         y = y.reshape(-1, n_chunks, size).swapaxes(0, 1)
 
-        def one_chunk(carry, part):
+        def one_chunk(carry: Any, part: tuple[Arrays, jax.Array]) -> tuple[Any, Arrays]:
             chunk, y = part
             weight = block["real"] * (2.0 / batch)
             out, d_tokens = _one_tile(
@@ -102,7 +114,7 @@ def gradients(
         stacked = d_tokens if with_trunk and trunk is None else None
         return jax.tree.map(jnp.add, sums, out | d_trunk), stacked
 
-    def zeros(like):
+    def zeros(like: Array) -> jax.Array:
         return jnp.zeros(like.shape, _wide(query))
 
     names = ["query"] + ["position"] * (position is not None) + ["readout"] * with_readout + ["intercept"]
@@ -120,7 +132,18 @@ def gradients(
     return loss, out
 
 
-def _one_tile(voxels, responses, keys, values, mask, basis, weight, *, with_trunk, with_readout):
+def _one_tile(
+    voxels: Arrays,
+    responses: Array,
+    keys: Array,
+    values: Array,
+    mask: Array | None,
+    basis: Array | None,
+    weight: jax.Array,
+    *,
+    with_trunk: bool,
+    with_readout: bool,
+) -> tuple[Arrays, tuple[jax.Array, jax.Array | None] | None]:
     """Gradients of one tile: sums for its voxels, and for its keys and values [G, b, P, E]."""
     repeats = voxels["query"].shape[-1] // responses.shape[1]
     weights, total = _weights(voxels, keys, mask, basis)
@@ -157,7 +180,7 @@ def _one_tile(voxels, responses, keys, values, mask, basis, weight, *, with_trun
     return out, (_product("gbpc,gec->gbpe", d_logits, voxels["query"]), d_values) if with_trunk else None
 
 
-def _weights(voxels, keys, mask, basis):
+def _weights(voxels: Arrays, keys: Array, mask: Array | None, basis: Array | None) -> tuple[jax.Array, jax.Array]:
     """Unnormalised attention [G, b, P, c] of one tile and its sum over tokens [G, b, c]."""
     logits = _product("gbpe,gec->gbpc", keys, voxels["query"])
     if voxels["position"] is not None:
@@ -175,21 +198,21 @@ def _weights(voxels, keys, mask, basis):
     return weights, jnp.where(total > 0, total, 1.0)
 
 
-def _project(trunk, block):
+def _project(trunk: Arrays | None, block: Arrays) -> tuple[Array, Array]:
     """Keys and values [G, b, P, E] of one block of images."""
     if trunk is None:
         keys = _groups_first(block["keys"])
         return keys, _groups_first(block["values"]) if "values" in block else keys
-    keys, values = (
-        _product("bpd,dge->gbpe", block["states"], trunk[f"{kind}_weight"]) + trunk[f"{kind}_bias"][:, None, None]
-        if f"{kind}_weight" in trunk
-        else None
-        for kind in ("key", "value")
-    )
-    return keys, keys if values is None else values
+
+    def projected(kind: str) -> jax.Array:
+        product = _product("bpd,dge->gbpe", block["states"], trunk[f"{kind}_weight"])
+        return product + trunk[f"{kind}_bias"][:, None, None]
+
+    keys = projected("key")
+    return keys, projected("value") if "value_weight" in trunk else keys
 
 
-def _pull(trunk, block, d_tokens):
+def _pull(trunk: Arrays, block: Arrays, d_tokens: Any) -> Arrays:
     """Gradients of the trunk from those of keys and values [G, b, P, E] of one block."""
     d_keys, d_values = d_tokens
     if "value_weight" not in trunk:
@@ -202,7 +225,7 @@ def _pull(trunk, block, d_tokens):
     return out
 
 
-def _product(subscripts, a, b):
+def _product(subscripts: str, a: Array, b: Array) -> jax.Array:
     """Matrix product that accumulates in float32 at least, also of half-precision operands."""
     accumulator = _wide(a, b)
     if jax.default_backend() == "cpu":
@@ -211,32 +234,32 @@ def _product(subscripts, a, b):
     return jnp.einsum(subscripts, a, b, preferred_element_type=accumulator)
 
 
-def _narrow(gradient, operand):
+def _narrow(gradient: Array, operand: Array) -> Array:
     """Rounds a gradient to the dtype of the other operand where products of that dtype exist."""
     return gradient if jax.default_backend() == "cpu" else gradient.astype(operand.dtype)
 
 
-def _wide(*arrays):
+def _wide(*arrays: Array) -> jnp.dtype:
     return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
 
 
-def _groups_first(tokens):
+def _groups_first(tokens: Array) -> Array:
     """Reads tokens [b, P, G, E] as [G, b, P, E]."""
     return tokens.transpose(2, 0, 1, 3)
 
 
-def _over_heads(per_head, repeats):
+def _over_heads(per_head: Array, repeats: int) -> Array:
     """Sums [G, b, c] over heads to [b, v]."""
     return per_head.reshape(*per_head.shape[:2], repeats, -1).sum((0, 2))
 
 
-def _voxel_chunks(arrays, groups, size):
+def _voxel_chunks(arrays: Arrays, groups: int, size: int) -> Arrays:
     """Pads V to a multiple of the chunk; reads [V, H, E] as [n_chunks, G, E, c] and [V] as [n_chunks, v].
 
     Columns c run over the heads that share a key head, then over the voxels of the chunk.
     """
 
-    def fold(array):
+    def fold(array: Array) -> jax.Array:
         padded = jnp.pad(array, ((0, -len(array) % size), *[(0, 0)] * (array.ndim - 1)))
         if array.ndim == 1:
             return padded.reshape(-1, size)
@@ -247,13 +270,13 @@ def _voxel_chunks(arrays, groups, size):
     return jax.tree.map(fold, arrays)
 
 
-def _voxels_first(chunks, n_heads, size):
+def _voxels_first(chunks: Array, n_heads: int, size: int) -> Array:
     """Reads [n_chunks, G, E, c] as [V, H, E]: the inverse of `_voxel_chunks`."""
     n_chunks, groups, width, _ = chunks.shape
     return chunks.reshape(n_chunks, groups, width, -1, size).transpose(0, 4, 1, 3, 2).reshape(-1, n_heads, width)
 
 
-def _image_blocks(arrays, batch, size):
+def _image_blocks(arrays: Arrays, batch: int, size: int) -> Arrays:
     """Pads B with zeros to a multiple of the block and folds it: [n_blocks, b, ...]."""
     return jax.tree.map(
         lambda a: jnp.pad(a, ((0, -batch % size), *[(0, 0)] * (a.ndim - 1))).reshape(-1, size, *a.shape[1:]), arrays
