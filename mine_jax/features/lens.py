@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -153,6 +154,15 @@ def read_words(path: str | Path) -> np.ndarray:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
     return check_words([line.strip() for line in lines if line.strip()], source=str(path))
+
+
+def visual_words() -> np.ndarray:
+    """Returns the word list that ships with the package: what can be seen in a photo, in English, [W] str.
+
+    It was written for this project; see `visual_words.NOTICE` beside it.
+    """
+    text = (importlib.resources.files("mine_jax") / "features" / "visual_words.txt").read_text(encoding="utf-8")
+    return check_words(text.split("\n")[:-1], source="visual_words.txt")
 
 
 def check_words(words: Sequence[str] | np.ndarray, *, source: str = "words") -> np.ndarray:

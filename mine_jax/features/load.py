@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,17 @@ from mine_jax.config import FeaturesConfig
 from mine_jax.errors import ConfigError, WeightsError
 from mine_jax.features import reduce, store
 from mine_jax.features.backbone import Backbone, load_backbone, resolve_layer
-from mine_jax.features.extract import batch_starts, check_ids, encoded, extract_into, fill_stores, layer_name
-from mine_jax.features.lens import center_lens, read_words
+from mine_jax.features.extract import (
+    Extraction,
+    batch_starts,
+    check_ids,
+    encoded,
+    extract_into,
+    fill_stores,
+    layer_name,
+)
+from mine_jax.features.lens import center_lens, read_words, visual_words
 from mine_jax.features.precomputed import load_precomputed
-from mine_jax.features.words import visual_words
 from mine_jax.types import ImageTokens, Lens, Stimuli
 
 _log = logging.getLogger("mine_jax")
@@ -64,9 +71,17 @@ def load_features(
             raise ConfigError(
                 f"`features.kind` {config.kind!r} needs images. Set `data.images`, or give precomputed tokens."
             )
-        tokens, lens = _computed(
-            config, stimuli, directory, progress, load_backbone(config, precision=precision, mesh=mesh)
-        )
+        waiting = _waiting(progress, len(stimuli.image_ids))
+        backbone = load_backbone(config, precision=precision, mesh=mesh)
+        extraction = _extraction(config, backbone.layers, directory)
+        if config.reduce is not None:
+            backbone = _reduced(backbone, config.reduce, stimuli, extraction, waiting)
+        words = None if config.words is None else read_words(config.words)
+        lens = _lens(backbone, words, config.templates, waiting)
+        tokens = extract_into(backbone, stimuli, extraction, progress)[extraction.layers[0]]
+        if lens is not None and lens.normalize:
+            n_images = len(stimuli.image_ids)
+            lens = center_lens(lens, tokens, progress=lambda done, total: progress(n_images, n_images))
     if directory is not None:
         shutil.rmtree(directory / "lens", ignore_errors=True)
         if lens is not None:
@@ -110,56 +125,57 @@ def extract_part(
             f"part {part[0]} of {part[1]} of kind {config.kind!r} cannot be computed; parts count from 0."
         )
     backbone = load_backbone(config, precision=precision, mesh=mesh)
-    directory = Path(directory)
-    n_images = len(stimuli.image_ids)
-    backbone, main, more = _reduced(config, stimuli, directory, lambda done, total: progress(0, n_images), backbone)
-    places = {main: directory} | {n: directory / layer_name(n) for n in more}
-    return fill_stores(backbone, stimuli, places, config.dtype, config.batch_size, progress, part)
+    extraction = _extraction(config, backbone.layers, Path(directory))
+    if config.reduce is not None:
+        waiting = _waiting(progress, len(stimuli.image_ids))
+        backbone = _reduced(backbone, config.reduce, stimuli, extraction, waiting)
+    return fill_stores(backbone, stimuli, extraction, progress, part)
 
 
-def _computed(
-    config: FeaturesConfig, stimuli: Stimuli, directory: Path | None, progress: Progress, backbone: Backbone
-) -> tuple[ImageTokens, Lens | None]:
-    """Returns tokens of the main layer and the lens; writes the stores of all layers."""
-    n_images = len(stimuli.image_ids)
+def _extraction(config: FeaturesConfig, n_layers: int, directory: Path | None) -> Extraction:
+    """Returns what a configuration keeps of a model: the main layer first, then the further ones."""
+    main = resolve_layer(config.layer, n_layers)
+    more = sorted({resolve_layer(layer, n_layers) for layer in config.more_layers} - {main})
+    if more and directory is None:
+        raise ConfigError("`features.more_layers` needs a folder to write to.")
+    folders = {number: directory / layer_name(number) for number in more if directory is not None}
+    return Extraction({main: directory} | folders, config.dtype, config.batch_size)
 
-    # counts stay images, so that one bar serves the whole stage
+
+def _waiting(progress: Progress, n_images: int) -> Progress:
+    """Returns a callback for work before the first image; counts stay images, so one bar serves the stage."""
+
     def wait(done: int, total: int) -> None:
         progress(0, n_images)
 
-    backbone, main, more = _reduced(config, stimuli, directory, wait, backbone)
-    lens = _lens(config, backbone, wait)
-    places = {main: directory} | {n: directory / layer_name(n) for n in more if directory is not None}
-    tokens = extract_into(backbone, stimuli, places, config.dtype, config.batch_size, progress)[main]
-    if lens is not None and lens.normalize:
-        lens = center_lens(lens, tokens, progress=lambda done, total: progress(n_images, n_images))
-    return tokens, lens
+    return wait
 
 
 def _reduced(
-    config: FeaturesConfig, stimuli: Stimuli, directory: Path | None, wait: Progress, backbone: Backbone
-) -> tuple[Backbone, int, list[int]]:
-    """Returns the backbone with its reduction, the main layer and the further ones."""
-    main = resolve_layer(config.layer, backbone.layers)
-    more = sorted({resolve_layer(layer, backbone.layers) for layer in config.more_layers} - {main})
-    if more and directory is None:
-        raise ConfigError("`features.more_layers` needs a folder to write to.")
-    if config.reduce is not None:
-        sample = _sample(stimuli)
-        batches = encoded(
-            backbone, sample, *batch_starts(sample, config.batch_size), (main, *more), np.dtype(np.float32)
-        )
-        backbone = reduce.reduced(
-            backbone, config.reduce, main=main, more=more, batches=batches, directory=directory, progress=wait
-        )
-    return backbone, main, more
+    backbone: Backbone, n_dimensions: int, stimuli: Stimuli, extraction: Extraction, progress: Progress
+) -> Backbone:
+    """Returns the backbone with a reduction of every layer, fitted on a sample or read from the store."""
+    sample = _sample(stimuli)
+    main, *more = extraction.layers
+    batches = encoded(
+        backbone, sample, *batch_starts(sample, extraction.batch_size), extraction.layers, np.dtype(np.float32)
+    )
+    return reduce.reduced(
+        backbone,
+        n_dimensions,
+        main=main,
+        more=more,
+        batches=batches,
+        directory=extraction.places[main],
+        progress=progress,
+    )
 
 
-def _lens(config: FeaturesConfig, backbone: Backbone, progress: Progress) -> Lens | None:
+def _lens(backbone: Backbone, words: np.ndarray | None, templates: Sequence[str], progress: Progress) -> Lens | None:
     """Builds the lens over the words asked for, the checkpoint's, or ours."""
-    own_words, own_templates = backbone.lens_defaults()
-    words = own_words if config.words is None else read_words(config.words)
-    templates = own_templates or config.templates
+    default_words, default_templates = backbone.lens_defaults()
+    words = default_words if words is None else words
+    templates = default_templates or templates
     if words is not None:
         return backbone.lens(words, templates, progress=progress)
     try:
