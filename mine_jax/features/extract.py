@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mine_jax._progress import Progress, silent
+from mine_jax.config import FeaturesConfig
 from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError
 from mine_jax.features import store
 from mine_jax.features.backbone import Backbone, resolve_layer
@@ -54,6 +55,28 @@ class Extraction:
     def numpy_dtype(self) -> np.dtype:
         """Dtype of the stored tokens."""
         return store.BFLOAT16 if self.dtype == "bfloat16" else np.dtype(self.dtype)
+
+
+def configured(config: FeaturesConfig, n_layers: int, directory: Path | None) -> Extraction:
+    """Returns what a configuration keeps of a model of so many blocks.
+
+    Args:
+        config: the `[features]` section of a kind that has a model.
+        n_layers: blocks of the model.
+        directory: store of the main layer; further ones go to `layer-NN` in it. None keeps tokens in memory.
+
+    Returns:
+        The extraction; its first layer is the main one.
+
+    Raises:
+        ConfigError: if there is no such layer, or no folder for further ones.
+    """
+    main = resolve_layer(config.layer, n_layers)
+    more = sorted({resolve_layer(layer, n_layers) for layer in config.more_layers} - {main})
+    if more and directory is None:
+        raise ConfigError("`features.more_layers` needs a folder to write to.")
+    folders = {number: directory / layer_name(number) for number in more if directory is not None}
+    return Extraction({main: directory} | folders, config.dtype, config.batch_size)
 
 
 def extract(

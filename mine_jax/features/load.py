@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
 
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
 from mine_jax.config import FeaturesConfig
-from mine_jax.errors import ConfigError, WeightsError
-from mine_jax.features import reduce, store
-from mine_jax.features.backbone import Backbone, load_backbone, resolve_layer
-from mine_jax.features.extract import (
-    Extraction,
-    batch_starts,
-    check_ids,
-    encoded,
-    extract_into,
-    fill_stores,
-    layer_name,
-)
-from mine_jax.features.lens import center_lens, read_words, visual_words
+from mine_jax.errors import ConfigError
+from mine_jax.features import store
+from mine_jax.features.backbone import load_backbone
+from mine_jax.features.extract import configured, extract_into, fill_stores
+from mine_jax.features.lens import build_lens, center_lens
 from mine_jax.features.precomputed import load_precomputed
+from mine_jax.features.reduce import reduced_on_sample
 from mine_jax.types import ImageTokens, Lens, Stimuli
-
-_log = logging.getLogger("mine_jax")
-
-# Images on which a reduction is fitted; a few hundred tokens each.
-REDUCE_IMAGES = 512
 
 
 def load_features(
@@ -73,11 +57,10 @@ def load_features(
             )
         waiting = _waiting(progress, len(stimuli.image_ids))
         backbone = load_backbone(config, precision=precision, mesh=mesh)
-        extraction = _extraction(config, backbone.layers, directory)
+        extraction = configured(config, backbone.layers, directory)
         if config.reduce is not None:
-            backbone = _reduced(backbone, config.reduce, stimuli, extraction, waiting)
-        words = None if config.words is None else read_words(config.words)
-        lens = _lens(backbone, words, config.templates, waiting)
+            backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting)
+        lens = build_lens(backbone, config.words, config.templates, waiting)
         tokens = extract_into(backbone, stimuli, extraction, progress)[extraction.layers[0]]
         if lens is not None and lens.normalize:
             n_images = len(stimuli.image_ids)
@@ -125,21 +108,11 @@ def extract_part(
             f"part {part[0]} of {part[1]} of kind {config.kind!r} cannot be computed; parts count from 0."
         )
     backbone = load_backbone(config, precision=precision, mesh=mesh)
-    extraction = _extraction(config, backbone.layers, Path(directory))
+    extraction = configured(config, backbone.layers, Path(directory))
     if config.reduce is not None:
         waiting = _waiting(progress, len(stimuli.image_ids))
-        backbone = _reduced(backbone, config.reduce, stimuli, extraction, waiting)
+        backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting)
     return fill_stores(backbone, stimuli, extraction, progress, part)
-
-
-def _extraction(config: FeaturesConfig, n_layers: int, directory: Path | None) -> Extraction:
-    """Returns what a configuration keeps of a model: the main layer first, then the further ones."""
-    main = resolve_layer(config.layer, n_layers)
-    more = sorted({resolve_layer(layer, n_layers) for layer in config.more_layers} - {main})
-    if more and directory is None:
-        raise ConfigError("`features.more_layers` needs a folder to write to.")
-    folders = {number: directory / layer_name(number) for number in more if directory is not None}
-    return Extraction({main: directory} | folders, config.dtype, config.batch_size)
 
 
 def _waiting(progress: Progress, n_images: int) -> Progress:
@@ -149,51 +122,6 @@ def _waiting(progress: Progress, n_images: int) -> Progress:
         progress(0, n_images)
 
     return wait
-
-
-def _reduced(
-    backbone: Backbone, n_dimensions: int, stimuli: Stimuli, extraction: Extraction, progress: Progress
-) -> Backbone:
-    """Returns the backbone with a reduction of every layer, fitted on a sample or read from the store."""
-    sample = _sample(stimuli)
-    main, *more = extraction.layers
-    batches = encoded(
-        backbone, sample, *batch_starts(sample, extraction.batch_size), extraction.layers, np.dtype(np.float32)
-    )
-    return reduce.reduced(
-        backbone,
-        n_dimensions,
-        main=main,
-        more=more,
-        batches=batches,
-        directory=extraction.places[main],
-        progress=progress,
-    )
-
-
-def _lens(backbone: Backbone, words: np.ndarray | None, templates: Sequence[str], progress: Progress) -> Lens | None:
-    """Builds the lens over the words asked for, the checkpoint's, or ours."""
-    default_words, default_templates = backbone.lens_defaults()
-    words = default_words if words is None else words
-    templates = default_templates or templates
-    if words is not None:
-        return backbone.lens(words, templates, progress=progress)
-    try:
-        return backbone.lens(visual_words(), templates, progress=progress)
-    except (ConfigError, WeightsError) as error:
-        # nobody asked for words of this model, which may have no text tower or tokenizer
-        _log.warning("no lens, so later stages find no words: %s", error)
-        return None
-
-
-def _sample(stimuli: Stimuli) -> Stimuli:
-    """Returns evenly spaced images for the fit of a reduction."""
-    n_images = len(stimuli.image_ids)
-    check_ids(np.asarray(stimuli.image_ids, dtype=str))
-    rows = np.unique(np.linspace(0, n_images - 1, min(n_images, REDUCE_IMAGES)).round().astype(np.int64))
-    return dataclasses.replace(
-        stimuli, image_ids=stimuli.image_ids[rows], hashes=stimuli.hashes[rows], shared=stimuli.shared[rows]
-    )
 
 
 def _precomputed(config: FeaturesConfig, directory: Path | None, progress: Progress) -> tuple[ImageTokens, Lens | None]:
