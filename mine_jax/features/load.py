@@ -139,5 +139,5 @@ def _precomputed(config: FeaturesConfig, directory: Path | None, progress: Progr
         progress=progress,
     )
     if directory is not None:
-        store.write_reference(directory, tokens, path=Path(config.tokens), rows=tokens.tokens.rows)
+        store.write_reference(directory, tokens, path=Path(config.tokens), rows=tokens.tokens.picked)
     return tokens, lens

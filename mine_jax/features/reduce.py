@@ -246,7 +246,7 @@ def reduce_like(backbone: Backbone, directory: str | Path, *, layer: int) -> Bac
 class _Moments:
     """Sums of tokens and their products around a first guess of the mean."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         self.shift: np.ndarray | None = None
         self.count, self.total, self.products = 0, np.zeros(width), np.zeros((width, width))
 

@@ -22,7 +22,8 @@ from mine_jax.features import (
     visual_words,
 )
 from mine_jax.features.extract import Extraction, fill_stores
-from mine_jax.features.ports.clip.backbone import _encode, load
+from mine_jax.features.ports.clip.backbone import load
+from mine_jax.features.ports.tower import encode_layers
 from mine_jax.types import Stimuli
 
 
@@ -278,12 +279,12 @@ def test_unusable_images_are_named():
 
 def test_compiles_once(checkpoint):
     backbone = load(checkpoint)
-    before = _encode._cache_size()
+    before = encode_layers._cache_size()
     # float32 precision of another name makes this a program that no other test compiled
     backbone = type(backbone)(**{**vars(backbone), "precision": "high"})
     tokens = extract(backbone, make_stimuli(23, side=40), batch_size=8)
     assert tokens.tokens.shape == (23, 16, 24)
-    assert _encode._cache_size() - before == 1
+    assert encode_layers._cache_size() - before == 1
 
 
 def test_stage_with_clip(checkpoint, words, tmp_path):
