@@ -8,10 +8,10 @@ from mine_jax.features.lens import center_lens as center_lens
 from mine_jax.features.lens import lens_scores as lens_scores
 from mine_jax.features.lens import project_tokens as project_tokens
 from mine_jax.features.lens import reduced_lens as reduced_lens
+from mine_jax.features.lens import visual_words as visual_words
 from mine_jax.features.load import extract_part as extract_part
 from mine_jax.features.load import load_features as load_features
 from mine_jax.features.precomputed import load_precomputed as load_precomputed
 from mine_jax.features.reduce import reduce_like as reduce_like
 from mine_jax.features.store import ShardedTokens as ShardedTokens
 from mine_jax.features.store import open_store as open_store
-from mine_jax.features.words import visual_words as visual_words

@@ -1,7 +1,6 @@
 """What a frozen image model must offer, and which file implements which family.
 
-To add a family: write `mine_jax/features/<family>.py` with `load(directory, *, precision, mesh)`
-that returns a `Backbone`, and add its name to `FAMILIES`.
+`ports/README.md` says how to add a family.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ def load_backbone(
         MissingInputError: if the directory is not there.
         WeightsError: if the checkpoint cannot be trusted.
     """
-    if config.kind not in FAMILIES:
+    if config.kind == "precomputed" or config.kind not in FAMILIES:
         raise ConfigError(
             f"`features.kind` {config.kind!r} has no model to load. Kinds that do: {', '.join(FAMILIES)}."
         )
@@ -119,7 +118,7 @@ def load_backbone(
     directory = Path(config.model)
     if config.model == "phantom":
         directory = Path(str(importlib.resources.files("mine_jax") / "phantom" / "weights" / config.kind))
-    options = {key: getattr(config, key) for key in OPTIONS.get(config.kind, ())}
+    options = {key: getattr(config, key) for key in OPTIONS[config.kind]}
     family = importlib.import_module(FAMILIES[config.kind])
     return family.load(directory, precision=precision, mesh=sharding.model_mesh(mesh or {}), **options)
 

@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mine_jax._progress import Progress, silent
+from mine_jax.config import FeaturesConfig
 from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError
 from mine_jax.features import store
 from mine_jax.features.backbone import Backbone, resolve_layer
@@ -27,6 +29,54 @@ from mine_jax.types import ImageTokens, Stimuli
 SHARD_IMAGES = 256
 # Threads that read, decode and preprocess: Pillow and NumPy release the interpreter lock, h5py has its own.
 MAX_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Which image-tokens are kept, where and how; the same for every function of this stage.
+
+    Attributes:
+        places: layer, counted from 0 -> its store; None for all keeps them in memory. The first layer is the
+            one that a lens reads.
+        dtype: of the stored tokens: float16, bfloat16 or float32.
+        batch_size: images encoded at once in new stores. Memory only.
+    """
+
+    places: Mapping[int, Path | None]
+    dtype: str
+    batch_size: int
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """All layers, counted from 0."""
+        return tuple(self.places)
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """Dtype of the stored tokens."""
+        return store.BFLOAT16 if self.dtype == "bfloat16" else np.dtype(self.dtype)
+
+
+def configured(config: FeaturesConfig, n_layers: int, directory: Path | None) -> Extraction:
+    """Returns what a configuration keeps of a model of so many blocks.
+
+    Args:
+        config: the `[features]` section of a kind that has a model.
+        n_layers: blocks of the model.
+        directory: store of the main layer; further ones go to `layer-NN` in it. None keeps tokens in memory.
+
+    Returns:
+        The extraction; its first layer is the main one.
+
+    Raises:
+        ConfigError: if there is no such layer, or no folder for further ones.
+    """
+    main = resolve_layer(config.layer, n_layers)
+    more = sorted({resolve_layer(layer, n_layers) for layer in config.more_layers} - {main})
+    if more and directory is None:
+        raise ConfigError("`features.more_layers` needs a folder to write to.")
+    folders = {number: directory / layer_name(number) for number in more if directory is not None}
+    return Extraction({main: directory} | folders, config.dtype, config.batch_size)
 
 
 def extract(
@@ -59,8 +109,8 @@ def extract(
         DataError: for no images, unusable ones, or tokens outside the range of `dtype`.
     """
     number = resolve_layer(layer, backbone.layers)
-    places = {number: None if directory is None else Path(directory)}
-    return extract_into(backbone, stimuli, places, dtype, batch_size, progress)[number]
+    extraction = Extraction({number: None if directory is None else Path(directory)}, dtype, batch_size)
+    return extract_into(backbone, stimuli, extraction, progress)[number]
 
 
 def extract_layers(
@@ -94,7 +144,7 @@ def extract_layers(
     if not numbers:
         raise ConfigError("`layers` names no layer to extract.")
     places = {n: None if directory is None else Path(directory) / layer_name(n) for n in numbers}
-    return extract_into(backbone, stimuli, places, dtype, batch_size, progress)
+    return extract_into(backbone, stimuli, Extraction(places, dtype, batch_size), progress)
 
 
 def layer_name(number: int) -> str:
@@ -103,77 +153,71 @@ def layer_name(number: int) -> str:
 
 
 def extract_into(
-    backbone: Backbone,
-    stimuli: Stimuli,
-    places: Mapping[int, Path | None],
-    dtype: str,
-    batch_size: int,
-    progress: Progress,
+    backbone: Backbone, stimuli: Stimuli, extraction: Extraction, progress: Progress
 ) -> dict[int, ImageTokens]:
-    """Extracts the layers `places`, each into its folder or all in memory.
+    """Extracts several layers, each into its folder or all in memory.
 
     Args:
         backbone: the frozen model.
         stimuli: N images.
-        places: layer, counted from 0 -> its store; None for all keeps them in memory.
-        dtype: of the tokens.
-        batch_size: of new stores.
+        extraction: what is kept.
         progress: called with (images done, N).
 
     Returns:
         Layer -> tokens [N, P, D].
     """
-    image_ids = np.asarray(stimuli.image_ids, dtype=str)
-    check_ids(image_ids)
-    kept = store.BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
-    if None in places.values():
-        identities = {number: _identity(backbone, stimuli, number, kept) for number in places}
-        starts, size = batch_starts(stimuli, batch_size)
-        tokens = {number: np.empty(identity["shape"], kept) for number, identity in identities.items()}
-        for start, batch in encoded(backbone, stimuli, starts, size, tuple(places), kept):
-            for number, part in batch.items():
-                tokens[number][start : start + len(part)] = part
-            progress(min(start + size, len(image_ids)), len(image_ids))
-        return {
-            number: ImageTokens(array, image_ids, grid=backbone.grid, layer=number, model=identities[number]["model"])
-            for number, array in tokens.items()
-        }
-    stores = {number: folder for number, folder in places.items() if folder is not None}
-    fill_stores(backbone, stimuli, stores, dtype, batch_size, progress)
+    stores = {number: folder for number, folder in extraction.places.items() if folder is not None}
+    if len(stores) < len(extraction.places):
+        return _in_memory(backbone, stimuli, extraction, progress)
+    fill_stores(backbone, stimuli, extraction, progress)
     return {number: store.open_store(folder, verify=False) for number, folder in stores.items()}
+
+
+def _in_memory(
+    backbone: Backbone, stimuli: Stimuli, extraction: Extraction, progress: Progress
+) -> dict[int, ImageTokens]:
+    """Returns layer -> tokens [N, P, D], arrays in memory."""
+    image_ids, dtype = np.asarray(stimuli.image_ids, dtype=str), extraction.numpy_dtype
+    check_ids(image_ids)
+    identities = {number: _identity(backbone, stimuli, number, dtype) for number in extraction.layers}
+    starts, size = batch_starts(stimuli, extraction.batch_size)
+    tokens = {number: np.empty(identity["shape"], dtype) for number, identity in identities.items()}
+    for start, batch in encoded(backbone, stimuli, starts, size, extraction.layers, dtype):
+        for number, rows in batch.items():
+            tokens[number][start : start + len(rows)] = rows
+        progress(min(start + size, len(image_ids)), len(image_ids))
+    return {
+        number: ImageTokens(array, image_ids, grid=backbone.grid, layer=number, model=identities[number]["model"])
+        for number, array in tokens.items()
+    }
 
 
 def fill_stores(
     backbone: Backbone,
     stimuli: Stimuli,
-    places: Mapping[int, Path],
-    dtype: str,
-    batch_size: int,
+    extraction: Extraction,
     progress: Progress,
     part: tuple[int, int] = store.WHOLE,
 ) -> bool:
-    """Writes the shards that the stores `places` miss, or those of one part of them.
+    """Writes the shards that the stores of an extraction miss, or those of one part of them.
 
     Args:
         backbone: the frozen model.
         stimuli: all N images.
-        places: layer, counted from 0 -> its store.
-        dtype: of the tokens.
-        batch_size: of new stores.
+        extraction: what is kept; every layer has its store.
         progress: called with (images done, images of the part).
         part: (i, n): every n-th shard from the i-th.
 
     Returns:
         Whether all stores are whole now.
     """
-    image_ids = np.asarray(stimuli.image_ids, dtype=str)
-    check_ids(image_ids)
-    kept = store.BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
-    _, size = batch_starts(stimuli, batch_size)
+    check_ids(np.asarray(stimuli.image_ids, dtype=str))
+    _, size = batch_starts(stimuli, extraction.batch_size)
     shard_images = size * max(1, SHARD_IMAGES // size)
-    writers = {}
-    for number, folder in places.items():
-        identity = _identity(backbone, stimuli, number, kept)
+    writers: dict[int, store.TokenWriter] = {}
+    for number, folder in extraction.places.items():
+        assert folder is not None
+        identity = _identity(backbone, stimuli, number, extraction.numpy_dtype)
         sizes = {"shard_images": shard_images, "batch_size": size}
         writers[number] = store.TokenWriter(folder, identity, **sizes, part=part)
         # the first store decides where batches begin, for the others too
@@ -181,10 +225,10 @@ def fill_stores(
         shard_images, size = first.shard_images, first.batch_size
         if (writers[number].shard_images, writers[number].batch_size) != (shard_images, size):
             raise CheckpointError(
-                f"{folder} was written in other batches than {next(iter(places.values()))}, so both cannot be "
-                "continued together. Delete one of them to extract it again."
+                f"{folder} was written in other batches than {next(iter(extraction.places.values()))}, so both cannot "
+                "be continued together. Delete one of them to extract it again."
             )
-    _fill(writers, backbone, stimuli, kept, progress)
+    _fill(writers, backbone, stimuli, extraction.numpy_dtype, progress)
     return all([writer.finish() for writer in writers.values()])
 
 
@@ -273,17 +317,16 @@ def encoded(
         return start, len(ids), np.concatenate([pixels, np.repeat(pixels[-1:], size - len(ids), axis=0)])
 
     def fetch(start: int, n_valid: int, tokens: Mapping[int, Any]) -> tuple[int, dict[int, np.ndarray]]:
-        found = {}
-        for number, states in tokens.items():
-            batch = found[number] = np.asarray(states)[:n_valid]
-            finite = np.isfinite(batch).all((1, 2))
+        batch = {number: np.asarray(states)[:n_valid] for number, states in tokens.items()}
+        for rows in batch.values():
+            finite = np.isfinite(rows).all((1, 2))
             if not finite.all():
                 first = str(image_ids[start + int(np.argmin(finite))])
                 raise DataError(
                     f"image {first!r} has image-tokens outside the range of {dtype.name}. "
                     'Set `features.dtype` to "bfloat16" or "float32".'
                 )
-        return start, found
+        return start, batch
 
     running = None
     for start, n_valid, pixels in _ahead(load, starts):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.resources
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +19,13 @@ import numpy as np
 
 from mine_jax._checks import check_shape
 from mine_jax._progress import Progress, silent
-from mine_jax.errors import DataError, MissingInputError
+from mine_jax.errors import ConfigError, DataError, MissingInputError, WeightsError
+from mine_jax.features.backbone import Backbone
 from mine_jax.features.ports.layers import ACTIVATIONS
 from mine_jax.memory.chunks import padded_chunks
 from mine_jax.types import Array, ImageTokens, Lens
+
+_log = logging.getLogger("mine_jax")
 
 # Images whose tokens are held at once while the mean is computed.
 CENTER_IMAGES = 64
@@ -153,6 +158,43 @@ def read_words(path: str | Path) -> np.ndarray:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
     return check_words([line.strip() for line in lines if line.strip()], source=str(path))
+
+
+def build_lens(
+    backbone: Backbone, word_list: str | Path | None, templates: Sequence[str], progress: Progress
+) -> Lens | None:
+    """Builds the lens of a backbone over the words asked for, the checkpoint's, or the shipped ones.
+
+    Args:
+        backbone: the frozen model.
+        word_list: file of words, see `read_words`; None for the checkpoint's list, else the shipped one.
+        templates: used where the checkpoint has none.
+        progress: as `Backbone.lens` takes it.
+
+    Returns:
+        The lens, not centered; None if no words were asked for and the model reads none.
+    """
+    words, checkpoint_templates = backbone.lens_defaults()
+    templates = checkpoint_templates or templates
+    if word_list is not None:
+        words = read_words(word_list)
+    if words is not None:
+        return backbone.lens(words, templates, progress=progress)
+    try:
+        return backbone.lens(visual_words(), templates, progress=progress)
+    except (ConfigError, WeightsError) as error:
+        # nobody asked for words of this model, which may have no text tower or tokenizer
+        _log.warning("no lens, so later stages find no words: %s", error)
+        return None
+
+
+def visual_words() -> np.ndarray:
+    """Returns the word list that ships with the package: what can be seen in a photo, in English, [W] str.
+
+    It was written for this project; see `visual_words.NOTICE` beside it.
+    """
+    text = (importlib.resources.files("mine_jax") / "features" / "visual_words.txt").read_text(encoding="utf-8")
+    return check_words(text.split("\n")[:-1], source="visual_words.txt")
 
 
 def check_words(words: Sequence[str] | np.ndarray, *, source: str = "words") -> np.ndarray:

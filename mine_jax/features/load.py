@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
 from mine_jax.config import FeaturesConfig
-from mine_jax.errors import ConfigError, WeightsError
-from mine_jax.features import reduce, store
-from mine_jax.features.backbone import Backbone, load_backbone, resolve_layer
-from mine_jax.features.extract import batch_starts, check_ids, encoded, extract_into, fill_stores, layer_name
-from mine_jax.features.lens import center_lens, read_words
+from mine_jax.errors import ConfigError
+from mine_jax.features import store
+from mine_jax.features.backbone import load_backbone
+from mine_jax.features.extract import configured, extract_into, fill_stores
+from mine_jax.features.lens import build_lens, center_lens
 from mine_jax.features.precomputed import load_precomputed
-from mine_jax.features.words import visual_words
+from mine_jax.features.reduce import reduced_on_sample
 from mine_jax.types import ImageTokens, Lens, Stimuli
-
-_log = logging.getLogger("mine_jax")
-
-# Images on which a reduction is fitted; a few hundred tokens each.
-REDUCE_IMAGES = 512
 
 
 def load_features(
@@ -64,9 +55,16 @@ def load_features(
             raise ConfigError(
                 f"`features.kind` {config.kind!r} needs images. Set `data.images`, or give precomputed tokens."
             )
-        tokens, lens = _computed(
-            config, stimuli, directory, progress, load_backbone(config, precision=precision, mesh=mesh)
-        )
+        waiting = _waiting(progress, len(stimuli.image_ids))
+        backbone = load_backbone(config, precision=precision, mesh=mesh)
+        extraction = configured(config, backbone.layers, directory)
+        if config.reduce is not None:
+            backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting)
+        lens = build_lens(backbone, config.words, config.templates, waiting)
+        tokens = extract_into(backbone, stimuli, extraction, progress)[extraction.layers[0]]
+        if lens is not None and lens.normalize:
+            n_images = len(stimuli.image_ids)
+            lens = center_lens(lens, tokens, progress=lambda done, total: progress(n_images, n_images))
     if directory is not None:
         shutil.rmtree(directory / "lens", ignore_errors=True)
         if lens is not None:
@@ -110,74 +108,20 @@ def extract_part(
             f"part {part[0]} of {part[1]} of kind {config.kind!r} cannot be computed; parts count from 0."
         )
     backbone = load_backbone(config, precision=precision, mesh=mesh)
-    directory = Path(directory)
-    n_images = len(stimuli.image_ids)
-    backbone, main, more = _reduced(config, stimuli, directory, lambda done, total: progress(0, n_images), backbone)
-    places = {main: directory} | {n: directory / layer_name(n) for n in more}
-    return fill_stores(backbone, stimuli, places, config.dtype, config.batch_size, progress, part)
+    extraction = configured(config, backbone.layers, Path(directory))
+    if config.reduce is not None:
+        waiting = _waiting(progress, len(stimuli.image_ids))
+        backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting)
+    return fill_stores(backbone, stimuli, extraction, progress, part)
 
 
-def _computed(
-    config: FeaturesConfig, stimuli: Stimuli, directory: Path | None, progress: Progress, backbone: Backbone
-) -> tuple[ImageTokens, Lens | None]:
-    """Returns tokens of the main layer and the lens; writes the stores of all layers."""
-    n_images = len(stimuli.image_ids)
+def _waiting(progress: Progress, n_images: int) -> Progress:
+    """Returns a callback for work before the first image; counts stay images, so one bar serves the stage."""
 
-    # counts stay images, so that one bar serves the whole stage
     def wait(done: int, total: int) -> None:
         progress(0, n_images)
 
-    backbone, main, more = _reduced(config, stimuli, directory, wait, backbone)
-    lens = _lens(config, backbone, wait)
-    places = {main: directory} | {n: directory / layer_name(n) for n in more if directory is not None}
-    tokens = extract_into(backbone, stimuli, places, config.dtype, config.batch_size, progress)[main]
-    if lens is not None and lens.normalize:
-        lens = center_lens(lens, tokens, progress=lambda done, total: progress(n_images, n_images))
-    return tokens, lens
-
-
-def _reduced(
-    config: FeaturesConfig, stimuli: Stimuli, directory: Path | None, wait: Progress, backbone: Backbone
-) -> tuple[Backbone, int, list[int]]:
-    """Returns the backbone with its reduction, the main layer and the further ones."""
-    main = resolve_layer(config.layer, backbone.layers)
-    more = sorted({resolve_layer(layer, backbone.layers) for layer in config.more_layers} - {main})
-    if more and directory is None:
-        raise ConfigError("`features.more_layers` needs a folder to write to.")
-    if config.reduce is not None:
-        sample = _sample(stimuli)
-        batches = encoded(
-            backbone, sample, *batch_starts(sample, config.batch_size), (main, *more), np.dtype(np.float32)
-        )
-        backbone = reduce.reduced(
-            backbone, config.reduce, main=main, more=more, batches=batches, directory=directory, progress=wait
-        )
-    return backbone, main, more
-
-
-def _lens(config: FeaturesConfig, backbone: Backbone, progress: Progress) -> Lens | None:
-    """Builds the lens over the words asked for, the checkpoint's, or ours."""
-    own_words, own_templates = backbone.lens_defaults()
-    words = own_words if config.words is None else read_words(config.words)
-    templates = own_templates or config.templates
-    if words is not None:
-        return backbone.lens(words, templates, progress=progress)
-    try:
-        return backbone.lens(visual_words(), templates, progress=progress)
-    except (ConfigError, WeightsError) as error:
-        # nobody asked for words of this model, which may have no text tower or tokenizer
-        _log.warning("no lens, so later stages find no words: %s", error)
-        return None
-
-
-def _sample(stimuli: Stimuli) -> Stimuli:
-    """Returns evenly spaced images for the fit of a reduction."""
-    n_images = len(stimuli.image_ids)
-    check_ids(np.asarray(stimuli.image_ids, dtype=str))
-    rows = np.unique(np.linspace(0, n_images - 1, min(n_images, REDUCE_IMAGES)).round().astype(np.int64))
-    return dataclasses.replace(
-        stimuli, image_ids=stimuli.image_ids[rows], hashes=stimuli.hashes[rows], shared=stimuli.shared[rows]
-    )
+    return wait
 
 
 def _precomputed(config: FeaturesConfig, directory: Path | None, progress: Progress) -> tuple[ImageTokens, Lens | None]:
@@ -195,5 +139,5 @@ def _precomputed(config: FeaturesConfig, directory: Path | None, progress: Progr
         progress=progress,
     )
     if directory is not None:
-        store.write_reference(directory, tokens, path=Path(config.tokens), rows=tokens.tokens.rows)
+        store.write_reference(directory, tokens, path=Path(config.tokens), rows=tokens.tokens.picked)
     return tokens, lens

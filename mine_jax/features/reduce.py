@@ -8,6 +8,7 @@ how close its words are to those of the full tokens.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,10 +24,13 @@ from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
 from mine_jax.errors import CheckpointError, ConfigError, DataError
 from mine_jax.features.backbone import Backbone, resolve_layer
+from mine_jax.features.extract import Extraction, batch_starts, check_ids, encoded
 from mine_jax.features.lens import reduced_lens
-from mine_jax.types import Array, Lens
+from mine_jax.types import Array, Lens, Stimuli
 
 FOLDER = "reduction"
+# Images on which a reduction is fitted; a few hundred tokens each.
+REDUCE_IMAGES = 512
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,50 @@ class ReducedBackbone:
         return reduced_lens(self.backbone.lens(words, templates, progress=progress), main.mean, main.basis)
 
 
+def reduced_on_sample(
+    backbone: Backbone, n_dimensions: int, stimuli: Stimuli, extraction: Extraction, progress: Progress
+) -> ReducedBackbone:
+    """Reduces every layer of an extraction, fitted on evenly spaced images or read from the store.
+
+    Args:
+        backbone: the model.
+        n_dimensions: E.
+        stimuli: all N images.
+        extraction: its first layer is the one that the lens reads; the projections go to the store of that.
+        progress: called with (batches done, batches done).
+
+    Returns:
+        The reduced model.
+
+    Raises:
+        MineError: as `reduced`.
+    """
+    sample = _sample(stimuli)
+    main, *more = extraction.layers
+    batches = encoded(
+        backbone, sample, *batch_starts(sample, extraction.batch_size), extraction.layers, np.dtype(np.float32)
+    )
+    return reduced(
+        backbone,
+        n_dimensions,
+        main=main,
+        more=more,
+        batches=batches,
+        directory=extraction.places[main],
+        progress=progress,
+    )
+
+
+def _sample(stimuli: Stimuli) -> Stimuli:
+    """Returns evenly spaced images for the fit of a reduction."""
+    n_images = len(stimuli.image_ids)
+    check_ids(np.asarray(stimuli.image_ids, dtype=str))
+    rows = np.unique(np.linspace(0, n_images - 1, min(n_images, REDUCE_IMAGES)).round().astype(np.int64))
+    return dataclasses.replace(
+        stimuli, image_ids=stimuli.image_ids[rows], hashes=stimuli.hashes[rows], shared=stimuli.shared[rows]
+    )
+
+
 def reduced(
     backbone: Backbone,
     n_dimensions: int,
@@ -198,7 +246,7 @@ def reduce_like(backbone: Backbone, directory: str | Path, *, layer: int) -> Bac
 class _Moments:
     """Sums of tokens and their products around a first guess of the mean."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         self.shift: np.ndarray | None = None
         self.count, self.total, self.products = 0, np.zeros(width), np.zeros((width, width))
 

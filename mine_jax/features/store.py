@@ -21,6 +21,7 @@ import numpy as np
 
 from mine_jax import artifacts
 from mine_jax.errors import CheckpointError, MissingInputError
+from mine_jax.memory.rows import ChosenRows
 from mine_jax.types import ImageTokens
 
 _log = logging.getLogger("mine_jax")
@@ -42,61 +43,43 @@ _IDENTITY = {
 }
 
 
-class ShardedTokens:
-    """Read-only array [N, P, D] over memory-mapped parts of the first axis.
+class ShardedTokens(ChosenRows):
+    """Read-only array [N, P, D] over memory-mapped parts of the first axis; `ChosenRows` says what it supports."""
 
-    Supports an int, a slice, an integer array in any order with repeats, or a boolean mask on
-    the first axis (then any index on the others), and `numpy.asarray`.
-    """
-
-    def __init__(self, parts: Sequence[np.ndarray], rows: np.ndarray | None = None):
+    def __init__(self, parts: Sequence[np.ndarray], rows: np.ndarray | None = None) -> None:
         """Joins parts [n, P, D]; `rows` [N] int picks and orders rows of the whole."""
-        self._parts = tuple(parts)
-        self._stops = np.cumsum([len(part) for part in parts])
-        self.rows = rows
-        n = int(self._stops[-1]) if rows is None else len(rows)
-        self.shape = (n, *parts[0].shape[1:])
-        self.dtype = parts[0].dtype
-        self.ndim = len(self.shape)
-        self.size = int(np.prod(self.shape))
-        self.nbytes = self.size * self.dtype.itemsize
+        joined = _Joined(parts)
+        super().__init__(joined, np.arange(joined.shape[0]) if rows is None else rows)
 
-    def __len__(self) -> int:
-        """Returns N."""
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Returns a copy in memory."""
-        if isinstance(key, tuple):
-            if not key or key[0] is Ellipsis or key[0] is None:
-                return np.asarray(self)[key]
-            first = self[key[0]]
-            return first[key[1:]] if first.ndim < self.ndim else first[(slice(None), *key[1:])]
-        rows = np.arange(len(self))[key]
-        if rows.ndim == 0:
-            return self._gather(rows[None])[0]
-        return self._gather(rows.reshape(-1)).reshape(*rows.shape, *self.shape[1:])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Returns all rows in memory."""
-        if copy is False:
-            raise ValueError("tokens on disk cannot become an array without a copy")
-        array = self._gather(np.arange(len(self)))
-        return array if dtype is None else array.astype(dtype, copy=False)
+    @property
+    def picked(self) -> np.ndarray | None:
+        """Rows [N] of the parts; None where all are there in their order."""
+        return None if np.array_equal(self.rows, np.arange(self.source.shape[0])) else self.rows
 
     def __repr__(self) -> str:
-        return f"ShardedTokens({self.dtype}{list(self.shape)}, {len(self._parts)} parts)"
+        return f"ShardedTokens({self.dtype}{list(self.shape)}, {len(self.source.parts)} parts)"
 
-    def _gather(self, rows: np.ndarray) -> np.ndarray:
-        if self.rows is not None:
-            rows = self.rows[rows]
-        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        part_of = np.searchsorted(self._stops, rows, side="right")
-        for part in np.unique(part_of):
-            here = part_of == part
-            start = self._stops[part] - len(self._parts[part])
-            out[here] = self._parts[part][rows[here] - start]
-        return out
+
+class _Joined:
+    """Parts of an array one after the other; gives copies of rows that are asked for by number."""
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self.parts = tuple(parts)
+        self.stops = np.cumsum([len(part) for part in parts])
+        self.shape = (int(self.stops[-1]), *parts[0].shape[1:])
+        self.dtype = parts[0].dtype
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        rows, *others = key if isinstance(key, tuple) else (key,)
+        flat = np.asarray(rows).reshape(-1)
+        out = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        part_of = np.searchsorted(self.stops, flat, side="right")
+        for number in np.unique(part_of):
+            here = part_of == number
+            start = self.stops[number] - len(self.parts[number])
+            out[here] = self.parts[number][flat[here] - start]
+        chosen = out.reshape(*np.shape(rows), *self.shape[1:])
+        return chosen[(*(slice(None),) * np.ndim(rows), *others)]
 
 
 class TokenWriter:
@@ -117,7 +100,7 @@ class TokenWriter:
         shard_images: int,
         batch_size: int,
         part: tuple[int, int] = WHOLE,
-    ):
+    ) -> None:
         """Begins a store, or goes on with one of the same identity.
 
         Args:

@@ -42,7 +42,7 @@ class ChosenRows:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Returns a copy in memory."""
-        first, *others = key if isinstance(key, tuple) else (key,)
+        first, *others = (key or (...,)) if isinstance(key, tuple) else (key,)
         if first is Ellipsis or first is None:
             return np.asarray(self)[key]
         rows = self.rows[first]

@@ -21,8 +21,9 @@ from mine_jax.features import (
     open_store,
     visual_words,
 )
-from mine_jax.features.extract import fill_stores
-from mine_jax.features.ports.clip.backbone import _encode, load
+from mine_jax.features.extract import Extraction, fill_stores
+from mine_jax.features.ports.clip.backbone import load
+from mine_jax.features.ports.tower import encode_layers
 from mine_jax.types import Stimuli
 
 
@@ -152,7 +153,7 @@ def test_parts_give_the_store_of_one_process(tmp_path, monkeypatch):
 
     def part(i, n, progress=lambda done, total: None):
         backbone = FakeBackbone()
-        is_whole = fill_stores(backbone, stimuli, {3: shared}, "float16", 4, progress, (i, n))
+        is_whole = fill_stores(backbone, stimuli, Extraction({3: shared}, "float16", 4), progress, (i, n))
         return is_whole, len(backbone.batches)
 
     def stop(done, total):
@@ -185,7 +186,7 @@ def test_parts_give_the_store_of_one_process(tmp_path, monkeypatch):
     other = FakeBackbone()
     other.sha256 = "e" * 64
     with pytest.raises(CheckpointError, match="model weights"):
-        fill_stores(other, stimuli, {3: shared}, "float16", 4, stop, (0, 2))
+        fill_stores(other, stimuli, Extraction({3: shared}, "float16", 4), stop, (0, 2))
 
 
 def test_parts_that_cannot_be(checkpoint, tmp_path):
@@ -278,12 +279,12 @@ def test_unusable_images_are_named():
 
 def test_compiles_once(checkpoint):
     backbone = load(checkpoint)
-    before = _encode._cache_size()
+    before = encode_layers._cache_size()
     # float32 precision of another name makes this a program that no other test compiled
     backbone = type(backbone)(**{**vars(backbone), "precision": "high"})
     tokens = extract(backbone, make_stimuli(23, side=40), batch_size=8)
     assert tokens.tokens.shape == (23, 16, 24)
-    assert _encode._cache_size() - before == 1
+    assert encode_layers._cache_size() - before == 1
 
 
 def test_stage_with_clip(checkpoint, words, tmp_path):

@@ -60,6 +60,7 @@ def sharded():
         (2, 3),
         (2, slice(None), 1),
         (..., 0),
+        (),
     ],
 )
 def test_indexes_like_numpy(key, sharded):

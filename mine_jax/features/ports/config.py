@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,32 @@ class Tower:
     end: int | None = None
 
 
+@dataclass(frozen=True)
+class Towers:
+    """Sizes of a model with a vision and a text tower.
+
+    Attributes:
+        vision: the vision tower.
+        text: the text tower, or None in a vision-only checkpoint.
+        image_size: side of the square image in pixels.
+        patch_size: side of a patch in pixels.
+        projection: width J of the shared space.
+        has_head: whether the vision tower has an attention-pooling head.
+    """
+
+    vision: Tower
+    text: Tower | None
+    image_size: int
+    patch_size: int
+    projection: int
+    has_head: bool = False
+
+    @property
+    def side(self) -> int:
+        """Patches along a side."""
+        return self.image_size // self.patch_size
+
+
 def read_tower(path: Path, values: dict[str, Any]) -> Tower:
     """Returns the sizes of a transformer without vocabulary.
 
@@ -67,6 +94,19 @@ def read_tower(path: Path, values: dict[str, Any]) -> Tower:
     if width % heads:
         raise WeightsError(f"{path}: `hidden_size` {width} is not a multiple of `num_attention_heads` {heads}.")
     return Tower(width, hidden, layers, heads, activation(path, values), epsilon(path, values, "layer_norm_eps"))
+
+
+def read_text_tower(path: Path, values: dict[str, Any]) -> Tower:
+    """Returns the sizes of a transformer with vocabulary and positions.
+
+    Raises:
+        WeightsError: as `read_tower`.
+    """
+    return dataclasses.replace(
+        read_tower(path, values),
+        vocabulary=integer(path, values, "vocab_size"),
+        positions=integer(path, values, "max_position_embeddings"),
+    )
 
 
 def section(path: Path, values: dict[str, Any], name: str, defaults: dict[str, Any]) -> dict[str, Any]:

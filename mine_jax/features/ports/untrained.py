@@ -16,26 +16,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from mine_jax.features.backbone import Backbone
-from mine_jax.features.ports.clip import backbone as clip
-from mine_jax.features.ports.clip import config as clip_config
-from mine_jax.features.ports.clip.model import Clip
+from mine_jax.features.ports import tower
+from mine_jax.features.ports.clip.backbone import ClipBackbone
 from mine_jax.features.ports.llava import backbone as llava
 from mine_jax.features.ports.llava import config as llava_config
+from mine_jax.features.ports.llava.config import LlavaConfig
 from mine_jax.features.ports.llava.model import Llava
 from mine_jax.features.ports.params import random_params
-from mine_jax.features.ports.siglip import backbone as siglip
-from mine_jax.features.ports.siglip import config as siglip_config
-from mine_jax.features.ports.siglip.model import Siglip
+from mine_jax.features.ports.siglip.backbone import SiglipBackbone
+from mine_jax.features.ports.tower import TwoTowerBackbone
 from mine_jax.features.preprocess import read_processor
 
 # Tokens of a short prompt before the image of a language model.
 PROMPT_TOKENS = 5
-_FAMILIES: dict[str, tuple[Any, Any, Any]] = {
-    "clip": (clip_config.read_config, Clip, clip),
-    "clip_vision_model": (clip_config.read_config, Clip, clip),
-    "siglip": (siglip_config.read_config, Siglip, siglip),
-    "siglip_vision_model": (siglip_config.read_config, Siglip, siglip),
-    "llava": (llava_config.read_config, Llava, llava),
+_TOWERS: dict[str, type[TwoTowerBackbone]] = {
+    "clip": ClipBackbone,
+    "clip_vision_model": ClipBackbone,
+    "siglip": SiglipBackbone,
+    "siglip_vision_model": SiglipBackbone,
 }
 
 
@@ -57,20 +55,30 @@ def untrained_backbone(
         KeyError: for another `model_type`.
         WeightsError: for sizes that a checkpoint may not have either.
     """
-    read_config, module, family = _FAMILIES[values["model_type"]]
+    settings: dict[str, Any] = {
+        "name": "untrained",
+        "sha256": "",
+        "directory": Path("untrained"),
+        "precision": precision,
+    }
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(dict(values)), encoding="utf-8")
-        config = read_config(Path(folder))
-    model = module(config, precision)
-    params = random_params(model, key=key, dtype=jnp.dtype(weights), keep_float32=family.keeps_float32)
-    common: dict[str, Any] = {"name": "untrained", "sha256": "", "config": config, "params": params}
-    common |= {"precision": precision, "directory": Path("untrained")}
-    if family is llava:
-        ids = np.full(PROMPT_TOKENS + config.n_placeholders, config.image_token, np.int32)
-        ids[:PROMPT_TOKENS] = 0
-        processor = read_processor({}, image_size=config.vision.image_size)
-        return llava.LlavaBackbone(image_processor=processor, tensors=None, prompt_ids=ids, **common)
-    if family is siglip:
-        processor = read_processor(siglip.PROCESSOR, image_size=config.image_size)
-        return siglip.SiglipBackbone(image_processor=processor, **common)
-    return clip.ClipBackbone(image_processor=read_processor({}, image_size=config.image_size), **common)
+        if values["model_type"] == "llava":
+            return _llava(llava_config.read_config(Path(folder)), key, weights, settings)
+        kind = _TOWERS[values["model_type"]]
+        config = kind.read_config(Path(folder))
+    network = kind.network(config, precision)
+    params = random_params(network, key=key, dtype=jnp.dtype(weights), keep_float32=tower.keeps_float32)
+    processor = read_processor(dict(kind.processor_defaults), image_size=config.image_size)
+    return kind(config=config, params=params, image_processor=processor, **settings)
+
+
+def _llava(config: LlavaConfig, key: jax.Array, weights: str, settings: dict[str, Any]) -> Backbone:
+    network = Llava(config, settings["precision"])
+    params = random_params(network, key=key, dtype=jnp.dtype(weights), keep_float32=llava.keeps_float32)
+    ids = np.full(PROMPT_TOKENS + config.n_placeholders, config.image_token, np.int32)
+    ids[:PROMPT_TOKENS] = 0
+    processor = read_processor({}, image_size=config.vision.image_size)
+    return llava.LlavaBackbone(
+        config=config, params=params, image_processor=processor, tensors=None, prompt_ids=ids, **settings
+    )

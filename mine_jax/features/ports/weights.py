@@ -151,7 +151,7 @@ class Tensors:
         *,
         unused: Collection[str] = (),
         rename: Mapping[str, str] | None = None,
-    ):
+    ) -> None:
         """Compares the headers of all files with what is expected; reads no tensor yet.
 
         Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mine_jax.errors import WeightsError
 from mine_jax.features.ports import weights
-from mine_jax.features.ports.config import Tower, image_sizes, integer, read_tower, section
+from mine_jax.features.ports.config import Tower, Towers, image_sizes, integer, read_text_tower, read_tower, section
 
 # Defaults and names of transformers' CLIPTextConfig and CLIPVisionConfig.
 _TEXT = {
@@ -41,27 +41,8 @@ LEGACY_END = 2
 
 
 @dataclass(frozen=True)
-class ClipConfig:
-    """Sizes of both towers.
-
-    Attributes:
-        vision: the vision tower.
-        text: the text tower, or None in a vision-only checkpoint.
-        image_size: side of the square image in pixels.
-        patch_size: side of a patch in pixels.
-        projection: width J of the shared space; 0 without a projection.
-    """
-
-    vision: Tower
-    text: Tower | None
-    image_size: int
-    patch_size: int
-    projection: int
-
-    @property
-    def side(self) -> int:
-        """Patches along a side."""
-        return self.image_size // self.patch_size
+class ClipConfig(Towers):
+    """Sizes of both towers; `projection` is 0 without a projection."""
 
 
 def read_config(directory: Path) -> ClipConfig:
@@ -96,9 +77,4 @@ def _text_tower(path: Path, values: dict[str, Any]) -> Tower:
     end = end[0] if isinstance(end, list) and len(end) == 1 else end
     if isinstance(end, bool) or not isinstance(end, int) or end < 0:
         raise WeightsError(f"{path}: `eos_token_id` must be one token id, but is {values['eos_token_id']!r}.")
-    return dataclasses.replace(
-        read_tower(path, values),
-        vocabulary=integer(path, values, "vocab_size"),
-        positions=integer(path, values, "max_position_embeddings"),
-        end=None if end == LEGACY_END else end,
-    )
+    return dataclasses.replace(read_text_tower(path, values), end=None if end == LEGACY_END else end)

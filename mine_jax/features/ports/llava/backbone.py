@@ -33,7 +33,7 @@ from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features.backbone import resolve_layer
 from mine_jax.features.ports import head as lens_head
 from mine_jax.features.ports import weights as checkpoint
-from mine_jax.features.ports.config import processor_values
+from mine_jax.features.ports.config import Towers, processor_values
 from mine_jax.features.ports.layers import is_block_product
 from mine_jax.features.ports.llava import config as llava_config
 from mine_jax.features.ports.llava.config import LlavaConfig
@@ -42,8 +42,9 @@ from mine_jax.features.ports.params import load_params
 from mine_jax.features.ports.siglip.backbone import PROCESSOR as SIGLIP_PROCESSOR
 from mine_jax.features.ports.siglip.config import SiglipConfig
 from mine_jax.features.ports.text import load_tokenizer
+from mine_jax.features.ports.tower import CheckpointBackbone
 from mine_jax.features.ports.weights import Tensors
-from mine_jax.features.preprocess import ImageProcessor, read_processor, stack
+from mine_jax.features.preprocess import read_processor
 from mine_jax.types import Array, Lens
 
 IMAGE = "<image>"
@@ -65,8 +66,8 @@ SPLIT_OUT = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 SPLIT_IN = ("o_proj", "down_proj")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class LlavaBackbone:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class LlavaBackbone(CheckpointBackbone):
     """A loaded LLaVA model; see `backbone.Backbone` for what each member means.
 
     Attributes:
@@ -74,16 +75,14 @@ class LlavaBackbone:
         prompt_ids: [T] int32, the prompt up to the end of the image.
     """
 
-    name: str
-    sha256: str
     config: LlavaConfig
-    params: dict[str, Any]
     tensors: Tensors | None
-    image_processor: ImageProcessor
-    directory: Path
     prompt_ids: np.ndarray
-    precision: str = "highest"
-    mesh: Mesh | None = None
+
+    @property
+    def pictures(self) -> Towers:
+        """Sizes of the vision tower."""
+        return self.config.vision
 
     @property
     def layers(self) -> int:
@@ -91,23 +90,9 @@ class LlavaBackbone:
         return self.config.decoder.layers
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of image-tokens."""
-        return (self.config.vision.side, self.config.vision.side)
-
-    @property
     def width(self) -> int:
         """Width D of an image-token."""
         return self.config.decoder.width
-
-    @property
-    def processor(self) -> dict[str, Any]:
-        """The preprocessing, as plain values."""
-        return self.image_processor.to_dict()
-
-    def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns pixels [B, rows, columns, 3] float32 of uint8 [height, width, 3] images."""
-        return stack(self.image_processor, list(images), image_size=self.config.vision.image_size)
 
     def encode(self, pixels: Array, *, layers: Sequence[int] = (-1,)) -> dict[int, jax.Array]:
         """Returns layer -> image-tokens [B, P, D] float32, without a class token.
@@ -148,14 +133,14 @@ class LlavaBackbone:
         pixels, placed, real = (sharding.split_batch(value, self.mesh) for value in batch)
         cos, sin = rotary_angles(self.config.decoder.rope, self.config.decoder.head_width, ids.shape[1])
         x = _embed(self.params, pixels, placed, model=Llava(self.config, self.precision))
-        found = {0: x} if 0 in layers else {}
+        states = {0: x} if 0 in layers else {}
         block = Block(self.config.decoder, self.precision)
         for number in range(1, max(layers) + 1):
             # one compiled block serves all layers
             x = _block(self.params["language_model"][f"layers_{number - 1}"], x, real, cos, sin, block=block)
             if number in layers:
-                found[number] = x
-        return {number: states[: len(ids)] for number, states in found.items()}
+                states[number] = x
+        return {number: padded[: len(ids)] for number, padded in states.items()}
 
     def lens_defaults(self) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
         """Returns the vocabulary of the head [W] str, as raw pieces of the tokenizer."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mine_jax.errors import WeightsError
 from mine_jax.features.ports import weights
-from mine_jax.features.ports.config import Tower, image_sizes, integer, read_tower, section
+from mine_jax.features.ports.config import Towers, image_sizes, integer, read_text_tower, read_tower, section
 
 # Defaults and names of transformers' SiglipTextConfig and SiglipVisionConfig.
 _TEXT = {
@@ -39,29 +38,8 @@ RENAME = {name: f"vision_model.{name}" for name in ("embeddings.", "encoder.", "
 
 
 @dataclass(frozen=True)
-class SiglipConfig:
-    """Sizes of both towers.
-
-    Attributes:
-        vision: the vision tower.
-        text: the text tower, or None in a vision-only checkpoint.
-        image_size: side of the square image in pixels.
-        patch_size: side of a patch in pixels.
-        has_head: whether the vision tower has its attention-pooling head.
-        projection: width J of text vectors; that of the vision tower in a checkpoint that works.
-    """
-
-    vision: Tower
-    text: Tower | None
-    image_size: int
-    patch_size: int
-    has_head: bool
-    projection: int
-
-    @property
-    def side(self) -> int:
-        """Patches along a side."""
-        return self.image_size // self.patch_size
+class SiglipConfig(Towers):
+    """Sizes of both towers; `projection` is that of the vision tower in a checkpoint that works."""
 
 
 def read_config(directory: Path) -> SiglipConfig:
@@ -108,17 +86,9 @@ def make_config(path: Path, vision: dict[str, Any], text: dict[str, Any] | None)
             )
     return SiglipConfig(
         vision=tower,
-        text=None if text is None else _text_tower(path, text),
+        text=None if text is None else read_text_tower(path, text),
         image_size=image_size,
         patch_size=patch_size,
         has_head=has_head,
         projection=projection,
-    )
-
-
-def _text_tower(path: Path, values: dict[str, Any]) -> Tower:
-    return dataclasses.replace(
-        read_tower(path, values),
-        vocabulary=integer(path, values, "vocab_size"),
-        positions=integer(path, values, "max_position_embeddings"),
     )

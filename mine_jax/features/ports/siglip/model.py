@@ -1,8 +1,7 @@
-"""SigLIP's towers in flax: pixels or token ids -> hidden states of every layer.
+"""What SigLIP's towers add to `vision`: pooling.
 
-Blocks are those of CLIP. There is no class token and no norm before the blocks; image vectors
-come from an attention-pooling head, text vectors from the last position, padding included.
-Parameter names follow the checkpoints of transformers' `SiglipModel`.
+There is no class token and no norm before the blocks; image vectors come from an attention-pooling
+head, text vectors from the last position, padding included.
 """
 
 from __future__ import annotations
@@ -11,32 +10,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mine_jax.features.ports.clip.model import Encoder, Mlp, TextEmbeddings, layer_norm
+from mine_jax.features.ports import vision
 from mine_jax.features.ports.config import Tower
-from mine_jax.features.ports.siglip.config import SiglipConfig
+from mine_jax.features.ports.vision import Mlp, TwoTowers, layer_norm
 
 
-class Siglip(nn.Module):
+class Siglip(TwoTowers):
     """Both towers; vision-only checkpoints have no text tower."""
-
-    config: SiglipConfig
-    precision: str = "highest"
 
     def setup(self) -> None:
         """Declares the towers."""
         self.vision_model = VisionTower(self.config, self.precision)
         if self.config.text is not None:
-            self.text_model = TextTower(self.config.text, self.config.projection, self.precision)
+            self.text_model = TextTower(self.config.text, self.precision, self.config.projection)
             self.logit_scale = self.param("logit_scale", nn.initializers.zeros, (1,))
             self.logit_bias = self.param("logit_bias", nn.initializers.zeros, (1,))
-
-    def image_states(self, pixels: jax.Array, *, n_blocks: int) -> list[jax.Array]:
-        """Returns hidden states [B, P, D] of 0 to n_blocks blocks."""
-        return self.vision_model(pixels, n_blocks=n_blocks)
-
-    def text_states(self, ids: jax.Array) -> list[jax.Array]:
-        """Returns hidden states [B, T, D] of the text tower."""
-        return self.text_model(ids)
 
     def image_features(self, pixels: jax.Array) -> jax.Array:
         """Returns pooled image vectors [B, J]."""
@@ -56,24 +44,6 @@ class Siglip(nn.Module):
         self.vision_model.everything(jnp.zeros((1, side, side, 3)))
         if self.config.text is not None:
             self.text_features(jnp.zeros((1, 2), jnp.int32))
-
-
-class VisionEmbeddings(nn.Module):
-    """Patches with learned positions."""
-
-    config: SiglipConfig
-    precision: str
-
-    def setup(self) -> None:
-        """Declares the parameters."""
-        width, patch = self.config.vision.width, (self.config.patch_size,) * 2
-        self.patch_embedding = nn.Conv(width, patch, patch, "VALID", precision=self.precision)
-        self.position_embedding = nn.Embed(self.config.side**2, width)
-
-    def __call__(self, pixels: jax.Array) -> jax.Array:
-        """Maps pixels [B, rows, columns, 3] to [B, P, D]."""
-        patches = self.patch_embedding(pixels).reshape(pixels.shape[0], -1, self.config.vision.width)
-        return patches + self.position_embedding.embedding[None]
 
 
 class ProbeAttention(nn.Module):
@@ -123,23 +93,14 @@ class Head(nn.Module):
         return (pooled + self.mlp(self.layernorm(pooled)))[:, 0]
 
 
-class VisionTower(nn.Module):
-    """The vision transformer."""
-
-    config: SiglipConfig
-    precision: str
+class VisionTower(vision.VisionTower):
+    """The vision transformer with its head."""
 
     def setup(self) -> None:
         """Declares the parts."""
-        self.embeddings = VisionEmbeddings(self.config, self.precision)
-        self.encoder = Encoder(self.config.vision, self.precision)
-        self.post_layernorm = layer_norm(self.config.vision)
+        super().setup()
         if self.config.has_head:
             self.head = Head(self.config.vision, self.precision)
-
-    def __call__(self, pixels: jax.Array, *, n_blocks: int) -> list[jax.Array]:
-        """Returns hidden states [B, P, D], before the final norm."""
-        return self.encoder(self.embeddings(pixels), n_blocks=n_blocks)
 
     def pool(self, states: jax.Array) -> jax.Array:
         """Pools hidden states [B, P, D] of the last layer to [B, D]."""
@@ -156,23 +117,15 @@ class VisionTower(nn.Module):
             self.head(states)
 
 
-class TextTower(nn.Module):
+class TextTower(vision.TextTower):
     """The text transformer; every position sees every other."""
 
-    tower: Tower
     projection: int
-    precision: str
 
     def setup(self) -> None:
         """Declares the parts."""
-        self.embeddings = TextEmbeddings(self.tower)
-        self.encoder = Encoder(self.tower, self.precision)
-        self.final_layer_norm = layer_norm(self.tower)
+        super().setup()
         self.head = nn.Dense(self.projection, precision=self.precision)
-
-    def __call__(self, ids: jax.Array) -> list[jax.Array]:
-        """Returns hidden states [B, T, D], before the final norm."""
-        return self.encoder(self.embeddings(ids), n_blocks=self.tower.layers)
 
     def pooled(self, ids: jax.Array) -> jax.Array:
         """Returns text vectors [B, J] of the last position."""
