@@ -12,7 +12,7 @@ import numpy as np
 
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
-from mine_jax.config import FeaturesConfig
+from mine_jax.config import ClipConfig, FeaturesConfig, ModelConfig, PrecomputedConfig, SiglipConfig
 from mine_jax.errors import ConfigError, WeightsError
 from mine_jax.features import reduce, store
 from mine_jax.features.backbone import Backbone, load_backbone, resolve_layer
@@ -57,7 +57,7 @@ def load_features(
         MineError: what `extract` and `load_precomputed` raise.
     """
     directory = None if directory is None else Path(directory)
-    if config.kind == "precomputed":
+    if isinstance(config, PrecomputedConfig):
         tokens, lens = _precomputed(config, directory, progress)
     else:
         if stimuli is None:
@@ -105,7 +105,7 @@ def extract_part(
         ConfigError: if there is no such part, or tokens are precomputed.
         MineError: what `extract` raises.
     """
-    if config.kind == "precomputed" or not 0 <= part[0] < part[1]:
+    if isinstance(config, PrecomputedConfig) or not 0 <= part[0] < part[1]:
         raise ConfigError(
             f"part {part[0]} of {part[1]} of kind {config.kind!r} cannot be computed; parts count from 0."
         )
@@ -118,7 +118,7 @@ def extract_part(
 
 
 def _computed(
-    config: FeaturesConfig, stimuli: Stimuli, directory: Path | None, progress: Progress, backbone: Backbone
+    config: ModelConfig, stimuli: Stimuli, directory: Path | None, progress: Progress, backbone: Backbone
 ) -> tuple[ImageTokens, Lens | None]:
     """Returns tokens of the main layer and the lens; writes the stores of all layers."""
     n_images = len(stimuli.image_ids)
@@ -137,7 +137,7 @@ def _computed(
 
 
 def _reduced(
-    config: FeaturesConfig, stimuli: Stimuli, directory: Path | None, wait: Progress, backbone: Backbone
+    config: ModelConfig, stimuli: Stimuli, directory: Path | None, wait: Progress, backbone: Backbone
 ) -> tuple[Backbone, int, list[int]]:
     """Returns the backbone with its reduction, the main layer and the further ones."""
     main = resolve_layer(config.layer, backbone.layers)
@@ -155,11 +155,11 @@ def _reduced(
     return backbone, main, more
 
 
-def _lens(config: FeaturesConfig, backbone: Backbone, progress: Progress) -> Lens | None:
+def _lens(config: ModelConfig, backbone: Backbone, progress: Progress) -> Lens | None:
     """Builds the lens over the words asked for, the checkpoint's, or ours."""
     own_words, own_templates = backbone.lens_defaults()
     words = own_words if config.words is None else read_words(config.words)
-    templates = own_templates or config.templates
+    templates = own_templates or (config.templates if isinstance(config, ClipConfig | SiglipConfig) else ())
     if words is not None:
         return backbone.lens(words, templates, progress=progress)
     try:
@@ -180,7 +180,9 @@ def _sample(stimuli: Stimuli) -> Stimuli:
     )
 
 
-def _precomputed(config: FeaturesConfig, directory: Path | None, progress: Progress) -> tuple[ImageTokens, Lens | None]:
+def _precomputed(
+    config: PrecomputedConfig, directory: Path | None, progress: Progress
+) -> tuple[ImageTokens, Lens | None]:
     if config.tokens is None or config.token_image_ids is None:
         raise ConfigError('`features.kind` "precomputed" needs `features.tokens` and `features.token_image_ids`.')
     tokens, lens = load_precomputed(

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from mine_jax import artifacts, data, features
-from mine_jax.config import Config, DataConfig
+from mine_jax.config import Config, DataConfig, PhantomConfig
 from mine_jax.types import CriticalTokens, Encoders, ImageTokens, Lens, Responses, Scores, Split, Stimuli
 
 
 def data_source(config: Config, directory: Path) -> DataConfig:
     """Returns the data configuration as its reader takes it; a phantom's folder is known by then."""
-    if config.data.kind != "phantom" or config.data.root is not None:
+    if not isinstance(config.data, PhantomConfig) or config.data.root is not None:
         return config.data
     return config.data.model_copy(update={"root": str(directory / "phantom")})
 

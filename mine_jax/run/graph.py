@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mine_jax.config import Config
+from mine_jax.config import Config, FolderConfig, NsdConfig, PrecomputedConfig
 from mine_jax.run import plans, steps
 from mine_jax.run.execute import Step
 
 
 def _inputs_data(config: Config) -> list[Path]:
     d = config.data
-    if d.kind == "folder":
+    if isinstance(d, FolderConfig):
         named = (d.images, d.responses, d.image_ids, d.trials, d.mask, d.rois)
         return [Path(p) for p in named if p is not None] + (
             [Path(d.test)] if isinstance(d.test, str) and d.test != "shared" else []
         )
-    if d.kind == "nsd" and d.root is not None:
+    if isinstance(d, NsdConfig) and d.root is not None:
         return [Path(d.root) / "nsddata_betas" / "ppdata" / d.subject / d.space / d.beta_version]
     return []
 
 
 def _inputs_features(config: Config) -> list[Path]:
     f = config.features
-    named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
-    model = [] if f.model in (None, "phantom") else [Path(f.model)]
-    return [Path(p) for p in named if p is not None] + model
+    if isinstance(f, PrecomputedConfig):
+        named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
+    else:
+        named = (f.words, None if f.model == "phantom" else f.model)
+    return [Path(p) for p in named if p is not None]
 
 
 def _inputs_validation(config: Config) -> list[Path]:

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import artifacts, encoder, memory, sharding
-from mine_jax.config import Config, EncoderConfig
+from mine_jax.config import Config, FolderConfig, PhantomConfig, PrecomputedConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
 
 _UNKNOWN = "sizes are known after the data and features stages"
@@ -18,9 +18,9 @@ def data_plan(config: Config, directory: Path) -> list[str]:
     """Says how many rows and voxels will be read."""
     del directory
     d = config.data
-    if d.kind == "phantom":
+    if isinstance(d, PhantomConfig):
         return [f"phantom {d.subject}: {d.n_images} images x {d.n_repeats} repeats, written to disk where missing"]
-    shape = _npy_shape(d.responses)
+    shape = _responses_shape(config)
     if shape is None:
         return [f"{d.kind}: voxels and images are counted when the files are opened"]
     return [f"responses [{shape[0]}, {shape[1]}]: {memory.readable(4 * shape[0] * shape[1])}"]
@@ -28,9 +28,12 @@ def data_plan(config: Config, directory: Path) -> list[str]:
 
 def features_plan(config: Config, directory: Path) -> list[str]:
     """Says how large the image-tokens are."""
-    shape = _tokens_shape(config, directory)
+    shape, f = _tokens_shape(config, directory), config.features
     if shape is None:
-        return [f"image-tokens of {config.features.model or 'the model'}, batches of {config.features.batch_size}"]
+        source = (
+            "the file" if isinstance(f, PrecomputedConfig) else f"{f.model or 'the model'}, batches of {f.batch_size}"
+        )
+        return [f"image-tokens of {source}"]
     return [f"image-tokens {list(shape)}, memory-mapped: {memory.readable(int(np.prod(shape)) * 2)} in half precision"]
 
 
@@ -42,9 +45,9 @@ def encoder_plan(config: Config, directory: Path) -> list[str]:
     if sizes is None:
         # one cell, no image, and tokens no narrower than the encoder: what does not fit then never will
         least = {"n_images": 0, "token_shape": (e.pool**2, e.width)}
-        return [_UNKNOWN] + (_what_would_fit(e, 1, free, **least) if e.kind == "query" else [])
+        return [_UNKNOWN] + (_what_would_fit(e, 1, free, **least) if isinstance(e, QueryConfig) else [])
     n_images, n_voxels, n_tokens, token_width = sizes
-    if e.kind == "ridge":
+    if isinstance(e, RidgeConfig):
         n_voxels_each = -(-n_voxels // sharding.n_shards(mesh, *sharding.DEVICES))
         planned = encoder.plan_ridge(
             e,
@@ -86,7 +89,7 @@ def _devices(mesh: Mesh | None, free: int) -> list[str]:
 
 
 def _what_would_fit(
-    e: EncoderConfig, n_voxels: int, free: int, *, n_images: int, token_shape: tuple[int, int]
+    e: QueryConfig, n_voxels: int, free: int, *, n_images: int, token_shape: tuple[int, int]
 ) -> list[str]:
     """Says that so many voxels at once exceed the free bytes of a device, and which settings would not."""
 
@@ -129,7 +132,7 @@ def _chunks(planned: memory.Planned) -> list[str]:
 
 def _sizes(config: Config, directory: Path) -> tuple[int, int, int, int] | None:
     """Images, voxels, tokens per image and their width, where headers of inputs or earlier stages tell them."""
-    responses = _npy_shape(str(directory / "data" / "responses.npy")) or _npy_shape(config.data.responses)
+    responses = _npy_shape(str(directory / "data" / "responses.npy")) or _responses_shape(config)
     tokens = _tokens_shape(config, directory)
     if responses is None or tokens is None or len(responses) != 2 or len(tokens) != 3:
         return None
@@ -142,7 +145,11 @@ def _tokens_shape(config: Config, directory: Path) -> tuple[int, ...] | None:
         shape = artifacts.read_json(store).get("shape")
         if shape:
             return tuple(shape)
-    return _npy_shape(config.features.tokens)
+    return _npy_shape(config.features.tokens) if isinstance(config.features, PrecomputedConfig) else None
+
+
+def _responses_shape(config: Config) -> tuple[int, ...] | None:
+    return _npy_shape(config.data.responses) if isinstance(config.data, FolderConfig) else None
 
 
 def _npy_shape(path: str | None) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mine_jax import artifacts, description, profile
-from mine_jax.config import Config, from_dict
+from mine_jax.config import Config, FolderConfig, from_dict
 from mine_jax.errors import DataError, MissingInputError
 from mine_jax.phantom import scenes
 from mine_jax.phantom.write_nsd import read_scenes, read_truth
@@ -88,7 +88,7 @@ def _run_directories(directory: Path) -> list[Path]:
 
 def _open(directory: Path) -> _Run:
     config = from_dict(artifacts.read_json(directory / "run.json")["configuration"])
-    named = [Path(config.data.root)] if config.data.root else []
+    named = [] if isinstance(config.data, FolderConfig) or not config.data.root else [Path(config.data.root)]
     for root in [*named, directory / "phantom", directory.parent / "phantom"]:
         if (root / "phantom_truth.tsv").is_file():
             return _Run(directory, config, root)

@@ -19,13 +19,13 @@ import numpy as np
 
 from mine_jax import artifacts, attribution, data, description, encoder, features, profile, roi, sharding, validation
 from mine_jax._progress import Progress, silent
-from mine_jax.config import Config, EncoderConfig
+from mine_jax.config import Config, EncoderConfig, FolderConfig, PhantomConfig, QueryConfig, RidgeConfig
 from mine_jax.errors import CheckpointError
 from mine_jax.run import files, tables
 from mine_jax.types import Encoders, ImageTokens, Scores, Split
 
 logger = logging.getLogger("mine_jax")
-_REFERENCE = EncoderConfig(kind="ridge", reference=False)
+_REFERENCE = RidgeConfig()
 # Settings of the attribution that say how the path is integrated.
 _PATH_OPTIONS = ("baseline", "n_steps", "max_steps", "tolerance", "method", "quadrature", "reduce")
 
@@ -285,18 +285,18 @@ def report_step(config: Config, directory: Path, progress: Progress) -> dict[str
     from mine_jax import report
 
     source = files.data_source(config, directory)
-    has_photos = source.kind != "folder" or source.images is not None
+    has_photos = not isinstance(source, FolderConfig) or source.images is not None
     read_images = data.open_stimuli(source).read if has_photos else None
     path = report.write_report(directory, read_images=read_images, progress=progress)
     return {"report": path.name}
 
 
 def _write_phantom(config: Config, directory: Path, progress: Progress) -> None:
-    if config.data.kind != "phantom":
+    if not isinstance(config.data, PhantomConfig):
         return
     from mine_jax.phantom.write_nsd import write_phantom
 
-    d, root = config.data, Path(files.data_source(config, directory).root or "")
+    d, root = config.data, Path(config.data.root or directory / "phantom")
     if (root / "nsddata" / "ppdata" / d.subject).is_dir() and (root / "phantom.json").is_file():
         return
     write_phantom(
@@ -339,7 +339,7 @@ def _fitted(config: Config, splits: dict[str, Split], settings: EncoderConfig, p
 
 
 def _has_reference(config: Config) -> bool:
-    return config.encoder.kind == "query" and config.encoder.reference
+    return isinstance(config.encoder, QueryConfig) and config.encoder.reference
 
 
 def _attributed_pairs(config: Config, directory: Path) -> tuple[Encoders, ImageTokens, np.ndarray] | None:

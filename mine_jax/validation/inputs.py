@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mine_jax import artifacts, data, features
-from mine_jax.config import Config, DataConfig
+from mine_jax.config import Config, DataConfig, FolderConfig, ModelConfig, PrecomputedConfig
 from mine_jax.features import Backbone
 from mine_jax.types import Descriptions, Encoders, ImageTokens, Lens, Profiles, Scores, Split, Stimuli
 from mine_jax.validation import simulated
@@ -39,6 +39,7 @@ class Inputs:
         corpus: [C] mean share of each word.
         image_words: [T, C] shares of words in the test images.
         image_ids: [T] str, their ids.
+        settings: how the image-tokens were computed.
         truth: of a phantom, else None.
     """
 
@@ -57,6 +58,7 @@ class Inputs:
     corpus: np.ndarray
     image_words: np.ndarray
     image_ids: np.ndarray
+    settings: ModelConfig
     truth: Truth | None
 
 
@@ -72,7 +74,7 @@ def read_inputs(config: Config, directory: Path, *, source: DataConfig | None = 
         The inputs, or why there is nothing to validate.
     """
     source = source or config.data
-    if config.features.kind == "precomputed":
+    if isinstance(config.features, PrecomputedConfig):
         return "precomputed features: no model here can read new images"
     for stage, file in (("description", "corpus.npy"), ("profile", "meta.json")):
         if not (directory / stage / file).exists():
@@ -112,6 +114,7 @@ def read_inputs(config: Config, directory: Path, *, source: DataConfig | None = 
         corpus=artifacts.read_array(directory / "description" / "corpus.npy"),
         image_words=artifacts.read_array(directory / "description" / "test_words.npy"),
         image_ids=np.array(artifacts.read_json(directory / "description" / "test_images.json"), dtype=str),
+        settings=config.features,
         truth=_truth(source),
     )
 
@@ -126,6 +129,7 @@ def _spaced(rows: np.ndarray, most: int) -> np.ndarray:
 
 def _truth(source: DataConfig) -> Truth | None:
     """The planted truth, where the data set has one beside it."""
-    if source.root is None or not (Path(source.root) / "phantom_scenes.jsonl").is_file():
+    root = None if isinstance(source, FolderConfig) else source.root
+    if root is None or not (Path(root) / "phantom_scenes.jsonl").is_file():
         return None
-    return simulated.read_truth(source.root, subject=source.subject)
+    return simulated.read_truth(root, subject=source.subject)

@@ -81,7 +81,7 @@ def validate(
     try:
         made = make.make_all(settings, makers, inputs, pairs, words, out, seed=config.run.seed, bar=bar)
         judges = _judges(config, inputs, pairs, bar)
-        tokens = _read_all(config, inputs, pairs, made, out, bar)
+        tokens = _read_all(inputs, pairs, made, out, bar)
         tables = _tables(config, inputs, pairs, made, judges, tokens, out)
     finally:
         shutil.rmtree(out / ".work", ignore_errors=True)
@@ -174,9 +174,7 @@ def _judges(config: Config, inputs: Inputs, pairs: Sequence[Pair], bar: _Bar) ->
     return [*judges, other]
 
 
-def _read_all(
-    config: Config, inputs: Inputs, pairs: Sequence[Pair], made: Sequence[Made], out: Path, bar: _Bar
-) -> ImageTokens:
+def _read_all(inputs: Inputs, pairs: Sequence[Pair], made: Sequence[Made], out: Path, bar: _Bar) -> ImageTokens:
     """Reads the originals and every usable picture with the backbone."""
     originals = sorted({i for pair in pairs for i in (pair.image_id, pair.target_id) if i})
     names = [*(f"original:{image_id}" for image_id in originals), *(name for one in made for name in one.usable)]
@@ -189,9 +187,9 @@ def _read_all(
         inputs.backbone,
         read,
         names,
-        layer=config.features.layer,
-        dtype=config.features.dtype,
-        batch_size=config.features.batch_size,
+        layer=inputs.settings.layer,
+        dtype=inputs.settings.dtype,
+        batch_size=inputs.settings.batch_size,
         progress=bar.part(len(names)),
     )
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import Ridge, RidgeCV
 
 from mine_jax import encoder
-from mine_jax.config import EncoderConfig
+from mine_jax.config import RidgeConfig
 from mine_jax.encoder import ridge
 from mine_jax.errors import ConfigError
 
@@ -242,7 +242,7 @@ def fit(make, trials, responses, **options):
 
     tokens = ImageTokens(trials[0], np.arange(60).astype(str), None, (2, 2))
     split = make.split(tokens, responses)
-    config = EncoderConfig(**{"kind": "ridge", **options})
+    config = RidgeConfig(**options)
     return encoder.fit(split, key=jax.random.key(0), config=config), tokens
 
 
