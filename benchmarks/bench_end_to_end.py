@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.cases import Case
 from mine_jax import attribution, description, encoder
-from mine_jax.config import EncoderConfig
+from mine_jax.config import QueryConfig
 from mine_jax.types import ImageTokens, Lens, Responses, Split
 
 HEADER = "equal work: fit, score, attribute, patch and describe; the loop is timed on 4 voxels and scaled to all"
@@ -23,7 +23,7 @@ REFERENCE = "loop_over_voxels"
 PEER_VOXELS = 4
 N_WORDS = 200
 K = 8
-CONFIG = EncoderConfig(kind="query", width=64, epochs=6, position_order=0)
+CONFIG = QueryConfig(width=64, epochs=6, position_order=0)
 _SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 

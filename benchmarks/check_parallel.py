@@ -29,12 +29,12 @@ from benchmarks import bench_end_to_end
 from benchmarks.cases import CASES, Case
 from benchmarks.run import environment
 from mine_jax import attribution, encoder, sharding
-from mine_jax.config import EncoderConfig
+from mine_jax.config import EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.types import Split
 
 LARGEST_ERROR = 1e-6
-RIDGE = EncoderConfig(kind="ridge")
-QUERY = EncoderConfig(width=64, epochs=4, position_order=0, reference=False)
+RIDGE = RidgeConfig()
+QUERY = QueryConfig(width=64, epochs=4, position_order=0, reference=False)
 
 
 def main() -> int:

@@ -1,5 +1,8 @@
 """The configuration: one pydantic model per stage, read from TOML.
 
+Data, features and encoders come in kinds. Each kind is a model with the keys that it reads and no
+others, so that a key that would do nothing is an error.
+
 Defaults are tagged: `paper` (stated in MINE, arXiv 2605.16468), `parent` (a method it
 builds on does it so), `ours`. Precision policy: tokens are stored in half precision,
 parameters and optimiser state in float32, dot products accumulate in float32, scores
@@ -10,9 +13,10 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -27,6 +31,17 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+@dataclass(frozen=True)
+class PathKey:
+    """Marks a key that holds a path; a relative one is relative to the TOML file.
+
+    Attributes:
+        names: values that are names, not paths.
+    """
+
+    names: frozenset[str] = frozenset()
+
+
 Grid = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
 Shape = Annotated[tuple[int, int, int], BeforeValidator(_as_tuple)]
 Layers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
@@ -34,6 +49,10 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
+File = Annotated[str | None, PathKey()]
+Checkpoint = Annotated[str | None, PathKey(frozenset({"phantom"}))]
+TestImages = Annotated[Annotated[float, Field(gt=0, lt=1)] | str, PathKey(frozenset({"shared"}))]
+Maker = Annotated[str, PathKey(frozenset({"phantom", "oracle", "fill", "none"}))]
 
 
 class Section(BaseModel):
@@ -42,76 +61,154 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class DataConfig(Section):
-    """Stage 1: files on disk to responses and images."""
+def _by_kind(default: type[Section]) -> tuple[Any, BeforeValidator]:
+    """What makes a union of sections choose by `kind`; a section that names none is of the default's kind."""
+    kind = default.model_fields["kind"].default
 
-    kind: Literal["nsd", "folder", "phantom"] = "folder"
-    # folder
-    images: str | None = None  # folder or zip of photos
-    responses: str | None = None  # .npy [N or trials, V], or a NIfTI series with `mask`
-    image_ids: str | None = None  # one id per row of `responses`
-    trials: str | None = None  # image_id, session, run per row; makes rows trials
-    mask: str | None = None  # NIfTI, for a NIfTI series
-    rois: str | None = None  # voxel_id, roi, and optionally i, j, k
-    # nsd, phantom
-    root: str | None = None  # folder that holds nsddata, nsddata_betas, nsddata_stimuli
+    def fill_in(value: Any) -> Any:
+        return {"kind": kind, **value} if isinstance(value, dict) else value
+
+    return Field(discriminator="kind"), BeforeValidator(fill_in)
+
+
+class _Data(Section):
+    """Keys of every kind of data."""
+
     subject: str = "subj01"
+    zscore: Literal["session", "run", "none"] = "session"  # parent
+    test: TestImages = "shared"  # fraction, "shared", or a file of image ids
+    val: Annotated[float, Field(gt=0, lt=1)] = 0.15  # ours: share of the non-test images for early stopping
+    min_noise_ceiling: Fraction = 0.0  # ours: below it a voxel gets status low_ceiling
+    beta_scale: Literal["auto"] | float = "auto"  # divisor of integer betas (NSD: 300)
+    on_missing: Literal["error", "drop"] = "error"
+    allow_leak: bool = False
+    permute: bool = False  # control: responses are exchanged between images; nothing should be predicted
+
+
+class FolderConfig(_Data):
+    """Stage 1: anyone's own photos and responses."""
+
+    kind: Literal["folder"] = "folder"
+    images: File = None  # folder or zip of photos
+    responses: File = None  # .npy [N or trials, V], or a NIfTI series with `mask`
+    image_ids: File = None  # one id per row of `responses`
+    trials: File = None  # image_id, session, run per row; makes rows trials
+    mask: File = None  # NIfTI, for a NIfTI series
+    rois: File = None  # voxel_id, roi, and optionally i, j, k
+    index_base: Literal[0, 1] | None = None  # of numeric ids in `image_ids` and `trials`
+    max_pixels: Count = 50_000_000  # ours
+
+
+class _NsdLayout(_Data):
+    """Keys of data in the file layout of the Natural Scenes Dataset."""
+
+    root: File = None  # folder that holds nsddata, nsddata_betas, nsddata_stimuli
     space: str = "func1pt8mm"
     beta_version: str = "betas_fithrf_GLMdenoise_RR"
     beta_format: Literal["auto", "hdf5", "nifti"] = "auto"
     roi: Names = ("nsdgeneral",)  # voxels of any of these areas; () for every voxel with data
     sessions: Annotated[int, Field(ge=1, le=40)] | None = None  # first so many; None for all found
-    # phantom only: what to write when `root` does not hold the subject yet
+    axis_order: Literal["auto", "xyzt", "tzyx"] = "auto"
+
+
+class NsdConfig(_NsdLayout):
+    """Stage 1: a subject of the Natural Scenes Dataset."""
+
+    kind: Literal["nsd"] = "nsd"
+
+
+class PhantomConfig(_NsdLayout):
+    """Stage 1: a simulated subject; the keys say what to write when `root` does not hold it yet."""
+
+    kind: Literal["phantom"] = "phantom"
     n_images: Annotated[int, Field(ge=20)] = 2500
     n_shared: Annotated[int, Field(ge=4)] = 400
     n_repeats: Annotated[int, Field(ge=1, le=3)] = 3
     ceiling: Annotated[float, Field(gt=0, lt=1)] = 0.6
     shape: Shape = (24, 24, 18)
-    # all
-    zscore: Literal["session", "run", "none"] = "session"  # parent
-    test: Annotated[float, Field(gt=0, lt=1)] | str = "shared"  # fraction, "shared", or a file of image ids
-    val: Annotated[float, Field(gt=0, lt=1)] = 0.15  # ours: share of the non-test images for early stopping
-    min_noise_ceiling: Fraction = 0.0  # ours: below it a voxel gets status low_ceiling
-    beta_scale: Literal["auto"] | float = "auto"  # divisor of integer betas (NSD: 300)
-    index_base: Literal[0, 1] | None = None  # of numeric ids in `image_ids` and `trials`
-    axis_order: Literal["auto", "xyzt", "tzyx"] = "auto"
-    on_missing: Literal["error", "drop"] = "error"
-    allow_leak: bool = False
-    permute: bool = False  # control: responses are exchanged between images; nothing should be predicted
-    max_pixels: Count = 50_000_000
 
 
-class FeaturesConfig(Section):
-    """Stage 2: images to image-tokens and a lens."""
+DataConfig = Annotated[FolderConfig | NsdConfig | PhantomConfig, *_by_kind(FolderConfig)]
 
-    kind: Literal["clip", "siglip", "llava", "precomputed"] = "clip"
-    model: str | None = None  # checkpoint directory, or "phantom"
+
+class _Features(Section):
+    """Keys of every kind of features."""
+
     layer: int = -1  # not stated in the paper; ours: last
-    words: str | None = None  # one word per line; default: the checkpoint's own list, else the shipped one
-    templates: Names = ("a photo of a {}.",)  # parent (CLIP); `lens.json` of the checkpoint wins
+    words: File = None  # one word per line; default: the checkpoint's own list, else the shipped one
+
+
+class _Model(_Features):
+    """Keys of features that a model computes."""
+
+    model: Checkpoint = None  # checkpoint directory, or "phantom"
     batch_size: Count = 64
     dtype: Literal["bfloat16", "float16", "float32"] = "float16"
-    prompt: str = "USER: <image>\nDescribe the image. ASSISTANT:"  # llava; what follows <image> changes nothing
     weights: Literal["float32", "bfloat16"] = "float32"  # of the model in memory, and of its products
     more_layers: Layers = ()  # also stored, each in a folder of its own; not used by later stages
     reduce: Count | None = None  # PCA of the tokens to so many dimensions, None for none
-    tokens: str | None = None  # precomputed: [N, P, D] .npy
-    token_image_ids: str | None = None
-    mask: str | None = None  # precomputed: [N, P] bool .npy
-    unembedding: str | None = None  # precomputed: [W, D] .npy
-    unembedding_bias: str | None = None
+
+
+class _Contrastive(_Model):
+    """Keys of models that read words in sentences."""
+
+    templates: Names = ("a photo of a {}.",)  # parent (CLIP); `lens.json` of the checkpoint wins
+
+
+class ClipConfig(_Contrastive):
+    """Stage 2: images to the image-tokens of a CLIP model and a lens."""
+
+    kind: Literal["clip"] = "clip"
+
+
+class SiglipConfig(_Contrastive):
+    """Stage 2: images to the image-tokens of a SigLIP model and a lens."""
+
+    kind: Literal["siglip"] = "siglip"
+
+
+class LlavaConfig(_Model):
+    """Stage 2: images to the image-tokens of a LLaVA-style model and the lens of its head."""
+
+    kind: Literal["llava"] = "llava"
+    prompt: str = "USER: <image>\nDescribe the image. ASSISTANT:"  # what follows <image> changes nothing
+
+
+class PrecomputedConfig(_Features):
+    """Stage 2: image-tokens and a lens that were made elsewhere."""
+
+    kind: Literal["precomputed"] = "precomputed"
+    tokens: File = None  # [N, P, D] .npy
+    token_image_ids: File = None
+    mask: File = None  # [N, P] bool .npy
+    unembedding: File = None  # [W, D] .npy
+    unembedding_bias: File = None
     grid: Grid | None = None
 
 
-class EncoderConfig(Section):
-    """Stage 3: tokens and responses to encoders."""
+ModelConfig = ClipConfig | SiglipConfig | LlavaConfig
+FeaturesConfig = Annotated[ClipConfig | SiglipConfig | LlavaConfig | PrecomputedConfig, *_by_kind(ClipConfig)]
 
-    kind: Literal["query", "ridge"] = "query"  # paper
+
+class _Encoder(Section):
+    """Keys of every kind of encoder; those of penalties also hold for the reference of a query encoder."""
+
+    width: Count = 96  # ours; paper: 512
+    pool: Count = 1  # ours: side of token windows averaged before attention, or before a ridge on the grid
+    selection: Literal["kfold", "gcv", "loo"] = "kfold"  # ridge: how penalties are chosen
+    folds: Annotated[int, Field(ge=2)] = 5  # ours
+    penalties: Annotated[int, Field(ge=3)] = 20  # ours: grid size
+    penalty_low: float = -2.0  # log10, in units of n x mean feature variance / features
+    penalty_high: float = 6.0
+
+
+class QueryConfig(_Encoder):
+    """Stage 3: tokens and responses to encoders with a query per voxel."""
+
+    kind: Literal["query"] = "query"  # paper
     solver: Literal["varpro", "adam"] = "varpro"  # ours; paper: adam
     trunk: Literal["fixed", "shared"] = "fixed"  # ours; parent: shared
-    width: Count = 96  # ours; paper: 512
     heads: Count = 1  # ours; paper: 128
-    pool: Count = 1  # ours: side of token windows averaged before attention
     # ours: cosines per image side in the position term of each voxel and head; 0 for none
     position_order: Annotated[int, Field(ge=0, le=32)] = 4
     learning_rate: Annotated[float, Field(gt=0)] = 0.02  # ours; paper: 1.5e-5
@@ -123,13 +220,17 @@ class EncoderConfig(Section):
     resident_bytes: Count = 4_294_967_296
     storage: Literal["float32", "bfloat16"] = "float32"  # ours: of keys and tokens during the fit
     reference: bool = True  # ours: also fits a ridge on the mean token, to compare with
-    summary: Literal["mean", "grid"] = "mean"  # ridge: image-level features
-    selection: Literal["kfold", "gcv", "loo"] = "kfold"  # ridge: how penalties are chosen
-    missing: Literal["exclude", "mask"] = "exclude"  # ridge: voxels without a response to some images, or those images
-    folds: Annotated[int, Field(ge=2)] = 5  # ours
-    penalties: Annotated[int, Field(ge=3)] = 20  # ours: grid size
-    penalty_low: float = -2.0  # log10, in units of n x mean feature variance / features
-    penalty_high: float = 6.0
+
+
+class RidgeConfig(_Encoder):
+    """Stage 3: tokens and responses to linear encoders of image-level features."""
+
+    kind: Literal["ridge"] = "ridge"
+    summary: Literal["mean", "grid"] = "mean"  # image-level features
+    missing: Literal["exclude", "mask"] = "exclude"  # voxels without a response to some images, or those images
+
+
+EncoderConfig = Annotated[QueryConfig | RidgeConfig, *_by_kind(QueryConfig)]
 
 
 class AttributionConfig(Section):
@@ -177,8 +278,8 @@ class ValidationConfig(Section):
     """Stage 9 of the method: generated and edited images."""
 
     # a diffusers pipeline directory, "phantom" (the embedded models), "oracle" (exact, phantom data only) or "none"
-    generator: str = "none"
-    editor: str = "none"  # also "fill": removal without a generative model
+    generator: Maker = "none"
+    editor: Maker = "none"  # also "fill": removal without a generative model
     conditions: Names = ("description", "random", "lowest")  # the controls are those of the paper
     n_pairs: Count = 48  # ours: (voxel, image) pairs
     n_seeds: Count = 2  # ours: images per pair and condition
@@ -218,9 +319,9 @@ class RunConfig(Section):
 class Config(Section):
     """All sections; `validation` and the later ones are optional in a file."""
 
-    data: DataConfig = DataConfig()
-    features: FeaturesConfig = FeaturesConfig()
-    encoder: EncoderConfig = EncoderConfig()
+    data: DataConfig = FolderConfig()
+    features: FeaturesConfig = ClipConfig()
+    encoder: EncoderConfig = QueryConfig()
     attribution: AttributionConfig = AttributionConfig()
     description: DescriptionConfig = DescriptionConfig()
     profile: ProfileConfig = ProfileConfig()
@@ -229,14 +330,15 @@ class Config(Section):
     run: RunConfig = RunConfig()
 
 
-# Keys that hold paths: relative ones are relative to the TOML file.
-PATHS = {
-    "data": ("images", "responses", "image_ids", "trials", "mask", "rois", "root", "test"),
-    "features": ("model", "words", "tokens", "token_image_ids", "mask", "unembedding", "unembedding_bias"),
-    "validation": ("generator", "editor"),
-}
-# Values of path keys that are names, not paths.
-NAMES = {"shared", "phantom", "oracle", "fill", "none"}
+def paths(section: Section) -> dict[str, str]:
+    """Returns the keys of a section that hold a path, with the path; names such as "phantom" are left out."""
+    values = {key: (getattr(section, key), field.metadata) for key, field in type(section).model_fields.items()}
+    return {
+        key: value
+        for key, (value, metadata) in values.items()
+        for mark in metadata
+        if isinstance(mark, PathKey) and isinstance(value, str) and value not in mark.names
+    }
 
 
 def read(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
@@ -301,26 +403,45 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _problem(detail: Any) -> str:
     location = [str(part) for part in detail["loc"]]
+    kinds = _kinds(location[0]) if location else {}
+    if detail["type"] == "union_tag_invalid":
+        return f"{location[0]}.kind: must be {_listed(kinds, 'or')}, but is {detail['ctx']['tag']!r}."
+    # pydantic puts the kind between the section and the key
+    kind = location.pop(1) if kinds and len(location) > 1 else None
     name = ".".join(location)
     if detail["type"] != "extra_forbidden":
         return f"{name}: {detail['msg'].lower()}, but is {detail['input']!r}."
-    section = Config.model_fields.get(location[0]) if len(location) > 1 else None
-    model = section.annotation if section is not None else Config
+    if kind is not None:
+        having = [other for other, model in kinds.items() if location[-1] in model.model_fields]
+        if having:
+            plural = "kinds" if len(having) > 1 else "kind"
+            return f'{name}: kind "{kind}" has no such key; it belongs to {plural} {_listed(having, "and")}.'
+        model = kinds[kind]
+    else:
+        section = Config.model_fields.get(location[0]) if len(location) > 1 else None
+        model = section.annotation if section is not None else Config
     valid = list(getattr(model, "model_fields", {}))
     nearest = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
     hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Valid keys: {', '.join(sorted(valid))}."
     return f"{name}: unknown key. {hint}"
 
 
+def _kinds(section: str) -> dict[str, type[Section]]:
+    """The models of a section by kind; none where it has no kinds."""
+    field = Config.model_fields.get(section)
+    models = get_args(field.annotation) if field is not None else ()
+    return {model.model_fields["kind"].default: model for model in models}
+
+
+def _listed(kinds: Iterable[str], word: str) -> str:
+    *first, last = [f'"{kind}"' for kind in kinds]
+    return f"{', '.join(first)} {word} {last}" if first else last
+
+
 def _resolved(config: Config, base: Path) -> Config:
     sections = {}
-    for section, keys in PATHS.items():
-        model = getattr(config, section)
-        paths = {key: getattr(model, key) for key in keys}
-        update = {
-            key: str((base / value).resolve())
-            for key, value in paths.items()
-            if isinstance(value, str) and value not in NAMES
-        }
-        sections[section] = model.model_copy(update=update)
+    for name in Config.model_fields:
+        section: Section = getattr(config, name)
+        update = {key: str((base / value).resolve()) for key, value in paths(section).items()}
+        sections[name] = section.model_copy(update=update)
     return config.model_copy(update=sections)

@@ -1,8 +1,50 @@
 """Reading a configuration: every problem at once, named, before any data."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from mine_jax import config, errors
+
+# The example of the file contract, key by key.
+CONTRACT = """
+[data]
+kind = "folder"
+images = "photos.zip"
+responses = "responses.npy"
+image_ids = "image_ids.txt"
+rois = "rois.tsv"
+test = 0.167
+
+[features]
+kind = "precomputed"
+tokens = "tokens.npy"
+token_image_ids = "image_ids.txt"
+unembedding = "unembedding.npy"
+words = "words.txt"
+grid = [14, 14]
+
+[encoder]
+kind = "query"
+[attribution]
+[description]
+[profile]
+[validation]
+[roi]
+[run]
+"""
+KINDS = {
+    "data": {"folder": config.FolderConfig, "nsd": config.NsdConfig, "phantom": config.PhantomConfig},
+    "features": {
+        "clip": config.ClipConfig,
+        "siglip": config.SiglipConfig,
+        "llava": config.LlavaConfig,
+        "precomputed": config.PrecomputedConfig,
+    },
+    "encoder": {"query": config.QueryConfig, "ridge": config.RidgeConfig},
+}
 
 
 def write(tmp_path, text):
@@ -63,20 +105,40 @@ def test_wrong_values_are_refused(tmp_path, line):
 
 def test_relative_paths_belong_to_the_file(tmp_path, monkeypatch):
     (tmp_path / "sub folder").mkdir()
-    path = write(
-        tmp_path / "sub folder", '[data]\nresponses = "../betas.npy"\nroot = "/nsd"\n[features]\nmodel = "phantom"\n'
-    )
+    text = '[data]\nresponses = "../betas.npy"\nmask = "/nsd/mask.nii"\n[features]\nmodel = "phantom"\n'
+    path = write(tmp_path / "sub folder", text + '[validation]\ngenerator = "turbo"\neditor = "oracle"\n')
     monkeypatch.chdir("/")
     read = config.read(path)
     assert read.data.responses == str(tmp_path / "betas.npy")
-    assert read.data.root == "/nsd" and read.features.model == "phantom" and read.data.test == "shared"
+    assert read.data.mask == "/nsd/mask.nii" and read.features.model == "phantom" and read.data.test == "shared"
+    assert read.validation.generator == str(path.parent / "turbo") and read.validation.editor == "oracle"
+    path.write_text('data = { kind = "nsd", root = "../nsd", test = "ids.txt" }\nfeatures.model = "clip"')
+    read = config.read(path)
+    assert (read.data.root, read.data.test) == (str(tmp_path / "nsd"), str(path.parent / "ids.txt"))
+    assert read.features.model == str(path.parent / "clip")
+
+
+def test_every_path_of_a_kind_is_resolved(tmp_path):
+    """The keys that were resolved before they were marked one by one."""
+    keys = {
+        config.FolderConfig: ("images", "responses", "image_ids", "trials", "mask", "rois", "test"),
+        config.NsdConfig: ("root", "test"),
+        config.PhantomConfig: ("root", "test"),
+        config.ClipConfig: ("model", "words"),
+        config.SiglipConfig: ("model", "words"),
+        config.LlavaConfig: ("model", "words"),
+        config.PrecomputedConfig: ("tokens", "token_image_ids", "mask", "unembedding", "unembedding_bias", "words"),
+        config.ValidationConfig: ("generator", "editor"),
+    }
+    for model, names in keys.items():
+        assert config.paths(model(**dict.fromkeys(names, "a"))) == dict.fromkeys(names, "a")
+        assert config.paths(model()) == {}
 
 
 def test_overrides_win(tmp_path):
     path = write(tmp_path, "[encoder]\nwidth = 8\n")
-    read = config.read(
-        path, overrides=["encoder.width=16", "data.subject=subj02", "features.grid=[7, 7]", "run.seed = 4"]
-    )
+    overrides = ["encoder.width=16", "data.subject=subj02", "run.seed = 4"]
+    read = config.read(path, overrides=[*overrides, "features.kind=precomputed", "features.grid=[7, 7]"])
     assert (read.encoder.width, read.data.subject, read.features.grid, read.run.seed) == (16, "subj02", (7, 7), 4)
 
 
@@ -108,3 +170,81 @@ def test_missing_file(tmp_path):
 def test_configuration_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         config.Config().encoder.width = 3
+
+
+@pytest.mark.parametrize(("section", "kind"), [(section, kind) for section, kinds in KINDS.items() for kind in kinds])
+def test_kind_chooses_the_keys(section, kind):
+    read = config.from_dict({section: {"kind": kind}})
+    assert getattr(read, section) == KINDS[section][kind]()
+    # as it stands in run.json
+    assert config.from_dict(json.loads(json.dumps(read.model_dump(mode="json")))) == read
+
+
+def test_section_without_a_kind_is_of_the_first():
+    read = config.from_dict({"data": {"val": 0.2}, "features": {"layer": 3}, "encoder": {"epochs": 2}})
+    assert read.data == config.FolderConfig(val=0.2)
+    assert (read.features, read.encoder) == (config.ClipConfig(layer=3), config.QueryConfig(epochs=2))
+
+
+def test_example_of_the_contract_is_read(tmp_path):
+    read = config.read(write(tmp_path, CONTRACT))
+    assert isinstance(read.data, config.FolderConfig) and isinstance(read.features, config.PrecomputedConfig)
+    assert read.data.rois == str(tmp_path / "rois.tsv") and read.features.grid == (14, 14)
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "key", "value", "having"),
+    [
+        ("encoder", "ridge", "heads", 7, 'kind "query"'),
+        ("encoder", None, "missing", "mask", 'kind "ridge"'),
+        ("data", None, "root", "/nsd", 'kinds "nsd" and "phantom"'),
+        ("data", "nsd", "n_images", 20, 'kind "phantom"'),
+        ("features", "precomputed", "prompt", "", 'kind "llava"'),
+        ("features", "precomputed", "model", "clip", 'kinds "clip", "siglip" and "llava"'),
+    ],
+)
+def test_key_of_another_kind_names_the_kinds_that_have_it(section, kind, key, value, having):
+    values = {key: value} if kind is None else {"kind": kind, key: value}
+    with pytest.raises(errors.ConfigError) as caught:
+        config.from_dict({section: values})
+    kind = kind or next(iter(KINDS[section]))
+    problem = f'  {section}.{key}: kind "{kind}" has no such key; it belongs to {having}.'
+    assert str(caught.value).splitlines()[1:] == [problem]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"features": {"kind": "llava", "promt": ""}}, "features.promt: unknown key. Did you mean 'prompt'?"),
+        ({"encoder": {"kind": "linear"}}, 'encoder.kind: must be "query" or "ridge", but is \'linear\'.'),
+        ({"data": {"kind": 3}}, 'data.kind: must be "folder", "nsd" or "phantom", but is \'3\'.'),
+    ],
+)
+def test_unknown_keys_and_kinds(values, message):
+    with pytest.raises(errors.ConfigError) as caught:
+        config.from_dict(values)
+    assert str(caught.value).splitlines()[1:] == [f"  {message}"]
+
+
+def test_problems_of_kinds_come_with_all_others():
+    values = {
+        "data": {"root": "/nsd", "val": 2.0, "zscor": "run"},
+        "encoder": {"kind": "ridge", "heads": 7, "folds": 1},
+        "features": {"kind": "vit"},
+        "roi": {"min_voxels": 0},
+    }
+    with pytest.raises(errors.ConfigError, match=r"7 problem\(s\)") as caught:
+        config.from_dict(values)
+    named = [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]]
+    assert sorted(named) == [
+        "data.root", "data.val", "data.zscor", "encoder.folds", "encoder.heads", "features.kind", "roi.min_voxels"
+    ]  # fmt: skip
+
+
+def test_command_line_refuses_keys_of_another_kind(tmp_path):
+    path = write(tmp_path, "[encoder]\nwidth = 8\n")
+    settings = ["--set", 'encoder.kind="ridge"', "--set", "encoder.heads=7"]
+    command = [sys.executable, "-m", "mine_jax", "run", str(path), "--out", str(tmp_path / "run"), *settings]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and not (tmp_path / "run").exists()
+    assert 'encoder.heads: kind "ridge" has no such key' in result.stderr.replace("\n", " ")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mine_jax._progress import Progress, silent
-from mine_jax.config import DataConfig
+from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
 from mine_jax.data import folder, masks, splits
 from mine_jax.data.nsd import areas as nsd_areas
 from mine_jax.data.nsd import betas as nsd_betas
@@ -37,7 +37,7 @@ def check(config: DataConfig, *, seed: int = 0, progress: Progress = silent) -> 
     Raises:
         MineError: a named error for what cannot be used, as `load` raises it.
     """
-    if config.kind == "folder":
+    if isinstance(config, FolderConfig):
         responses, stimuli = folder.load_folder(config, progress=progress)
         findings = _status_findings(responses)
     else:
@@ -46,7 +46,7 @@ def check(config: DataConfig, *, seed: int = 0, progress: Progress = silent) -> 
     assigned = splits.assign_splits(responses, stimuli, test=config.test, val=config.val, seed=seed)
     counts = [f"{int((assigned == name).sum())} {name}" for name in splits.NAMES]
     findings.append(f"{len(assigned)} images: {', '.join(counts)}")
-    if config.kind == "folder" and config.images is None:
+    if isinstance(config, FolderConfig) and config.images is None:
         return [*findings, "no photos: only precomputed tokens can be used"]
     if len(assigned) > _MAX_IMAGES:
         return [*findings, f"not searched for duplicate images: more than {_MAX_IMAGES}"]
@@ -57,7 +57,7 @@ def check(config: DataConfig, *, seed: int = 0, progress: Progress = silent) -> 
     return findings
 
 
-def _check_nsd(config: DataConfig) -> tuple[Stimuli, list[str]]:
+def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Stimuli, list[str]]:
     """Opens what `load_nsd` would read."""
     if config.root is None:
         raise ConfigError(f'data: kind = "{config.kind}" needs `root`, the folder that holds nsddata.')
@@ -88,7 +88,9 @@ def _check_nsd(config: DataConfig) -> tuple[Stimuli, list[str]]:
     return stimuli, findings
 
 
-def _probe_betas(found: Sessions, voxel_ids: np.ndarray, areas: nsd_areas.Areas, config: DataConfig) -> None:
+def _probe_betas(
+    found: Sessions, voxel_ids: np.ndarray, areas: nsd_areas.Areas, config: NsdConfig | PhantomConfig
+) -> None:
     """Reads a few columns of every HDF5 session, or every NIfTI header."""
     probed = np.unique(voxel_ids[np.linspace(0, len(voxel_ids) - 1, _N_PROBED).astype(int)])
     if found.beta_format == "nifti":

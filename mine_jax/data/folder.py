@@ -16,7 +16,7 @@ import numpy as np
 
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
-from mine_jax.config import DataConfig
+from mine_jax.config import FolderConfig
 from mine_jax.data import images, masks, noise_ceiling, tables, trials
 from mine_jax.data.images import PhotoFiles
 from mine_jax.data.nsd import layout
@@ -32,7 +32,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def load_folder(
-    config: DataConfig, *, directory: str | Path | None = None, progress: Progress = silent
+    config: FolderConfig, *, directory: str | Path | None = None, progress: Progress = silent
 ) -> tuple[Responses, Stimuli]:
     """Reads responses and photos that the configuration names.
 
@@ -90,7 +90,7 @@ def load_folder(
     return responses, _stimuli(image_ids, photos, hashes)
 
 
-def open_folder_stimuli(config: DataConfig) -> Stimuli:
+def open_folder_stimuli(config: FolderConfig) -> Stimuli:
     """Opens the photos that `load_folder` would give, without decoding any.
 
     Args:
@@ -106,7 +106,7 @@ def open_folder_stimuli(config: DataConfig) -> Stimuli:
     return _stimuli(np.unique(rows.image_ids[_has_photo(rows, photos, config)]), photos, None)
 
 
-def _rows(config: DataConfig) -> tuple[Rows, PhotoFiles | None]:
+def _rows(config: FolderConfig) -> tuple[Rows, PhotoFiles | None]:
     """Image (and session) of each row of responses, and the photos."""
     if (config.image_ids is None) == (config.trials is None):
         raise ConfigError(
@@ -136,7 +136,7 @@ def _rows(config: DataConfig) -> tuple[Rows, PhotoFiles | None]:
     return rows, photos
 
 
-def _has_photo(rows: Rows, photos: PhotoFiles | None, config: DataConfig) -> np.ndarray:
+def _has_photo(rows: Rows, photos: PhotoFiles | None, config: FolderConfig) -> np.ndarray:
     """Rows [T] whose photo is there; an error or a note for the others."""
     if photos is None:
         return np.ones(len(rows.image_ids), bool)
@@ -155,7 +155,7 @@ def _has_photo(rows: Rows, photos: PhotoFiles | None, config: DataConfig) -> np.
     return here
 
 
-def _open_responses(config: DataConfig) -> tuple[np.ndarray, np.ndarray, Volume | None]:
+def _open_responses(config: FolderConfig) -> tuple[np.ndarray, np.ndarray, Volume | None]:
     """Values [T, V] (memory-mapped where possible), voxel ids, and the space of a series."""
     if config.responses is None:
         raise ConfigError(
@@ -203,7 +203,7 @@ def _responses(
     image_index: np.ndarray,
     groups: np.ndarray | None,
     *,
-    config: DataConfig,
+    config: FolderConfig,
     directory: Path | None,
     progress: Progress,
 ) -> Responses:
@@ -244,7 +244,7 @@ def _responses(
     )
 
 
-def _divisor(dtype: np.dtype, config: DataConfig) -> float:
+def _divisor(dtype: np.dtype, config: FolderConfig) -> float:
     """What values are divided by; int16 is how betas are stored times 300."""
     if config.beta_scale != "auto":
         return float(config.beta_scale)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mine_jax._progress import Progress, silent
-from mine_jax.config import DataConfig
+from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
 from mine_jax.data import folder, nsd, splits
 from mine_jax.errors import ConfigError
 from mine_jax.types import Responses, Stimuli
@@ -28,7 +28,7 @@ def load(
     Raises:
         MineError: a named error, see `load_nsd` and `load_folder`.
     """
-    if config.kind == "folder":
+    if isinstance(config, FolderConfig):
         responses, stimuli = folder.load_folder(config, directory=directory, progress=progress)
     else:
         responses, stimuli = nsd.load_nsd(
@@ -53,18 +53,18 @@ def open_stimuli(config: DataConfig) -> Stimuli:
     Returns:
         Stimuli [N]; hashes are empty.
     """
-    if config.kind == "folder":
+    if isinstance(config, FolderConfig):
         return folder.open_folder_stimuli(config)
     return nsd.open_nsd_stimuli(_root(config), **_nsd_files(config))
 
 
-def _root(config: DataConfig) -> str:
+def _root(config: NsdConfig | PhantomConfig) -> str:
     if config.root is None:
         raise ConfigError(f'data: kind = "{config.kind}" needs `root`, the folder that holds nsddata.')
     return config.root
 
 
-def _nsd_files(config: DataConfig) -> dict[str, Any]:
+def _nsd_files(config: NsdConfig | PhantomConfig) -> dict[str, Any]:
     """Arguments that say which files of NSD are read."""
     names = ("subject", "space", "beta_version", "beta_format", "sessions")
     return {name: getattr(config, name) for name in names}

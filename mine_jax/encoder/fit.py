@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from mine_jax import sharding
 from mine_jax._progress import Progress, silent
-from mine_jax.config import EncoderConfig
+from mine_jax.config import EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder.needs import plan_query
 from mine_jax.encoder.query import images as stored_images
 from mine_jax.encoder.query import model as query
@@ -69,16 +69,14 @@ def fit(
         ConfigError: if pooling or positions do not suit the token grid, or batches the mesh.
         ResourceError: if not even one voxel fits in memory.
     """
-    config = config or EncoderConfig()
+    config = config or QueryConfig()
     if validation is None:
         training, validation = _held_out(training)
     if len(training.responses.image_ids) < 2:
         raise DataError("need at least 2 training images; lower `data.test` or `data.val`, or add images.")
     if not len(validation.responses.image_ids):
         raise DataError("need at least 1 validation image (6 training images when none are given); add images.")
-    masked = config.missing == "mask"
-    if masked and config.kind != "ridge":
-        raise ConfigError(f"encoder.missing = 'mask' needs encoder.kind = 'ridge', but it is {config.kind!r}.")
+    masked = isinstance(config, RidgeConfig) and config.missing == "mask"
     sources = [split.responses.responses for split in (training, validation)]
     found = survey(*sources, masked=masked)
     status = _status(found, training.responses.status)

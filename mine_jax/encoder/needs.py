@@ -6,7 +6,7 @@ The counts are upper bounds of what the compiled programs need, within a factor 
 from __future__ import annotations
 
 from mine_jax import sharding
-from mine_jax.config import EncoderConfig
+from mine_jax.config import QueryConfig, RidgeConfig
 from mine_jax.encoder.query.images import IMAGE_CHUNK
 from mine_jax.encoder.query.readout import CHUNK_LOGITS
 from mine_jax.memory.plan import Need, Plan, plan_chunk
@@ -18,7 +18,7 @@ _FLOAT = 4
 
 
 def plan_query(
-    config: EncoderConfig,
+    config: QueryConfig,
     *,
     n_images: int,
     n_voxels: int,
@@ -45,7 +45,7 @@ def plan_query(
 
 
 def plan_ridge(
-    config: EncoderConfig,
+    config: RidgeConfig,
     *,
     n_images: int,
     n_voxels: int,
@@ -69,7 +69,7 @@ def plan_ridge(
     return _planned(ridge_need(config, n_images=n_images, token_shape=token_shape), n_voxels, wanted, available)
 
 
-def query_need(config: EncoderConfig, *, n_images: int, token_shape: tuple[int, int]) -> Need:
+def query_need(config: QueryConfig, *, n_images: int, token_shape: tuple[int, int]) -> Need:
     """Counts the bytes of the fit of query encoders: of a readout or a training step, whichever is larger.
 
     Args:
@@ -104,7 +104,7 @@ def query_need(config: EncoderConfig, *, n_images: int, token_shape: tuple[int, 
     return Need(fixed, _FLOAT * (kept + grams + attended + logits))
 
 
-def ridge_need(config: EncoderConfig, *, n_images: int, token_shape: tuple[int, int]) -> Need:
+def ridge_need(config: RidgeConfig, *, n_images: int, token_shape: tuple[int, int]) -> Need:
     """Counts the bytes of the K-fold ridge.
 
     Args:

@@ -16,7 +16,7 @@ import numpy as np
 
 from mine_jax import sharding
 from mine_jax._progress import Progress, silent
-from mine_jax.config import FeaturesConfig
+from mine_jax.config import FeaturesConfig, PrecomputedConfig
 from mine_jax.errors import ConfigError
 from mine_jax.types import Array, Lens
 
@@ -109,7 +109,7 @@ def load_backbone(
         MissingInputError: if the directory is not there.
         WeightsError: if the checkpoint cannot be trusted.
     """
-    if config.kind == "precomputed" or config.kind not in FAMILIES:
+    if isinstance(config, PrecomputedConfig):
         raise ConfigError(
             f"`features.kind` {config.kind!r} has no model to load. Kinds that do: {', '.join(FAMILIES)}."
         )

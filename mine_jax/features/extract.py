@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mine_jax._progress import Progress, silent
-from mine_jax.config import FeaturesConfig
+from mine_jax.config import ModelConfig
 from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError
 from mine_jax.features import store
 from mine_jax.features.backbone import Backbone, resolve_layer
@@ -57,7 +57,7 @@ class Extraction:
         return store.BFLOAT16 if self.dtype == "bfloat16" else np.dtype(self.dtype)
 
 
-def configured(config: FeaturesConfig, n_layers: int, directory: Path | None) -> Extraction:
+def configured(config: ModelConfig, n_layers: int, directory: Path | None) -> Extraction:
     """Returns what a configuration keeps of a model of so many blocks.
 
     Args:

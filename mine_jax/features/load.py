@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
-from mine_jax.config import FeaturesConfig
+from mine_jax.config import FeaturesConfig, LlavaConfig, PrecomputedConfig
 from mine_jax.errors import ConfigError
 from mine_jax.features import store
 from mine_jax.features.backbone import load_backbone
@@ -48,7 +48,7 @@ def load_features(
         MineError: what `extract` and `load_precomputed` raise.
     """
     directory = None if directory is None else Path(directory)
-    if config.kind == "precomputed":
+    if isinstance(config, PrecomputedConfig):
         tokens, lens = _precomputed(config, directory, progress)
     else:
         if stimuli is None:
@@ -60,7 +60,9 @@ def load_features(
         extraction = configured(config, backbone.layers, directory)
         if config.reduce is not None:
             backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting)
-        lens = build_lens(backbone, config.words, config.templates, waiting)
+        # a language model reads words without a sentence around them
+        templates = () if isinstance(config, LlavaConfig) else config.templates
+        lens = build_lens(backbone, config.words, templates, waiting)
         tokens = extract_into(backbone, stimuli, extraction, progress)[extraction.layers[0]]
         if lens is not None and lens.normalize:
             n_images = len(stimuli.image_ids)
@@ -103,7 +105,7 @@ def extract_part(
         ConfigError: if there is no such part, or tokens are precomputed.
         MineError: what `extract` raises.
     """
-    if config.kind == "precomputed" or not 0 <= part[0] < part[1]:
+    if isinstance(config, PrecomputedConfig) or not 0 <= part[0] < part[1]:
         raise ConfigError(
             f"part {part[0]} of {part[1]} of kind {config.kind!r} cannot be computed; parts count from 0."
         )
@@ -124,7 +126,9 @@ def _waiting(progress: Progress, n_images: int) -> Progress:
     return wait
 
 
-def _precomputed(config: FeaturesConfig, directory: Path | None, progress: Progress) -> tuple[ImageTokens, Lens | None]:
+def _precomputed(
+    config: PrecomputedConfig, directory: Path | None, progress: Progress
+) -> tuple[ImageTokens, Lens | None]:
     if config.tokens is None or config.token_image_ids is None:
         raise ConfigError('`features.kind` "precomputed" needs `features.tokens` and `features.token_image_ids`.')
     tokens, lens = load_precomputed(

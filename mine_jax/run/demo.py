@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mine_jax import data, report, run
-from mine_jax.config import Config, from_dict
+from mine_jax.config import Config, PhantomConfig, from_dict
 from mine_jax.phantom import scenes
 from mine_jax.phantom.write_nsd import write_phantom
 from mine_jax.run import files, graph
@@ -34,7 +34,7 @@ def demo(
         The recovery summary and where the report is, ready to print.
     """
     directory, reporter = Path(directory), reporter or Reporter()
-    base = configuration(directory / "phantom", subjects[0], seed=seed).data
+    base = PhantomConfig()
     with reporter.task("phantom") as progress:
         write_phantom(
             directory / "phantom",

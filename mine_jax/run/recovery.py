@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mine_jax import description, profile
-from mine_jax.config import Config
+from mine_jax.config import Config, FolderConfig
 from mine_jax.errors import DataError, MissingInputError
 from mine_jax.phantom import scenes
 from mine_jax.phantom.write_nsd import read_scenes, read_truth
@@ -82,9 +82,10 @@ def _open(directory: Path) -> _Run:
     root = files.phantom_folder(config, directory)
     if root is not None:
         return _Run(directory, config, root)
-    if config.data.kind != "phantom" and not config.data.root:
+    source = files.data_source(config, directory)
+    if isinstance(source, FolderConfig) or not source.root:
         raise DataError(f"{directory} is a run on {config.data.kind} data; only phantoms have a known truth.")
-    expected = Path(files.data_source(config, directory).root or "")
+    expected = Path(source.root)
     raise MissingInputError(f"no phantom_truth.tsv at {expected}. Was it moved?")
 
 

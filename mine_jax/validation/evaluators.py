@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from mine_jax import encoder, features
 from mine_jax._progress import Progress, silent
-from mine_jax.config import EncoderConfig
+from mine_jax.config import RidgeConfig
 from mine_jax.description import TokenWords
 from mine_jax.features import Backbone
 from mine_jax.types import Encoders, ImageTokens, Split, Stimuli
@@ -178,11 +178,11 @@ def word_presence(words: TokenWords) -> np.ndarray:
     return presence[:, :-1]
 
 
-def _settings(grid: tuple[int, int] | None) -> EncoderConfig:
+def _settings(grid: tuple[int, int] | None) -> RidgeConfig:
     """Few images carry few features: about two by two windows of the grid, else the mean token."""
     side = 0 if grid is None else math.gcd(*grid)
     pool = max((n for n in range(1, side // 2 + 1) if side % n == 0), default=1)
     few = grid is not None and (grid[0] // pool) * (grid[1] // pool) <= _MAX_CELLS
     if few:
-        return EncoderConfig(kind="ridge", summary="grid", pool=pool, width=_WIDTH)
-    return EncoderConfig(kind="ridge", summary="mean", width=_WIDTH)
+        return RidgeConfig(summary="grid", pool=pool, width=_WIDTH)
+    return RidgeConfig(summary="mean", width=_WIDTH)

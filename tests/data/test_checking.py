@@ -3,12 +3,12 @@ import pytest
 from PIL import Image
 
 from mine_jax import data
-from mine_jax.config import DataConfig
+from mine_jax.config import FolderConfig, NsdConfig, PhantomConfig
 from mine_jax.errors import AlignmentError, ConfigError, IntegrityError
 
 
 def test_nsd(nsd):
-    config = DataConfig(kind="nsd", root=str(nsd.root))
+    config = NsdConfig(root=str(nsd.root))
     text = "\n".join(data.check(config))
     assert "2 sessions (hdf5), 27 voxels" in text
     assert "areas: FFA-1 3, OFA 3" in text
@@ -19,7 +19,7 @@ def test_nsd(nsd):
 def test_nsd_raises_what_loading_would(nsd, beta_format):
     write = nsd.write_hdf5 if beta_format == "hdf5" else nsd.write_nifti
     path = write(2, nsd.session(2)[:-1])
-    config = DataConfig(kind="nsd", root=str(nsd.root), beta_format=beta_format)
+    config = NsdConfig(root=str(nsd.root), beta_format=beta_format)
     with pytest.raises(AlignmentError, match="599"):
         data.check(config)
     path.write_bytes(b"nothing")
@@ -40,7 +40,7 @@ def test_table_of_images_is_compared_with_the_design(nsd):
         path.write_text(",nsdId,subject1_rep0,subject1_rep1,subject1_rep2\n" + "\n".join(rows))
 
     write()
-    config = DataConfig(kind="nsd", root=str(nsd.root))
+    config = NsdConfig(root=str(nsd.root))
     assert "disagree" not in "\n".join(data.check(config))
     trials = np.where(trials > 0, trials - 1, 0)
     write()
@@ -59,7 +59,7 @@ def test_folder_with_one_photo_under_two_names(tmp_path):
     values[:, 1] = 4
     np.save(tmp_path / "responses.npy", values)
     paths = {"images": "photos", "responses": "responses.npy", "image_ids": "ids.txt"}
-    config = DataConfig(kind="folder", test=0.5, **{key: str(tmp_path / value) for key, value in paths.items()})
+    config = FolderConfig(test=0.5, **{key: str(tmp_path / value) for key, value in paths.items()})
     text = "\n".join(data.check(config))
     assert "1 constant, 2 ok" in text and "noise ceiling unknown" in text
     assert "under two ids in different splits" in text
@@ -69,6 +69,6 @@ def test_folder_with_one_photo_under_two_names(tmp_path):
 
 def test_root_is_needed():
     with pytest.raises(ConfigError, match="needs `root`"):
-        data.check(DataConfig(kind="nsd"))
+        data.check(NsdConfig())
     with pytest.raises(ConfigError, match="needs `root`"):
-        data.load(DataConfig(kind="phantom"))
+        data.load(PhantomConfig())

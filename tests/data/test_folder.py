@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mine_jax import data
-from mine_jax.config import DataConfig
+from mine_jax.config import FolderConfig
 from mine_jax.errors import AlignmentError, ConfigError, DataError, GeometryError, IntegrityError, MissingInputError
 
 N, V, R, SESSIONS = 12, 5, 3, 4
@@ -47,7 +47,7 @@ class Own:
         paths = {"images": "photos", "responses": "responses.npy", "image_ids": "ids.txt", **changes}
         keys = ("images", "responses", "image_ids", "trials", "mask", "rois")
         resolved = {k: str(self.root / v) if k in keys and v is not None else v for k, v in paths.items()}
-        return DataConfig(kind="folder", **{"test": 0.25, **resolved})
+        return FolderConfig(**{"test": 0.25, **resolved})
 
     def load(self, **changes):
         return data.load(self.config(**changes))

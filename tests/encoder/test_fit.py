@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from mine_jax import artifacts, encoder
-from mine_jax.config import EncoderConfig
+from mine_jax.config import QueryConfig, RidgeConfig
 from mine_jax.encoder.query import model as query
 from mine_jax.encoder.query import readout
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.types import STATUSES
 
-QUICK = EncoderConfig(width=4, heads=2, position_order=2, batch_size=16, epochs=2)
+QUICK = QueryConfig(width=4, heads=2, position_order=2, batch_size=16, epochs=2)
 VOXEL_IDS = np.array([40, 7, 19, 3, 88])
 
 
@@ -112,7 +112,7 @@ def test_masked_tokens_do_not_matter(split, options):
 @pytest.mark.parametrize("solver", ["varpro", "adam"])
 def test_shared_trunk_learns(make, solver):
     data = make.planted(150)
-    config = EncoderConfig(
+    config = QueryConfig(
         width=6, heads=2, position_order=0, trunk="shared", solver=solver, epochs=4, batch_size=16, learning_rate=0.02
     )
     start, got = fit(data, config.model_copy(update={"epochs": 0})), fit(data, config)
@@ -176,7 +176,7 @@ def test_ridge_matches_sklearn(split, summary):
     """Features from the tokens, coefficients from scikit-learn at the penalty that was chosen."""
     from sklearn.linear_model import Ridge
 
-    config = EncoderConfig(kind="ridge", summary=summary, width=4)
+    config = RidgeConfig(summary=summary, width=4)
     got = fit(split, config)
     if summary == "mean":
         features = split.tokens.tokens.mean(1)
@@ -200,10 +200,8 @@ def test_planted_voxels_reach_the_ceiling(make):
         for part in (rows[:400], rows[400:500], rows[500:])
     )
     r2 = {}
-    for kind in ("query", "ridge"):
-        config = EncoderConfig(
-            kind=kind, width=6, position_order=0, epochs=20, patience=8, batch_size=32, learning_rate=0.3
-        )
+    query = QueryConfig(width=6, position_order=0, epochs=20, patience=8, batch_size=32, learning_rate=0.3)
+    for kind, config in {"query": query, "ridge": RidgeConfig(width=6)}.items():
         encoders = encoder.fit(training, key=jax.random.key(0), validation=validation, config=config)
         r2[kind] = encoder.score(encoders, test).r2
         r2[f"{kind} validation"] = encoder.score(encoders, validation).r2

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from mine_jax import encoder
-from mine_jax.config import EncoderConfig
+from mine_jax.config import QueryConfig, RidgeConfig
 from mine_jax.encoder import blocks, targets
 from mine_jax.memory import rows
 from mine_jax.memory.rows import ChosenRows
 from mine_jax.types import STATUSES
 
 CONFIGS = {
-    "query": EncoderConfig(width=4, heads=2, position_order=2, batch_size=16, epochs=1),
-    "shared": EncoderConfig(width=4, heads=2, position_order=2, batch_size=16, epochs=1, trunk="shared"),
-    "ridge": EncoderConfig(kind="ridge", folds=3, penalties=6),
-    "masked": EncoderConfig(kind="ridge", folds=3, penalties=6, missing="mask"),
+    "query": QueryConfig(width=4, heads=2, position_order=2, batch_size=16, epochs=1),
+    "shared": QueryConfig(width=4, heads=2, position_order=2, batch_size=16, epochs=1, trunk="shared"),
+    "ridge": RidgeConfig(folds=3, penalties=6),
+    "masked": RidgeConfig(folds=3, penalties=6, missing="mask"),
 }
 N, V = 60, 9
 # `mine_jax.encoder.score` is the function of that name.
@@ -103,7 +103,7 @@ import resource, sys
 from pathlib import Path
 import jax, numpy as np
 from mine_jax import data, encoder
-from mine_jax.config import EncoderConfig
+from mine_jax.config import RidgeConfig
 from mine_jax.encoder import blocks, targets
 from mine_jax.types import ImageTokens, Responses
 
@@ -125,7 +125,7 @@ def splits(n_voxels):
     return [data.split_rows(aligned, part, names=name) for name in ("train", "val", "test")]
 
 def fitted(train, val, test):
-    config = EncoderConfig(kind="ridge", selection="gcv", penalties=5)
+    config = RidgeConfig(selection="gcv", penalties=5)
     made = encoder.fit(train, key=jax.random.key(0), validation=val, config=config)
     return made, encoder.score(made, test)
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import Ridge, RidgeCV
 
 from mine_jax import encoder
-from mine_jax.config import EncoderConfig
+from mine_jax.config import RidgeConfig, from_dict
 from mine_jax.encoder import ridge
 from mine_jax.errors import ConfigError
 
@@ -242,7 +242,7 @@ def fit(make, trials, responses, **options):
 
     tokens = ImageTokens(trials[0], np.arange(60).astype(str), None, (2, 2))
     split = make.split(tokens, responses)
-    config = EncoderConfig(**{"kind": "ridge", **options})
+    config = RidgeConfig(**options)
     return encoder.fit(split, key=jax.random.key(0), config=config), tokens
 
 
@@ -258,8 +258,10 @@ def test_fit_leaves_out_missing_responses_when_asked(make, trials):
     features = trials[0].mean(1).astype(np.float64)
     model = Ridge(alpha=float(masked.per_voxel["penalty"][1])).fit(features[kept], trials[2][kept, 1])
     np.testing.assert_allclose(encoder.predict(masked, tokens)[:, 1], model.predict(features), atol=1e-3)
-    with pytest.raises(ConfigError, match=r"encoder\.missing = 'mask' needs encoder.kind = 'ridge'"):
-        fit(make, trials, trials[2], missing="mask", kind="query")
+    with pytest.raises(
+        ConfigError, match=r'encoder\.missing: kind "query" has no such key; it belongs to kind "ridge"'
+    ):
+        from_dict({"encoder": {"kind": "query", "missing": "mask"}})
 
 
 def test_fit_selects_as_configured(make, trials):

@@ -9,11 +9,11 @@ import pytest
 
 from mine_jax import encoder
 from mine_jax._progress import silent
-from mine_jax.config import EncoderConfig
+from mine_jax.config import QueryConfig
 from mine_jax.encoder.query import stopping, train
 from mine_jax.encoder.query.images import Examples
 
-QUICK = EncoderConfig(width=4, heads=2, position_order=2, batch_size=8, epochs=2, learning_rate=0.01)
+QUICK = QueryConfig(width=4, heads=2, position_order=2, batch_size=8, epochs=2, learning_rate=0.01)
 
 
 class CountedTokens:
@@ -106,7 +106,7 @@ def trained(scale, config):
 
 def test_exploding_voxel_leaves_the_others_alone():
     """The squared responses of voxel 1 overflow float32: it is given up, its neighbours do not notice."""
-    config = EncoderConfig(width=3, solver="adam", position_order=0, batch_size=8, epochs=6, learning_rate=0.05)
+    config = QueryConfig(width=3, solver="adam", position_order=0, batch_size=8, epochs=6, learning_rate=0.05)
     _, expected, healthy = trained([1, 1, 1], config)
     _, got, diverged = trained([1, 1e30, 1], config)
     assert not healthy.any()
@@ -116,7 +116,7 @@ def test_exploding_voxel_leaves_the_others_alone():
 
 
 def test_restarts_halve_the_rate_of_one_voxel():
-    config = EncoderConfig(restarts=2, learning_rate=0.4, patience=9)
+    config = QueryConfig(restarts=2, learning_rate=0.4, patience=9)
     record, finite = stopping.Record(3, config), np.ones(3, bool)
     record.update(np.array([0.5, 0.5, 0.5]), finite)
     improved, restart, _ = record.update(np.array([0.6, -5.0, np.nan]), np.array([True, True, False]))
@@ -131,7 +131,7 @@ def test_restarts_halve_the_rate_of_one_voxel():
     np.testing.assert_allclose(record.rate, [0.4, 0.2, 0])
 
 
-SHARED = EncoderConfig(
+SHARED = QueryConfig(
     width=3, trunk="shared", solver="adam", position_order=0, batch_size=8, epochs=4, learning_rate=0.05
 )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mine_jax import artifacts
-from mine_jax.config import FeaturesConfig
+from mine_jax.config import ClipConfig
 from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError, WeightsError
 from mine_jax.features import (
     Backbone,
@@ -190,7 +190,7 @@ def test_parts_give_the_store_of_one_process(tmp_path, monkeypatch):
 
 
 def test_parts_that_cannot_be(checkpoint, tmp_path):
-    config = FeaturesConfig(model=str(checkpoint))
+    config = ClipConfig(model=str(checkpoint))
     for part in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ConfigError, match="parts count from 0"):
             extract_part(config, make_stimuli(3), directory=tmp_path, part=part)
@@ -223,7 +223,7 @@ def test_several_layers_in_one_pass(tmp_path, monkeypatch):
 
 def test_two_devices_give_the_tokens_of_one(checkpoint):
     stimuli = make_stimuli(11, side=40)
-    config = FeaturesConfig(model=str(checkpoint))
+    config = ClipConfig(model=str(checkpoint))
     one, two = load_backbone(config, mesh={"data": 1}), load_backbone(config)
     assert one.mesh is None and two.mesh.shape == {"data": 2, "model": 1}
     pixels = one.preprocess(stimuli.read(stimuli.image_ids[:4]))
@@ -290,7 +290,7 @@ def test_compiles_once(checkpoint):
 def test_stage_with_clip(checkpoint, words, tmp_path):
     word_list = tmp_path / "words.txt"
     word_list.write_text("\n".join(words))
-    config = FeaturesConfig(model=str(checkpoint), words=str(word_list), batch_size=4, layer=-2)
+    config = ClipConfig(model=str(checkpoint), words=str(word_list), batch_size=4, layer=-2)
     stimuli = make_stimuli(9, side=40)
     tokens, lens = load_features(config, stimuli, directory=tmp_path / "features")
     assert tokens.layer == 1
@@ -305,7 +305,7 @@ def test_stage_with_clip(checkpoint, words, tmp_path):
 
 
 def test_stage_uses_the_words_of_the_checkpoint_or_the_shipped_ones(checkpoint, tmp_path, caplog):
-    config = FeaturesConfig(model=str(checkpoint), batch_size=4)
+    config = ClipConfig(model=str(checkpoint), batch_size=4)
     stimuli = make_stimuli(3, side=40)
     _, lens = load_features(config, stimuli, directory=tmp_path / "features")
     assert lens.words.tolist() == visual_words().tolist()

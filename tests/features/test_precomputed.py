@@ -2,7 +2,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mine_jax.config import FeaturesConfig
+from mine_jax.config import PrecomputedConfig
 from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError, IntegrityError, MissingInputError
 from mine_jax.features import lens_scores, load_features, load_precomputed, open_store
 
@@ -167,8 +167,7 @@ def test_stage_refers_to_the_file(files, tmp_path):
     values = VALUES.astype(np.float16)
     values[5] = values[0]
     paths = files(ids="a\nb\nc\nd\ne\na\n", tokens=values)
-    config = FeaturesConfig(
-        kind="precomputed",
+    config = PrecomputedConfig(
         tokens=str(paths["tokens"]),
         token_image_ids=str(paths["ids"]),
         mask=str(paths["mask"]),
@@ -193,4 +192,4 @@ def test_stage_refers_to_the_file(files, tmp_path):
     with pytest.raises(MissingInputError, match="which is not there"):
         open_store(directory)
     with pytest.raises(ConfigError, match=r"needs `features.tokens`"):
-        load_features(FeaturesConfig(kind="precomputed"), None)
+        load_features(PrecomputedConfig(), None)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mine_jax.config import FeaturesConfig
+from mine_jax.config import ClipConfig
 from mine_jax.errors import CheckpointError, ConfigError, DataError
 from mine_jax.features import (
     Backbone,
@@ -30,7 +30,7 @@ def stage(checkpoint, words, tmp_path):
     (tmp_path / "words.txt").write_text("\n".join(words))
 
     def run(name="features", n=24, **keys):
-        config = FeaturesConfig(
+        config = ClipConfig(
             model=str(checkpoint), words=str(tmp_path / "words.txt"), batch_size=8, dtype="float32", **keys
         )
         return *load_features(config, make_stimuli(n), directory=tmp_path / name), tmp_path / name

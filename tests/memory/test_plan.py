@@ -10,7 +10,7 @@ import pytest
 
 from mine_jax import attribution, encoder, memory, sharding
 from mine_jax.attribution import blocks
-from mine_jax.config import Config, EncoderConfig
+from mine_jax.config import Config, PrecomputedConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
 from mine_jax.encoder.query import readout, train
 from mine_jax.encoder.ridge import kfold
@@ -110,7 +110,7 @@ def peak(compiled):
 )
 def test_query_count_bounds_the_compiled_programs(solver, heads, width, n_cells):
     """Between what the largest program needs and twice that."""
-    config = EncoderConfig(width=width, heads=heads, solver=solver)
+    config = QueryConfig(width=width, heads=heads, solver=solver)
     n_voxels, n_images, n_functions, size = 64, 256, 15, heads * width
     state = {
         "trunk": {},
@@ -144,14 +144,14 @@ def test_ridge_count_bounds_the_compiled_program():
     features = np.random.default_rng(0).standard_normal((n_images, n_features)).astype(np.float32)
     folds, _ = kfold.prepare(features, np.ones(n_images, np.float32), rows)
     program = kfold.solve_block.lower(floats(n_images, n_voxels), folds, floats(n_penalties))
-    config = EncoderConfig(kind="ridge", folds=n_folds, penalties=n_penalties)
+    config = RidgeConfig(folds=n_folds, penalties=n_penalties)
     need = needs.ridge_need(config, n_images=n_images, token_shape=(9, n_features))
     measured = peak(program.compile())
     assert measured <= need.fixed + n_voxels * need.each <= 2 * measured
 
 
 def test_streamed_tokens_count_at_most_their_budget():
-    config = EncoderConfig(resident_bytes=10_000)
+    config = QueryConfig(resident_bytes=10_000)
     few, many = (needs.query_need(config, n_images=n, token_shape=(196, 1024)).fixed for n in (1, 10_000))
     assert few <= many == 20_000
 
@@ -163,12 +163,12 @@ def test_dry_run_says_chunks_and_memory(tmp_path):
     (tmp_path / "data").mkdir()
     np.save(tmp_path / "data" / "responses.npy", np.zeros((90, 700), np.float32))
     np.save(tmp_path / "tokens.npy", np.zeros((90, 16, 32), np.float16))
-    features = config.features.model_copy(update={"tokens": str(tmp_path / "tokens.npy")})
+    features = PrecomputedConfig(tokens=str(tmp_path / "tokens.npy"))
     config = config.model_copy(update={"features": features})
     text = "\n".join(STEPS["encoder"].plan(config, tmp_path))
     assert "free" in text and "700 voxels" in text and "TFLOP" in text
     assert "run.voxel_chunk = 256" in text and "MiB" in text
-    ridge = config.model_copy(update={"encoder": EncoderConfig(kind="ridge")})
+    ridge = config.model_copy(update={"encoder": RidgeConfig()})
     assert "run.voxel_chunk = 256" in "\n".join(STEPS["encoder"].plan(ridge, tmp_path))
     chosen = config.model_copy(update={"run": config.run.model_copy(update={"voxel_chunk": 9})})
     assert "run.voxel_chunk = 9 " in "\n".join(STEPS["encoder"].plan(chosen, tmp_path))
@@ -178,7 +178,7 @@ def test_dry_run_says_what_does_not_fit(tmp_path, monkeypatch):
     """128 heads x 512 under a fixed trunk: 65536 x 65536 float32 numbers are 16 GiB, whatever the data."""
     free = 20 * 2**30
     monkeypatch.setattr(sharding, "free_bytes", lambda: free)
-    paper = EncoderConfig(solver="adam", heads=128, width=512)
+    paper = QueryConfig(solver="adam", heads=128, width=512)
     config = Config()
     one_device = config.run.model_copy(update={"mesh": {"voxel": 1}})
     config = config.model_copy(update={"encoder": paper, "run": one_device})
@@ -190,7 +190,7 @@ def test_dry_run_says_what_does_not_fit(tmp_path, monkeypatch):
 
     def planned(n_voxels=12_000, **settings):
         np.lib.format.open_memmap(tmp_path / "data" / "responses.npy", "w+", np.float32, (900, n_voxels))
-        features = config.features.model_copy(update={"tokens": str(tmp_path / "tokens.npy")})
+        features = PrecomputedConfig(tokens=str(tmp_path / "tokens.npy"))
         changed = {"features": features, "encoder": paper.model_copy(update=settings)}
         return "\n".join(STEPS["encoder"].plan(config.model_copy(update=changed), tmp_path))
 
@@ -210,7 +210,7 @@ def small():
     """Small data, and encoders fitted to it."""
     program = runpy.run_path(str(Path(__file__).parent.parent / "sharding" / "many_devices.py"))
     split = program["made_split"]()
-    config = EncoderConfig(width=4, position_order=2, batch_size=16, epochs=1)
+    config = QueryConfig(width=4, position_order=2, batch_size=16, epochs=1)
     return split, config, encoder.fit(split, key=jax.random.key(0), config=config)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mine_jax import description, encoder
-from mine_jax.config import EncoderConfig
+from mine_jax.config import QueryConfig, RidgeConfig
 from mine_jax.errors import ResourceError
 from mine_jax.types import ImageTokens, Lens, Responses, Split
 
@@ -51,7 +51,7 @@ def encoders(request, tokens):
         noise_ceiling=zeros,
         rois=np.array([""] * V),
     )
-    settings = EncoderConfig(kind=request.param, width=6, epochs=1)
+    settings = QueryConfig(width=6, epochs=1) if request.param == "query" else RidgeConfig(width=6)
     return encoder.fit(Split(tokens, responses), key=jax.random.key(0), config=settings)
 
 

@@ -12,15 +12,15 @@ import jax
 import numpy as np
 
 from mine_jax import attribution, encoder, sharding
-from mine_jax.config import EncoderConfig
+from mine_jax.config import QueryConfig, RidgeConfig
 from mine_jax.encoder import ridge
 from mine_jax.types import ImageTokens, Responses, Split
 
 # Five voxels and 43 images: no axis divides them.
 N_VOXELS, N_IMAGES, WIDTH, GRID = 5, 43, 6, (3, 3)
-QUERY = EncoderConfig(width=4, position_order=2, batch_size=16, epochs=2)
+QUERY = QueryConfig(width=4, position_order=2, batch_size=16, epochs=2)
 SHARED = QUERY.model_copy(update={"trunk": "shared", "heads": 2})
-RIDGE = EncoderConfig(kind="ridge", folds=3, penalties=6)
+RIDGE = RidgeConfig(folds=3, penalties=6)
 
 
 def made_split():

@@ -20,7 +20,7 @@ import PIL.Image
 import pytest
 
 from mine_jax import artifacts, sharding
-from mine_jax.config import EncoderConfig
+from mine_jax.config import QueryConfig
 from mine_jax.encoder.query import train
 from mine_jax.errors import ConfigError, ResourceError
 from mine_jax.sharding import rendezvous
@@ -165,7 +165,7 @@ def test_a_process_that_fails_ends_the_others(tmp_path):
 def lowered_step(mesh, *, trunk):
     """The compiled program of a training step, and of the sums and solutions of readouts."""
     n_voxels, n_images, n_cells, width, heads = 8, 16, 9, 4, 1
-    config = EncoderConfig(width=width, heads=heads, trunk=trunk)
+    config = QueryConfig(width=width, heads=heads, trunk=trunk)
     basis = np.ones((n_cells, 3), np.float32)
     weights = {"key_weight": np.ones((width, 1, width)), "key_bias": np.zeros((1, width))}
     state = train._start(weights, basis, np.arange(n_voxels), jax.random.key(0), config)

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import sharding
-from mine_jax.config import EncoderConfig
+from mine_jax.config import QueryConfig
 from mine_jax.encoder.query import model as query
 from mine_jax.types import Architecture, ImageTokens
 
@@ -89,7 +89,7 @@ def load(
     tokens: ImageTokens,
     trunk: dict[str, Any],
     architecture: Architecture,
-    config: EncoderConfig,
+    config: QueryConfig,
     *,
     image_chunk: int | None = None,
     mesh: Mesh | None = None,

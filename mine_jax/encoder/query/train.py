@@ -19,7 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from mine_jax import sharding
 from mine_jax._progress import Progress
-from mine_jax.config import EncoderConfig
+from mine_jax.config import QueryConfig
 from mine_jax.encoder.query import model, readout
 from mine_jax.encoder.query.images import IMAGE_CHUNK, Examples
 from mine_jax.encoder.query.stopping import Record
@@ -44,7 +44,7 @@ def train(
     voxel_ids: np.ndarray,
     *,
     key: jax.Array,
-    config: EncoderConfig,
+    config: QueryConfig,
     progress: Progress,
 ) -> tuple[dict[str, Any], dict[str, Any], np.ndarray]:
     """Fits all voxels given, with early stopping per voxel, and refits the readouts on everything.
@@ -109,7 +109,7 @@ def train(
     return jax.tree.map(sharding.host, best["trunk"]), parameters, diverged
 
 
-def _start(trunk, basis, voxel_ids, key, config: EncoderConfig) -> dict[str, Any]:
+def _start(trunk, basis, voxel_ids, key, config: QueryConfig) -> dict[str, Any]:
     width = trunk["key_bias"].shape[1]
     n_voxels = len(voxel_ids)
     query = jnp.zeros((n_voxels, config.heads, width))
@@ -254,14 +254,14 @@ def _predict(state, tokens, mask, basis, *, is_projected, mesh=None):
     return divided(state, tokens, mask, basis)
 
 
-def _moments(state, moving, config: EncoderConfig):
+def _moments(state, moving, config: QueryConfig):
     """Adam's state: one for each voxel, and one for the trunk."""
     adam = optax.scale_by_adam()
     moments = {"voxels": jax.vmap(adam.init)({name: state[name] for name in moving if name != "trunk"})}
     return moments | ({"trunk": adam.init(state["trunk"])} if "trunk" in moving else {})
 
 
-def _epoch(state, moments, rates, examples: Examples, basis, order, *, config: EncoderConfig, moving):
+def _epoch(state, moments, rates, examples: Examples, basis, order, *, config: QueryConfig, moving):
     options = {"config": config, "moving": moving, "is_projected": examples.is_projected, "mesh": examples.mesh}
     if examples.block_images is None:
         resident = (examples.tokens, examples.mask, examples.responses)

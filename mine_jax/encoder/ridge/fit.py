@@ -22,7 +22,7 @@ def fit_ridge(training, validation, targets, key, config, voxel_chunk, image_chu
         validation: more images.
         targets: `Targets` [N, V] of both; NaN where missing.
         key: random key of the folds.
-        config: `EncoderConfig`.
+        config: `RidgeConfig`.
         voxel_chunk: voxels held at once on each device; None to plan it.
         image_chunk: images read at once.
         mesh: devices of this process, over which voxels are divided; None for one.

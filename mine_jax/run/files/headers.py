@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mine_jax import artifacts
-from mine_jax.config import Config
+from mine_jax.config import Config, FolderConfig, PrecomputedConfig
 
 # What is said in place of sizes.
 UNKNOWN = "sizes are known after the data and features stages"
@@ -34,7 +34,7 @@ def sizes(config: Config, directory: Path) -> Sizes | None:
 def responses_shape(config: Config, directory: Path | None) -> tuple[int, ...] | None:
     """Returns the shape [N, V] of the responses; of those that will be read where `directory` is None or has none."""
     made = None if directory is None else _npy_shape(str(directory / "data" / "responses.npy"))
-    return made or _npy_shape(config.data.responses)
+    return made or (_npy_shape(config.data.responses) if isinstance(config.data, FolderConfig) else None)
 
 
 def tokens_shape(config: Config, directory: Path) -> tuple[int, ...] | None:
@@ -44,7 +44,7 @@ def tokens_shape(config: Config, directory: Path) -> tuple[int, ...] | None:
         shape = artifacts.read_json(store).get("shape")
         if shape:
             return tuple(shape)
-    return _npy_shape(config.features.tokens)
+    return _npy_shape(config.features.tokens) if isinstance(config.features, PrecomputedConfig) else None
 
 
 def _npy_shape(path: str | None) -> tuple[int, ...] | None:

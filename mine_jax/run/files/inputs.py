@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mine_jax import artifacts, data, features
-from mine_jax.config import Config, DataConfig
+from mine_jax.config import Config, DataConfig, PhantomConfig
 from mine_jax.run import tables
 from mine_jax.types import ImageTokens, Lens, Profiles, Responses, Scores, Split, Stimuli
 
@@ -25,12 +25,12 @@ def features_folder(directory: Path) -> Path:
 
 def data_source(config: Config, directory: Path) -> DataConfig:
     """Returns the data configuration as its reader takes it; a phantom's folder is known by then."""
-    if config.data.kind != "phantom" or config.data.root is not None:
+    if not isinstance(config.data, PhantomConfig) or config.data.root is not None:
         return config.data
     return config.data.model_copy(update={"root": str(directory / "phantom")})
 
 
-def has_phantom(source: DataConfig) -> bool:
+def has_phantom(source: PhantomConfig) -> bool:
     """Says whether the phantom's folder holds the subject already."""
     root = Path(source.root or "")
     return (root / "nsddata" / "ppdata" / source.subject).is_dir() and (root / "phantom.json").is_file()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from mine_jax import artifacts
-from mine_jax.config import Config, from_dict
+from mine_jax.config import Config, FolderConfig, from_dict
 from mine_jax.errors import MissingInputError
 from mine_jax.run.record import manifest
 
@@ -38,7 +38,7 @@ def load_configuration(directory: Path) -> Config:
 
 def phantom_folder(config: Config, directory: Path) -> Path | None:
     """Finds the phantom of a run: where its data are said to be, in the run, or beside it; None if it is nowhere."""
-    named = [Path(config.data.root)] if config.data.root else []
+    named = [] if isinstance(config.data, FolderConfig) or not config.data.root else [Path(config.data.root)]
     roots = [*named, directory / "phantom", directory.parent / "phantom"]
     return next((root for root in roots if (root / "phantom_truth.tsv").is_file()), None)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import mine_jax
 from mine_jax import artifacts
-from mine_jax.config import NAMES, PATHS, Config
+from mine_jax.config import Config, paths
 from mine_jax.errors import CheckpointError, IntegrityError
 
 NAME = "run.json"
@@ -161,11 +161,11 @@ def depends_on(
     values: dict[str, Any] = {}
     for name in sections:
         section, _, key = name.partition(".")
-        for field, value in getattr(config, section).model_dump(mode="json").items():
+        held = getattr(config, section)
+        for field, value in held.model_dump(mode="json").items():
             if key and field != key:
                 continue
-            is_path = field in PATHS.get(section, ()) and isinstance(value, str) and value not in NAMES
-            if is_path and any(Path(path).is_relative_to(value) for path in inputs):
+            if field in paths(held) and any(Path(path).is_relative_to(value) for path in inputs):
                 value = Path(value).name
             values[f"{section}.{field}"] = value
     named: dict[str, str] = {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from mine_jax import data, memory
 from mine_jax._progress import Progress
-from mine_jax.config import Config, DataConfig
+from mine_jax.config import Config, FolderConfig, NsdConfig, PhantomConfig
 from mine_jax.run import files
 from mine_jax.run.execute import Step
 
@@ -18,7 +18,7 @@ from mine_jax.run.execute import Step
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Reads responses and splits their images; a phantom is written first."""
     source = files.data_source(config, directory)
-    if source.kind == "phantom" and not files.has_phantom(source):
+    if isinstance(source, PhantomConfig) and not files.has_phantom(source):
         _write_phantom(source, seed=config.run.seed, progress=progress)
     responses, stimuli = data.load(source, directory=files.data_folder(directory), progress=progress)
     if source.permute:
@@ -35,7 +35,7 @@ def plan(config: Config, directory: Path) -> list[str]:
     """Says how many rows and voxels will be read."""
     del directory
     d = config.data
-    if d.kind == "phantom":
+    if isinstance(d, PhantomConfig):
         return [f"phantom {d.subject}: {d.n_images} images x {d.n_repeats} repeats, written to disk where missing"]
     shape = files.responses_shape(config, None)
     if shape is None:
@@ -46,17 +46,17 @@ def plan(config: Config, directory: Path) -> list[str]:
 def inputs(config: Config) -> list[Path]:
     """Names the files of the user that the stage reads."""
     d = config.data
-    if d.kind == "folder":
+    if isinstance(d, FolderConfig):
         named = (d.images, d.responses, d.image_ids, d.trials, d.mask, d.rois)
         return [Path(p) for p in named if p is not None] + (
             [Path(d.test)] if isinstance(d.test, str) and d.test != "shared" else []
         )
-    if d.kind == "nsd" and d.root is not None:
+    if isinstance(d, NsdConfig) and d.root is not None:
         return [Path(d.root) / "nsddata_betas" / "ppdata" / d.subject / d.space / d.beta_version]
     return []
 
 
-def _write_phantom(source: DataConfig, *, seed: int, progress: Progress) -> None:
+def _write_phantom(source: PhantomConfig, *, seed: int, progress: Progress) -> None:
     from mine_jax.phantom.write_nsd import write_phantom
 
     write_phantom(

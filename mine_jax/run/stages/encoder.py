@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from mine_jax import encoder, memory, sharding
 from mine_jax._progress import Progress, silent
-from mine_jax.config import Config, EncoderConfig
+from mine_jax.config import Config, EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
 from mine_jax.run import files
 from mine_jax.run.execute import Step
@@ -56,10 +56,10 @@ def plan(config: Config, directory: Path) -> list[str]:
     if sizes is None:
         # one cell, no image, and tokens no narrower than the encoder: what does not fit then never will
         least = {"n_images": 0, "token_shape": (e.pool**2, e.width)}
-        return [files.UNKNOWN] + (_what_would_fit(e, 1, free, **least) if e.kind == "query" else [])
+        return [files.UNKNOWN] + (_what_would_fit(e, 1, free, **least) if isinstance(e, QueryConfig) else [])
     n_images, n_voxels, n_tokens, token_width = sizes
     lines, wanted, token_shape = _devices(mesh, free), config.run.voxel_chunk, (n_tokens, token_width)
-    if e.kind == "ridge":
+    if isinstance(e, RidgeConfig):
         n_voxels_each = -(-n_voxels // sharding.n_shards(mesh, *sharding.DEVICES))
         planned = encoder.plan_ridge(
             e, n_images=n_images, n_voxels=n_voxels_each, token_shape=token_shape, wanted=wanted
@@ -99,13 +99,11 @@ def _scored(config: Config, encoders: Encoders, splits: dict[str, Split]) -> Sco
     )
 
 
-def _reference(e: EncoderConfig) -> EncoderConfig | None:
+def _reference(e: EncoderConfig) -> RidgeConfig | None:
     """Returns the settings of the ridge to compare with, penalties chosen as the user says; None for no ridge."""
-    if e.kind != "query" or not e.reference:
+    if not isinstance(e, QueryConfig) or not e.reference:
         return None
-    return EncoderConfig(
-        kind="ridge",
-        reference=False,
+    return RidgeConfig(
         selection=e.selection,
         folds=e.folds,
         penalties=e.penalties,
@@ -122,7 +120,7 @@ def _devices(mesh: Mesh | None, free: int) -> list[str]:
 
 
 def _what_would_fit(
-    e: EncoderConfig, n_voxels: int, free: int, *, n_images: int, token_shape: tuple[int, int]
+    e: QueryConfig, n_voxels: int, free: int, *, n_images: int, token_shape: tuple[int, int]
 ) -> list[str]:
     """Says that so many voxels at once exceed the free bytes of a device, and which settings would not."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mine_jax import features, memory
 from mine_jax._progress import Progress
-from mine_jax.config import Config
+from mine_jax.config import Config, PrecomputedConfig
 from mine_jax.errors import CheckpointError
 from mine_jax.run import files
 from mine_jax.run.execute import Step, stale
@@ -97,18 +97,22 @@ def extract_part(
 
 def plan(config: Config, directory: Path) -> list[str]:
     """Says how large the image-tokens are."""
-    shape = files.tokens_shape(config, directory)
+    shape, f = files.tokens_shape(config, directory), config.features
     if shape is None:
-        return [f"image-tokens of {config.features.model or 'the model'}, batches of {config.features.batch_size}"]
+        if isinstance(f, PrecomputedConfig):
+            return ["image-tokens of a file"]
+        return [f"image-tokens of {f.model or 'the model'}, batches of {f.batch_size}"]
     return [f"image-tokens {list(shape)}, memory-mapped: {memory.readable(int(np.prod(shape)) * 2)} in half precision"]
 
 
 def inputs(config: Config) -> list[Path]:
     """Names the files of the user that the stage reads."""
     f = config.features
-    named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
-    model = [] if f.model in (None, "phantom") else [Path(f.model)]
-    return [Path(p) for p in named if p is not None] + model
+    if isinstance(f, PrecomputedConfig):
+        named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
+    else:
+        named = (f.words, None if f.model == "phantom" else f.model)
+    return [Path(p) for p in named if p is not None]
 
 
 STEP = Step(

@@ -9,7 +9,7 @@ import numpy as np
 
 from mine_jax import data, features, sharding, validation
 from mine_jax._progress import Progress
-from mine_jax.config import Config, DataConfig
+from mine_jax.config import Config, DataConfig, FolderConfig, PrecomputedConfig
 from mine_jax.run import files
 from mine_jax.run.execute import Step
 from mine_jax.types import Split
@@ -55,7 +55,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs | str:
         The inputs, or why there is nothing to validate.
     """
     source = files.data_source(config, directory)
-    if config.features.kind == "precomputed":
+    if isinstance(config.features, PrecomputedConfig):
         return "precomputed features: no model here can read new images"
     reason = files.why_no_profiles(directory)
     if reason is not None:
@@ -128,6 +128,10 @@ def _spaced(split: Split, voxels: np.ndarray) -> Split:
 
 def _truth(source: DataConfig) -> Truth | None:
     """Reads the planted truth, where the data set has one beside it."""
-    if source.root is None or not (Path(source.root) / "phantom_scenes.jsonl").is_file():
+    if (
+        isinstance(source, FolderConfig)
+        or source.root is None
+        or not (Path(source.root) / "phantom_scenes.jsonl").is_file()
+    ):
         return None
     return simulated.read_truth(source.root, subject=source.subject)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mine_jax.config import FeaturesConfig
+from mine_jax.config import ClipConfig, PrecomputedConfig
 from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features import load_backbone
 from mine_jax.features.ports.clip.backbone import load
@@ -94,7 +94,7 @@ def test_bfloat16_weights(case, tmp_path):
 
     model = torch_model(*PARITY[case])
     directory = save_torch(model, tmp_path)
-    full, half = (load_backbone(FeaturesConfig(model=str(directory), weights=w)) for w in ("float32", "bfloat16"))
+    full, half = (load_backbone(ClipConfig(model=str(directory), weights=w)) for w in ("float32", "bfloat16"))
     assert half.sha256 != full.sha256
     block = half.params["vision_model"]["encoder"]["layers_1"]
     assert block["self_attn"]["q_proj"]["kernel"].dtype == block["mlp"]["fc1"]["bias"].dtype == ml_dtypes.bfloat16
@@ -151,7 +151,7 @@ def test_one_patch_is_one_token_in_row_major_order(checkpoint):
 
 
 def test_layers_and_shapes(checkpoint):
-    backbone = load_backbone(FeaturesConfig(model=str(checkpoint)))
+    backbone = load_backbone(ClipConfig(model=str(checkpoint)))
     assert (backbone.layers, backbone.grid, backbone.width) == (2, (4, 4), 24)
     pixels = pixels_of(backbone.config, n=3)
     states = backbone.encode(pixels, layers=(0, -1, 2, -3))
@@ -243,6 +243,6 @@ def test_lens_messages(checkpoint, words, retokenize):
 
 def test_load_backbone_messages(tmp_path):
     with pytest.raises(ConfigError, match=r"`features.model` must be a checkpoint directory"):
-        load_backbone(FeaturesConfig())
+        load_backbone(ClipConfig())
     with pytest.raises(ConfigError, match="has no model to load"):
-        load_backbone(FeaturesConfig(kind="precomputed"))
+        load_backbone(PrecomputedConfig())

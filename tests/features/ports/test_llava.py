@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from mine_jax import artifacts
-from mine_jax.config import FeaturesConfig
+from mine_jax.config import LlavaConfig
 from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features import Backbone, lens_scores, load_backbone, load_features
 from mine_jax.features.ports.llava.backbone import image_spans, load
@@ -174,9 +174,7 @@ def test_bfloat16_weights(case, saved):
 @pytest.mark.parametrize("case", list(PARITY)[:3])
 def test_encode_gives_the_grid_after_the_prompt(case, saved):
     model, directory = saved(case)
-    backbone = load_backbone(
-        FeaturesConfig(kind="llava", model=str(directory), prompt="USER : <image> photo a"), mesh={"data": 1}
-    )
+    backbone = load_backbone(LlavaConfig(model=str(directory), prompt="USER : <image> photo a"), mesh={"data": 1})
     assert isinstance(backbone, Backbone)
     assert (backbone.grid, backbone.width, backbone.layers) == ((4, 4), 32, 3)
     pixels = np.random.default_rng(1).standard_normal((2, 32, 32, 3)).astype(np.float32)
@@ -215,7 +213,7 @@ def test_one_patch_is_one_token_in_row_major_order(saved):
 @pytest.mark.parametrize("mesh", [{"model": 2}, {"data": 2}])
 def test_two_devices_give_the_same(saved, mesh):
     _, directory = saved("CLIP, Llama")
-    config = FeaturesConfig(kind="llava", model=str(directory))
+    config = LlavaConfig(model=str(directory))
     one, two = load_backbone(config, mesh={"data": 1}), load_backbone(config, mesh=mesh)
     pixels = np.random.default_rng(1).standard_normal((3, 32, 32, 3)).astype(np.float32)
     for layer in (0, 1, 3):
@@ -232,7 +230,7 @@ def test_two_devices_give_the_same(saved, mesh):
 
 def test_devices_that_are_not_there(saved):
     _, directory = saved("CLIP, Llama")
-    config = FeaturesConfig(kind="llava", model=str(directory))
+    config = LlavaConfig(model=str(directory))
     for mesh in ({"model": 3}, {"data": 2, "model": 2}):
         with pytest.raises(ConfigError, match=r"`run\.mesh` asks for"):
             load_backbone(config, mesh=mesh)
@@ -284,7 +282,7 @@ def test_stage_with_llava(saved, tmp_path):
     ids = np.array([f"im{i}" for i in range(5)])
     lookup = dict(zip(ids.tolist(), images, strict=True))
     stimuli = Stimuli(ids, lambda wanted: [lookup[i] for i in wanted], np.array([""] * 5), np.zeros(5, bool))
-    config = FeaturesConfig(kind="llava", model=str(directory), prompt="USER <image>", batch_size=2, dtype="float32")
+    config = LlavaConfig(model=str(directory), prompt="USER <image>", batch_size=2, dtype="float32")
     tokens, lens = load_features(config, stimuli, directory=tmp_path / "features")
     assert (tokens.tokens.shape, tokens.grid, tokens.layer) == ((5, 16, 32), (4, 4), 3)
     # the head is read as it is: not centered, over the whole vocabulary
@@ -359,7 +357,7 @@ def test_missing_and_damaged_tensors(saved):
     safetensors.numpy.save_file(tensors, path)
     for mesh in ({"data": 1}, {"model": 2}):
         with pytest.raises(WeightsError, match=r"hold NaN or infinity: language_model\.layers\.1\.mlp\.up_proj"):
-            load_backbone(FeaturesConfig(kind="llava", model=str(directory)), mesh=mesh)
+            load_backbone(LlavaConfig(model=str(directory)), mesh=mesh)
 
 
 @pytest.mark.parametrize("shape", [(40, 90), (97, 31), (64, 64)])

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from mine_jax import artifacts
-from mine_jax.config import FeaturesConfig
+from mine_jax.config import SiglipConfig
 from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features import Backbone, lens_scores, load_backbone, project_tokens
 from mine_jax.features.ports.siglip.backbone import PROCESSOR, Siglip, load
@@ -109,9 +109,7 @@ def test_bfloat16_weights(case, tmp_path):
 
     model = torch_model(*PARITY[case])
     directory = save_torch(model, tmp_path)
-    full, half = (
-        load_backbone(FeaturesConfig(kind="siglip", model=str(directory), weights=w)) for w in ("float32", "bfloat16")
-    )
+    full, half = (load_backbone(SiglipConfig(model=str(directory), weights=w)) for w in ("float32", "bfloat16"))
     assert half.sha256 != full.sha256
     block = half.params["vision_model"]["encoder"]["layers_1"]
     assert block["self_attn"]["q_proj"]["kernel"].dtype == block["mlp"]["fc1"]["bias"].dtype == ml_dtypes.bfloat16
@@ -212,7 +210,7 @@ def test_image_processing_matches_transformers(shape, resample):
 
 
 def test_one_patch_is_one_token_in_row_major_order(siglip):
-    backbone = load_backbone(FeaturesConfig(kind="siglip", model=str(siglip)))
+    backbone = load_backbone(SiglipConfig(model=str(siglip)))
     assert isinstance(backbone, Backbone)
     assert (backbone.grid, backbone.width, backbone.layers) == ((4, 4), 48, 2)
     images = np.zeros((3, 32, 32, 3), np.uint8)

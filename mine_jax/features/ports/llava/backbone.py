@@ -28,7 +28,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from mine_jax import sharding
 from mine_jax._progress import Progress, silent
-from mine_jax.config import FeaturesConfig
+from mine_jax.config import LlavaConfig as LlavaSettings
 from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features.backbone import resolve_layer
 from mine_jax.features.ports import head as lens_head
@@ -48,7 +48,7 @@ from mine_jax.features.preprocess import read_processor
 from mine_jax.types import Array, Lens
 
 IMAGE = "<image>"
-PROMPT = FeaturesConfig.model_fields["prompt"].default
+PROMPT = LlavaSettings.model_fields["prompt"].default
 # Names of three generations of transformers; the first that fits is used.
 RENAME = {
     "model.vision_tower.vision_model.": "vision_tower.",
