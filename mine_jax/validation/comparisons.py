@@ -94,6 +94,25 @@ def compare(
     )
 
 
+def tabulate(compared: Sequence[tuple[dict[str, str], Comparison]], r2: Mapping[str, float]) -> pd.DataFrame:
+    """Builds the summary of all comparisons.
+
+    Args:
+        compared: labels (other columns of `SUMMARY`) and comparison.
+        r2: evaluator -> its mean accuracy; NaN for those that are not there.
+
+    Returns:
+        One row per comparison; q over all of them.
+    """
+    rows = [
+        {"source": "", **labels, **comparison._asdict(), "evaluator_r2": r2.get(labels["evaluator"], np.nan)}
+        for labels, comparison in compared
+    ]
+    summary = pd.DataFrame(rows, columns=list(SUMMARY))
+    summary["q"] = false_discovery_rate(summary["p"].to_numpy(float)) if len(summary) else []
+    return summary
+
+
 def correlate(
     first: np.ndarray,
     second: np.ndarray,
@@ -127,25 +146,6 @@ def correlate(
     null = np.array([_pearson(both[0], rng.permutation(both[1])) for _ in range(n_permutations)])
     p = (1 + int((np.abs(null) >= abs(r) - 1e-12).sum())) / (1 + n_permutations)
     return Comparison(r, float(low), float(high), r, float(np.mean(both[0] * both[1] > 0)), p, n)
-
-
-def tabulate(compared: Sequence[tuple[dict[str, str], Comparison]], r2: Mapping[str, float]) -> pd.DataFrame:
-    """Builds the summary of all comparisons.
-
-    Args:
-        compared: labels (other columns of `SUMMARY`) and comparison.
-        r2: evaluator -> its mean accuracy; NaN for those that are not there.
-
-    Returns:
-        One row per comparison; q over all of them.
-    """
-    rows = [
-        {"source": "", **labels, **comparison._asdict(), "evaluator_r2": r2.get(labels["evaluator"], np.nan)}
-        for labels, comparison in compared
-    ]
-    summary = pd.DataFrame(rows, columns=list(SUMMARY))
-    summary["q"] = false_discovery_rate(summary["p"].to_numpy(float)) if len(summary) else []
-    return summary
 
 
 def _interval(sums: np.ndarray, counts: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> tuple[float, float]:

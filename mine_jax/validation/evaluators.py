@@ -161,20 +161,20 @@ def read_pictures(
     return features.extract(backbone, stimuli, layer=layer, dtype=dtype, batch_size=batch_size, progress=progress)
 
 
-def word_presence(words: TokenWords) -> np.ndarray:
+def word_presence(token_words: TokenWords) -> np.ndarray:
     """Computes how clearly each word is read anywhere in each image.
 
     Args:
-        words: token words of N images over C canonical words.
+        token_words: of N images over C canonical words.
 
     Returns:
         Presence [N, C] float32: the largest share of the word in any token.
     """
-    n_images = len(words.image_ids)
-    presence = np.zeros((n_images, len(words.vocabulary.words) + 1), np.float32)
-    shares = words.shares if words.mask is None else words.shares * words.mask[..., None]
-    rows = np.repeat(np.arange(n_images), words.word_ids[0].size)
-    np.maximum.at(presence, (rows, words.word_ids.reshape(-1)), shares.reshape(-1))
+    n_images = len(token_words.image_ids)
+    presence = np.zeros((n_images, len(token_words.vocabulary.words) + 1), np.float32)
+    shares = token_words.shares if token_words.mask is None else token_words.shares * token_words.mask[..., None]
+    rows = np.repeat(np.arange(n_images), token_words.word_ids[0].size)
+    np.maximum.at(presence, (rows, token_words.word_ids.reshape(-1)), shares.reshape(-1))
     return presence[:, :-1]
 
 
