@@ -89,6 +89,6 @@ def left_without(attributions: Attributions, faithfulness: Faithfulness, *, k: i
 
 
 def median_faithfulness(faithfulness: Faithfulness) -> np.ndarray:
-    """Returns each voxel's median faithfulness [V] over images; NaN where none is known."""
+    """Returns each voxel's median faithfulness [V] over images, or NaN."""
     with np.errstate(invalid="ignore"):
         return np.array([np.nanmedian(f) if np.isfinite(f).any() else np.nan for f in faithfulness.faithfulness])
