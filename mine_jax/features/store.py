@@ -116,7 +116,7 @@ class TokenWriter:
         identity = json.loads(json.dumps(identity))
         self._directory = directory
         self._path = directory / "meta.json"
-        self._own = None if part == WHOLE else directory / f"part-{part[0]:03d}-of-{part[1]:03d}.json"
+        self._note = None if part == WHOLE else directory / f"part-{part[0]:03d}-of-{part[1]:03d}.json"
         self._meta: dict[str, Any] = {}
         noted = _parts(directory)
         if self._path.is_file():
@@ -125,12 +125,12 @@ class TokenWriter:
         else:
             self._meta |= {"schema": SCHEMA, "type": "TokenStore", "kind": "shards", **identity}
             self._meta |= {"shard_images": shard_images, "batch_size": batch_size, "shards": {}}
-            if self._own is not None:
+            if self._note is not None:
                 # what the other processes compare themselves with
                 artifacts.write_json(self._path, self._meta)
         for digests in noted.values():
             self._meta["shards"] |= digests
-        self._noted = noted.get(self._own, {}) if self._own is not None else {}
+        self._noted = noted.get(self._note, {}) if self._note is not None else {}
         self.shard_images, self.batch_size = self._meta["shard_images"], self._meta["batch_size"]
         self._n_shards = -(-self._meta["shape"][0] // self.shard_images)
         self.shards = range(part[0], self._n_shards, part[1])
@@ -141,11 +141,11 @@ class TokenWriter:
         name = _shard_name(shard)
         artifacts.write_array(self._directory / name, tokens.view(np.uint16) if tokens.dtype == BFLOAT16 else tokens)
         self._meta["shards"][name] = artifacts.sha256(self._directory / name)
-        if self._own is None:
+        if self._note is None:
             self._write_meta()
         else:
             self._noted[name] = self._meta["shards"][name]
-            artifacts.write_json(self._own, self._noted)
+            artifacts.write_json(self._note, self._noted)
         self.missing.remove(shard)
 
     def finish(self) -> bool:
@@ -298,12 +298,12 @@ def _read_meta(directory: Path) -> dict[str, Any]:
 
 def _parts(directory: Path) -> dict[Path, dict[str, str]]:
     """Returns what processes noted: their file -> shard name -> sha256."""
-    found = {}
+    notes = {}
     for path in sorted(directory.glob("part-*.json")):
         # another process may have merged it meanwhile
         with contextlib.suppress(MissingInputError):
-            found[path] = artifacts.read_json(path)
-    return found
+            notes[path] = artifacts.read_json(path)
+    return notes
 
 
 def _check_identity(directory: Path, meta: dict[str, Any], identity: dict[str, Any]) -> None:

@@ -115,10 +115,10 @@ def section(path: Path, values: dict[str, Any], name: str, defaults: dict[str, A
     Raises:
         WeightsError: if it is not an object.
     """
-    found, override = values.get(name) or {}, values.get(f"{name}_dict")
-    if not isinstance(found, dict) or not isinstance(override, (dict, type(None))):
+    content, override = values.get(name) or {}, values.get(f"{name}_dict")
+    if not isinstance(content, dict) or not isinstance(override, (dict, type(None))):
         raise WeightsError(f"{path}: `{name}` must be an object.")
-    merged = {**defaults, **found}
+    merged = {**defaults, **content}
     return merged if override is None else {**merged, **defaults, **override}
 
 

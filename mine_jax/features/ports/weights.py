@@ -52,10 +52,10 @@ def read_model_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str,
         raise WeightsError(f"{path} is not UTF-8 JSON ({error}). Copy the checkpoint again.") from error
     if not isinstance(values, dict):
         raise WeightsError(f"{path} must hold a JSON object, but holds a {type(values).__name__}.")
-    found = [key for key in FOREIGN_CODE if values.get(key) is not None]
-    if found:
+    foreign = [key for key in FOREIGN_CODE if values.get(key) is not None]
+    if foreign:
         raise WeightsError(
-            f"{path} sets {', '.join(found)}: foreign code and quantized models are not run. "
+            f"{path} sets {', '.join(foreign)}: foreign code and quantized models are not run. "
             "Use a checkpoint of a built-in architecture in float32, float16 or bfloat16."
         )
     return values
@@ -167,7 +167,7 @@ class Tensors:
         """
         import safetensors
 
-        self.directory, self.bad, self._found = directory, [], {}
+        self.directory, self.bad, self._places = directory, [], {}
         problems: list[str] = []
         try:
             for path in weight_files(directory):
@@ -176,12 +176,12 @@ class Tensors:
                         name = _renamed(key, rename or {})
                         if name not in shapes and _is_unused(name, unused):
                             continue
-                        self._found[name] = (path, key)
+                        self._places[name] = (path, key)
                         if name in shapes:
                             problems += _header_problems(key, file.get_slice(key), shapes[name])
         except safetensors.SafetensorError as error:
             raise WeightsError(f"the weights in {directory} cannot be read ({error}). Copy them again.") from error
-        missing, unexpected = sorted(shapes.keys() - self._found), sorted(self._found.keys() - shapes)
+        missing, unexpected = sorted(shapes.keys() - self._places), sorted(self._places.keys() - shapes)
         if missing:
             problems.insert(0, f"{len(missing)} missing: {', '.join(missing[:8])}")
         if unexpected:
@@ -194,7 +194,7 @@ class Tensors:
 
     def __contains__(self, name: str) -> bool:
         """Returns whether the checkpoint has the tensor."""
-        return name in self._found
+        return name in self._places
 
     def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
         """Reads one tensor, or a part of it, as float32; only that part is in memory.
@@ -204,7 +204,7 @@ class Tensors:
         """
         import safetensors
 
-        path, key = self._found[name]
+        path, key = self._places[name]
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
                 part = index and any(piece != slice(None) for piece in index)

@@ -165,8 +165,8 @@ def read_config(directory: Path) -> LlavaConfig:
 
 
 def _read_vision(path: Path, values: dict[str, Any]) -> ClipConfig | SiglipConfig:
-    found = values.get("vision_config") or {}
-    kind = found.get("model_type", "clip_vision_model") if isinstance(found, dict) else None
+    content = values.get("vision_config") or {}
+    kind = content.get("model_type", "clip_vision_model") if isinstance(content, dict) else None
     if kind == "siglip_vision_model":
         vision = {**section(path, values, "vision_config", siglip_config.VISION), "vision_use_head": False}
         return siglip_config.make_config(path, vision, None)
@@ -187,8 +187,8 @@ def _vision_layers(path: Path, value: Any, n_layers: int) -> tuple[int, ...]:
 
 
 def _read_decoder(path: Path, values: dict[str, Any]) -> Decoder:
-    found = values.get("text_config") or {}
-    kind = found.get("model_type", "llama") if isinstance(found, dict) else None
+    content = values.get("text_config") or {}
+    kind = content.get("model_type", "llama") if isinstance(content, dict) else None
     if kind not in _TEXT:
         raise WeightsError(f"{path}: the language model must be one of {tuple(_TEXT)}, but is {kind!r}.")
     text = section(path, values, "text_config", _TEXT[kind])
