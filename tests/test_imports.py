@@ -15,6 +15,7 @@ STAGES = ("data", "features", "encoder", "attribution", "description", "profile"
 FOUNDATION = {
     "types": {"memory"},
     "errors": set(),
+    "statistics": set(),
     "config": {"errors", "types"},
     "artifacts": {"errors", "types"},
     "memory": {"errors", "memory"},

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mine_jax import statistics
 from mine_jax.types import Attributions, CriticalTokens, Descriptions, Faithfulness, Profiles, Responses, Scores
 
 SELECTIVITY = ("roi", "category", "share", "enrichment", "low", "high", "p", "q", "n_voxels", "preferred")
@@ -57,8 +58,8 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
 
 def pairs(attributions: Attributions, faithfulness: Faithfulness, *, tolerance: float) -> pd.DataFrame:
     """Builds attribution/pairs.tsv, voxel by voxel, images in the order of the attributions."""
-    every = np.concatenate([attributions.predicted, attributions.predicted_baseline], 1)
-    late = np.abs(attributions.completeness_gap) > tolerance * np.maximum(np.ptp(every, axis=1), 1e-12)[:, None]
+    allowed = tolerance * statistics.prediction_range(attributions.predicted, attributions.predicted_baseline)
+    late = np.abs(attributions.completeness_gap) > allowed[:, None]
     undefined = ~np.isfinite(faithfulness.faithfulness)
     return pd.DataFrame(
         {
@@ -98,8 +99,9 @@ def curves(attributions: Attributions, faithfulness: Faithfulness, *, seed: int 
         usable = curve[np.isfinite(curve).all(1)]
         if not len(usable):
             continue
-        drawn = rng.integers(len(usable), size=(_N_BOOTSTRAP, len(usable)))
-        low, high = np.quantile(usable[drawn].mean(1), [0.025, 0.975], axis=0)
+        low, high = statistics.bootstrap_interval(
+            lambda draws, usable=usable: usable[draws].mean(1), len(usable), n_bootstrap=_N_BOOTSTRAP, rng=rng
+        )
         for c, k in enumerate(faithfulness.k_values):
             rows.append((kind, order, int(k), usable[:, c].mean(), low[c], high[c], len(usable)))
     columns = ["kind", "order", "k", "relative_performance", "low", "high", "n_voxels"]

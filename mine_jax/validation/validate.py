@@ -16,7 +16,7 @@ from mine_jax import artifacts, description, sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, DataConfig, ValidationConfig
 from mine_jax.description import TokenWords
-from mine_jax.profile import false_discovery_rate
+from mine_jax.statistics import false_discovery_rate
 from mine_jax.types import Encoders, ImageTokens
 from mine_jax.validation import editing, evaluators, generation, regions
 from mine_jax.validation import pairs as controls

@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from mine_jax.report import canvas, page, reading
+from mine_jax.statistics import pearson
 
 MAX_EDITS = 12
 MAX_GENERATED = 6
@@ -159,7 +160,7 @@ def _shifts(edits: pd.DataFrame | None) -> page.Picture | None:
     names = usable["maker"].unique() if "maker" in usable else [""]
     for name, (color, marker) in zip(names, styles, strict=False):
         part = usable[usable["maker"] == name] if name else usable
-        r = np.corrcoef(part["true_shift"], part["shift"])[0, 1]
+        r = pearson(part["true_shift"].to_numpy(), part["shift"].to_numpy())
         label = f"{name or 'edits'}: r = {r:.2f} ({page.count(len(part), 'edit')})"
         ax.scatter(part["true_shift"], part["shift"], s=16, c=color, marker=marker, alpha=0.6, label=label)
         found.append(label)
