@@ -234,11 +234,11 @@ def _design(subjects: Sequence[str], n_images: int, n_shared: int, n_repeats: in
         scenes[row] = scene_module.sample_scene(rng)
     images_of = {}
     for number, subject in enumerate(subjects):
-        own = np.sort(rest[number * (n_images - n_shared) : (number + 1) * (n_images - n_shared)])
+        unshared = np.sort(rest[number * (n_images - n_shared) : (number + 1) * (n_images - n_shared)])
         rng = np.random.default_rng([seed, int(subject[-1])])
-        for row in own:
+        for row in unshared:
             scenes[row] = scene_module.sample_scene(rng)
-        images_of[subject] = np.concatenate([shared, own])
+        images_of[subject] = np.concatenate([shared, unshared])
     order = np.random.default_rng([seed, 200]).permutation(np.repeat(np.arange(n_images), n_repeats))
     return _Design(scenes, shared, images_of, order)
 

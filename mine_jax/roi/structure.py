@@ -50,7 +50,7 @@ def structure(
                 "between_distance": float(distance[off].mean()),
                 "noise_distance": float(np.diag(distance).mean()),
                 "n_clusters": n_clusters,
-                "cluster_stability": _adjusted_rand(_cut(first, n_clusters), _cut(second, n_clusters)),
+                "cluster_stability": adjusted_rand(_cut(first, n_clusters), _cut(second, n_clusters)),
             }
         )
         progress(done + 1, len(areas))
@@ -65,7 +65,7 @@ def _clusters(vectors: np.ndarray) -> np.ndarray:
     """Labels [n] from 1 of the cut with the best mean silhouette."""
     candidates = range(2, min(_MAX_CLUSTERS, len(vectors) - 1) + 1)
     cuts = [_cut(vectors, n) for n in candidates]
-    return max(cuts, key=lambda labels: _silhouette(1 - vectors @ vectors.T, labels))
+    return max(cuts, key=lambda labels: silhouette(1 - vectors @ vectors.T, labels))
 
 
 def _cut(vectors: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def _cut(vectors: np.ndarray, n_clusters: int) -> np.ndarray:
     return hierarchy.fcluster(hierarchy.linkage(condensed, "average"), n_clusters, "maxclust")
 
 
-def _silhouette(distance: np.ndarray, labels: np.ndarray) -> float:
+def silhouette(distance: np.ndarray, labels: np.ndarray) -> float:
     """Mean silhouette (Rousseeuw 1987); a voxel alone in its cluster counts 0."""
     values = []
     for i, label in enumerate(labels):
@@ -89,7 +89,7 @@ def _silhouette(distance: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def _adjusted_rand(a: np.ndarray, b: np.ndarray) -> float:
+def adjusted_rand(a: np.ndarray, b: np.ndarray) -> float:
     """Adjusted Rand index (Hubert & Arabie 1985) of two labelings."""
     table = np.array([[np.sum((a == i) & (b == j)) for j in np.unique(b)] for i in np.unique(a)], float)
 
