@@ -420,18 +420,3 @@ class Profiles(_Shown):
     q: np.ndarray
     explained: np.ndarray
     reasons: np.ndarray
-
-
-@dataclass(frozen=True, repr=False)
-class RoiReport(_Shown):
-    """Preferred categories of areas and the structure inside them, as plain tables.
-
-    Attributes:
-        selectivity: rows of `roi/selectivity.tsv`.
-        structure: rows of `roi/structure.tsv`.
-        text: one sentence per area.
-    """
-
-    selectivity: list[dict[str, Any]]
-    structure: list[dict[str, Any]]
-    text: tuple[str, ...]

@@ -15,9 +15,9 @@ STAGES = ("data", "features", "encoder", "attribution", "description", "profile"
 FOUNDATION = {
     "types": {"memory"},
     "errors": set(),
+    "statistics": set(),
     "config": {"errors", "types"},
     "artifacts": {"errors", "types"},
-    "statistics": {"errors", "types"},
     "memory": {"errors", "memory"},
     "sharding": {"errors", "sharding"},
 }

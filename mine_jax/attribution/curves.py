@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mine_jax import statistics
 from mine_jax.types import Attributions, Faithfulness
 
 # Bootstrap over voxels for the bands of the curves.
@@ -65,8 +66,9 @@ def mean_curves(attributions: Attributions, faithfulness: Faithfulness, *, seed:
         usable = curve[np.isfinite(curve).all(1)]
         if not len(usable):
             continue
-        drawn = rng.integers(len(usable), size=(N_BOOTSTRAP, len(usable)))
-        low, high = np.quantile(usable[drawn].mean(1), [0.025, 0.975], axis=0)
+        low, high = statistics.bootstrap_interval(
+            lambda draws, usable=usable: usable[draws].mean(1), len(usable), n_bootstrap=N_BOOTSTRAP, rng=rng
+        )
         mean = np.array([usable[:, c].mean() for c in range(usable.shape[1])])
         means.append(MeanCurve(kind, order, mean, low, high, len(usable)))
     return means

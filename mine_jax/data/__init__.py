@@ -1,6 +1,6 @@
 """Stage 1: files on disk to responses and images, joined by image id.
 
-A reader is one file (`nsd.py`, `folder.py`) and one branch in `loading.py`.
+A reader is one file or folder (`folder.py`, `nsd/`) and one row of `loading.READERS`; README.md lists the steps.
 """
 
 from mine_jax.data.checking import check as check

@@ -65,14 +65,14 @@ def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Stimuli, list[str]]:
     design = nsd_design.read_design(root, subject=config.subject)
     areas = nsd_areas.read_areas(root, subject=config.subject, space=config.space)
     betas = layout.betas_folder(root, config.subject, config.space, config.beta_version)
-    found = nsd_betas.find_sessions(
+    sessions = nsd_betas.find_sessions(
         betas, n_design_trials=len(design.images), beta_format=config.beta_format, limit=config.sessions
     )
     ncsnr = nsd_areas.read_ncsnr(betas, areas.volume)
     voxel_ids = nsd_areas.select_voxels(areas, config.roi, ncsnr)
-    findings = [f"{config.subject}: {len(found.numbers)} sessions ({found.beta_format}), {len(voxel_ids)} voxels"]
-    if found.missing:
-        findings.append(f"warning: sessions {', '.join(map(str, found.missing))} are not there")
+    findings = [f"{config.subject}: {len(sessions.numbers)} sessions ({sessions.beta_format}), {len(voxel_ids)} voxels"]
+    if sessions.missing:
+        findings.append(f"warning: sessions {', '.join(map(str, sessions.missing))} are not there")
     if ncsnr is None:
         findings.append(f"note: no ncsnr.nii.gz in {betas}; the noise ceiling comes from repeats")
     elif np.isnan(ncsnr[voxel_ids]).any():
@@ -81,27 +81,27 @@ def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Stimuli, list[str]]:
         [a for text in nsd_areas.area_names(areas, voxel_ids) for a in text.split(";") if a], return_counts=True
     )
     findings.append("areas: " + (", ".join(f"{n} {c}" for n, c in zip(names, counts, strict=True)) or "none labelled"))
-    _probe_betas(found, voxel_ids, areas, config)
+    _probe_betas(sessions, voxel_ids, areas, config)
     findings += _check_info(root, config.subject, design)
-    images = np.unique(design.images[nsd_design.trial_positions(found)])
+    images = np.unique(design.images[nsd_design.trial_positions(sessions)])
     stimuli = nsd_design.stimuli(root, images.astype(str), design)
     return stimuli, findings
 
 
 def _probe_betas(
-    found: Sessions, voxel_ids: np.ndarray, areas: nsd_areas.Areas, config: NsdConfig | PhantomConfig
+    sessions: Sessions, voxel_ids: np.ndarray, areas: nsd_areas.Areas, config: NsdConfig | PhantomConfig
 ) -> None:
     """Reads a few columns of every HDF5 session, or every NIfTI header."""
     probed = np.unique(voxel_ids[np.linspace(0, len(voxel_ids) - 1, _N_PROBED).astype(int)])
-    if found.beta_format == "nifti":
-        for file, n_trials in zip(found.files, found.n_trials, strict=True):
+    if sessions.beta_format == "nifti":
+        for file, n_trials in zip(sessions.files, sessions.n_trials, strict=True):
             header = masks.read_header(file)
             masks.check_geometry(str(file), header.volume, reference="the ROI files", expected=areas.volume)
             if (header.shape[3] if len(header.shape) == 4 else 1) != n_trials:
                 raise AlignmentError(f"{file} has shape {header.shape}, but the design says {n_trials} trials.")
         return
-    read = nsd_betas.column_reader(found, voxel_ids=probed, volume=areas.volume, axis_order=config.axis_order)
-    for session, file in enumerate(found.files):
+    read = nsd_betas.column_reader(sessions, voxel_ids=probed, volume=areas.volume, axis_order=config.axis_order)
+    for session, file in enumerate(sessions.files):
         betas = read(session, slice(None))
         nsd_betas.to_percent(betas, beta_scale=config.beta_scale, source=str(file))
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,14 @@ _log = logging.getLogger(__name__)
 _MIN_SD_SHARE = 1e-5
 _BLOCK = 1024
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+class _Values(NamedTuple):
+    """Values [T, V] (memory-mapped where possible), voxel ids [V], and the space of a series."""
+
+    values: np.ndarray
+    voxel_ids: np.ndarray
+    volume: Volume | None
 
 
 def load_folder(
@@ -155,8 +163,7 @@ def _has_photo(rows: Rows, photos: PhotoFiles | None, config: FolderConfig) -> n
     return here
 
 
-def _open_responses(config: FolderConfig) -> tuple[np.ndarray, np.ndarray, Volume | None]:
-    """Values [T, V] (memory-mapped where possible), voxel ids, and the space of a series."""
+def _open_responses(config: FolderConfig) -> _Values:
     if config.responses is None:
         raise ConfigError(
             "data: `responses` is needed: a .npy [images or trials, voxels], or a NIfTI series with `mask`."
@@ -164,14 +171,14 @@ def _open_responses(config: FolderConfig) -> tuple[np.ndarray, np.ndarray, Volum
     path = Path(config.responses)
     if not path.name.endswith((".nii", ".nii.gz")):
         values = _open_npy(path)
-        return values, np.arange(values.shape[1], dtype=np.int64), None
+        return _Values(values, np.arange(values.shape[1], dtype=np.int64), None)
     if config.mask is None:
         raise ConfigError("data: a NIfTI series of responses needs `mask`, a volume of 0 and 1.")
     mask, header = masks.read_mask(Path(config.mask))
     series = masks.read_header(path)
     masks.check_geometry(str(path), series.volume, reference=f"the mask {config.mask}", expected=header.volume)
     voxel_ids = np.flatnonzero(mask)
-    return masks.read_series(path, voxel_ids=voxel_ids)[0].T, voxel_ids, header.volume
+    return _Values(masks.read_series(path, voxel_ids=voxel_ids)[0].T, voxel_ids, header.volume)
 
 
 def _open_npy(path: Path) -> np.ndarray:

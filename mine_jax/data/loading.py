@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mine_jax._progress import Progress, silent
-from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
+from mine_jax.config import DataConfig, NsdConfig, PhantomConfig
 from mine_jax.data import folder, nsd, splits
 from mine_jax.errors import ConfigError
 from mine_jax.types import Responses, Stimuli
+
+
+class Reader(NamedTuple):
+    """How one kind of data set is read; both take the section [data].
+
+    Attributes:
+        load: also takes `directory` and `progress`, gives Responses and Stimuli.
+        open_stimuli: gives the same Stimuli without reading responses.
+    """
+
+    load: Callable[..., tuple[Responses, Stimuli]]
+    open_stimuli: Callable[..., Stimuli]
 
 
 def load(
@@ -28,19 +41,7 @@ def load(
     Raises:
         MineError: a named error, see `load_nsd` and `load_folder`.
     """
-    if isinstance(config, FolderConfig):
-        responses, stimuli = folder.load_folder(config, directory=directory, progress=progress)
-    else:
-        responses, stimuli = nsd.load_nsd(
-            _root(config),
-            roi=config.roi,
-            zscore=config.zscore,
-            beta_scale=config.beta_scale,
-            axis_order=config.axis_order,
-            directory=directory,
-            progress=progress,
-            **_nsd_files(config),
-        )
+    responses, stimuli = READERS[config.kind].load(config, directory=directory, progress=progress)
     return splits.with_low_ceiling(responses, min_noise_ceiling=config.min_noise_ceiling), stimuli
 
 
@@ -53,8 +54,25 @@ def open_stimuli(config: DataConfig) -> Stimuli:
     Returns:
         Stimuli [N]; hashes are empty.
     """
-    if isinstance(config, FolderConfig):
-        return folder.open_folder_stimuli(config)
+    return READERS[config.kind].open_stimuli(config)
+
+
+def _load_nsd(
+    config: NsdConfig | PhantomConfig, *, directory: str | Path | None, progress: Progress
+) -> tuple[Responses, Stimuli]:
+    return nsd.load_nsd(
+        _root(config),
+        roi=config.roi,
+        zscore=config.zscore,
+        beta_scale=config.beta_scale,
+        axis_order=config.axis_order,
+        directory=directory,
+        progress=progress,
+        **_nsd_files(config),
+    )
+
+
+def _open_nsd(config: NsdConfig | PhantomConfig) -> Stimuli:
     return nsd.open_nsd_stimuli(_root(config), **_nsd_files(config))
 
 
@@ -68,3 +86,12 @@ def _nsd_files(config: NsdConfig | PhantomConfig) -> dict[str, Any]:
     """Arguments that say which files of NSD are read."""
     names = ("subject", "space", "beta_version", "beta_format", "sessions")
     return {name: getattr(config, name) for name in names}
+
+
+# A phantom is written in the layout of NSD.
+_NSD = Reader(_load_nsd, _open_nsd)
+READERS: dict[str, Reader] = {
+    "folder": Reader(folder.load_folder, folder.open_folder_stimuli),
+    "nsd": _NSD,
+    "phantom": _NSD,
+}

@@ -151,12 +151,12 @@ def read_mask(path: Path) -> tuple[np.ndarray, Header]:
         GeometryError: if it holds other values, nothing, or everything.
     """
     values, header = read_volume(path)
-    found = np.unique(values)
-    if not np.isin(found, (0, 1)).all():
-        shown = ", ".join(f"{value:g}" for value in found[:5])
+    levels = np.unique(values)
+    if not np.isin(levels, (0, 1)).all():
+        shown = ", ".join(f"{value:g}" for value in levels[:5])
         raise GeometryError(f"the mask {path} must hold only 0 and 1, but holds {shown}. Threshold it first.")
-    if len(found) < 2:
-        what = "no voxel" if not found[0] else "every voxel"
+    if len(levels) < 2:
+        what = "no voxel" if not levels[0] else "every voxel"
         raise GeometryError(f"the mask {path} selects {what}. Was the right file given?")
     return values.astype(bool), header
 

@@ -117,7 +117,7 @@ def read_rois(path: str | Path, voxel_ids: np.ndarray) -> tuple[np.ndarray, np.n
     if {"i", "j", "k"} <= set(table) and len(set(positions.tolist())) == len(voxel_ids):
         indices = np.zeros((len(voxel_ids), 3), np.int64)
         indices[positions] = np.stack([_whole_numbers(table[axis], path) for axis in "ijk"], 1)
-    return np.array([";".join(dict.fromkeys(found)) for found in names], str), indices
+    return np.array([";".join(dict.fromkeys(areas)) for areas in names], str), indices
 
 
 def resolve_ids(ids: np.ndarray, known: list[str], *, index_base: int | None, source: str) -> np.ndarray:

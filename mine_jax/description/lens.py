@@ -94,7 +94,7 @@ def top_words(
     return TokenWords(tokens.image_ids[rows], vocabulary, word_ids, shares, mask)
 
 
-def _top(lens: Lens, states, *, m: int):
+def _top(lens: Lens, states: jax.Array, *, m: int) -> tuple[jax.Array, jax.Array]:
     """Returns entries [B, P, M] and their softmax shares."""
     scores = lens_scores(lens, states)
     top, best = jax.lax.top_k(scores, m)

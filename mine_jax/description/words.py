@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,7 +114,7 @@ def clean_vocabulary(words: np.ndarray) -> Vocabulary:
     return Vocabulary(np.array(list(positions), dtype=str), index, dropped, len(index) - dropped - len(positions))
 
 
-def _share(words: list[str], test) -> float:
+def _share(words: list[str], test: Callable[[str], bool]) -> float:
     return sum(map(test, words)) / max(len(words), 1)
 
 

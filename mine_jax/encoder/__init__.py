@@ -8,6 +8,4 @@ from mine_jax.encoder.predict import check_token_width as check_token_width
 from mine_jax.encoder.predict import model as model
 from mine_jax.encoder.predict import predict as predict
 from mine_jax.encoder.predict import predict_one as predict_one
-from mine_jax.encoder.score import pearson as pearson
-from mine_jax.encoder.score import r2 as r2
 from mine_jax.encoder.score import score as score

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.blocks import predict_blocks
 from mine_jax.memory.rows import read_columns
+from mine_jax.statistics import pearson, r2
 from mine_jax.types import STATUSES, Encoders, Scores, Split
 
 # Below this ceiling (fraction of variance) a normalised R2 is mostly noise, and NaN.
 MIN_CEILING = 0.05
-# Float64 copies that are made at once.
-_BLOCK_BYTES = 1 << 22
 
 
 def score(
@@ -39,7 +36,8 @@ def score(
 
     Returns:
         Scores of V voxels; NaN for voxels that were not fitted, and everywhere with fewer
-        than two test images (status "n_test<2").
+        than two test images (status "n_test<2"). Where test responses or predictions do not
+        vary, r is NaN.
     """
     status = np.array([STATUSES[code] for code in np.asarray(encoders.status)], dtype=object)
     n_test = len(test.responses.image_ids)
@@ -65,54 +63,3 @@ def score(
         n_test=n_test,
         status=status.astype(str),
     )
-
-
-def r2(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Computes the coefficient of determination around the measured mean.
-
-    Args:
-        measured: [N, V].
-        predicted: [N, V].
-
-    Returns:
-        R2 [V] float64, at most 1; 0 where the measured values do not vary.
-
-    Source: 1 - residual sum of squares / total sum of squares, as in scikit-learn's r2_score.
-    """
-    return _by_voxels(_r2, measured, predicted)
-
-
-def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Computes Pearson's correlation of each column.
-
-    Args:
-        a: [N, V].
-        b: [N, V].
-
-    Returns:
-        r [V] float64; 0 where either column does not vary.
-    """
-    return _by_voxels(_pearson, a, b)
-
-
-def _by_voxels(statistic: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Computes a statistic of two arrays [N, V] for some voxels after the others, in float64 [v, N]."""
-    out = np.empty(a.shape[1])
-    step = max(1, _BLOCK_BYTES // (8 * max(1, len(a))))
-    for start in range(0, len(out), step):
-        voxels = slice(start, start + step)
-        # voxels first: then the sum of each is the same however many others there are
-        out[voxels] = statistic(*(np.asarray(x[:, voxels].T, np.float64, order="C") for x in (a, b)))
-    return out
-
-
-def _r2(measured, predicted):
-    residual = ((measured - predicted) ** 2).sum(1)
-    total = ((measured - measured.mean(1, keepdims=True)) ** 2).sum(1)
-    return np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), 0.0)
-
-
-def _pearson(a, b):
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return np.where(norm > 0, (a * b).sum(1) / np.where(norm > 0, norm, 1), 0.0)

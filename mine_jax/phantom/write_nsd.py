@@ -86,7 +86,7 @@ def write_phantom(
     Raises:
         ConfigError: if an argument is out of range.
         DataError: if the folder holds a data set that is not a phantom.
-        MissingExtraError: without h5py and scipy.
+        MissingExtraError: without h5py.
     """
     root = Path(directory)
     parameters: dict[str, Any] = {
@@ -234,11 +234,11 @@ def _design(subjects: Sequence[str], n_images: int, n_shared: int, n_repeats: in
         scenes[row] = scene_module.sample_scene(rng)
     images_of = {}
     for number, subject in enumerate(subjects):
-        own = np.sort(rest[number * (n_images - n_shared) : (number + 1) * (n_images - n_shared)])
+        unshared = np.sort(rest[number * (n_images - n_shared) : (number + 1) * (n_images - n_shared)])
         rng = np.random.default_rng([seed, int(subject[-1])])
-        for row in own:
+        for row in unshared:
             scenes[row] = scene_module.sample_scene(rng)
-        images_of[subject] = np.concatenate([shared, own])
+        images_of[subject] = np.concatenate([shared, unshared])
     order = np.random.default_rng([seed, 200]).permutation(np.repeat(np.arange(n_images), n_repeats))
     return _Design(scenes, shared, images_of, order)
 
@@ -288,7 +288,8 @@ def _write_stimuli(root: Path, images: np.ndarray, design: _Design) -> None:
 
 def _write_design(root: Path, design: _Design) -> None:
     """`nsd_expdesign.mat`, all ids counted from 1."""
-    scipy_io = require("scipy.io", extra="nsd", why="write NSD's design file")
+    import scipy.io
+
     n_rows = max(int(subject[-1]) for subject in design.images_of)
     n_images = len(next(iter(design.images_of.values())))
     subjectim = np.zeros((n_rows, n_images))
@@ -297,7 +298,7 @@ def _write_design(root: Path, design: _Design) -> None:
     buffer = io.BytesIO()
     # MATLAB keeps numbers as doubles.
     values = {"masterordering": design.order[None] + 1.0, "subjectim": subjectim, "sharedix": design.shared[None] + 1.0}
-    scipy_io.savemat(buffer, values, do_compression=True)
+    scipy.io.savemat(buffer, values, do_compression=True)
     # The first 116 bytes are free text with the date of writing.
     content = b"MATLAB 5.0 MAT-file, phantom".ljust(116) + buffer.getvalue()[116:]
     with artifacts.atomic(layout.design_file(root)) as path:

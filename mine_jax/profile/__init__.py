@@ -3,5 +3,4 @@
 from mine_jax.profile.build import build as build
 from mine_jax.profile.build import judge as judge
 from mine_jax.profile.null import NullTest as NullTest
-from mine_jax.profile.null import false_discovery_rate as false_discovery_rate
 from mine_jax.profile.null import measured_correlation as measured_correlation

@@ -10,7 +10,8 @@ from mine_jax._progress import Progress, silent
 from mine_jax.description import salience
 from mine_jax.description.describe import SMOOTHING, join
 from mine_jax.profile.null import NullTest
-from mine_jax.profile.stability import bootstrap_interval, split_half
+from mine_jax.profile.stability import split_half
+from mine_jax.statistics import bootstrap_interval_of_mean
 from mine_jax.types import Descriptions, Faithfulness, Profiles, Scores
 
 
@@ -58,7 +59,7 @@ def build(
         if len(tables):
             rng = np.random.default_rng([seed, int(descriptions.voxel_ids[v])])
             mean[v] = tables.mean(0)
-            low[v], high[v] = bootstrap_interval(tables, n_bootstrap=n_bootstrap, rng=rng)
+            low[v], high[v] = bootstrap_interval_of_mean(tables, n_bootstrap=n_bootstrap, rng=rng)
             halves[:, v], stability[v] = split_half(tables, corpus, rng=rng)
         progress(v + 1, n_voxels)
     word_ids = _ranked(mean, corpus, n_words)
@@ -135,7 +136,7 @@ def judge(
     )
 
 
-def _most_faithful(faithfulness, usable, quantile, min_images) -> np.ndarray:
+def _most_faithful(faithfulness: np.ndarray, usable: np.ndarray, quantile: float, min_images: int) -> np.ndarray:
     """Pairs [V, I] at or above the quantile of the voxel's faithfulness, and never fewer than asked for."""
     # beyond 1 the critical tokens overshoot the response: as unfaithful as falling short
     closeness = np.where(usable, 1 - np.abs(1 - faithfulness), np.nan)
@@ -167,7 +168,7 @@ def _log_odds(mean: np.ndarray) -> np.ndarray:
     """Natural log-odds of each word against the mean of the other voxels, [V, C]."""
     others = (mean.sum(0) - mean) / max(len(mean) - 1, 1)
 
-    def logit(share):
+    def logit(share: np.ndarray) -> np.ndarray:
         share = np.clip(share + SMOOTHING, SMOOTHING, 1 - SMOOTHING)
         return np.log(share / (1 - share))
 

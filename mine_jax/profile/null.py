@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mine_jax._optional import require
 from mine_jax._progress import Progress, silent
 from mine_jax.description import salience
+from mine_jax.statistics import false_discovery_rate, permutation_p
 
 
 class NullTest(NamedTuple):
@@ -61,25 +61,8 @@ def measured_correlation(
         exceeding += (predicted[rng.permutation(len(predicted))] * response).mean(0) >= r
         if i % 100 == 99:
             progress(i + 1, n_permutations)
-    p = np.where(tested, (1 + exceeding) / (1 + n_permutations), np.nan)
+    p = np.where(tested, permutation_p(exceeding, n_permutations), np.nan)
     return NullTest(np.where(tested, r, np.nan), p, false_discovery_rate(p))
-
-
-def false_discovery_rate(p: np.ndarray) -> np.ndarray:
-    """Computes Benjamini-Hochberg q; NaN stays NaN and does not count.
-
-    Args:
-        p: [T] p-values.
-
-    Returns:
-        q [T] float64.
-    """
-    statistics = require("scipy.stats", extra="nsd", why="control the false discovery rate")
-    q = np.full(len(p), np.nan)
-    known = np.isfinite(p)
-    if known.any():
-        q[known] = statistics.false_discovery_control(np.asarray(p)[known])
-    return q
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:

@@ -59,15 +59,15 @@ def _overall(path: Path) -> page.Table:
 
 
 def _by_run(runs: list[reading.Run]) -> page.Table | None:
-    found = {_name(run): recovery.load(run.truth) for run in runs if run.truth.is_file()}
-    if not found:
+    tables = {_name(run): recovery.load(run.truth) for run in runs if run.truth.is_file()}
+    if not tables:
         return None
-    metrics = list(dict.fromkeys(metric for table in found.values() for metric in table["metric"]))
+    metrics = list(dict.fromkeys(metric for table in tables.values() for metric in table["metric"]))
     rows = []
     for metric in metrics:
-        rows.append([metric.replace("_", " "), *(_cell(table[table["metric"] == metric]) for table in found.values())])
+        rows.append([metric.replace("_", " "), *(_cell(table[table["metric"] == metric]) for table in tables.values())])
     return page.Table(
-        "The same measures in each run, with the verdict where there is a target.", ("Measure", *found), rows
+        "The same measures in each run, with the verdict where there is a target.", ("Measure", *tables), rows
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,14 @@ from mine_jax.errors import IntegrityError, MissingInputError
 
 ReadImages = Callable[[Sequence[str]], list[np.ndarray]]
 NO_AREA = "no area"
+
+
+class StageState(NamedTuple):
+    """What `run.json` says of one stage; seconds are None where it did not finish."""
+
+    name: str
+    state: str
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -116,24 +124,25 @@ class Run:
         """Returns a value of the resolved configuration."""
         return self.configuration.get(section, {}).get(key, default)
 
-    def stages(self) -> list[tuple[str, str, float | None]]:
-        """Returns name, state and seconds of each stage, in the order of `run.json`."""
+    def stages(self) -> list[StageState]:
+        """Returns the state of each stage, in the order of `run.json`."""
         stages = self.info.get("stages", {})
         if not isinstance(stages, dict):
             return []
-        found = []
+        states = []
         for name, value in stages.items():
             entry = value if isinstance(value, dict) else {"state": value}
             seconds = entry.get("seconds")
-            found.append((name, str(entry.get("state", "")), seconds if isinstance(seconds, int | float) else None))
-        return found
+            seconds = seconds if isinstance(seconds, int | float) else None
+            states.append(StageState(name, str(entry.get("state", "")), seconds))
+        return states
 
     def why_missing(self, stage: str, name: str) -> str:
         """Says in one sentence why a file of a stage cannot be shown."""
         path = self.directory / name
         if path.exists() or path.with_suffix(".parquet").exists():
             return f"{name} holds no rows: the stage {stage} found nothing to write in this run."
-        states = {found: state for found, state, _ in self.stages()}
+        states = {entry.name: entry.state for entry in self.stages()}
         if stage in states:
             return f"This run has no {name}: run.json gives the state of the stage {stage} as {states[stage]!r}."
         return f"This run has no {name}: the stage {stage} has not been run."

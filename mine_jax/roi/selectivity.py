@@ -9,7 +9,7 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.description import salience
-from mine_jax.profile import false_discovery_rate
+from mine_jax.statistics import bootstrap_interval, false_discovery_rate, permutation_p
 from mine_jax.types import Profiles
 
 
@@ -56,10 +56,14 @@ def selectivity(
     for done, (roi, inside) in enumerate(areas.items()):
         enrichment = shares[inside].mean(0) - shares[~inside].mean(0)
         null = np.stack([_difference(shares, rng.permutation(inside)) for _ in range(n_permutations)])
-        p = (1 + (null >= enrichment).sum(0)) / (1 + n_permutations)
-        drawn = rng.integers(inside.sum(), size=(n_bootstrap, inside.sum()))
-        sampled = shares[inside][drawn].mean(1) - shares[~inside].mean(0)
-        low, high = np.quantile(sampled, [0.025, 0.975], axis=0)
+        p = permutation_p((null >= enrichment).sum(0), n_permutations)
+        within, outside = shares[inside], shares[~inside].mean(0)
+        low, high = bootstrap_interval(
+            lambda draws, within=within, outside=outside: within[draws].mean(1) - outside,
+            len(within),
+            n_bootstrap=n_bootstrap,
+            rng=rng,
+        )
         rows += [
             {
                 "roi": roi,

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from mine_jax._optional import require
 from mine_jax._progress import Progress, silent
 from mine_jax.description import salience
 from mine_jax.roi.selectivity import memberships
@@ -51,7 +50,7 @@ def structure(
                 "between_distance": float(distance[off].mean()),
                 "noise_distance": float(np.diag(distance).mean()),
                 "n_clusters": n_clusters,
-                "cluster_stability": _adjusted_rand(_cut(first, n_clusters), _cut(second, n_clusters)),
+                "cluster_stability": adjusted_rand(_cut(first, n_clusters), _cut(second, n_clusters)),
             }
         )
         progress(done + 1, len(areas))
@@ -66,34 +65,35 @@ def _clusters(vectors: np.ndarray) -> np.ndarray:
     """Labels [n] from 1 of the cut with the best mean silhouette."""
     candidates = range(2, min(_MAX_CLUSTERS, len(vectors) - 1) + 1)
     cuts = [_cut(vectors, n) for n in candidates]
-    return max(cuts, key=lambda labels: _silhouette(1 - vectors @ vectors.T, labels))
+    return max(cuts, key=lambda labels: silhouette(1 - vectors @ vectors.T, labels))
 
 
 def _cut(vectors: np.ndarray, n_clusters: int) -> np.ndarray:
-    hierarchy = require("scipy.cluster.hierarchy", extra="nsd", why="cluster profiles")
+    from scipy.cluster import hierarchy
+
     condensed = np.clip((1 - vectors @ vectors.T)[np.triu_indices(len(vectors), 1)], 0, None)
     return hierarchy.fcluster(hierarchy.linkage(condensed, "average"), n_clusters, "maxclust")
 
 
-def _silhouette(distance: np.ndarray, labels: np.ndarray) -> float:
+def silhouette(distance: np.ndarray, labels: np.ndarray) -> float:
     """Mean silhouette (Rousseeuw 1987); a voxel alone in its cluster counts 0."""
     values = []
     for i, label in enumerate(labels):
-        own = (labels == label) & (np.arange(len(labels)) != i)
+        same = (labels == label) & (np.arange(len(labels)) != i)
         others = [distance[i, labels == other].mean() for other in np.unique(labels) if other != label]
-        if not own.any() or not others:
+        if not same.any() or not others:
             values.append(0.0)
             continue
-        inside, outside = distance[i, own].mean(), min(others)
+        inside, outside = distance[i, same].mean(), min(others)
         values.append((outside - inside) / max(inside, outside, 1e-12))
     return float(np.mean(values))
 
 
-def _adjusted_rand(a: np.ndarray, b: np.ndarray) -> float:
+def adjusted_rand(a: np.ndarray, b: np.ndarray) -> float:
     """Adjusted Rand index (Hubert & Arabie 1985) of two labelings."""
     table = np.array([[np.sum((a == i) & (b == j)) for j in np.unique(b)] for i in np.unique(a)], float)
 
-    def pairs(counts):
+    def pairs(counts: np.ndarray) -> float:
         return (counts * (counts - 1) / 2).sum()
 
     both, first, second = pairs(table), pairs(table.sum(1)), pairs(table.sum(0))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax import attribution
+from mine_jax import attribution, statistics
 from mine_jax.types import Attributions, CriticalTokens, Descriptions, Faithfulness, Profiles, Responses, Scores
 
 SELECTIVITY = ("roi", "category", "share", "enrichment", "low", "high", "p", "q", "n_voxels", "preferred")
@@ -56,8 +56,8 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
 
 def pairs(attributions: Attributions, faithfulness: Faithfulness, *, tolerance: float) -> pd.DataFrame:
     """Builds attribution/pairs.tsv, voxel by voxel, images in the order of the attributions."""
-    every = np.concatenate([attributions.predicted, attributions.predicted_baseline], 1)
-    late = np.abs(attributions.completeness_gap) > tolerance * np.maximum(np.ptp(every, axis=1), 1e-12)[:, None]
+    allowed = tolerance * statistics.prediction_range(attributions.predicted, attributions.predicted_baseline)
+    late = np.abs(attributions.completeness_gap) > allowed[:, None]
     undefined = ~np.isfinite(faithfulness.faithfulness)
     return pd.DataFrame(
         {

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mine_jax.profile import false_discovery_rate
+from mine_jax.statistics import bootstrap_interval, false_discovery_rate, pearson, permutation_p, sign_flip_p
 
 SUMMARY = (
     *("test", "comparison", "source", "voxels", "evaluator", "effect", "low", "high", "p", "q", "n_pairs"),
@@ -20,10 +20,6 @@ SUMMARY = (
 )
 N_PERMUTATIONS = 10_000
 N_BOOTSTRAP = 2_000
-# With so few voxels every change of signs is tried.
-MAX_EXACT = 13
-_LEVEL = 0.95
-_BLOCK = 1000
 
 
 class Comparison(NamedTuple):
@@ -82,14 +78,16 @@ def compare(
     sums, counts = np.bincount(members, weights=values), np.bincount(members).astype(float)
     effect, sd = float(values.mean()), float(values.std(ddof=1))
     rng = np.random.default_rng(seed)
-    low, high = _interval(sums, counts, n_bootstrap, rng)
+    low, high = bootstrap_interval(
+        lambda draws: sums[draws].sum(1) / counts[draws].sum(1), len(sums), n_bootstrap=n_bootstrap, rng=rng
+    )
     return Comparison(
         effect=effect,
-        low=low,
-        high=high,
+        low=float(low),
+        high=float(high),
         effect_size=effect / sd if sd > 0 else np.nan,
         share=float(((values > 0) + 0.5 * (values == 0)).mean()),
-        p=_sign_flip(sums, n_permutations, rng),
+        p=sign_flip_p(sums, n_permutations=n_permutations, rng=rng),
         n_pairs=len(values),
     )
 
@@ -139,42 +137,10 @@ def correlate(
     if n < 3 or (np.ptp(both, axis=1) == 0).any():
         return Comparison(np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, n)
     rng = np.random.default_rng(seed)
-    r = _pearson(both[0], both[1])
-    draws = rng.integers(n, size=(n_bootstrap, n))
-    samples = np.array([_pearson(both[0, draw], both[1, draw]) for draw in draws])
-    low, high = np.nanquantile(samples, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    null = np.array([_pearson(both[0], rng.permutation(both[1])) for _ in range(n_permutations)])
-    p = (1 + int((np.abs(null) >= abs(r) - 1e-12).sum())) / (1 + n_permutations)
+    r = float(pearson(both[0], both[1]))
+    low, high = bootstrap_interval(
+        lambda draws: pearson(both[0, draws].T, both[1, draws].T), n, n_bootstrap=n_bootstrap, rng=rng
+    )
+    null = np.array([pearson(both[0], rng.permutation(both[1])) for _ in range(n_permutations)])
+    p = float(permutation_p((np.abs(null) >= abs(r) - 1e-12).sum(), n_permutations))
     return Comparison(r, float(low), float(high), r, float(np.mean(both[0] * both[1] > 0)), p, n)
-
-
-def _interval(sums: np.ndarray, counts: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> tuple[float, float]:
-    n = len(sums)
-    draws = rng.integers(n, size=(n_bootstrap, n))
-    means = sums[draws].sum(1) / counts[draws].sum(1)
-    low, high = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(low), float(high)
-
-
-def _sign_flip(sums: np.ndarray, n_permutations: int, rng: np.random.Generator) -> float:
-    """Two-sided p of the total of `sums` [G] under random signs."""
-    n, total = len(sums), abs(sums.sum())
-    if total == 0:
-        return 1.0
-    # Sums of the same numbers in another order differ by rounding.
-    enough = total * (1 - 1e-9)
-    if n <= MAX_EXACT:
-        signs = 1 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float((np.abs(signs @ sums) >= enough).mean())
-    exceeding = 0
-    for start in range(0, n_permutations, _BLOCK):
-        size = min(_BLOCK, n_permutations - start)
-        signs = rng.integers(0, 2, (size, n)) * 2.0 - 1
-        exceeding += int((np.abs(signs @ sums) >= enough).sum())
-    return (1 + exceeding) / (1 + n_permutations)
-
-
-def _pearson(first: np.ndarray, second: np.ndarray) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / norm if norm > 0 else np.nan

@@ -1,7 +1,6 @@
 """Fits and scores from responses that stay in their file: the same numbers, in bounded memory."""
 
 import dataclasses
-import importlib
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from mine_jax import encoder
+from mine_jax import encoder, statistics
 from mine_jax.config import QueryConfig, RidgeConfig
 from mine_jax.encoder import blocks, targets
 from mine_jax.memory import rows
@@ -24,8 +23,6 @@ CONFIGS = {
     "masked": RidgeConfig(folds=3, penalties=6, missing="mask"),
 }
 N, V = 60, 9
-# `mine_jax.encoder.score` is the function of that name.
-score = importlib.import_module("mine_jax.encoder.score")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +69,7 @@ def test_files_and_blocks_change_nothing(make, stored, monkeypatch, name):
     names = [STATUSES[code] for code in expected.status]
     assert names.count("ok") == (8 if name == "masked" else 7) and names[4] == "constant"
     for read_bytes in (1, 4 * N * 7):
-        for module, knob in ((targets, "READ_BYTES"), (rows, "PART_BYTES"), (score, "_BLOCK_BYTES")):
+        for module, knob in ((targets, "READ_BYTES"), (rows, "PART_BYTES"), (statistics, "BLOCK_BYTES")):
             monkeypatch.setattr(module, knob, read_bytes)
         monkeypatch.setattr(rows, "_AROUND_BYTES", 1)
         monkeypatch.setattr(targets, "_COLUMNS", max(1, read_bytes >> 9))
@@ -89,7 +86,7 @@ def test_blocks_of_scores_change_nothing(make, stored, monkeypatch):
     expected = encoder.score(fitted, test)
     measured, predicted = np.asarray(test.responses.responses), encoder.predict(fitted, test.tokens)
     usable = fitted.status == 0
-    np.testing.assert_array_equal(expected.r2[usable], encoder.r2(measured[:, usable], predicted[:, usable]))
+    np.testing.assert_array_equal(expected.r2[usable], statistics.r2(measured[:, usable], predicted[:, usable]))
     for block_bytes in (1, 4 * 12 * 4):
         monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
         got = encoder.score(fitted, test)

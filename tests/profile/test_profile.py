@@ -6,7 +6,6 @@ import scipy.stats
 
 from mine_jax import profile
 from mine_jax.description import salience
-from mine_jax.profile.stability import bootstrap_interval
 from mine_jax.types import Descriptions, Faithfulness, Scores
 
 WORDS = np.array([f"w{i}" for i in range(12)])
@@ -85,14 +84,6 @@ def test_a_voxel_depends_on_its_id_not_on_its_neighbours():
         np.testing.assert_array_equal(getattr(both, name)[1], getattr(alone, name)[0])
 
 
-def test_bootstrap_interval_matches_the_normal_one_for_many_images():
-    tables = np.random.default_rng(0).normal(1, 0.5, (400, 3)).astype(np.float32)
-    low, high = bootstrap_interval(tables, n_bootstrap=4000, rng=np.random.default_rng(1))
-    half = 1.96 * tables.std(0) / 20
-    np.testing.assert_allclose(low, tables.mean(0) - half, atol=0.006)
-    np.testing.assert_allclose(high, tables.mean(0) + half, atol=0.006)
-
-
 def null_data(n_voxels=200, n_images=120, seed=0):
     rng = np.random.default_rng(seed)
     image_words = rng.dirichlet(np.ones(12), n_images)
@@ -125,13 +116,6 @@ def test_a_voxel_without_words_or_with_nan_responses_stays_untested():
     with np.errstate(invalid="ignore"):
         test = profile.measured_correlation(distribution, CORPUS, image_words, noise, n_permutations=20)
     assert np.isnan(test.p[:2]).all() and np.isnan(test.q[:2]).all() and np.isfinite(test.p[2])
-
-
-def test_false_discovery_rate_matches_scipy_and_skips_nan():
-    p = np.array([0.01, np.nan, 0.2, 0.03])
-    q = profile.false_discovery_rate(p)
-    np.testing.assert_allclose(q[[0, 2, 3]], scipy.stats.false_discovery_control(p[[0, 2, 3]]), atol=1e-12)
-    assert np.isnan(q[1])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from mine_jax import roi
-from mine_jax.roi.structure import _adjusted_rand, _silhouette
+from mine_jax.roi.structure import adjusted_rand, silhouette
 from mine_jax.types import Profiles
 
 WORDS = np.array(["man", "woman", "house", "beach", "pizza", "apple"])
@@ -73,8 +73,8 @@ def test_silhouette_and_rand_match_scikit_learn():
     points = rng.standard_normal((20, 4))
     distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
     a, b = rng.integers(3, size=20), rng.integers(3, size=20)
-    assert _silhouette(distance, a) == pytest.approx(silhouette_score(distance, a, metric="precomputed"), abs=1e-9)
-    assert _adjusted_rand(a, b) == pytest.approx(adjusted_rand_score(a, b), abs=1e-9)
+    assert silhouette(distance, a) == pytest.approx(silhouette_score(distance, a, metric="precomputed"), abs=1e-9)
+    assert adjusted_rand(a, b) == pytest.approx(adjusted_rand_score(a, b), abs=1e-9)
 
 
 def test_built_in_categories_hold_words_once_each():

@@ -96,15 +96,15 @@ def select_voxels(areas: Areas, roi: Sequence[str], ncsnr: np.ndarray | None) ->
 
 def area_names(areas: Areas, voxel_ids: np.ndarray) -> np.ndarray:
     """Returns the labels [V] of each voxel in all collections, ";"-joined; nsdgeneral is not an area."""
-    found: list[list[str]] = [[] for _ in voxel_ids]
+    names_of: list[list[str]] = [[] for _ in voxel_ids]
     for name in sorted(areas.codes):
         if name == "nsdgeneral":
             continue
         codes = areas.codes[name][voxel_ids]
         for position in np.flatnonzero(codes > 0):
             code = int(codes[position])
-            found[position].append(areas.labels[name].get(code, f"{name}-{code}"))
-    return np.array([";".join(dict.fromkeys(names)) for names in found], str)
+            names_of[position].append(areas.labels[name].get(code, f"{name}-{code}"))
+    return np.array([";".join(dict.fromkeys(names)) for names in names_of], str)
 
 
 def read_ncsnr(folder: Path, volume: Volume) -> np.ndarray | None:

@@ -70,15 +70,15 @@ def find_sessions(
         MissingInputError: with the full path of what is expected.
         AlignmentError: if there are more sessions than the design has.
     """
-    found = {
+    numbers_of = {
         form: sorted(
             int(match[1]) for file in folder.glob(f"betas_session*{suffix}") if (match := _NAME.match(file.name))
         )
         for form, suffix in layout.SUFFIXES.items()
     }
     if beta_format == "auto":
-        beta_format = max(found, key=lambda form: len(found[form]))
-    numbers = [number for number in found[beta_format] if limit is None or number <= limit]
+        beta_format = max(numbers_of, key=lambda form: len(numbers_of[form]))
+    numbers = [number for number in numbers_of[beta_format] if limit is None or number <= limit]
     expected = range(1, (limit or max(numbers, default=0)) + 1)
     missing = [number for number in expected if number not in numbers]
     if not numbers or (limit is not None and missing):
@@ -198,21 +198,23 @@ def _runs(i: np.ndarray, j: np.ndarray, k: np.ndarray) -> Iterator[slice]:
         yield slice(start, stop)
 
 
-def _axis_order(found: Any, shape: tuple[int, int, int], n_trials: int, wanted: AxisOrder, path: Path) -> str:
+def _axis_order(on_disk: Any, shape: tuple[int, int, int], n_trials: int, wanted: AxisOrder, path: Path) -> str:
     """Which axes are which, from the shape of the volume."""
     layouts = {"tzyx": (n_trials, *shape[::-1]), "xyzt": (*shape, n_trials)}
-    fits = [name for name, expected in layouts.items() if tuple(found) == expected and wanted in ("auto", name)]
+    fits = [name for name, expected in layouts.items() if tuple(on_disk) == expected and wanted in ("auto", name)]
     if len(fits) == 1:
         return fits[0]
     if len(fits) > 1:
         raise GeometryError(
-            f"{path} has shape {tuple(found)}, which fits more than one order of axes. Set `axis_order`."
+            f"{path} has shape {tuple(on_disk)}, which fits more than one order of axes. Set `axis_order`."
         )
-    if len(found) == 4 and tuple(found)[1:] == shape[::-1]:
-        raise AlignmentError(f"{path} has {found[0]} trials, but the design says {n_trials}. Is the session complete?")
+    if len(on_disk) == 4 and tuple(on_disk)[1:] == shape[::-1]:
+        raise AlignmentError(
+            f"{path} has {on_disk[0]} trials, but the design says {n_trials}. Is the session complete?"
+        )
     raise GeometryError(
         f"`betas` of {path} must have shape {layouts['tzyx']} (trials, Z, Y, X) or {layouts['xyzt']}, but has "
-        f"{tuple(found)}. Do the ROI files and `axis_order` = {wanted!r} belong to these betas?"
+        f"{tuple(on_disk)}. Do the ROI files and `axis_order` = {wanted!r} belong to these betas?"
     )
 
 

@@ -39,12 +39,13 @@ def read_design(root: Path, *, subject: str) -> Design:
         AlignmentError: if ids do not count from 1, or point outside the image file.
         DataError: if the subject is not in it.
     """
-    scipy_io = require("scipy.io", extra="nsd", why="read nsd_expdesign.mat")
+    import scipy.io
+
     path = layout.design_file(root)
     if not path.is_file():
         raise MissingInputError(f"no experimental design at {path}. It is part of NSD's nsddata folder.")
     try:
-        values = scipy_io.loadmat(path, variable_names=("masterordering", "subjectim", "sharedix"))
+        values = scipy.io.loadmat(path, variable_names=("masterordering", "subjectim", "sharedix"))
     except (ValueError, TypeError, OSError, NotImplementedError, EOFError, ArithmeticError) as error:
         raise IntegrityError(f"{path} is not a readable MATLAB file ({error}). Copy it again.") from error
     missing = [name for name in ("masterordering", "subjectim", "sharedix") if name not in values]

@@ -84,21 +84,21 @@ def load_nsd(
     design = nsd_design.read_design(root, subject=subject)
     areas = nsd_areas.read_areas(root, subject=subject, space=space)
     folder = layout.betas_folder(root, subject, space, beta_version)
-    found = nsd_betas.find_sessions(folder, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions)
-    _log_sessions(found)
+    files = nsd_betas.find_sessions(folder, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions)
+    _log_sessions(files)
     file_ncsnr = nsd_areas.read_ncsnr(folder, areas.volume)
     voxel_ids = nsd_areas.select_voxels(areas, [roi] if isinstance(roi, str) else roi, file_ncsnr)
     disk = None if directory is None else Path(directory)
     read_columns = nsd_betas.column_reader(
-        found,
+        files,
         voxel_ids=voxel_ids,
         volume=areas.volume,
         axis_order=axis_order,
         scratch=disk if len(voxel_ids) * len(design.images) * 2 > trials.LARGE_BYTES else None,
         progress=progress,
     )
-    read = _Reading(found, design, voxel_ids, read_columns, zscore, beta_scale, max(1, voxel_block), disk, progress)
-    responses = read.responses(np.arange(len(found.numbers)))
+    read = _Reading(files, design, voxel_ids, read_columns, zscore, beta_scale, max(1, voxel_block), disk, progress)
+    responses = read.responses(np.arange(len(files.numbers)))
     responses = _with_file_ncsnr(responses, None if file_ncsnr is None else file_ncsnr[voxel_ids])
     responses = replace(
         responses,
@@ -138,8 +138,8 @@ def open_nsd_stimuli(
     root = Path(root)
     design = nsd_design.read_design(root, subject=subject)
     folder = layout.betas_folder(root, subject, space, beta_version)
-    found = nsd_betas.find_sessions(folder, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions)
-    images = np.unique(design.images[nsd_design.trial_positions(found)])
+    files = nsd_betas.find_sessions(folder, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions)
+    images = np.unique(design.images[nsd_design.trial_positions(files)])
     return nsd_design.stimuli(root, images.astype(str), design)
 
 
@@ -233,10 +233,10 @@ def _with_file_ncsnr(responses: Responses, ncsnr: np.ndarray | None) -> Response
     return replace(responses, ncsnr=ncsnr, noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, modal))
 
 
-def _log_sessions(found: Sessions) -> None:
-    _log.info("sessions found (%s): %s", found.beta_format, ", ".join(map(str, found.numbers)))
-    if found.missing:
-        _log.warning("sessions not found in %s: %s", found.folder, ", ".join(map(str, found.missing)))
+def _log_sessions(sessions: Sessions) -> None:
+    _log.info("sessions found (%s): %s", sessions.beta_format, ", ".join(map(str, sessions.numbers)))
+    if sessions.missing:
+        _log.warning("sessions not found in %s: %s", sessions.folder, ", ".join(map(str, sessions.missing)))
 
 
 def _log_drift(moments: np.ndarray, n_trials: np.ndarray, numbers: np.ndarray) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from mine_jax.report import canvas, page, reading
+from mine_jax.statistics import pearson
 
 MAX_AREAS = 30
 MIN_AREA_VOXELS = 3
@@ -48,7 +51,7 @@ def _summary(voxels: pd.DataFrame, covers: str) -> page.Table:
     return page.Table(caption, columns, rows)
 
 
-def _histogram(values: np.ndarray, label: str, marks: dict[str, float], limits: tuple[float, float]):
+def _histogram(values: np.ndarray, label: str, marks: dict[str, float], limits: tuple[float, float]) -> Any:
     fig, ax = canvas.figure()
     ax.hist(
         np.clip(values, *limits), bins=np.linspace(*limits, 41), color=canvas.BLUE, edgecolor="white", linewidth=0.4
@@ -116,7 +119,7 @@ def _against_ceiling(voxels: pd.DataFrame, n_all: int) -> page.Picture:
         f"R² against the noise ceiling, {page.count(len(known), 'voxel')} of {page.count(n_all)}: status ok, ceiling "
         f"known. {page.count(above, 'voxel')} above the dashed line: both axes are estimates with an error."
     )
-    correlation = np.corrcoef(x, y)[0, 1] if len(x) > 2 and x.std() > 0 and y.std() > 0 else np.nan
+    correlation = pearson(x, y) if len(x) > 2 else np.nan
     alt = f"Scatter plot of R² against the noise ceiling; correlation {page.number(correlation, 2)}."
     return canvas.picture(fig, alt=alt, caption=caption)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,14 @@ class Card:
     overlay: page.Picture | None
     words: page.Bars | None
     sentence: str
+
+
+class _TokenScores(NamedTuple):
+    """By row of pairs.tsv: scores of all tokens and the critical tokens; and whether all scores were stored."""
+
+    fields: dict[int, np.ndarray]
+    criticals: dict[int, np.ndarray]
+    are_complete: bool
 
 
 def build(run: reading.Run, *, max_examples: int = 12) -> page.Section:
@@ -78,7 +86,7 @@ def _cards(run: reading.Run, chosen: pd.DataFrame) -> tuple[dict[int, list[Card]
         i: p if grid is None else heat.fit_to_grid(p, grid, crop=crop)
         for i, p in run.photos(chosen["image_id"]).items()
     }
-    fields, criticals, complete = _scores(run, chosen, grid)
+    fields, criticals, are_complete = _token_scores(run, chosen, grid)
     values = np.concatenate([np.abs(field) for field in fields.values()]) if fields else np.zeros(0)
     limit = float(np.quantile(values, FULL_COLOR)) if len(values) else 0.0
     limit = limit if limit > 0 else float(values.max(initial=0)) or 1.0
@@ -100,29 +108,26 @@ def _cards(run: reading.Run, chosen: pd.DataFrame) -> tuple[dict[int, list[Card]
     notes = {
         "scale": heat.scale(limit) if fields else None,
         "limit": limit,
-        "note": _note(run, grid, fields, complete, photos),
+        "note": _note(run, grid, fields, are_complete, photos),
     }
     return cards, notes
 
 
-def _scores(
-    run: reading.Run, chosen: pd.DataFrame, grid: tuple[int, int] | None
-) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray], bool]:
-    """Returns, by row of pairs.tsv, the scores of all tokens, the critical tokens, and whether scores are complete."""
+def _token_scores(run: reading.Run, chosen: pd.DataFrame, grid: tuple[int, int] | None) -> _TokenScores:
     tokens, scores = run.array("attribution/tokens.npy"), run.array("attribution/scores.npy")
     full = run.array("attribution/heat.npy")
     if grid is None or tokens is None or scores is None:
-        return {}, {}, False
+        return _TokenScores({}, {}, False)
     n_tokens = grid[0] * grid[1]
-    fields, criticals, complete = {}, {}, True
+    fields, criticals, are_complete = {}, {}, True
     for row in chosen["row"]:
         if row >= len(tokens) or (full is not None and (row >= len(full) or full.shape[1] != n_tokens)):
-            return {}, {}, False
+            return _TokenScores({}, {}, False)
         indices = np.asarray(tokens[row])
         stored = None if full is None else np.asarray(full[row], np.float32)
-        fields[row], whole = heat.token_scores(stored, indices, np.asarray(scores[row]), n_tokens=n_tokens)
-        criticals[row], complete = indices, complete and whole
-    return fields, criticals, complete
+        fields[row], is_complete = heat.token_scores(stored, indices, np.asarray(scores[row]), n_tokens=n_tokens)
+        criticals[row], are_complete = indices, are_complete and is_complete
+    return _TokenScores(fields, criticals, are_complete)
 
 
 def _words(run: reading.Run, chosen: pd.DataFrame) -> tuple[dict[Any, list[page.Bar]], dict[Any, str]]:
@@ -159,7 +164,7 @@ def _in_words(field: np.ndarray, pair: Any, grid: tuple[int, int], has_photo: bo
     )
 
 
-def _note(run: reading.Run, grid: Any, fields: Any, complete: bool, photos: Any) -> str:
+def _note(run: reading.Run, grid: Any, fields: Any, are_complete: bool, photos: Any) -> str:
     notes = []
     if grid is None:
         notes.append("The token grid is not recorded in features/meta.json, so no heat maps can be drawn.")
@@ -167,7 +172,7 @@ def _note(run: reading.Run, grid: Any, fields: Any, complete: bool, photos: Any)
         notes.append(
             "Token scores are absent, or are not one per cell of the token grid, so no heat maps can be drawn."
         )
-    elif not complete:
+    elif not are_complete:
         notes.append("Only the scores of the critical tokens were stored; all other tokens are shown as 0.")
     if not photos:
         notes.append("No image reader was given, so the photos are not shown.")

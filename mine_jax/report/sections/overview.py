@@ -15,8 +15,8 @@ MAX_REASONS = 12
 
 def build(run: reading.Run) -> page.Section:
     """Builds the section "what was run": key numbers, configuration, versions, times."""
-    seconds = [stage for stage in run.stages() if stage[0] != "report"]
-    times = [page.Bar(name, s, note=_duration(s)) for name, _, s in seconds if s is not None]
+    stages = [stage for stage in run.stages() if stage.name != "report"]
+    times = [page.Bar(name, s, note=_duration(s)) for name, _, s in stages if s is not None]
     return page.Section(
         "overview",
         "What was run",
@@ -27,7 +27,7 @@ def build(run: reading.Run) -> page.Section:
             "versions": _pairs("Versions and devices", _versions(run)),
             "times": page.Bars("Seconds of each stage", times) if times else None,
             "total": _duration(sum(bar.value for bar in times)),
-            "states": [(name, state) for name, state, s in seconds if s is None],
+            "states": [(name, state) for name, state, s in stages if s is None],
             "leak": bool(run.setting("data", "allow_leak", False)),
         },
     )
@@ -89,13 +89,13 @@ def _settings(name: str, values: dict[str, Any]) -> page.Table:
 
 
 def _versions(run: reading.Run) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
     for key in ("package", "command", "seed", "precision", "devices", "started", "schema"):
         if run.info.get(key) is not None:
-            found[key] = " ".join(map(str, run.info[key])) if key == "command" else run.info[key]
+            recorded[key] = " ".join(map(str, run.info[key])) if key == "command" else run.info[key]
     versions = run.info.get("versions", {})
     known = {k: v for k, v in versions.items() if v is not None} if isinstance(versions, dict) else {}
-    return {**found, **known}
+    return {**recorded, **known}
 
 
 def _pairs(caption: str, values: dict[str, Any]) -> page.Table:

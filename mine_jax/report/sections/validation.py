@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from mine_jax.report import canvas, page, reading
+from mine_jax.statistics import pearson
 
 MAX_EDITS = 12
 MAX_GENERATED = 6
@@ -84,9 +85,9 @@ def _statuses(noun: str, table: pd.DataFrame | None) -> page.Table | None:
     return page.Table(f"All {page.count(len(table), noun)} by status.", ("Status", "Rows"), rows)
 
 
-def _evaluators(*found: pd.DataFrame | None) -> list[str]:
+def _evaluators(*tables: pd.DataFrame | None) -> list[str]:
     names = [
-        set(table["evaluator"].dropna().astype(str)) for table in found if table is not None and "evaluator" in table
+        set(table["evaluator"].dropna().astype(str)) for table in tables if table is not None and "evaluator" in table
     ]
     return sorted(set().union(*names))
 
@@ -154,15 +155,15 @@ def _shifts(edits: pd.DataFrame | None) -> page.Picture | None:
     fig, ax = canvas.figure(height=4.0)
     ax.axhline(0, color=canvas.GREY, linewidth=0.8)
     ax.axvline(0, color=canvas.GREY, linewidth=0.8)
-    found = []
+    labels = []
     styles = ((canvas.BLUE, "o"), (canvas.ORANGE, "x"))
     names = usable["maker"].unique() if "maker" in usable else [""]
     for name, (color, marker) in zip(names, styles, strict=False):
         part = usable[usable["maker"] == name] if name else usable
-        r = np.corrcoef(part["true_shift"], part["shift"])[0, 1]
+        r = pearson(part["true_shift"].to_numpy(), part["shift"].to_numpy())
         label = f"{name or 'edits'}: r = {r:.2f} ({page.count(len(part), 'edit')})"
         ax.scatter(part["true_shift"], part["shift"], s=16, c=color, marker=marker, alpha=0.6, label=label)
-        found.append(label)
+        labels.append(label)
     ax.set(xlabel="True shift of the simulated voxel (sd)", ylabel="Predicted shift (z-scored beta)")
     ax.legend(frameon=False, fontsize=10, loc="upper left")
     caption = (
@@ -170,7 +171,7 @@ def _shifts(edits: pd.DataFrame | None) -> page.Picture | None:
         f"insertions and removals with a usable image, first evaluator ({usable['evaluator'].iloc[0]})."
     )
     return canvas.picture(
-        fig, alt=f"Scatter plot of predicted against true shifts. {'; '.join(found)}.", caption=caption
+        fig, alt=f"Scatter plot of predicted against true shifts. {'; '.join(labels)}.", caption=caption
     )
 
 
@@ -212,13 +213,13 @@ def _stored(table: pd.DataFrame, name: str, files: dict[Any, Path]) -> pd.DataFr
 
 def _files(folder: Path) -> dict[Any, Path]:
     """Finds stored pictures by file name, and by table and row number where the name holds them."""
-    found: dict[Any, Path] = {}
+    pictures: dict[Any, Path] = {}
     for path in sorted(folder.glob("*.png")) + sorted(folder.glob("*/*.png")):
-        found[path.relative_to(folder).as_posix()] = path
+        pictures[path.relative_to(folder).as_posix()] = path
         match = re.fullmatch(r"(generation|edits?)[-_/]0*(\d+)", path.relative_to(folder).with_suffix("").as_posix())
         if match:
-            found["generation" if match[1] == "generation" else "edits", int(match[2])] = path
-    return found
+            pictures["generation" if match[1] == "generation" else "edits", int(match[2])] = path
+    return pictures
 
 
 def _file_of(row: dict[str, Any], table: str, files: dict[Any, Path]) -> Path | None:

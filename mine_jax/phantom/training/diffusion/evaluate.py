@@ -83,16 +83,16 @@ def evaluate_generator(
     prompts = [f"a photo of {_with_article(concept)}" for concept in asked]
     images = _in_batches(pipeline, prompts, sampling)
     write_sheet(sheets / "generated.png", images, columns=repeats * 5)
-    found = trained.present(images)
+    seen = trained.present(images)
     columns = np.array([scenes.CONCEPTS.index(concept) for concept in asked])
-    hits = found[np.arange(len(asked)), columns]
+    hits = seen[np.arange(len(asked)), columns]
     scores: dict[str, Any] = {"n_images": len(asked)}
     for kind, names in (("things", scenes.OBJECTS), ("places", scenes.PLACES)):
         rows = np.array([concept in names for concept in asked])
         known = np.array([scenes.CONCEPTS.index(name) for name in names])
         others = rows[:, None] & (columns[:, None] != known)
         scores[f"{kind}_present"] = round(float(hits[rows].mean()), 4)
-        scores[f"{kind}_chance"] = round(float(found[:, known][others].mean()), 4)
+        scores[f"{kind}_chance"] = round(float(seen[:, known][others].mean()), 4)
     scores["categories_present"] = _by_category(asked, hits)
     scores["scenes"] = _evaluate_captions(pipeline, trained, repeats * 25, sampling, sheets)
     return scores
@@ -190,18 +190,18 @@ def _in_batches(
     masks: np.ndarray | None = None,
 ) -> np.ndarray:
     """Runs a pipeline with one seed per image: uint8 [N, 64, 64, 3]."""
-    made = []
+    generated = []
     for start in range(0, len(prompts), BATCH_SIZE):
         rows = slice(start, start + BATCH_SIZE)
-        given: dict[str, Any] = {}
+        inputs: dict[str, Any] = {}
         if images is not None and masks is not None:
-            given["image"] = [Image.fromarray(image) for image in images[rows]]
-            given["mask_image"] = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks[rows]]
+            inputs["image"] = [Image.fromarray(image) for image in images[rows]]
+            inputs["mask_image"] = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks[rows]]
         seeds = range(HELD_OUT_SEED + start, HELD_OUT_SEED + start + len(prompts[rows]))
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        result = pipeline(prompt=prompts[rows], generator=generators, output_type="np", **given, **sampling)
-        made.append((np.clip(result.images, 0, 1) * 255).round().astype(np.uint8))
-    return np.concatenate(made)
+        result = pipeline(prompt=prompts[rows], generator=generators, output_type="np", **inputs, **sampling)
+        generated.append((np.clip(result.images, 0, 1) * 255).round().astype(np.uint8))
+    return np.concatenate(generated)
 
 
 def _by_category(names: list[str], hits: np.ndarray) -> dict[str, float]:

@@ -127,12 +127,12 @@ def rates(trained: judge.Judge, images: np.ndarray, shown: np.ndarray) -> dict[s
     Returns:
         dict[str, float]: `recall` of things and places, `thing_recall`, `false_positives`.
     """
-    found = trained.present(images)
+    seen = trained.present(images)
     is_thing = np.array([name in scenes.OBJECTS for name in trained.concepts])
     return {
-        "recall": round(float(found[shown].mean()), 4),
-        "thing_recall": round(float(found[shown & is_thing].mean()), 4),
-        "false_positives": round(float(found[~shown].mean()), 5),
+        "recall": round(float(seen[shown].mean()), 4),
+        "thing_recall": round(float(seen[shown & is_thing].mean()), 4),
+        "false_positives": round(float(seen[~shown].mean()), 5),
     }
 
 

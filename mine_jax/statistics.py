@@ -1,0 +1,198 @@
+"""The statistics of every stage, with one convention each.
+
+Statistics of [N, V] arrays go over axis 0 and are computed in float64. Intervals cover 95 %.
+A p-value from random draws is (1 + exceeding draws) / (1 + draws), and is never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+# Ends of every interval, as quantiles of the bootstrap samples.
+INTERVAL = (0.025, 0.975)
+# With so few units every change of signs is tried.
+MAX_EXACT = 13
+# Float64 copies that are made at once.
+BLOCK_BYTES = 1 << 22
+_SIGNS_AT_ONCE = 1000
+
+
+class Interval(NamedTuple):
+    """Lower and upper ends, of the shape of the statistic."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+def r2(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Computes the coefficient of determination around the measured mean.
+
+    Args:
+        measured: [N, V] or [N].
+        predicted: of the same shape.
+
+    Returns:
+        R2 [V] (or a number) float64, at most 1; 0 where the measured values do not vary.
+
+    Source: 1 - residual sum of squares / total sum of squares, as in scikit-learn's r2_score.
+    """
+    return _by_columns(_r2, measured, predicted)
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Computes Pearson's correlation of each column.
+
+    Args:
+        a: [N, V] or [N].
+        b: of the same shape.
+
+    Returns:
+        r [V] (or a number) float64; NaN where either column does not vary.
+    """
+    return _by_columns(_pearson, a, b)
+
+
+def bootstrap_interval(
+    statistic: Callable[[np.ndarray], np.ndarray], n_units: int, *, n_bootstrap: int, rng: np.random.Generator
+) -> Interval:
+    """Computes the percentile interval of a statistic over units drawn with replacement.
+
+    Args:
+        statistic: takes positions of units [n_bootstrap, n_units], gives one value (or array) per row;
+            NaN where a draw has none, which does not count.
+        n_units: units to draw from: voxels, images or pairs.
+        n_bootstrap: samples.
+        rng: source of the draws.
+
+    Returns:
+        The 95 % interval.
+    """
+    samples = statistic(rng.integers(n_units, size=(n_bootstrap, n_units)))
+    quantile = np.nanquantile if np.isnan(samples).any() else np.quantile
+    return Interval(*quantile(samples, INTERVAL, axis=0))
+
+
+def bootstrap_interval_of_mean(rows: np.ndarray, *, n_bootstrap: int, rng: np.random.Generator) -> Interval:
+    """Computes the percentile interval of the mean of wide rows, without a copy of them per sample.
+
+    Args:
+        rows: [n, C] float32, one row per unit.
+        n_bootstrap: samples of n rows with replacement.
+        rng: source of the samples.
+
+    Returns:
+        The 95 % interval, [C] float32 each.
+    """
+    n = len(rows)
+    # how often each row is drawn says all that the mean depends on
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
+    means = counts.astype(np.float32) @ rows / n
+    return Interval(*np.quantile(means, INTERVAL, axis=0).astype(np.float32))
+
+
+def permutation_p(exceeding: np.ndarray | int, n_permutations: int) -> np.ndarray:
+    """Computes p from the number of random draws that reach the observed statistic.
+
+    Args:
+        exceeding: draws that reach it, a number or one per test.
+        n_permutations: draws.
+
+    Returns:
+        p of the shape of `exceeding`, in (0, 1].
+
+    Source: Phipson & Smyth 2010; the observed order counts as one of the draws.
+    """
+    return (1 + np.asarray(exceeding)) / (1 + n_permutations)
+
+
+def sign_flip_p(values: np.ndarray, *, n_permutations: int, rng: np.random.Generator) -> float:
+    """Computes the two-sided p of a total under random signs.
+
+    Args:
+        values: [n] one value per unit.
+        n_permutations: random changes of sign; all of them are tried for up to 13 units.
+        rng: source of the signs.
+
+    Returns:
+        p; 1 where the total is 0.
+
+    Source: Fisher's randomisation test.
+    """
+    n, total = len(values), abs(values.sum())
+    if total == 0:
+        return 1.0
+    # Sums of the same numbers in another order differ by rounding.
+    enough = total * (1 - 1e-9)
+    if n <= MAX_EXACT:
+        signs = 1 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((np.abs(signs @ values) >= enough).mean())
+    exceeding = 0
+    for start in range(0, n_permutations, _SIGNS_AT_ONCE):
+        size = min(_SIGNS_AT_ONCE, n_permutations - start)
+        signs = rng.integers(0, 2, (size, n)) * 2.0 - 1
+        exceeding += int((np.abs(signs @ values) >= enough).sum())
+    return float(permutation_p(exceeding, n_permutations))
+
+
+def false_discovery_rate(p: np.ndarray) -> np.ndarray:
+    """Computes Benjamini-Hochberg q; NaN stays NaN and does not count.
+
+    Args:
+        p: [T] p-values.
+
+    Returns:
+        q [T] float64.
+
+    Source: Benjamini & Hochberg 1995, by scipy.
+    """
+    from scipy.stats import false_discovery_control
+
+    q = np.full(len(p), np.nan)
+    known = np.isfinite(p)
+    if known.any():
+        q[known] = false_discovery_control(np.asarray(p)[known])
+    return q
+
+
+def prediction_range(predicted: np.ndarray, predicted_baseline: np.ndarray) -> np.ndarray:
+    """Computes the range of each voxel's predictions, of which an allowed completeness gap is a share.
+
+    Args:
+        predicted: [V, N] predictions of images.
+        predicted_baseline: [V, N] predictions of their baselines.
+
+    Returns:
+        Largest minus smallest prediction [V], above 0.
+    """
+    return np.maximum(np.ptp(np.concatenate([predicted, predicted_baseline], 1), axis=1), 1e-12)
+
+
+def _by_columns(statistic: Callable[..., np.ndarray], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Computes a statistic of [N, V] (or [N]) arrays for some columns after the others, in float64 [v, N]."""
+    if a.ndim == 1:
+        return _by_columns(statistic, a[:, None], b[:, None])[0]
+    out = np.empty(a.shape[1])
+    step = max(1, BLOCK_BYTES // (8 * max(1, len(a))))
+    for start in range(0, len(out), step):
+        columns = slice(start, start + step)
+        # columns first: then the sum of each is the same however many others there are
+        out[columns] = statistic(*(np.asarray(x[:, columns].T, np.float64, order="C") for x in (a, b)))
+    return out
+
+
+def _r2(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    residual = ((measured - predicted) ** 2).sum(1)
+    total = ((measured - measured.mean(1, keepdims=True)) ** 2).sum(1)
+    return np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), 0.0)
+
+
+def _pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    # the mean of equal numbers may differ from them by rounding, so that their norm is not 0
+    varies = (a != a[:, :1]).any(1) & (b != b[:, :1]).any(1)
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    known = varies & (norm > 0)
+    return np.where(known, (a * b).sum(1) / np.where(known, norm, 1), np.nan)

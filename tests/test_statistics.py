@@ -1,0 +1,89 @@
+"""Every statistic against scipy, scikit-learn, numpy or a closed form."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from sklearn.metrics import r2_score
+
+from mine_jax import statistics
+
+
+def test_r2_matches_sklearn():
+    rng = np.random.default_rng(0)
+    measured = rng.standard_normal((30, 6))
+    predicted = measured * np.linspace(-1, 1, 6) + rng.standard_normal((30, 6)) + 0.3
+    expected = r2_score(measured, predicted, multioutput="raw_values")
+    np.testing.assert_allclose(statistics.r2(measured, predicted), expected, rtol=1e-12)
+    assert (expected < 0).any()
+
+
+def test_pearson_matches_numpy():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((30, 6))
+    b = a * np.linspace(-1, 1, 6) + rng.standard_normal((30, 6))
+    expected = [np.corrcoef(a[:, v], b[:, v])[0, 1] for v in range(6)]
+    np.testing.assert_allclose(statistics.pearson(a, b), expected, rtol=1e-12)
+
+
+def test_columns_that_do_not_vary():
+    still, moving = np.full((5, 1), 3.0), np.arange(5.0)[:, None]
+    assert statistics.r2(still, moving) == 0
+    assert np.isnan(statistics.pearson(still, moving)) and np.isnan(statistics.pearson(moving, still))
+    # the mean of these is not exactly 0.1
+    assert np.isnan(statistics.pearson(np.full(3, 0.1), np.arange(3.0)))
+
+
+def test_one_column_gives_the_number_of_many():
+    a, b = np.random.default_rng(0).standard_normal((2, 30, 6))
+    for statistic in (statistics.r2, statistics.pearson):
+        assert statistic(a[:, 2], b[:, 2]) == statistic(a, b)[2]
+
+
+def test_interval_of_a_mean_matches_the_normal_one_for_many_images():
+    tables = np.random.default_rng(0).normal(1, 0.5, (400, 3)).astype(np.float32)
+    low, high = statistics.bootstrap_interval_of_mean(tables, n_bootstrap=4000, rng=np.random.default_rng(1))
+    half = 1.96 * tables.std(0) / 20
+    np.testing.assert_allclose(low, tables.mean(0) - half, atol=0.006)
+    np.testing.assert_allclose(high, tables.mean(0) + half, atol=0.006)
+
+
+def test_bootstrap_interval_matches_scipy_and_skips_draws_without_a_value():
+    values = np.random.default_rng(0).normal(1, 0.5, 200)
+    low, high = statistics.bootstrap_interval(
+        lambda draws: values[draws].mean(1), 200, n_bootstrap=9000, rng=np.random.default_rng(1)
+    )
+    expected = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=9000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    np.testing.assert_allclose([low, high], expected, atol=0.004)
+    some = statistics.bootstrap_interval(
+        lambda draws: np.where(draws[:, 0] == 0, np.nan, 2.0), 3, n_bootstrap=50, rng=np.random.default_rng(1)
+    )
+    assert some == (2.0, 2.0)
+
+
+def test_permutation_p_is_never_zero():
+    np.testing.assert_allclose(statistics.permutation_p(np.array([0, 99]), 99), [0.01, 1.0])
+
+
+@pytest.mark.parametrize("n", [9, 20])
+def test_sign_flip_matches_scipy(n):
+    values = np.random.default_rng(n).normal(0.5, 1, n)
+    expected = scipy.stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf if n == 9 else 50_000,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    p = statistics.sign_flip_p(values, n_permutations=10_000, rng=np.random.default_rng(1))
+    assert p == pytest.approx(expected.pvalue, abs=1e-12 if n == 9 else 0.01)
+
+
+def test_false_discovery_rate_matches_scipy_and_skips_nan():
+    p = np.array([0.01, np.nan, 0.2, 0.03])
+    q = statistics.false_discovery_rate(p)
+    np.testing.assert_allclose(q[[0, 2, 3]], scipy.stats.false_discovery_control(p[[0, 2, 3]]), atol=1e-12)
+    assert np.isnan(q[1])
+
+
+def test_prediction_range_covers_images_and_baselines_and_is_above_zero():
+    predicted, baseline = np.array([[0.0, 2.0], [1.0, 1.0]]), np.array([[-1.0, 0.0], [1.0, 1.0]])
+    np.testing.assert_array_equal(statistics.prediction_range(predicted, baseline), [3.0, 1e-12])
