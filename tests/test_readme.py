@@ -18,10 +18,7 @@ def blocks(language):
 def test_the_script_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (script,) = blocks("python")
-    # the same lines on fewer images
-    smaller = script.replace("n_images=500, n_shared=100", "n_images=200, n_shared=40")
-    assert smaller != script
-    exec(compile(smaller, "README.md", "exec"), {})
+    exec(compile(script, "README.md", "exec"), {})
     assert capsys.readouterr().out.startswith("The response to this image is driven by ")
 
 
