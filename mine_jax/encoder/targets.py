@@ -15,7 +15,7 @@ from mine_jax.encoder.ridge.reading import READ_BYTES
 from mine_jax.memory.rows import is_in_memory, read_columns, release
 
 # Rows and columns that are surveyed at once. Fixed, so that sums do not depend on what is fitted beside.
-_ROWS, _COLUMNS = 64, 1 << 16
+_ROWS, COLUMNS = 64, 1 << 16
 # First column, and columns that were read ahead.
 _NOTHING = (0, np.empty((0, 0), np.float32))
 
@@ -172,8 +172,8 @@ def _blocks(responses: Any) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields columns and the responses [n, v] of some images to them, in the order of a file with a row per image."""
     n_images, n_voxels = responses.shape
     for first in range(0, n_images, _ROWS):
-        for start in range(0, n_voxels, _COLUMNS):
-            columns = slice(start, start + _COLUMNS)
+        for start in range(0, n_voxels, COLUMNS):
+            columns = slice(start, start + COLUMNS)
             yield columns, np.asarray(responses[first : first + _ROWS, columns], np.float32)
             release(responses)
 
