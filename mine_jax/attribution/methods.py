@@ -96,11 +96,11 @@ def autodiff(block: blocks.Block, steps: Steps, how: How) -> Integrals:
 
 def _autodiff_one(
     shared: Parameters, steps: Steps, voxel: Parameters, image: blocks.Images, *, how: How
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[Array, Array, Array]:
     """Returns scores [P], h(x) and h(x') of one pair."""
     start, states = steps.start, image.states
 
-    def predict(x: jax.Array) -> jax.Array:
+    def predict(x: jax.Array) -> Array:
         return encoder.model(how.architecture).predict_one(shared, voxel, x, image.mask, how.architecture)
 
     def step(total: jax.Array, node: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:

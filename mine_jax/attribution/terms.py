@@ -81,7 +81,7 @@ def readout_one(
     voxel: Parameters,
     image: Images,
     architecture: Architecture,
-) -> jax.Array:
+) -> Array:
     """Predicts one pair from its terms [H, P]; the terms are those of an `End`."""
     cells = _cells(architecture, logits.shape[-1], image.mask)
     if is_query(architecture):

@@ -1,11 +1,20 @@
 """Stage 3: image-tokens and responses to encoders, and their scores."""
 
+from mine_jax.encoder.blocks import predict_blocks as predict_blocks
 from mine_jax.encoder.blocks import top_images as top_images
 from mine_jax.encoder.fit import fit as fit
+from mine_jax.encoder.fit import fit_problem as fit_problem
+from mine_jax.encoder.kinds import EncoderKind as EncoderKind
+from mine_jax.encoder.kinds import model as model
 from mine_jax.encoder.needs import plan_query as plan_query
 from mine_jax.encoder.needs import plan_ridge as plan_ridge
 from mine_jax.encoder.predict import check_token_width as check_token_width
-from mine_jax.encoder.predict import model as model
 from mine_jax.encoder.predict import predict as predict
 from mine_jax.encoder.predict import predict_one as predict_one
+from mine_jax.encoder.query.state import Problem as Problem
+from mine_jax.encoder.query.state import State as State
+from mine_jax.encoder.query.train import batches as batches
+from mine_jax.encoder.query.train import fit_step as fit_step
+from mine_jax.encoder.query.train import init_fit as init_fit
+from mine_jax.encoder.query.train import solve_readouts as solve_readouts
 from mine_jax.encoder.score import score as score

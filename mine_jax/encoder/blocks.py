@@ -11,14 +11,15 @@ from jax.sharding import Mesh
 
 from mine_jax import sharding
 from mine_jax._progress import Progress, silent
-from mine_jax.encoder.predict import by_images, check_token_width, predict, read_out, summaries
-from mine_jax.memory.chunks import padded_chunks
-from mine_jax.types import Encoders, ImageTokens
+from mine_jax.encoder.kinds import model
+from mine_jax.encoder.predict import check_token_width, predict
+from mine_jax.memory import Chunks, padded_chunks
+from mine_jax.types import Array, Encoders, ImageTokens
 
 # Predictions of some voxels to all images that are held at once.
 BLOCK_BYTES = 1 << 26
 # Voxels whose images are ranked at once.
-_VOXELS_RANKED = 1 << 14
+VOXELS_RANKED = 1 << 14
 # Below every prediction, above images that may not be chosen.
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -45,21 +46,20 @@ def predict_blocks(
     """
     n_images, n_voxels = len(tokens.image_ids), len(encoders.voxel_ids)
     blocks = list(padded_chunks(n_voxels, max(1, BLOCK_BYTES // (4 * max(1, n_images)))))
-    features = None
-    if encoders.architecture.kind == "ridge":
-        check_token_width(encoders, tokens)
-        features = summaries(encoders.shared, tokens, encoders.architecture)
+    check_token_width(encoders, tokens)
+    kind = model(encoders.architecture)
+    features = kind.summaries(encoders, tokens, image_chunk=None, progress=silent)
     for i, (index, n_valid) in enumerate(blocks):
-        some = encoders.take(index)
+        chosen = encoders.take(index)
         if features is not None:
-            predicted = read_out(some, features)
+            predicted = kind.read_out(chosen, features)
             progress(i + 1, len(blocks))
         else:
 
-            def advance(done, total, before=i):
+            def advance(done: int, total: int, before: int = i) -> None:
                 progress(before * total + done, len(blocks) * total)
 
-            predicted = predict(some, tokens, voxel_chunk=voxel_chunk, mesh=mesh, progress=advance)
+            predicted = predict(chosen, tokens, voxel_chunk=voxel_chunk, mesh=mesh, progress=advance)
         yield slice(int(index[0]), int(index[0]) + n_valid), predicted[:, :n_valid]
 
 
@@ -95,22 +95,22 @@ def top_images(
     allowed = np.ones(len(tokens.image_ids), bool) if allowed is None else allowed
     n = min(n, int(allowed.sum()))
 
-    def some(voxels):
-        chosen, local = encoders.take(voxels), sharding.local(mesh)
+    kind, chunks = model(encoders.architecture), Chunks(voxel_chunk, image_chunk, sharding.local(mesh))
+
+    def ranked(voxels: np.ndarray) -> np.ndarray:
         values, images = np.full((len(voxels), n), -np.inf, np.float32), np.zeros((len(voxels), n), np.int32)
-        chunks = {"voxel_chunk": voxel_chunk, "image_chunk": image_chunk, "mesh": local}
-        for index, n_valid, block in by_images(chosen, tokens, **chunks, progress=progress):
+        for index, n_valid, block in kind.by_images(encoders.take(voxels), tokens, chunks=chunks, progress=progress):
             is_new = allowed[index] & (np.arange(len(index)) < n_valid)
-            for part, _ in padded_chunks(len(voxels), _VOXELS_RANKED):
-                given = values[part], images[part], block[: len(index), part]
-                values[part], images[part] = _best(*given, index.astype(np.int32), is_new)
+            for part, _ in padded_chunks(len(voxels), VOXELS_RANKED):
+                new = (block[: len(index), part], index.astype(np.int32), is_new)
+                values[part], images[part] = _best(values[part], images[part], *new)
         return images
 
-    return sharding.divided(some, len(encoders.voxel_ids), mesh)
+    return sharding.divided(ranked, len(encoders.voxel_ids), mesh)
 
 
 @jax.jit
-def _best(values, images, block, index, is_new):
+def _best(values: Array, images: Array, block: Array, index: Array, is_new: Array) -> tuple[jax.Array, jax.Array]:
     """Joins the best images so far, [V, n] twice, with predictions [B, V]; equal ones keep their order."""
     numbers = jnp.nan_to_num(block, nan=_LOWEST, posinf=jnp.inf, neginf=_LOWEST)
     fresh = jnp.where(is_new[:, None], numbers, -jnp.inf).T

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,18 +11,16 @@ from jax.sharding import Mesh
 
 from mine_jax import sharding
 from mine_jax._progress import Progress, silent
-from mine_jax.config import EncoderConfig, QueryConfig, RidgeConfig
-from mine_jax.encoder.needs import plan_query
-from mine_jax.encoder.query import images as stored_images
-from mine_jax.encoder.query import model as query
-from mine_jax.encoder.query import train
-from mine_jax.encoder.ridge.fit import fit_ridge
-from mine_jax.encoder.targets import Survey, Targets, survey
-from mine_jax.errors import ConfigError, DataError
-from mine_jax.memory.plan import in_chunks
-from mine_jax.memory.rows import ChosenRows
-from mine_jax.types import STATUSES, Architecture, Encoders, Responses, Split
+from mine_jax.config import EncoderConfig, QueryConfig
+from mine_jax.encoder.query.fit import QueryFit
+from mine_jax.encoder.query.state import Problem
+from mine_jax.encoder.ridge.fit import RidgeFit
+from mine_jax.encoder.targets import FittedVoxels, Survey, Targets, survey
+from mine_jax.errors import DataError
+from mine_jax.memory import ChosenRows, Chunks
+from mine_jax.types import STATUSES, Array, Encoders, Responses, Split
 
+_KINDS: dict[str, Any] = {"query": QueryFit, "ridge": RidgeFit}
 _OK, _CONSTANT, _NONFINITE, _DIVERGED = (STATUSES.index(s) for s in ("ok", "constant", "nonfinite", "diverged"))
 # A voxel whose spread is below this share of its mean is float noise.
 _MIN_RELATIVE_SD = 1e-6
@@ -76,113 +75,77 @@ def fit(
         raise DataError("need at least 2 training images; lower `data.test` or `data.val`, or add images.")
     if not len(validation.responses.image_ids):
         raise DataError("need at least 1 validation image (6 training images when none are given); add images.")
-    masked = isinstance(config, RidgeConfig) and config.missing == "mask"
+    kind = _KINDS[config.kind]
+    masked = kind.is_masked(config)
     sources = [split.responses.responses for split in (training, validation)]
-    found = survey(*sources, masked=masked)
-    status = _status(found, training.responses.status)
+    surveyed = survey(*sources, masked=masked)
+    status = _status(surveyed, training.responses.status)
     usable = np.flatnonzero(status == _OK)
     if not len(usable):
         counts = {STATUSES[code]: int((status == code).sum()) for code in np.unique(status)}
         raise DataError(f"0 of {len(status)} voxels can be fitted: {counts}.")
-    chosen = {"mean": found.mean[usable], "spread": found.spread[usable]}
-    targets = Targets(sources, usable, voxel_ids=training.responses.voxel_ids[usable], **chosen)
-    shared, per_voxel, baseline, diverged, architecture = _fitted(
-        training, validation, targets, key, config, voxel_chunk, image_chunk, mesh, progress
+    targets = _targets(sources, usable, surveyed, training.responses.voxel_ids)
+    prepared = kind.prepare(
+        training.tokens, validation.tokens, key=key, config=config, chunks=Chunks(voxel_chunk, image_chunk, mesh)
     )
+    shared, per_voxel, diverged = _fitted(prepared, targets, mesh, progress)
     status[usable[diverged]] = _DIVERGED
     return Encoders(
         shared=shared,
         per_voxel=_all_voxels(per_voxel, targets, usable, diverged, len(status)),
-        baseline=baseline,
+        baseline=prepared.baseline,
         voxel_ids=np.asarray(training.responses.voxel_ids),
         status=status.astype(np.int8),
-        architecture=architecture,
+        architecture=prepared.architecture,
     )
 
 
-def _fitted(training, validation, targets, key, config, voxel_chunk, image_chunk, mesh, progress):
+def fit_problem(
+    training: Split, validation: Split, *, config: QueryConfig | None = None, mesh: Mesh | None = None
+) -> Problem:
+    """Prepares a fit of query encoders for those who own the training loop.
+
+    Args:
+        training: tokens [N, P, D] and responses [N, V] of the training images.
+        validation: images for early stopping.
+        config: settings of query encoders; None for the defaults.
+        mesh: devices of this process; None for one.
+
+    Returns:
+        What `init_fit`, `solve_readouts` and `fit_step` take, with responses standardised voxel by voxel.
+
+    Raises:
+        DataError: if a voxel cannot be fitted.
+        ConfigError: if pooling, positions or heads do not suit the tokens.
+    """
+    config = config or QueryConfig()
+    sources = [split.responses.responses for split in (training, validation)]
+    surveyed = survey(*sources, masked=False)
+    status = _status(surveyed, training.responses.status)
+    if (status != _OK).any():
+        raise DataError(f"{int((status != _OK).sum())} of {len(status)} voxels cannot be fitted; leave them out.")
+    voxels = np.arange(len(status))
+    targets = _targets(sources, voxels, surveyed, training.responses.voxel_ids)
+    chunks, key = Chunks(mesh=mesh), jax.random.key(0)  # of the loop, which has its own
+    prepared = QueryFit.prepare(training.tokens, validation.tokens, key=key, config=config, chunks=chunks)
+    return prepared.problem(targets, voxels)
+
+
+def _fitted(prepared: QueryFit | RidgeFit, targets: Targets, mesh: Mesh | None, progress: Progress) -> FittedVoxels:
     """Fits all voxels together when they share a trunk; otherwise each process fits its share."""
-    fit_kind = fit_ridge if config.kind == "ridge" else _fit_query
-    options = (key, config, voxel_chunk, image_chunk)
-    if config.kind == "query" and config.trunk == "shared":
-        return fit_kind(training, validation, targets, *options, mesh, progress)
-    same = {}
+    if prepared.is_coupled:
+        return prepared.fit_voxels(targets, progress=progress)
 
-    def some(voxels):
-        local = sharding.local(mesh)
-        made = fit_kind(training, validation, targets.take(voxels), *options, local, progress)
-        shared, per_voxel, baseline, diverged, architecture = made
-        same.update(shared=shared, baseline=baseline, architecture=architecture)
-        return per_voxel, diverged
+    def fit_share(voxels: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+        fitted = prepared.fit_voxels(targets.take(voxels), progress=progress)
+        return fitted.per_voxel, fitted.diverged
 
-    per_voxel, diverged = sharding.divided(some, len(targets.voxel_ids), mesh)
-    return same["shared"], per_voxel, same["baseline"], diverged, same["architecture"]
+    return FittedVoxels(prepared.shared, *sharding.divided(fit_share, len(targets.voxel_ids), mesh))
 
 
-def _fit_query(training, validation, targets, key, config, voxel_chunk, image_chunk, mesh, progress):
-    tokens = training.tokens
-    n_tokens = tokens.tokens.shape[1]
-    architecture = Architecture("query", tokens.grid, config.pool)
-    basis = query.position_basis(architecture, n_tokens, config.position_order)
-    rows = np.arange(len(tokens.image_ids))
-    trunk = query.fit_trunk(tokens, rows, width=config.width)
-    baseline = trunk.pop("mean")
-    if config.trunk == "shared":
-        trunk = _split_trunk(trunk, config)
-    n_shards = sharding.n_shards(mesh, sharding.VOXEL)
-    n_images, n_voxels = targets.shape
-    planned = plan_query(
-        config,
-        n_images=n_images,
-        n_voxels=-(-n_voxels // n_shards),
-        token_shape=tokens.tokens.shape[1:],
-        wanted=voxel_chunk,
-    )
-    data = [
-        stored_images.load(split.tokens, trunk, architecture, config, image_chunk=image_chunk, mesh=mesh)
-        for split in (training, validation)
-    ]
-
-    def fit_chunk(index):
-        n_valid = min(len(index), n_voxels - index[0])
-        both = zip(data, targets.columns(index), strict=True)
-        seen, held_out = (images.with_responses(y) for images, y in both)
-        del both  # and what was read on the host
-
-        def advance(done, total):
-            progress(int(index[0]) * total + done * n_valid, n_voxels * total)
-
-        voxel_ids = targets.voxel_ids[index]
-        return train.train(trunk, seen, held_out, basis, voxel_ids, key=key, config=config, progress=advance)
-
-    # voxels that share a trunk cannot be fitted in halves
-    multiple = n_voxels if config.trunk == "shared" else n_shards
-    chunk = n_voxels if config.trunk == "shared" else planned.chunk * n_shards
-    per_voxel, diverged = {}, np.zeros(n_voxels, bool)
-    for made, n_valid, done in in_chunks(fit_chunk, n_voxels, chunk, setting="run.voxel_chunk", multiple=multiple):
-        learned, parameters, bad = made
-        fitted = slice(done - n_valid, done)
-        for name, value in parameters.items():
-            if name not in per_voxel:
-                per_voxel[name] = np.empty((n_voxels, *value.shape[1:]), np.float32)
-            per_voxel[name][fitted] = value[:n_valid]
-        diverged[fitted] = bad[:n_valid]
-        progress(done * (config.epochs + 1), n_voxels * (config.epochs + 1))
-    return learned, per_voxel, baseline, diverged, architecture
-
-
-def _split_trunk(trunk, config):
-    """Gives every head its own slice of the projection, for keys and values apart."""
-    width = trunk["key_bias"].shape[1]
-    if width % config.heads:
-        raise ConfigError(
-            f"encoder.heads = {config.heads} must divide the trunk's width {width} (encoder.width, at most D)."
-        )
-    per_head = width // config.heads
-    # neighbouring components go to different heads, so that all heads see a like spectrum
-    weight = trunk["key_weight"].reshape(-1, per_head, config.heads).swapaxes(1, 2)
-    bias = trunk["key_bias"].reshape(per_head, config.heads).T
-    return {"key_weight": weight, "key_bias": bias, "value_weight": weight.copy(), "value_bias": bias.copy()}
+def _targets(sources: list[Any], voxels: np.ndarray, surveyed: Survey, voxel_ids: np.ndarray) -> Targets:
+    mean, spread = surveyed.mean[voxels], surveyed.spread[voxels]
+    return Targets(sources, voxels, voxel_ids=voxel_ids[voxels], mean=mean, spread=spread)
 
 
 def _held_out(training: Split) -> tuple[Split, Split]:
@@ -200,18 +163,20 @@ def _chosen(responses: Responses, rows: np.ndarray) -> Responses:
     return replace(responses, responses=ChosenRows(responses.responses, rows), image_ids=ids, n_repeats=n_repeats)
 
 
-def _status(found: Survey, given: np.ndarray) -> np.ndarray:
-    status = np.array([STATUSES.index(name) for name in given])
-    constant = found.spread <= _MIN_RELATIVE_SD * np.maximum(np.abs(found.mean), 1e-6)
-    status[(status == _OK) & ~found.is_complete] = _NONFINITE
+def _status(surveyed: Survey, names: np.ndarray) -> np.ndarray:
+    status = np.array([STATUSES.index(name) for name in names])
+    constant = surveyed.spread <= _MIN_RELATIVE_SD * np.maximum(np.abs(surveyed.mean), 1e-6)
+    status[(status == _OK) & ~surveyed.is_complete] = _NONFINITE
     status[(status == _OK) & constant] = _CONSTANT
     return status
 
 
-def _all_voxels(per_voxel, targets, usable, diverged, n_voxels):
+def _all_voxels(
+    per_voxel: dict[str, Any], targets: Targets, usable: np.ndarray, diverged: np.ndarray, n_voxels: int
+) -> dict[str, Array]:
     """Undoes the standardisation and puts the fitted voxels among all of them; empties `per_voxel`."""
     linear = "coef" if "coef" in per_voxel else "readout"
-    out = {}
+    out: dict[str, Array] = {}
     for name in list(per_voxel):
         value = per_voxel.pop(name)
         out[name] = np.zeros((n_voxels, *value.shape[1:]), np.float32)

@@ -6,7 +6,7 @@ of all of them is made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +15,23 @@ from mine_jax.encoder.ridge.reading import READ_BYTES
 from mine_jax.memory.rows import is_in_memory, read_columns, release
 
 # Rows and columns that are surveyed at once. Fixed, so that sums do not depend on what is fitted beside.
-_ROWS, _COLUMNS = 64, 1 << 16
+_ROWS, COLUMNS = 64, 1 << 16
 # First column, and columns that were read ahead.
 _NOTHING = (0, np.empty((0, 0), np.float32))
+
+
+class FittedVoxels(NamedTuple):
+    """What a kind's fit gives for standardised responses.
+
+    Attributes:
+        shared: arrays without a voxel axis.
+        per_voxel: arrays [V, ...].
+        diverged: [V] bool.
+    """
+
+    shared: dict[str, Any]
+    per_voxel: dict[str, Any]
+    diverged: np.ndarray
 
 
 class Survey(NamedTuple):
@@ -92,7 +106,7 @@ class Targets:
         voxel_ids: np.ndarray,
         mean: np.ndarray,
         spread: np.ndarray,
-    ):
+    ) -> None:
         """Chooses voxels.
 
         Args:
@@ -154,12 +168,12 @@ class Targets:
         return np.split(chosen, self._stops[:-1])
 
 
-def _blocks(responses: Any):
+def _blocks(responses: Any) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields columns and the responses [n, v] of some images to them, in the order of a file with a row per image."""
     n_images, n_voxels = responses.shape
     for first in range(0, n_images, _ROWS):
-        for start in range(0, n_voxels, _COLUMNS):
-            columns = slice(start, start + _COLUMNS)
+        for start in range(0, n_voxels, COLUMNS):
+            columns = slice(start, start + COLUMNS)
             yield columns, np.asarray(responses[first : first + _ROWS, columns], np.float32)
             release(responses)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mine_jax.encoder.query import model as query
+from mine_jax.encoder.cells import n_cells as count_cells
 from mine_jax.types import Architecture, Encoders, ImageTokens, Responses, Split
 
 KINDS = ("query", "query_pool", "query_heads", "query_shared", "ridge_mean", "ridge_grid", "ridge_grid_pool")
@@ -56,7 +56,7 @@ def random_encoders(kind, *, n_voxels=5, grid=(4, 4), width=6, inner=4, seed=0):
         shared |= {"value_weight": normal(width, groups, inner), "value_bias": normal(groups, inner)}
     if kind.startswith("query"):
         architecture = Architecture("query", grid, pool)
-        n_cells = query.n_cells(architecture, n_tokens)
+        n_cells = count_cells(architecture, n_tokens)
         per_voxel = {
             "query": normal(n_voxels, heads, inner),
             "position": normal(n_voxels, heads, n_cells),
@@ -68,7 +68,7 @@ def random_encoders(kind, *, n_voxels=5, grid=(4, 4), width=6, inner=4, seed=0):
         per_voxel = {"coef": normal(n_voxels, width)}
     else:
         architecture = Architecture("ridge", grid, pool, "grid")
-        size = query.n_cells(architecture, n_tokens) * inner
+        size = count_cells(architecture, n_tokens) * inner
         shared |= {"center": normal(size)}
         per_voxel = {"coef": normal(n_voxels, size)}
     return Encoders(

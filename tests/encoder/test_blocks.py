@@ -32,7 +32,7 @@ def test_blocks_of_voxels_change_nothing(case, block_bytes, monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"image_chunk": 3}, {"voxel_chunk": 2}, {"mesh": True}], ids=str)
 @pytest.mark.parametrize("n", [1, 4, 11, 50])
 def test_top_images_are_those_of_a_stable_sort(case, n, options, monkeypatch):
-    monkeypatch.setattr(blocks, "_VOXELS_RANKED", 3)
+    monkeypatch.setattr(blocks, "VOXELS_RANKED", 3)
     encoders, tokens, predicted = case
     options = options | {"mesh": sharding.mesh()} if "mesh" in options else options
     allowed = np.arange(11) != 4

@@ -9,6 +9,7 @@ from mine_jax.config import QueryConfig, RidgeConfig
 from mine_jax.encoder.query import model as query
 from mine_jax.encoder.query import readout
 from mine_jax.errors import ConfigError, DataError
+from mine_jax.memory import ChosenRows
 from mine_jax.types import STATUSES
 
 QUICK = QueryConfig(width=4, heads=2, position_order=2, batch_size=16, epochs=2)
@@ -64,12 +65,32 @@ def test_same_key_same_result(split, fitted):
     assert (other.per_voxel["query"] != fitted.per_voxel["query"]).any()
 
 
-def test_test_responses_change_nothing(split, fitted, make):
-    """Only the images given are seen: the rows of a test split live in another object."""
-    before = split.responses.responses.copy()
-    encoder.score(fitted, make.split(make.tokens(10, seed=5), np.ones((10, 5)), voxel_ids=VOXEL_IDS))
-    np.testing.assert_array_equal(before, split.responses.responses)
-    jax.tree.map(np.testing.assert_array_equal, fit(split), fitted)
+@pytest.mark.parametrize("options", [{}, {"kind": "ridge"}], ids=str)
+def test_responses_of_the_test_images_change_nothing(split, tmp_path, options):
+    """All splits are rows of one file: only what is in the training and validation rows is seen."""
+    part, rng = np.arange(48) % 4, np.random.default_rng(7)  # 0: test, 1: validation
+    original, tokens = split.responses.responses, split.tokens
+    config = QUICK.model_copy(update=options)
+
+    def fitted_with(rows):
+        """Responses to these images are exchanged between them."""
+        shuffled = original.copy()
+        shuffled[rows] = original[rng.permutation(rows)]
+        np.save(tmp_path / "responses.npy", shuffled)
+        whole = dataclasses.replace(split.responses, responses=np.load(tmp_path / "responses.npy", mmap_mode="r"))
+        training, validation = (
+            dataclasses.replace(split, tokens=tokens.take_images(chosen), responses=whole.take_images(chosen))
+            for chosen in (np.flatnonzero(part > 1), np.flatnonzero(part == 1))
+        )
+        assert isinstance(training.responses.responses, ChosenRows)
+        return encoder.fit(training, key=jax.random.key(0), validation=validation, config=config)
+
+    expected = fitted_with(np.flatnonzero(part > 4))
+    jax.tree.map(np.testing.assert_array_equal, fitted_with(np.flatnonzero(part == 0)), expected)
+    linear = "coef" if "coef" in expected.per_voxel else "readout"
+    for rows in (part > 1, part == 1):
+        difference = fitted_with(np.flatnonzero(rows)).per_voxel[linear] - expected.per_voxel[linear]
+        assert np.abs(difference).reshape(5, -1).max(1).all()
 
 
 def test_unusable_voxels_leave_the_others_alone(split, fitted):

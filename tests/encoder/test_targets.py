@@ -21,7 +21,7 @@ def responses(tmp_path):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_survey_matches_float64_numpy(responses, monkeypatch, masked):
-    monkeypatch.setattr(targets, "_COLUMNS", 7)
+    monkeypatch.setattr(targets, "COLUMNS", 7)
     responses[5, 2], responses[1, 3], responses[9, 4] = np.nan, np.inf, -np.inf
     responses[: N * 2 // 3, 5], responses[:, 6] = np.nan, 7
     got = survey(ChosenRows(responses, TRAIN), ChosenRows(responses, VAL), masked=masked)

@@ -10,8 +10,9 @@ import pytest
 from mine_jax import encoder
 from mine_jax._progress import silent
 from mine_jax.config import QueryConfig
-from mine_jax.encoder.query import stopping, train
-from mine_jax.encoder.query.images import Examples
+from mine_jax.encoder.query import adam, stopping, train
+from mine_jax.encoder.query.images import Batch, Examples
+from mine_jax.errors import DataError
 
 QUICK = QueryConfig(width=4, heads=2, position_order=2, batch_size=8, epochs=2, learning_rate=0.01)
 
@@ -92,16 +93,9 @@ def examples(n_images, scale, seed):
 def trained(scale, config):
     basis = np.zeros((5, 0), np.float32)
     trunk = {"key_weight": np.zeros((3, 1, 3), np.float32), "key_bias": np.zeros((1, 3), np.float32)}
-    return train.train(
-        trunk,
-        examples(32, scale, 0),
-        examples(16, scale, 1),
-        basis,
-        np.arange(3),
-        key=jax.random.key(0),
-        config=config,
-        progress=silent,
-    )
+    sides = (examples(32, scale, 0), examples(16, scale, 1))
+    problem = encoder.Problem(trunk, basis, *sides, np.arange(3), config)
+    return train.train(problem, key=jax.random.key(0), progress=silent)
 
 
 def test_exploding_voxel_leaves_the_others_alone():
@@ -146,8 +140,8 @@ def trained_together(scale, voxel_ids, config):
 
     trunk = {f"{kind}_weight": np.eye(3, dtype=np.float32)[:, None] for kind in ("key", "value")}
     trunk |= {f"{kind}_bias": np.zeros((1, 3), np.float32) for kind in ("key", "value")}
-    sides = (trunk, shown(32, 0), shown(16, 1), np.zeros((5, 0), np.float32), voxel_ids)
-    return train.train(*sides, key=jax.random.key(0), config=config, progress=silent)
+    problem = encoder.Problem(trunk, np.zeros((5, 0), np.float32), shown(32, 0), shown(16, 1), voxel_ids, config)
+    return train.train(problem, key=jax.random.key(0), progress=silent)
 
 
 @pytest.mark.parametrize("solver", ["adam", "varpro"])
@@ -190,9 +184,10 @@ def test_broken_voxel_gives_the_trunk_nothing(broken, rate):
         state = {name: value[chosen] for name, value in voxels.items()} | {"trunk": trunk}
         state = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), state)
         rates = {"voxels": np.array([1, rate, 1], np.float32)[chosen] * 0.01, "trunk": np.float32(0.01)}
-        rest = (tokens, None, responses[:, chosen], np.zeros((5, 0), np.float32), np.arange(16).reshape(4, 4))
-        moments = train._moments(state, moving, SHARED)
-        return train._steps(state, moments, rates, *rest, config=SHARED, moving=moving, is_projected=False)[0]
+        images = Batch(jnp.asarray(tokens), None, jnp.asarray(responses[:, chosen]))
+        rest = (images, np.zeros((5, 0), np.float32), np.arange(16).reshape(4, 4))
+        moments = adam.first_moments(state, moving)
+        return adam.steps(state, moments, rates, *rest, moving=moving, is_projected=False)[0]
 
     got, expected = stepped(np.arange(3)), stepped(np.array([0, 2]))
     assert np.abs(expected["trunk"]["key_weight"] - trunk["key_weight"]).max() > 0.01
@@ -248,3 +243,40 @@ def test_wild_rate_of_a_shared_trunk_keeps_the_best_epoch(monkeypatch, caplog):
     assert records[0].trunk_rate == 0.25e9 and "shared trunk broke after 2 restarts" in caplog.text
     assert not diverged.any()
     jax.tree.map(np.testing.assert_array_equal, (trunk, got), (start_trunk, start))
+
+
+LOOPS = {
+    "fixed": {"heads": 2},
+    "adam": {"solver": "adam"},
+    "shared": {"trunk": "shared", "heads": 2},
+    "streamed": {"resident_bytes": 11 * 16 * 4 * 4},
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_steps_of_your_own_loop_are_those_of_an_epoch(splits, name):
+    """One epoch of `train`, and the same batches one by one: the same parameters."""
+    key, config = jax.random.key(3), QUICK.model_copy(update=LOOPS[name] | {"epochs": 1, "patience": 9})
+    problem = encoder.fit_problem(*splits, config=config)
+    seen = []
+    trained = train.train(problem, key=key, progress=lambda *counts: seen.append(counts))
+    assert seen == [(1, 2), (2, 2)]
+    state = encoder.solve_readouts(encoder.init_fit(problem, key=key), problem)
+    start = {name: np.asarray(value) for name, value in state.arrays.items() if name != "trunk"}
+    order = encoder.batches(problem, 0, key=key)
+    assert order.shape == (5, 8) and len(np.unique(order)) == 40
+    for rows in order:
+        state = encoder.fit_step(state, problem.training.batch(rows), problem)
+    assert np.abs(state.arrays["query"] - start["query"]).max() > 1e-3
+    # whose validation error grew kept the start
+    moved = np.abs(trained.per_voxel["query"] - start["query"]).max((1, 2)) > 0
+    assert moved.any()
+    np.testing.assert_array_equal(trained.per_voxel["query"][moved], np.asarray(state.arrays["query"])[moved])
+    if name == "shared":
+        jax.tree.map(np.testing.assert_array_equal, trained.trunk, jax.tree.map(np.asarray, state.arrays["trunk"]))
+
+
+def test_problem_of_your_own_loop_wants_voxels_that_can_be_fitted(splits):
+    splits[0].responses.responses[:, 1] = 4
+    with pytest.raises(DataError, match="1 of 3 voxels cannot be fitted"):
+        encoder.fit_problem(*splits, config=QUICK)

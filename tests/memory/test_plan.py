@@ -12,7 +12,8 @@ from mine_jax import attribution, encoder, memory, sharding
 from mine_jax.attribution import blocks
 from mine_jax.config import Config, PrecomputedConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
-from mine_jax.encoder.query import readout, train
+from mine_jax.encoder.query import adam, readout, solving, train
+from mine_jax.encoder.query.images import Batch
 from mine_jax.encoder.ridge import kfold
 from mine_jax.errors import ResourceError
 from mine_jax.run.graph import STEPS
@@ -124,15 +125,16 @@ def test_query_count_bounds_the_compiled_programs(solver, heads, width, n_cells)
     tokens, responses = floats(n_images, n_cells, 1, width), floats(n_images, n_voxels)
     position = floats(n_voxels, heads, n_cells)
     programs = [
-        train._added.lower(sums, state, position, tokens, None, responses, is_projected=True),
+        solving.add_images.lower(sums, state, position, Batch(tokens, None, responses), is_projected=True),
         readout.finish.lower(sums, heads=heads),
     ]
     if solver == "adam":
         moving = ("query", "position", "readout", "intercept")
         zeros = jax.tree.map(lambda like: jnp.zeros(like.shape), state)
-        moments, order = train._moments(zeros, moving, config), jax.ShapeDtypeStruct((4, 64), jnp.int32)
-        rest = ({"voxels": floats(n_voxels)}, tokens, None, responses, floats(n_cells, n_functions), order)
-        programs.append(train._steps.lower(state, moments, *rest, config=config, moving=moving, is_projected=True))
+        moments, order = adam.first_moments(zeros, moving), jax.ShapeDtypeStruct((4, 64), jnp.int32)
+        images = Batch(tokens, None, responses)
+        rest = ({"voxels": floats(n_voxels)}, images, floats(n_cells, n_functions), order)
+        programs.append(adam.steps.lower(state, moments, *rest, moving=moving, is_projected=True))
     measured = max(peak(program.compile()) for program in programs)
     need = needs.query_need(config, n_images=n_images, token_shape=(n_cells, 512))
     assert measured <= need.fixed + n_voxels * need.each <= 2 * measured
@@ -231,7 +233,7 @@ def test_only_a_lack_of_memory_is_one():
 
 def test_a_fit_that_exhausts_the_memory_goes_on_in_halves(small, monkeypatch, caplog):
     split, config, fitted = small
-    monkeypatch.setattr(train, "train", exhausting(train.train, 3, lambda *given, **_: len(given[4])))
+    monkeypatch.setattr(train, "train", exhausting(train.train, 3, lambda problem, **_: problem.n_voxels))
     halved = encoder.fit(split, key=jax.random.key(0), config=config)
     assert "out of device memory with run.voxel_chunk = 5; goes on with 2" in caplog.text
     expected = encoder.predict(fitted, split.tokens)

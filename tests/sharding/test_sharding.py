@@ -21,7 +21,8 @@ import pytest
 
 from mine_jax import artifacts, sharding
 from mine_jax.config import QueryConfig
-from mine_jax.encoder.query import train
+from mine_jax.encoder.query import adam, solving, state, train
+from mine_jax.encoder.query.images import Batch
 from mine_jax.errors import ConfigError, ResourceError
 from mine_jax.sharding import rendezvous
 
@@ -168,25 +169,23 @@ def lowered_step(mesh, *, trunk):
     config = QueryConfig(width=width, heads=heads, trunk=trunk)
     basis = np.ones((n_cells, 3), np.float32)
     weights = {"key_weight": np.ones((width, 1, width)), "key_bias": np.zeros((1, width))}
-    state = train._start(weights, basis, np.arange(n_voxels), jax.random.key(0), config)
+    arrays = state.start(weights, basis, np.arange(n_voxels), jax.random.key(0), config)
     moving = ("query", "position") + ("trunk",) * (trunk == "shared")
-    moments = train._placed(train._moments(state, moving, config), mesh)
-    state = train._placed(state, mesh)
+    moments = state.placed(adam.first_moments(arrays, moving), mesh)
+    arrays = state.placed(arrays, mesh)
     is_projected = trunk == "fixed"
     tokens = jnp.ones((n_images, n_cells, 1, width) if is_projected else (n_images, n_cells, width))
     tokens = sharding.placed(tokens, mesh)
     responses = sharding.placed(np.ones((n_images, n_voxels), np.float32), mesh, None, sharding.VOXEL)
     order = np.arange(n_images).reshape(2, -1)
     rates = {name: np.ones(() if name == "trunk" else n_voxels, np.float32) for name in moments}
-    options = {"is_projected": is_projected, "mesh": mesh}
-    steps = train._steps.lower(
-        state, moments, rates, tokens, None, responses, basis, order, config=config, moving=moving, **options
-    )
-    position = state["position"] @ basis.T
-    added = train._added.lower(None, state, position, tokens, None, responses, **options)
-    sums = train._added(None, state, position, tokens, None, responses, **options)
-    solved = train._finished_by_all.lower(sums, heads=heads, mesh=mesh)
-    predicted = train._predict.lower(state, tokens, None, basis, **options)
+    options, images = {"is_projected": is_projected, "mesh": mesh}, Batch(tokens, None, responses)
+    steps = adam.steps.lower(arrays, moments, rates, images, basis, order, moving=moving, **options)
+    position = arrays["position"] @ basis.T
+    added = solving.add_images.lower(None, arrays, position, images, **options)
+    sums = solving.add_images(None, arrays, position, images, **options)
+    solved = solving.finished_by_all.lower(sums, heads=heads, mesh=mesh)
+    predicted = train.predict_images.lower(arrays, tokens, None, basis, **options)
     return [program.compile().as_text() for program in (steps, added, solved, predicted)]
 
 
@@ -258,7 +257,7 @@ def test_mesh_errors(axes, message):
 
 def test_batches_that_devices_cannot_divide_are_an_error():
     with pytest.raises(ConfigError, match="data = 2 must divide the batches of 15 images"):
-        train._check_batch(15, sharding.mesh({"data": 2}))
+        train.check_batch(15, sharding.mesh({"data": 2}))
 
 
 def test_memory_is_found():

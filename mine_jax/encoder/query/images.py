@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -20,12 +20,21 @@ from jax.sharding import Mesh
 
 from mine_jax import sharding
 from mine_jax.config import QueryConfig
+from mine_jax.encoder.cells import cell_mask, n_cells, pooled_tokens
 from mine_jax.encoder.query import model as query
 from mine_jax.types import Architecture, ImageTokens
 
 IMAGE_CHUNK = 128
 _READ_IMAGES = 64
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+
+class Batch(NamedTuple):
+    """Some images on the device: keys or cell states [B, C, ...], mask [B, C] or None, responses [B, V]."""
+
+    tokens: Any
+    mask: Any
+    responses: Any
 
 
 @dataclass(frozen=True)
@@ -57,32 +66,40 @@ class Examples:
             responses = np.pad(responses, ((0, 0), (0, n_more)))
         return replace(self, responses=sharding.placed(responses, self.mesh, None, sharding.VOXEL))
 
-    def staged(self, parts: Sequence[np.ndarray]) -> Iterator[tuple[Any, Any, Any]]:
+    def staged(self, parts: Sequence[np.ndarray]) -> Iterator[Batch]:
         """Yields tokens, mask and responses of each part (rows), on the device; reads one part ahead.
 
         Whoever iterates waits for its results before the next part, so that no third one is held.
         """
         with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self._stage, parts[0])
+            ahead = pool.submit(self.batch, parts[0])
             for part in [*parts[1:], None]:
                 block = ahead.result()
                 if part is not None:
-                    ahead = pool.submit(self._stage, part)
+                    ahead = pool.submit(self.batch, part)
                 yield block
                 del block
 
-    def in_order(self) -> Iterator[tuple[Any, Any, Any]]:
+    def in_order(self) -> Iterator[Batch]:
         """Yields tokens, mask and responses of all images in order: at once where they are resident."""
         if self.block_images is None:
-            yield self.tokens, self.mask, self.responses
+            yield Batch(self.tokens, self.mask, self.responses)
             return
         n_images = len(self.responses)
         size = max(1, self.block_images // IMAGE_CHUNK) * min(IMAGE_CHUNK, self.block_images)
         yield from self.staged([np.arange(a, min(a + size, n_images)) for a in range(0, n_images, size)])
 
-    def _stage(self, rows: np.ndarray) -> tuple[Any, Any, Any]:
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Reads some images.
+
+        Args:
+            rows: their positions [B].
+
+        Returns:
+            Their tokens, mask and responses [B, V], on the device.
+        """
         mask = None if self.mask is None else self.mask[rows]
-        return sharding.placed(self.tokens[rows], self.mesh), mask, self.responses[rows]
+        return Batch(sharding.placed(self.tokens[rows], self.mesh), mask, self.responses[rows])
 
 
 def load(
@@ -109,17 +126,16 @@ def load(
     """
     dtype = _DTYPES[config.storage]
     n_images, n_tokens = tokens.tokens.shape[:2]
-    n_cells = query.n_cells(architecture, n_tokens)
+    size = n_cells(architecture, n_tokens)
     is_projected = config.trunk == "fixed"
     width = trunk["key_bias"].size if is_projected else tokens.tokens.shape[2]
-    image_bytes = n_cells * width * dtype.itemsize
+    image_bytes = size * width * dtype.itemsize
     is_resident = n_images * image_bytes <= config.resident_bytes
-    mask = query.cell_mask(tokens, architecture)
-    mask = sharding.placed(mask, mesh)
+    mask = sharding.placed(cell_mask(tokens, architecture), mesh)
     block_images = None if is_resident else int(max(1, config.resident_bytes // (2 * image_bytes)))
     image_chunk = min(image_chunk or _READ_IMAGES, block_images or n_images)
     if is_projected:
-        out = _empty((n_images, n_cells, width), dtype, on_disk=not is_resident)
+        out = _empty((n_images, size, width), dtype, on_disk=not is_resident)
         query.project_all(trunk, tokens, architecture, out=out, image_chunk=image_chunk)
         keys = out[:, :, None]
         keys = sharding.placed(keys, mesh) if is_resident else keys
@@ -133,16 +149,13 @@ def load(
 class _States:
     """Cell states [N, C, D] read from the token store when rows are asked for."""
 
-    def __init__(self, tokens: ImageTokens, architecture: Architecture, dtype: np.dtype, image_chunk: int):
+    def __init__(self, tokens: ImageTokens, architecture: Architecture, dtype: np.dtype, image_chunk: int) -> None:
         self._tokens, self._architecture, self._dtype, self._image_chunk = tokens, architecture, dtype, image_chunk
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         parts = [rows[a : a + self._image_chunk] for a in range(0, len(rows), self._image_chunk)]
         return np.concatenate(
-            [
-                np.asarray(query.pooled_tokens(self._tokens, part, self._architecture)[0]).astype(self._dtype)
-                for part in parts
-            ]
+            [np.asarray(pooled_tokens(self._tokens, part, self._architecture)[0]).astype(self._dtype) for part in parts]
         )
 
 

@@ -12,22 +12,24 @@ fixed trunk, cells and position term are ours.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import mine_kernels
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
+from mine_jax import sharding
 from mine_jax._progress import Progress, silent
-from mine_jax.errors import ConfigError, DataError
+from mine_jax.encoder.cells import cells, pooled_tokens
 from mine_jax.types import Architecture, Array, ImageTokens
 
-_MIN_SD = 1e-3
-
-has_keys = True
-has_token_terms = True
+Arrays = Mapping[str, Array]
 
 
-def predict_one(shared, voxel, tokens, mask, architecture: Architecture):
+def predict_one(shared: Arrays, voxel: Arrays, tokens: Array, mask: Array | None, architecture: Architecture) -> Array:
     """Predicts one voxel's response to one image; the definition that everything else must equal.
 
     Args:
@@ -47,7 +49,9 @@ def predict_one(shared, voxel, tokens, mask, architecture: Architecture):
     return readout_one(shared, logits, scalars, voxel, weights, architecture)
 
 
-def token_terms_one(shared, voxel, tokens, cell_weights, architecture: Architecture):
+def token_terms_one(
+    shared: Arrays, voxel: Arrays, tokens: Array, cell_weights: Array | None, architecture: Architecture
+) -> tuple[Array, Array]:
     """Returns key logits and value scalars of single tokens, both [H, P], before averaging to cells.
 
     Query and readout are folded through the projections first: keys [P, E] never exist, and
@@ -60,7 +64,7 @@ def token_terms_one(shared, voxel, tokens, cell_weights, architecture: Architect
     return logits / np.sqrt(voxel["query"].shape[1]), scalars
 
 
-def _read_through(weight, bias, vectors, tokens):
+def _read_through(weight: Array, bias: Array, vectors: Array, tokens: Array) -> Array:
     """Returns vectors [H, E] . (tokens [P, D] @ weight [D, G, E] + bias [G, E]) as [H, P]."""
     if weight.shape[1] == 1:
         folded, offset = vectors @ weight[:, 0].T, vectors @ bias[0]
@@ -69,7 +73,14 @@ def _read_through(weight, bias, vectors, tokens):
     return jnp.einsum("hd,pd->hp", folded, tokens) + offset[:, None]
 
 
-def readout_one(shared, logits, scalars, voxel, cell_weights, architecture: Architecture):
+def readout_one(
+    shared: Arrays,
+    logits: Array,
+    scalars: Array,
+    voxel: Arrays,
+    cell_weights: Array | None,
+    architecture: Architecture,
+) -> Array:
     """Returns the prediction from token terms [H, P]; `cell_weights` [C, P] or None."""
     del shared, architecture
     real = None
@@ -79,102 +90,7 @@ def readout_one(shared, logits, scalars, voxel, cell_weights, architecture: Arch
     return (attention * scalars).sum() + voxel["intercept"]
 
 
-def cells(architecture: Architecture, n_tokens: int, mask=None):
-    """Returns the weights [C, P] that average tokens to cells, or None when every token is a cell.
-
-    Raises:
-        ConfigError: if the windows do not tile the token grid.
-    """
-    window = _windows(architecture, n_tokens)
-    if mask is None:
-        return None if architecture.pool == 1 else window / window.sum(1, keepdims=True)
-    weights = window * mask[None]
-    total = weights.sum(1, keepdims=True)
-    return jnp.where(total > 0, weights / jnp.maximum(total, 1), 0.0)
-
-
-def n_cells(architecture: Architecture, n_tokens: int) -> int:
-    """Returns the number of attended cells C."""
-    return _windows(architecture, n_tokens).shape[0]
-
-
-def position_basis(architecture: Architecture, n_tokens: int, order: int) -> np.ndarray:
-    """Returns smooth functions of the cell's place, [C, order^2 - 1] float32.
-
-    Products of cosines along the two sides of the grid without the constant, each with
-    mean square 1. A voxel's position term is a combination of them: on few images a free
-    number per cell overfits, and receptive fields are smooth.
-
-    Raises:
-        ConfigError: if there is no token grid.
-    """
-    if order == 0:
-        return np.zeros((n_cells(architecture, n_tokens), 0), np.float32)
-    if architecture.grid is None:
-        raise ConfigError(
-            "encoder.position_order needs the token grid; set features.grid = [rows, columns], or position_order = 0."
-        )
-    if np.prod(architecture.grid) != n_tokens:
-        raise ConfigError(f"features.grid = {list(architecture.grid)} must hold all {n_tokens} tokens; or set none.")
-    rows, columns = (side // architecture.pool for side in architecture.grid)
-    vertical, horizontal = (
-        np.stack([np.cos(np.pi * k * (np.arange(side) + 0.5) / side) for k in range(min(order, side))], 1)
-        for side in (rows, columns)
-    )
-    functions = np.einsum("ai,bj->abij", vertical, horizontal).reshape(rows * columns, -1)[:, 1:]
-    return (functions / np.sqrt((functions**2).mean(0))).astype(np.float32)
-
-
-def fit_trunk(tokens: ImageTokens, rows: np.ndarray, *, width: int, image_chunk: int = 64) -> dict[str, np.ndarray]:
-    """Fits the fixed projection: standardised tokens, principal components, mean variance 1.
-
-    Args:
-        tokens: image-tokens [N, P, D].
-        rows: positions of the training images.
-        width: components kept, E; at most D.
-        image_chunk: images read at once. Memory only.
-
-    Returns:
-        `key_weight` [D, 1, E], `key_bias` [1, E] and `mean` [D], float32; sums in float64.
-
-    Raises:
-        DataError: if no training token is real.
-    """
-    size = tokens.tokens.shape[-1]
-    total, gram, count = np.zeros(size), np.zeros((size, size)), 0
-    for start in range(0, len(rows), image_chunk):
-        states = _real_tokens(tokens, rows[start : start + image_chunk])
-        total, gram, count = total + states.sum(0), gram + states.T @ states, count + len(states)
-    if count == 0:
-        raise DataError("no training image has a real token: the mask is False everywhere.")
-    mean = total / count
-    covariance = gram / count - np.outer(mean, mean)
-    spread = np.sqrt(np.maximum(np.diag(covariance), 0)) + _MIN_SD
-    values, vectors = np.linalg.eigh(covariance / np.outer(spread, spread))
-    width = min(width, len(values))
-    values, vectors = values[::-1][:width], vectors[:, ::-1][:, :width]
-    # eigenvectors have no sign of their own: fix it, so that results repeat across LAPACK builds
-    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(width)])
-    weight = vectors / spread[:, None] / np.sqrt(max(values.mean(), 1e-12))
-    return {
-        "key_weight": weight[:, None].astype(np.float32),
-        "key_bias": -(mean @ weight)[None].astype(np.float32),
-        "mean": mean.astype(np.float32),
-    }
-
-
-def pooled_tokens(tokens: ImageTokens, rows: np.ndarray, architecture: Architecture) -> tuple[Array, Array | None]:
-    """Returns cell states [B, C, D] float32 and the mask of real cells [B, C] (None when all are)."""
-    states = jnp.asarray(np.asarray(tokens.tokens[rows], dtype=np.float32))
-    mask = None if tokens.mask is None else jnp.asarray(tokens.mask[rows])
-    if mask is None:
-        weights = cells(architecture, states.shape[1])
-        return (states if weights is None else jnp.einsum("cp,bpd->bcd", weights, states)), None
-    weights = jax.vmap(lambda one: cells(architecture, states.shape[1], one))(mask)
-    return jnp.einsum("bcp,bpd->bcd", weights, jnp.where(mask[..., None], states, 0.0)), weights.sum(-1) > 0
-
-
-def project(shared, states):
+def project(shared: Arrays, states: Array) -> tuple[Array, Array]:
     """Returns keys and values [B, C, G, E] of cell states [B, C, D]; one object when values are keys."""
     keys = jnp.einsum("bcd,dge->bcge", states, shared["key_weight"]) + shared["key_bias"][None, None]
     if "value_weight" not in shared:
@@ -184,7 +100,7 @@ def project(shared, states):
 
 
 def project_all(
-    shared,
+    shared: Arrays,
     tokens: ImageTokens,
     architecture: Architecture,
     *,
@@ -211,31 +127,53 @@ def project_all(
         progress(rows[-1] + 1, n_images)
 
 
-def cell_mask(tokens: ImageTokens, architecture: Architecture) -> np.ndarray | None:
-    """Returns which cells hold a real token, [N, C] bool; None when all tokens are real."""
-    if tokens.mask is None:
-        return None
-    return np.asarray(tokens.mask, np.float32) @ _windows(architecture, tokens.tokens.shape[1]).T > 0
+def predict_images(
+    shared: Arrays,
+    per_voxel: Arrays,
+    tokens: ImageTokens,
+    rows: np.ndarray,
+    architecture: Architecture,
+    *,
+    voxel_chunk: int | None,
+    mesh: Mesh | None,
+) -> Array:
+    """Predicts the responses of all voxels to some images.
+
+    Args:
+        shared: arrays of the projection, on the devices.
+        per_voxel: arrays with leading axis V, on the devices.
+        tokens: image-tokens [N, P, D].
+        rows: positions of images [B].
+        architecture: static description.
+        voxel_chunk: voxels held at once. Memory only.
+        mesh: devices of this process, which divide the images; None for one.
+
+    Returns:
+        Predictions [B or more, V]: the last image fills up what devices divide.
+    """
+    rows = np.pad(rows, (0, sharding.padded(len(rows), mesh, *sharding.DEVICES) - len(rows)), mode="edge")
+    states, mask = (sharding.placed(x, mesh, sharding.DEVICES) for x in pooled_tokens(tokens, rows, architecture))
+    return _predicted(shared, per_voxel, states, mask, chunk=voxel_chunk, mesh=mesh)
 
 
-def _windows(architecture: Architecture, n_tokens: int) -> np.ndarray:
-    """Membership [C, P] of tokens in cells, 0 or 1."""
-    if architecture.pool == 1:
-        return np.eye(n_tokens, dtype=np.float32)
-    if architecture.grid is None:
-        raise ConfigError("encoder.pool needs the token grid; set features.grid = [rows, columns], or pool = 1.")
-    rows, columns = architecture.grid
-    side = architecture.pool
-    if rows % side or columns % side or rows * columns != n_tokens:
-        raise ConfigError(
-            f"encoder.pool = {side} must divide the token grid {architecture.grid}, "
-            f"which must hold all {n_tokens} tokens."
+@functools.partial(jax.jit, static_argnames=("chunk", "mesh"))
+def _predicted(
+    shared: Arrays,
+    per_voxel: Arrays,
+    states: Array,
+    mask: Array | None,
+    *,
+    chunk: int | None,
+    mesh: Mesh | None = None,
+) -> Array:
+    def on_device(shared: Arrays, per_voxel: Arrays, states: Array, mask: Array | None) -> Array:
+        keys, values = project(shared, states)
+        scaled = per_voxel["query"] / np.sqrt(per_voxel["query"].shape[-1])
+        predicted = mine_kernels.voxel_attention(
+            scaled, per_voxel["position"], per_voxel["readout"], keys, values, mask, chunk=chunk
         )
-    row, column = np.divmod(np.arange(n_tokens), columns)
-    cell = (row // side) * (columns // side) + column // side
-    return (cell[None] == np.arange((rows // side) * (columns // side))[:, None]).astype(np.float32)
+        return predicted + per_voxel["intercept"][None]
 
-
-def _real_tokens(tokens: ImageTokens, rows: np.ndarray) -> np.ndarray:
-    states = np.asarray(tokens.tokens[rows], dtype=np.float64)
-    return states.reshape(-1, states.shape[-1]) if tokens.mask is None else states[tokens.mask[rows]]
+    whole, images = PartitionSpec(), PartitionSpec(sharding.DEVICES)
+    divided = sharding.mapped(on_device, mesh, (whole, whole, images, images), images)
+    return divided(shared, per_voxel, states, mask)

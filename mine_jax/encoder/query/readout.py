@@ -9,12 +9,15 @@ Source: Golub & Pereyra 1973 (variable projection); Golub, Heath & Wahba 1979 (G
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import mine_kernels
 import numpy as np
 from jax import lax
+
+from mine_jax.types import Array
 
 # Penalties per unit of mean token variance, as powers of ten.
 PENALTIES = tuple(10.0 ** np.arange(-1, 6.01, 0.5))
@@ -25,7 +28,16 @@ _F32 = {"preferred_element_type": jnp.float32}
 
 @functools.partial(jax.jit, static_argnames=("image_chunk",))
 def add(
-    sums, query, position, keys, responses, weights, mask=None, values=None, *, image_chunk: int = 128
+    sums: dict[str, jax.Array] | None,
+    query: Array,
+    position: Array,
+    keys: Array,
+    responses: Array,
+    weights: Array,
+    mask: Array | None = None,
+    values: Array | None = None,
+    *,
+    image_chunk: int = 128,
 ) -> dict[str, jax.Array]:
     """Adds images to the sums that `finish` solves from; images may come in any number of parts.
 
@@ -53,7 +65,7 @@ def add(
         shapes |= {"y_total": (n_voxels,), "y_square": (n_voxels,), "count": ()}
         sums = {name: jnp.zeros(shape) for name, shape in shapes.items()}
 
-    def one_part(sums, part):
+    def one_part(sums: dict[str, jax.Array], part: tuple[Any, ...]) -> tuple[dict[str, jax.Array], None]:
         chunk_keys, y, w, chunk_mask, chunk_values = part
         chunk_values = chunk_keys if chunk_values is None else chunk_values
         attended = _attended(query, position, chunk_keys, chunk_values, chunk_mask) * w[:, None, None]
@@ -73,7 +85,7 @@ def add(
 
 
 @functools.partial(jax.jit, static_argnames=("heads",))
-def finish(sums: dict[str, jax.Array], *, heads: int):
+def finish(sums: dict[str, jax.Array], *, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Solves the readout and intercept of every voxel from the sums of `add`.
 
     Args:
@@ -89,7 +101,9 @@ def finish(sums: dict[str, jax.Array], *, heads: int):
     return readout.reshape(len(intercept), heads, -1), intercept, penalty
 
 
-def _solve_one(gram, cross, total, y_total, y_square, count):
+def _solve_one(
+    gram: jax.Array, cross: jax.Array, total: jax.Array, y_total: jax.Array, y_square: jax.Array, count: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     mean, y_mean = total / count, y_total / count
     gram = gram - count * jnp.outer(mean, mean)
     cross = cross - count * y_mean * mean
@@ -107,7 +121,7 @@ def _solve_one(gram, cross, total, y_total, y_square, count):
     return readout, y_mean - mean @ readout, penalties[best]
 
 
-def _attended(query, position, keys, values, mask):
+def _attended(query: Array, position: Array, keys: Array, values: Array, mask: Array | None) -> jax.Array:
     """Attended tokens [B, V, H E]: what each head of each voxel sees of each image."""
     shared = keys.shape[2] == 1
     if shared:
@@ -122,14 +136,14 @@ def _attended(query, position, keys, values, mask):
     return attended.reshape(*attended.shape[:2], -1)
 
 
-def _fold(arrays, chunk):
+def _fold(arrays: tuple[Any, ...], chunk: int) -> tuple[Any, ...]:
     """Pads axis 0 with zeros to a multiple of the chunk and folds it; None stays None."""
     length = arrays[0].shape[0]
     chunk = min(chunk, length)
     n_chunks = -(-length // chunk)
     pad = n_chunks * chunk - length
 
-    def fold(array):
+    def fold(array: Array) -> jax.Array:
         padded = jnp.pad(array, ((0, pad), *[(0, 0)] * (array.ndim - 1)))
         return padded.reshape(n_chunks, chunk, *array.shape[1:])
 

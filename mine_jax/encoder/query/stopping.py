@@ -30,7 +30,7 @@ class Record:
     Voxels that share a trunk stop together and keep the same epoch. Those that fail have no part in the choice.
     """
 
-    def __init__(self, n_voxels: int, config: QueryConfig):
+    def __init__(self, n_voxels: int, config: QueryConfig) -> None:
         """Starts with V voxels that have no epoch yet."""
         self.best = np.full(n_voxels, -np.inf)
         self.since = np.zeros(n_voxels, int)

@@ -3,8 +3,6 @@
 from mine_jax.encoder.ridge.banded import BandedSolution as BandedSolution
 from mine_jax.encoder.ridge.banded import random_band_weights as random_band_weights
 from mine_jax.encoder.ridge.banded import solve_banded as solve_banded
-from mine_jax.encoder.ridge.model import has_keys as has_keys
-from mine_jax.encoder.ridge.model import has_token_terms as has_token_terms
 from mine_jax.encoder.ridge.model import predict_one as predict_one
 from mine_jax.encoder.ridge.model import readout_one as readout_one
 from mine_jax.encoder.ridge.model import summarize_one as summarize_one

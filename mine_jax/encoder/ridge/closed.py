@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 
 from mine_jax.encoder.ridge.search import search
+from mine_jax.types import Array
 
 _multiply = functools.partial(jnp.matmul, precision="highest", preferred_element_type=jnp.float32)
 
@@ -69,7 +70,7 @@ def prepare(
 
 
 @functools.partial(jax.jit, static_argnames=("leave_one_out",))
-def solve_block(responses, p: Basis, penalties, *, leave_one_out: bool):
+def solve_block(responses: Array, p: Basis, penalties: Array, *, leave_one_out: bool) -> tuple[jax.Array, ...]:
     """Solves a block of voxels.
 
     Args:
@@ -101,12 +102,20 @@ def solve_block(responses, p: Basis, penalties, *, leave_one_out: bool):
     return _multiply(p.vectors, rotated), y_mean, penalty, error
 
 
-def _left_out(p: Basis, turned, remainder, kept, total, index, columns):
+def _left_out(
+    p: Basis,
+    turned: jax.Array,
+    remainder: jax.Array,
+    kept: jax.Array,
+    total: jax.Array,
+    index: jax.Array,
+    columns: jax.Array | None,
+) -> jax.Array:
     """Mean squared leave-one-out error at penalties [C, b] of some columns or of all, [C, b]."""
     if columns is not None:
         turned, remainder = (x.at[:, columns].get(mode="clip") for x in (turned, remainder))
 
-    def at(place):
+    def at(place: jax.Array) -> jax.Array:
         residual = remainder + _multiply(p.basis.T, kept[place].T * turned)
         return ((residual * p.inverse[place].T) ** 2).sum(0) / total
 

@@ -2,77 +2,133 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import numpy as np
 
 from mine_jax import sharding
+from mine_jax._progress import Progress
+from mine_jax.config import RidgeConfig
+from mine_jax.encoder.cells import n_cells
 from mine_jax.encoder.needs import plan_ridge
-from mine_jax.encoder.predict import summaries
-from mine_jax.encoder.query import model as query
+from mine_jax.encoder.ridge.model import summaries
 from mine_jax.encoder.ridge.solve import solve
-from mine_jax.memory.plan import halving
-from mine_jax.types import Architecture
+from mine_jax.encoder.targets import FittedVoxels, Targets
+from mine_jax.encoder.trunk import fit_trunk
+from mine_jax.memory import Chunks, halving
+from mine_jax.types import Architecture, Array, ImageTokens
 
 
-def fit_ridge(training, validation, targets, key, config, voxel_chunk, image_chunk, mesh, progress):
-    """Fits standardised responses of training and validation images, whose rows make the folds.
+@dataclass(frozen=True)
+class RidgeFit:
+    """All of a fit that does not depend on voxels.
 
-    Args:
-        training: tokens [N, P, D] of the training images.
-        validation: more images.
-        targets: `Targets` [N, V] of both; NaN where missing.
+    Attributes:
+        shared: arrays that make image-level features.
+        baseline: [D] mean token.
+        architecture: static description.
+        features: [N, F] of training and validation images, whose rows make the folds.
+        token_shape: P and D.
         key: random key of the folds.
-        config: `RidgeConfig`.
-        voxel_chunk: voxels held at once on each device; None to plan it.
-        image_chunk: images read at once.
-        mesh: devices of this process, over which voxels are divided; None for one.
-        progress: called with (done, total).
-
-    Returns:
-        Shared arrays, arrays of each voxel, the mean token [D], diverged [V] bool, architecture.
+        config: settings.
+        chunks: voxels and images held at once; devices of this process.
+        is_coupled: whether all voxels must be fitted together.
     """
-    tokens = training.tokens
-    grid = tokens.grid if config.summary == "grid" else None
-    architecture = Architecture("ridge", grid, config.pool if config.summary == "grid" else 1, config.summary)
-    trunk = query.fit_trunk(tokens, np.arange(len(tokens.image_ids)), width=config.width)
-    baseline = trunk.pop("mean")
-    shared = trunk if config.summary == "grid" else {}
-    n_cells = query.n_cells(architecture, tokens.tokens.shape[1]) if config.summary == "grid" else 0
-    width = n_cells * trunk["key_bias"].shape[1] if config.summary == "grid" else len(baseline)
-    shared = {**shared, "center": np.zeros(width, np.float32)}
-    features = np.concatenate(
-        [summaries(shared, split.tokens, architecture, image_chunk=image_chunk) for split in (training, validation)]
-    )
-    shared["center"] = features.mean(0)
-    n_images, n_voxels = targets.shape
-    order = np.asarray(jax.random.permutation(key, n_images))
-    unit = float(features.var(0, dtype=np.float64).mean()) * n_images
-    penalties = unit * np.logspace(config.penalty_low, config.penalty_high, config.penalties) / features.shape[1]
-    planned = plan_ridge(
-        config,
-        n_images=n_images,
-        n_voxels=-(-n_voxels // sharding.n_shards(mesh, *sharding.DEVICES)),
-        token_shape=tokens.tokens.shape[1:],
-        wanted=voxel_chunk,
-    )
-    coef = np.empty((n_voxels, width), np.float32)
-    solution = halving(
-        lambda chunk: solve(
-            features - shared["center"],
-            targets,
-            penalties,
-            selection=config.selection,
-            folds=list(np.array_split(order, config.folds)),
-            mask_missing=config.missing == "mask",
-            voxel_chunk=chunk,
-            read_bytes=targets.read_bytes,
-            out=coef.T,
-            mesh=mesh,
-            progress=progress,
-        ),
-        planned.chunk,
-        setting="run.voxel_chunk",
-    )
-    diverged = np.array([not np.isfinite(one).all() for one in coef])
-    per_voxel = {"coef": coef, "intercept": solution.intercept, "penalty": solution.penalty}
-    return shared, per_voxel, baseline, diverged, architecture
+
+    shared: dict[str, Array]
+    baseline: np.ndarray
+    architecture: Architecture
+    features: np.ndarray
+    token_shape: tuple[int, int]
+    key: jax.Array
+    config: RidgeConfig
+    chunks: Chunks
+    is_coupled: bool = False
+
+    @staticmethod
+    def is_masked(config: RidgeConfig) -> bool:
+        """Says whether missing responses are left out, not the voxels that have them.
+
+        Args:
+            config: settings.
+        """
+        return config.missing == "mask"
+
+    @classmethod
+    def prepare(
+        cls, training: ImageTokens, validation: ImageTokens, *, key: jax.Array, config: RidgeConfig, chunks: Chunks
+    ) -> RidgeFit:
+        """Computes image-level features.
+
+        Args:
+            training: tokens [N, P, D] of the training images.
+            validation: of more images.
+            key: random key of the folds.
+            config: settings.
+            chunks: voxels and images held at once, and all devices.
+
+        Returns:
+            The fit of any voxels to these images.
+        """
+        is_grid = config.summary == "grid"
+        architecture = Architecture(
+            "ridge", training.grid if is_grid else None, config.pool if is_grid else 1, config.summary
+        )
+        trunk = fit_trunk(training, np.arange(len(training.image_ids)), width=config.width)
+        baseline = trunk.pop("mean")
+        shared = trunk if is_grid else {}
+        n_read = n_cells(architecture, training.tokens.shape[1]) if is_grid else 0
+        width = n_read * trunk["key_bias"].shape[1] if is_grid else len(baseline)
+        shared = {**shared, "center": np.zeros(width, np.float32)}
+        features = np.concatenate(
+            [summaries(shared, tokens, architecture, image_chunk=chunks.images) for tokens in (training, validation)]
+        )
+        shared["center"] = features.mean(0)
+        local = Chunks(chunks.voxels, chunks.images, sharding.local(chunks.mesh))
+        n_tokens, token_width = training.tokens.shape[1:]
+        return cls(shared, baseline, architecture, features, (n_tokens, token_width), key, config, local)
+
+    def fit_voxels(self, targets: Targets, *, progress: Progress) -> FittedVoxels:
+        """Fits voxels, as many at once as fit in memory.
+
+        Args:
+            targets: standardised responses [N, V] to the training and the validation images; NaN where missing.
+            progress: called with (done, total).
+
+        Returns:
+            Parameters [V, ...], for standardised responses.
+        """
+        config, features, mesh = self.config, self.features, self.chunks.mesh
+        n_images, n_voxels = targets.shape
+        order = np.asarray(jax.random.permutation(self.key, n_images))
+        unit = float(features.var(0, dtype=np.float64).mean()) * n_images
+        penalties = unit * np.logspace(config.penalty_low, config.penalty_high, config.penalties) / features.shape[1]
+        planned = plan_ridge(
+            config,
+            n_images=n_images,
+            n_voxels=-(-n_voxels // sharding.n_shards(mesh, *sharding.DEVICES)),
+            token_shape=self.token_shape,
+            wanted=self.chunks.voxels,
+        )
+        coef = np.empty((n_voxels, features.shape[1]), np.float32)
+        solution = halving(
+            lambda chunk: solve(
+                features - self.shared["center"],
+                targets,
+                penalties,
+                selection=config.selection,
+                folds=list(np.array_split(order, config.folds)),
+                mask_missing=config.missing == "mask",
+                voxel_chunk=chunk,
+                read_bytes=targets.read_bytes,
+                out=coef.T,
+                mesh=mesh,
+                progress=progress,
+            ),
+            planned.chunk,
+            setting="run.voxel_chunk",
+        )
+        diverged = np.array([not np.isfinite(one).all() for one in coef])
+        per_voxel = {"coef": coef, "intercept": solution.intercept, "penalty": solution.penalty}
+        return FittedVoxels(self.shared, per_voxel, diverged)

@@ -21,6 +21,7 @@ import mine_kernels
 import numpy as np
 
 from mine_jax.encoder.ridge.search import search
+from mine_jax.types import Array
 
 # Full float32 on every device: with shorter operands coefficients are off by more than 1 %.
 _multiply = functools.partial(jnp.matmul, precision="highest", preferred_element_type=jnp.float32)
@@ -104,7 +105,7 @@ def _cholesky(gram: np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def solve_block(responses, folds: Folds, penalties):
+def solve_block(responses: Array, folds: Folds, penalties: Array) -> tuple[jax.Array, ...]:
     """Solves a block of voxels.
 
     Args:
@@ -121,7 +122,7 @@ def solve_block(responses, folds: Folds, penalties):
     f = 1.0 / (folds.fold_values[None] + penalties[:, None, None])  # [A, K, F]
     screened = _over_folds(f * f, diagonal) - 2 * _over_folds(f, weighted * valid)
 
-    def exact(index, columns):
+    def exact(index: jax.Array, columns: jax.Array | None) -> jax.Array:
         pair = (train, valid) if columns is None else (x.at[:, :, columns].get(mode="clip") for x in (train, valid))
         return mine_kernels.ridge_sweep(folds.factor, folds.fold_values, *pair, folds.share, penalties[index])
 
@@ -131,12 +132,12 @@ def solve_block(responses, folds: Folds, penalties):
     return _multiply(folds.vectors, rotated), y_mean, penalty, error + folds.share @ y_square
 
 
-def _over_folds(f, products):
+def _over_folds(f: jax.Array, products: jax.Array) -> jax.Array:
     """Sums [A, K, F] times [K, F, v] over folds and features, [A, v]."""
     return _multiply(f.reshape(len(f), -1), products.reshape(-1, products.shape[-1]))
 
 
-def _rotated(responses, p: Folds):
+def _rotated(responses: Array, p: Folds) -> tuple[jax.Array, ...]:
     """Cross-products of each fold's training and validation rows in its eigenbasis, [K, F, v]."""
     bounds = list(itertools.pairwise(np.cumsum([0, *map(len, p.row_weights)]).tolist()))
     row_weights = jnp.concatenate(p.row_weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -11,7 +12,9 @@ from jax import lax
 _GROUP = 8
 
 
-def search(screened, exact: Callable):
+def search(
+    screened: jax.Array, exact: Callable[[jax.Array, jax.Array | None], jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     """Walks from the screened minimum of each voxel until its exact minimum is bracketed.
 
     The chosen penalty is the one of a full search wherever the curve has one valley. Only
@@ -27,10 +30,10 @@ def search(screened, exact: Callable):
     n, v = screened.shape
     group = max(1, v // _GROUP)
 
-    def moving(errors):
+    def moving(errors: jax.Array) -> jax.Array:
         return (errors[0] < errors[1]) | (errors[2] < errors[1])
 
-    def step(state):
+    def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         index, errors = state
         columns = jnp.nonzero(moving(errors), size=group, fill_value=v)[0]
         here = index.at[columns].get(mode="clip")

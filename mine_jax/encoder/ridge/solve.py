@@ -195,7 +195,14 @@ def parts(
         del slab, row_weights  # before the next ones are read
 
 
-def _solver(features, rows, weights, penalties, selection, mesh) -> tuple[Callable, np.ndarray]:
+def _solver(
+    features: np.ndarray,
+    rows: list[np.ndarray],
+    weights: np.ndarray,
+    penalties: np.ndarray,
+    selection: Selection,
+    mesh: Mesh | None,
+) -> tuple[Callable, np.ndarray]:
     """Returns block [N, v] -> its solution as arrays, and the mean of the features [F]."""
     alphas = jnp.asarray(penalties, jnp.float32)
     if selection == "kfold":
@@ -205,7 +212,7 @@ def _solver(features, rows, weights, penalties, selection, mesh) -> tuple[Callab
     compute = _solve_block(selection, mesh)
     shared, alphas = jax.tree.map(lambda x: sharding.placed(x, mesh), (shared, alphas))
 
-    def solved(block):
+    def solved(block: np.ndarray) -> list[np.ndarray]:
         block = sharding.placed(block, mesh, None, sharding.DEVICES)
         return [np.asarray(x) for x in compute(block, shared, alphas)]
 
@@ -237,7 +244,7 @@ def _rows_of_folds(n: int, folds: int | list[np.ndarray]) -> list[np.ndarray]:
     return [np.asarray(fold) for fold in folds if len(fold)]
 
 
-def _check(features, n, penalties, selection):
+def _check(features: np.ndarray, n: int, penalties: np.ndarray, selection: Selection) -> None:
     if selection not in get_args(Selection):
         raise ValueError(f"`selection` must be one of {get_args(Selection)}, but is {selection!r}.")
     if len(penalties) < 3 or np.any(np.diff(penalties) <= 0) or penalties[0] <= 0:
@@ -246,7 +253,7 @@ def _check(features, n, penalties, selection):
         raise ValueError(f"`features` must have the {n} rows of the responses, but has {len(features)}.")
 
 
-def _check_weights(weights, rows, selection, column):
+def _check_weights(weights: np.ndarray, rows: list[np.ndarray], selection: Selection, column: int) -> None:
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError(f"`weights` must be finite and at least 0, but those of voxel {column} are not.")
     bounds = np.cumsum([0, *map(len, rows)])[:-1]
@@ -256,7 +263,7 @@ def _check_weights(weights, rows, selection, column):
         raise ValueError(f"voxel {column} has responses with a weight in {n_used} {what}; at least 2 are needed.")
 
 
-def _groups(slab, weights, mask_missing) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _groups(slab: np.ndarray, weights: np.ndarray, mask_missing: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields columns with the same row weights, and the weights [N]; zeroes masked responses."""
     every = np.arange(slab.shape[1])
     if mask_missing:
@@ -274,7 +281,7 @@ def _groups(slab, weights, mask_missing) -> Iterator[tuple[np.ndarray, np.ndarra
         yield np.array(columns), weights[:, columns[0]]
 
 
-def _padded(slab, columns, width):
+def _padded(slab: np.ndarray, columns: np.ndarray, width: int) -> np.ndarray:
     """Returns columns of the slab, and zeros up to a width for which the solver is compiled."""
     if len(columns) == width == slab.shape[1]:
         return slab
@@ -283,7 +290,7 @@ def _padded(slab, columns, width):
     return block
 
 
-def _as_slice(columns):
+def _as_slice(columns: np.ndarray) -> Any:
     """Returns a slice where columns are consecutive: files read and write those at once."""
     first, last = int(columns[0]), int(columns[-1])
     return slice(first, last + 1) if last - first + 1 == len(columns) else columns
