@@ -1,6 +1,7 @@
 """Stage 4: which image-tokens drive a voxel, and whether they really do."""
 
 from mine_jax.attribution.attribute import attribute_and_patch as attribute_and_patch
+from mine_jax.attribution.attribute import choose_images as choose_images
 from mine_jax.attribution.critical_tokens import critical_tokens as critical_tokens
 from mine_jax.attribution.critical_tokens import find_critical_tokens as find_critical_tokens
 from mine_jax.attribution.curves import left_without as left_without

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
 from mine_jax.attribution.blocks import image_rows
-from mine_jax.attribution.integrate import integrate
+from mine_jax.attribution.integrated_gradients import integrate
 from mine_jax.attribution.path import Path, PathSettings, check_settings
 from mine_jax.memory.chunks import Chunks
 from mine_jax.types import Attributions, CriticalTokens, Encoders, ImageTokens

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mine_jax.attribution.quadrature import METHODS, nodes_and_weights
 from mine_jax.types import Array
 
 Baseline = str | Array | None
+QUADRATURES = ("gausslegendre", "midpoint")
 
 
 class PathSettings(TypedDict, total=False):
@@ -59,8 +60,8 @@ class Path:
             raise ValueError(
                 f"`method` {method!r} with `reduce` {reduce!r}: use exact with sum, or autodiff with either."
             )
-        if self.quadrature not in METHODS:
-            raise ValueError(f"`quadrature` must be one of {METHODS}, but is {self.quadrature!r}.")
+        if self.quadrature not in QUADRATURES:
+            raise ValueError(f"`quadrature` must be one of {QUADRATURES}, but is {self.quadrature!r}.")
         if self.n_steps < 1:
             raise ValueError(f"`n_steps` must be at least 1, but is {self.n_steps}.")
         if isinstance(self.baseline, str) and self.baseline not in ("mean", "zero"):
@@ -94,3 +95,26 @@ def check_settings(settings: Mapping[str, Any], *kinds: type) -> None:
     unknown = [name for name in settings if name not in valid]
     if unknown:
         raise TypeError(f"unknown keyword `{unknown[0]}`; the settings are {', '.join(valid)}.")
+
+
+def nodes_and_weights(n_steps: int, method: str = "gausslegendre") -> tuple[np.ndarray, np.ndarray]:
+    """Returns quadrature nodes and weights on the unit interval.
+
+    Args:
+        n_steps: number of nodes S, at least 1.
+        method: `"gausslegendre"` (exact for polynomials up to degree 2 S - 1) or `"midpoint"`.
+
+    Returns:
+        Nodes [S] in (0, 1) and weights [S] that sum to 1, float64.
+
+    Raises:
+        ValueError: for an unknown method or fewer than one step.
+    """
+    if n_steps < 1:
+        raise ValueError(f"`n_steps` must be at least 1, but is {n_steps}.")
+    if method == "gausslegendre":
+        nodes, weights = np.polynomial.legendre.leggauss(n_steps)
+        return (nodes + 1) / 2, weights / 2
+    if method == "midpoint":
+        return (np.arange(n_steps) + 0.5) / n_steps, np.full(n_steps, 1 / n_steps)
+    raise ValueError(f"`method` must be one of {QUADRATURES}, but is {method!r}.")

@@ -189,7 +189,7 @@ def build_lens(
 
 
 def visual_words() -> np.ndarray:
-    """Returns the word list that ships with the package: what can be seen in a photo, in English, [W] str.
+    """Returns the words [W] that ship with the package: what photos show, in English.
 
     It was written for this project; see `visual_words.NOTICE` beside it.
     """

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.ridge.reading import READ_BYTES
-from mine_jax.encoder.ridge.solve import VOXEL_CHUNK, Selection, parts
+from mine_jax.encoder.ridge.solve import VOXEL_CHUNK, Selection, solve_blocks
 from mine_jax.memory.rows import release
 
 
@@ -96,7 +96,7 @@ def solve_banded(
     error, candidate = np.full(n_voxels, np.inf, np.float32), np.zeros(n_voxels, np.int32)
     for i, row in enumerate(band_weights):
         scale = np.repeat(np.sqrt(row), [band.shape[1] for band in bands])
-        for part in parts(
+        for part in solve_blocks(
             features * scale,
             responses,
             penalties,

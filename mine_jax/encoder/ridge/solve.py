@@ -101,7 +101,7 @@ def solve(
         raise ValueError(f"`out` must have shape {(n_features, n_voxels)}, but has shape {tuple(out.shape)}.")
     coef = np.empty((n_features, n_voxels), np.float32) if out is None else out
     per_voxel = [np.empty(n_voxels, np.float32) for _ in range(3)]
-    for part in parts(
+    for part in solve_blocks(
         features,
         responses,
         penalties,
@@ -122,7 +122,7 @@ def solve(
     return Solution(coef, *per_voxel)
 
 
-def parts(
+def solve_blocks(
     features: np.ndarray,
     responses: Any,
     penalties: np.ndarray,

@@ -10,7 +10,6 @@ import numpy as np
 
 from mine_jax import attribution, memory, sharding
 from mine_jax._progress import Progress
-from mine_jax.attribution.images import choose_images
 from mine_jax.config import Config
 from mine_jax.run import files
 from mine_jax.run.execute import Step
@@ -77,7 +76,7 @@ def _pairs(config: Config, directory: Path, scores: Scores) -> _Pairs | None:
     if not len(chosen):
         return None
     encoders = files.load_encoders(directory).take(chosen)
-    image_ids = choose_images(
+    image_ids = attribution.choose_images(
         encoders,
         tokens,
         splits=files.splits_of_images(directory, tokens.image_ids),
