@@ -134,7 +134,7 @@ def choose_images(
     image_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """Chooses images of each voxel: those with the highest predictions, or random ones.
+    """Chooses images of each voxel: those it responds to most, or random ones.
 
     Args:
         encoders: V fitted encoders.
