@@ -26,7 +26,7 @@ demo: $(VENV)/.installed-all
 	$(BIN)/mine-jax demo --out '$(OUT)' --seed $(SEED)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint
 	$(BIN)/python -m pytest -m 'not slow' $(FAST)

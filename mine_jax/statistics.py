@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 # Ends of every interval, as quantiles of the bootstrap samples.
-INTERVAL = (0.025, 0.975)
+LEVEL = 0.95
+INTERVAL = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 # With so few units every change of signs is tried.
 MAX_EXACT = 13
 # Float64 copies that are made at once.

@@ -10,7 +10,7 @@ import numpy as np
 # What is read at once; pages of files are given back after each part.
 PART_BYTES = 1 << 24
 # What systems map around each page that is touched.
-_AROUND_BYTES = 1 << 16
+AROUND_BYTES = 1 << 16
 
 
 class ChosenRows:
@@ -104,7 +104,7 @@ def read_columns(source: Any, columns: slice) -> np.ndarray:
 
 def rows_at_once(row_bytes: int) -> int:
     """Returns of how many rows of a file so many bytes are read before its pages are given back."""
-    return max(1, PART_BYTES // max(row_bytes, _AROUND_BYTES))
+    return max(1, PART_BYTES // max(row_bytes, AROUND_BYTES))
 
 
 def is_in_memory(array: Any) -> bool:

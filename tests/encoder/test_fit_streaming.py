@@ -71,7 +71,7 @@ def test_files_and_blocks_change_nothing(make, stored, monkeypatch, name):
     for read_bytes in (1, 4 * N * 7):
         for module, knob in ((targets, "READ_BYTES"), (rows, "PART_BYTES"), (statistics, "BLOCK_BYTES")):
             monkeypatch.setattr(module, knob, read_bytes)
-        monkeypatch.setattr(rows, "_AROUND_BYTES", 1)
+        monkeypatch.setattr(rows, "AROUND_BYTES", 1)
         monkeypatch.setattr(targets, "COLUMNS", max(1, read_bytes >> 9))
         got, scores = made(mapped=True)
         jax.tree.map(np.testing.assert_array_equal, got, expected)

@@ -75,7 +75,7 @@ def test_columns_are_read_in_parts(mapped, monkeypatch, kind):
         "rows": (ChosenRows(mapped, ROWS), VALUES[ROWS]),
     }[kind]
     monkeypatch.setattr(rows, "PART_BYTES", 40)
-    monkeypatch.setattr(rows, "_AROUND_BYTES", 16)
+    monkeypatch.setattr(rows, "AROUND_BYTES", 16)
     for columns in (slice(1, 4), slice(4, 9)):
         np.testing.assert_array_equal(read_columns(source, columns), expected[:, columns], strict=True)
 
