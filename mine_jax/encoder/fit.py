@@ -123,7 +123,11 @@ def fit_problem(
     surveyed = survey(*sources, masked=False)
     status = _status(surveyed, training.responses.status)
     if (status != _OK).any():
-        raise DataError(f"{int((status != _OK).sum())} of {len(status)} voxels cannot be fitted; leave them out.")
+        counts = {STATUSES[code]: int((status == code).sum()) for code in np.unique(status[status != _OK])}
+        raise DataError(
+            f"{int((status != _OK).sum())} of {len(status)} voxels cannot be fitted: {counts}. Leave them out of both "
+            "splits: `split.responses.take(split.responses.status == 'ok')`."
+        )
     voxels = np.arange(len(status))
     targets = _targets(sources, voxels, surveyed, training.responses.voxel_ids)
     chunks, key = Chunks(mesh=mesh), jax.random.key(0)  # of the loop, which has its own

@@ -65,12 +65,11 @@ def test_same_key_same_result(split, fitted):
     assert (other.per_voxel["query"] != fitted.per_voxel["query"]).any()
 
 
-@pytest.mark.parametrize("options", [{}, {"kind": "ridge"}], ids=str)
-def test_responses_of_the_test_images_change_nothing(split, tmp_path, options):
+@pytest.mark.parametrize("config", [QUICK, RidgeConfig(width=4)], ids=lambda config: config.kind)
+def test_responses_of_the_test_images_change_nothing(split, tmp_path, config):
     """All splits are rows of one file: only what is in the training and validation rows is seen."""
     part, rng = np.arange(48) % 4, np.random.default_rng(7)  # 0: test, 1: validation
     original, tokens = split.responses.responses, split.tokens
-    config = QUICK.model_copy(update=options)
 
     def fitted_with(rows):
         """Responses to these images are exchanged between them."""
@@ -116,9 +115,15 @@ def test_wild_learning_rate_is_contained(split):
         assert np.isfinite(encoder.predict(got, split.tokens)).all()
 
 
-@pytest.mark.parametrize("options", [{"heads": 1}, {"pool": 2}, {"kind": "ridge"}], ids=str)
-def test_masked_tokens_do_not_matter(split, options):
-    config = QUICK.model_copy(update=options)
+MASKED = {
+    "one head": QUICK.model_copy(update={"heads": 1}),
+    "pooled": QUICK.model_copy(update={"pool": 2}),
+    "ridge": RidgeConfig(width=4),
+}
+
+
+@pytest.mark.parametrize("config", MASKED.values(), ids=MASKED)
+def test_masked_tokens_do_not_matter(split, config):
     mask = np.random.default_rng(0).random(split.tokens.tokens.shape[:2]) < 0.7
     mask[:, 3] = True
     junk = np.where(mask[..., None], split.tokens.tokens, np.nan)

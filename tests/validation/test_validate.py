@@ -125,8 +125,7 @@ def test_nothing_configured_says_so(finished, tmp_path):
 
 def test_precomputed_features_cannot_be_validated(finished, tmp_path):
     settings, _ = finished
-    features = settings.features.model_copy(update={"kind": "precomputed"})
-    precomputed = settings.model_copy(update={"features": features})
+    precomputed = settings.model_copy(update={"features": config.PrecomputedConfig()})
     assert "precomputed" in stage.compute(precomputed, tmp_path, silent)["reason"]
 
 

@@ -2,7 +2,7 @@
 
 Two losses: the contrastive loss of CLIP between images and captions, and a word loss that asks
 every image-token for the words of what it shows, through exactly the lens that reads the tokens
-later. Run as ``python -m mine_jax.phantom.training.train_clip --out DIR --steps N --seed S``.
+later. Run as ``python -m mine_jax.phantom.training.clip.train --out DIR --steps N --seed S``.
 
 Source: Radford et al. 2021 (CLIP). Differs: the word loss on image-tokens is ours; CLIP has none.
 """

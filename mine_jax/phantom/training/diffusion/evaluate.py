@@ -1,6 +1,6 @@
 """Scores the phantom's diffusion models with the judge: pipeline directories in, numbers out.
 
-Run as ``python -m mine_jax.phantom.training.evaluate_diffusion --weights DIR --sheets DIR``. DIR
+Run as ``python -m mine_jax.phantom.training.diffusion.evaluate --weights DIR --sheets DIR``. DIR
 holds the folders generator, editor and judge; the numbers go into each `training.json`. Scenes
 and seeds are held out: no model was trained on them.
 """

@@ -1,7 +1,7 @@
 """Trains the phantom's diffusion models: pairs of scenes in, two pipeline directories out.
 
 One network learns three tasks: paint a whole scene, insert a thing into a masked region, and
-paint what lies behind a masked thing. Run as ``python -m mine_jax.phantom.training.train_diffusion
+paint what lies behind a masked thing. Run as ``python -m mine_jax.phantom.training.diffusion.train
 --vae DIR --clip DIR --out DIR --steps N --seed S``; the autoencoder comes from `train_vae`.
 
 Source: Ho and Salimans 2022 (guidance); Salimans and Ho 2022 (velocity); Lin et al. 2024 (zero
