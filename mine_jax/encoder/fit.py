@@ -16,7 +16,7 @@ from mine_jax.encoder.query.fit import QueryFit
 from mine_jax.encoder.query.state import Problem
 from mine_jax.encoder.ridge.fit import RidgeFit
 from mine_jax.encoder.targets import FittedVoxels, Survey, Targets, survey
-from mine_jax.errors import DataError
+from mine_jax.errors import ConfigError, DataError
 from mine_jax.memory import ChosenRows, Chunks
 from mine_jax.types import STATUSES, Array, Encoders, Responses, Split
 
@@ -116,9 +116,11 @@ def fit_problem(
 
     Raises:
         DataError: if a voxel cannot be fitted.
-        ConfigError: if pooling, positions or heads do not suit the tokens.
+        ConfigError: for another kind of encoder, or if pooling, positions or heads do not suit the tokens.
     """
     config = config or QueryConfig()
+    if not isinstance(config, QueryConfig):
+        raise ConfigError("only query encoders have a training loop; `fit` does the others.")
     sources = [split.responses.responses for split in (training, validation)]
     surveyed = survey(*sources, masked=False)
     status = _status(surveyed, training.responses.status)

@@ -9,10 +9,10 @@ import pytest
 
 from mine_jax import encoder
 from mine_jax._progress import silent
-from mine_jax.config import QueryConfig
+from mine_jax.config import QueryConfig, RidgeConfig
 from mine_jax.encoder.query import adam, stopping, train
 from mine_jax.encoder.query.images import Batch, Examples
-from mine_jax.errors import DataError
+from mine_jax.errors import ConfigError, DataError
 
 QUICK = QueryConfig(width=4, heads=2, position_order=2, batch_size=8, epochs=2, learning_rate=0.01)
 
@@ -280,3 +280,8 @@ def test_problem_of_your_own_loop_wants_voxels_that_can_be_fitted(splits):
     splits[0].responses.responses[:, 1] = 4
     with pytest.raises(DataError, match="1 of 3 voxels cannot be fitted"):
         encoder.fit_problem(*splits, config=QUICK)
+
+
+def test_a_ridge_has_no_loop(splits):
+    with pytest.raises(ConfigError, match="only query encoders"):
+        encoder.fit_problem(*splits, config=RidgeConfig())

@@ -1,6 +1,6 @@
 """Trains the phantom's judge: scenes in, a classifier of concepts out.
 
-Run as ``python -m mine_jax.phantom.training.train_judge --out DIR --steps N --seed S``. Noise and
+Run as ``python -m mine_jax.phantom.training.diffusion.train_judge --out DIR --steps N --seed S``. Noise and
 blur on the training images keep it from depending on details that generated images lack.
 """
 

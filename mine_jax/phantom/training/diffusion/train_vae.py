@@ -1,6 +1,6 @@
 """Trains the autoencoder of the phantom's diffusion models: scenes in, a checkpoint directory out.
 
-Run as ``python -m mine_jax.phantom.training.train_vae --out DIR --steps N --seed S``. Pixels are
+Run as ``python -m mine_jax.phantom.training.diffusion.train_vae --out DIR --steps N --seed S``. Pixels are
 compared with their neighbours as well as one by one, because outlines carry the concepts. Noise
 on the latents makes the decoder tolerate what a diffusion model leaves unfinished. With
 ``--refine DIR --clip DIR`` only the decoder of DIR goes on: latents stay what they were, and
