@@ -1,4 +1,4 @@
-"""Prints every dependency of pyproject.toml at the lowest version that it allows, for pip's `-c`."""
+"""Prints what users install at the lowest versions that pyproject.toml allows, for pip's `-c`; test tools are any."""
 
 import re
 import tomllib
@@ -7,7 +7,8 @@ from pathlib import Path
 REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?>=([^,;\s]+)")
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-groups = [project["dependencies"], *project["optional-dependencies"].values()]
+extras = project["optional-dependencies"]
+groups = [project["dependencies"], *(extras[name] for name in extras if name != "test")]
 for requirement in (entry for group in groups for entry in group):
     if bound := REQUIREMENT.match(requirement):
         print(f"{bound[1]}=={bound[2]}")  # noqa: T201

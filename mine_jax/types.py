@@ -265,7 +265,7 @@ class Scores(_Shown):
     Attributes:
         voxel_ids: [V] int64.
         r2: [V] float64, coefficient of determination around the test mean; may be negative.
-        r: [V] float64, Pearson correlation.
+        r: [V] float64, Pearson correlation; NaN where responses or predictions do not vary.
         r2_normalized: [V] float64, r2 / noise_ceiling; NaN where the ceiling is unknown or too low.
         noise_ceiling: [V] float64, fraction of variance.
         n_train: training images (with validation).

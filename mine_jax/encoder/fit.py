@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -18,9 +18,50 @@ from mine_jax.encoder.ridge.fit import RidgeFit
 from mine_jax.encoder.targets import FittedVoxels, Survey, Targets, survey
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.memory import ChosenRows, Chunks
-from mine_jax.types import STATUSES, Array, Encoders, Responses, Split
+from mine_jax.types import STATUSES, Architecture, Array, Encoders, ImageTokens, Responses, Split
 
-_KINDS: dict[str, Any] = {"query": QueryFit, "ridge": RidgeFit}
+
+class KindFit(Protocol):
+    """How one kind is fitted: what voxels share is prepared once, then voxels are fitted in any shares."""
+
+    @property
+    def baseline(self) -> np.ndarray:
+        """Mean training token [D]."""
+        ...
+
+    @property
+    def architecture(self) -> Architecture:
+        """Static description."""
+        ...
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Arrays without a voxel axis, where the fit starts from."""
+        ...
+
+    @property
+    def is_coupled(self) -> bool:
+        """Whether all voxels must be fitted together."""
+        ...
+
+    @staticmethod
+    def is_masked(config: Any) -> bool:
+        """Says whether missing responses are left out, not the voxels that have them."""
+        ...
+
+    @classmethod
+    def prepare(
+        cls, training: ImageTokens, validation: ImageTokens, *, key: jax.Array, config: Any, chunks: Chunks
+    ) -> KindFit:
+        """Reads the tokens [N, P, D] and makes what all voxels share."""
+        ...
+
+    def fit_voxels(self, targets: Targets, *, progress: Progress) -> FittedVoxels:
+        """Fits voxels to standardised responses [N, V]."""
+        ...
+
+
+_KINDS: dict[str, type[KindFit]] = {"query": QueryFit, "ridge": RidgeFit}
 _OK, _CONSTANT, _NONFINITE, _DIVERGED = (STATUSES.index(s) for s in ("ok", "constant", "nonfinite", "diverged"))
 # A voxel whose spread is below this share of its mean is float noise.
 _MIN_RELATIVE_SD = 1e-6
@@ -137,7 +178,7 @@ def fit_problem(
     return prepared.problem(targets, voxels)
 
 
-def _fitted(prepared: QueryFit | RidgeFit, targets: Targets, mesh: Mesh | None, progress: Progress) -> FittedVoxels:
+def _fitted(prepared: KindFit, targets: Targets, mesh: Mesh | None, progress: Progress) -> FittedVoxels:
     """Fits all voxels together when they share a trunk; otherwise each process fits its share."""
     if prepared.is_coupled:
         return prepared.fit_voxels(targets, progress=progress)

@@ -81,7 +81,22 @@ class EncoderKind(Protocol):
         ...
 
 
-class Query:
+class _OfTokens:
+    """A kind whose voxels read the tokens themselves, not features of the whole image."""
+
+    def summaries(
+        self, encoders: Encoders, tokens: ImageTokens, *, image_chunk: int | None, progress: Progress
+    ) -> np.ndarray | None:
+        """Returns None: there are no features [N, F] that all voxels read."""
+        del encoders, tokens, image_chunk, progress
+        return None
+
+    def read_out(self, encoders: Encoders, features: np.ndarray) -> np.ndarray:
+        """Raises: there are no features [N, F]."""
+        raise NotImplementedError("only encoders with image-level features can read them.")
+
+
+class Query(_OfTokens):
     """Attention of each voxel over image-tokens: `encoder.query`."""
 
     has_keys = True
@@ -89,17 +104,6 @@ class Query:
     predict_one = staticmethod(query.predict_one)
     token_terms_one = staticmethod(query.token_terms_one)
     readout_one = staticmethod(query.readout_one)
-
-    def summaries(
-        self, encoders: Encoders, tokens: ImageTokens, *, image_chunk: int | None, progress: Progress
-    ) -> np.ndarray | None:
-        """Returns None: each voxel sees tokens of its own."""
-        del encoders, tokens, image_chunk, progress
-        return None
-
-    def read_out(self, encoders: Encoders, features: np.ndarray) -> np.ndarray:
-        """Raises: there are no features [N, F]."""
-        raise NotImplementedError("query encoders have no image-level features.")
 
     def by_images(
         self, encoders: Encoders, tokens: ImageTokens, *, chunks: Chunks, progress: Progress
@@ -143,7 +147,7 @@ class Ridge:
             yield ImageBlock(index, n_valid, ridge.read_out(encoders, features[index]))
 
 
-class Own:
+class Own(_OfTokens):
     """An encoder of yours, known by its function only: `Architecture.own`."""
 
     has_keys = False
@@ -176,17 +180,6 @@ class Own:
     ) -> Array:
         """Raises: there are no token terms [H, P] to read."""
         raise NotImplementedError('encoders of kind "own" have no token terms.')
-
-    def summaries(
-        self, encoders: Encoders, tokens: ImageTokens, *, image_chunk: int | None, progress: Progress
-    ) -> np.ndarray | None:
-        """Returns None: what the function reads of an image is not known."""
-        del encoders, tokens, image_chunk, progress
-        return None
-
-    def read_out(self, encoders: Encoders, features: np.ndarray) -> np.ndarray:
-        """Raises: there are no features [N, F]."""
-        raise NotImplementedError('encoders of kind "own" have no image-level features.')
 
     def by_images(
         self, encoders: Encoders, tokens: ImageTokens, *, chunks: Chunks, progress: Progress

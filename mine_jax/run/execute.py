@@ -47,7 +47,7 @@ class Step:
             are: the stage itself makes sure that they are valid.
         plan: lines about shapes, memory and work for `--dry-run`, from the configuration and the run
             directory; must not compute.
-        together: with several processes, what the others do while process 0 does `compute`: the
+        share: with several processes, what the others do while process 0 does `compute`: the
             same calls where they take shares of the work; it writes nothing.
     """
 
@@ -58,7 +58,7 @@ class Step:
     inputs: Callable[[Config], list[Path]] = lambda config: []
     partial: tuple[str, ...] = ()
     plan: Callable[[Config, Path], list[str]] | None = None
-    together: Callable[[Config, Path, Progress], Any] | None = None
+    share: Callable[[Config, Path, Progress], Any] | None = None
 
 
 def execute(
@@ -137,7 +137,7 @@ def _follow(config: Config, directory: Path, steps: Mapping[str, Step]) -> dict[
             flag.check()
 
         while name := sharding.exchange()[0]:
-            _compute(steps[name].together or (lambda *given: None), config, directory, progress)
+            _compute(steps[name].share or (lambda *given: None), config, directory, progress)
             ran.append(name)
     return {"stages": {}, "ran": ran}
 
@@ -255,7 +255,7 @@ class _Run:
                     flag.check()
                     report(done, total)
 
-                if self.steps[name].together is not None:
+                if self.steps[name].share is not None:
                     sharding.exchange(name)
                 summary = _compute(self.steps[name].compute, self.config, self.directory, progress)
         except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -33,7 +34,7 @@ class RidgeFit:
         key: random key of the folds.
         config: settings.
         chunks: voxels and images held at once; devices of this process.
-        is_coupled: whether all voxels must be fitted together.
+        is_coupled: whether all voxels must be fitted together; never here.
     """
 
     shared: dict[str, Array]
@@ -44,7 +45,7 @@ class RidgeFit:
     key: jax.Array
     config: RidgeConfig
     chunks: Chunks
-    is_coupled: bool = False
+    is_coupled: ClassVar[bool] = False
 
     @staticmethod
     def is_masked(config: RidgeConfig) -> bool:

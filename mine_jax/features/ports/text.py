@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from mine_jax._progress import Progress
+from mine_jax.config import ClipConfig
 from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features.lens import check_words, text_lens_vectors
 from mine_jax.features.ports import weights
 
-TEMPLATES = ("a photo of a {}.",)
+TEMPLATES: tuple[str, ...] = ClipConfig.model_fields["templates"].default
 # Texts encoded at once; memory only.
 TEXT_BATCH = 128
 

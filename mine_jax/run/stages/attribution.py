@@ -124,5 +124,5 @@ STEP = Step(
     sections=("attribution", "run.seed", "run.precision"),
     outputs=("attribution/*",),
     plan=plan,
-    together=share,
+    share=share,
 )

@@ -167,5 +167,5 @@ STEP = Step(
     sections=("encoder", "run.seed", "run.precision"),
     outputs=("encoder/*", "scores/*", "voxels.tsv"),
     plan=plan,
-    together=share,
+    share=share,
 )
