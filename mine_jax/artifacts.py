@@ -357,6 +357,7 @@ def _encoder_tree(encoders: types.Encoders) -> dict[str, dict[str, np.ndarray]]:
             "baseline": np.asarray(encoders.baseline),
             "voxel_ids": np.asarray(encoders.voxel_ids),
             "status": np.asarray(encoders.status),
+            **({} if encoders.selection_r2 is None else {"selection_r2": np.asarray(encoders.selection_r2)}),
         },
     }
 
@@ -374,6 +375,7 @@ def _load_encoders(directory: Path, meta: dict[str, Any]) -> types.Encoders:
         voxel_ids=tree["voxels"]["voxel_ids"],
         status=tree["voxels"]["status"],
         architecture=types.Architecture(**architecture),
+        selection_r2=tree["voxels"].get("selection_r2"),
     )
 
 

@@ -240,6 +240,8 @@ class Encoders:
         voxel_ids: [V] int64.
         status: [V] int8, positions in `STATUSES`.
         architecture: static description of the predictor.
+        selection_r2: [V] float32, R2 on the images that chose the epoch (validation) or the penalty
+            (held-out folds); NaN where not fitted, None where unknown. No test image has a part in it.
     """
 
     shared: dict[str, Array]
@@ -248,6 +250,7 @@ class Encoders:
     voxel_ids: Array
     status: Array
     architecture: Architecture = flax.struct.field(pytree_node=False)
+    selection_r2: Array | None = None
 
     def take(self, voxels: np.ndarray) -> Encoders:
         """Returns the encoders of some voxels (positions or mask [V])."""
@@ -255,6 +258,7 @@ class Encoders:
             per_voxel={name: value[voxels] for name, value in self.per_voxel.items()},
             voxel_ids=self.voxel_ids[voxels],
             status=self.status[voxels],
+            selection_r2=None if self.selection_r2 is None else self.selection_r2[voxels],
         )
 
 
@@ -271,6 +275,8 @@ class Scores(_Shown):
         n_train: training images (with validation).
         n_test: test images.
         status: [V] str of `STATUSES`.
+        r2_selection: [V] float64, R2 on images that chose epoch or penalty, none of them a test image: the
+            number that voxels may be chosen by.
     """
 
     voxel_ids: np.ndarray
@@ -281,10 +287,11 @@ class Scores(_Shown):
     n_train: int
     n_test: int
     status: np.ndarray
+    r2_selection: np.ndarray
 
     def take(self, voxels: np.ndarray) -> Scores:
         """Returns the scores of some voxels (positions or mask [V])."""
-        names = ("voxel_ids", "r2", "r", "r2_normalized", "noise_ceiling", "status")
+        names = ("voxel_ids", "r2", "r", "r2_normalized", "noise_ceiling", "status", "r2_selection")
         return replace(self, **{name: getattr(self, name)[voxels] for name in names})
 
     def best(self, n: int, *, min_noise_ceiling: float = 0.0) -> np.ndarray:

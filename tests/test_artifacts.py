@@ -43,7 +43,7 @@ VALUES = [
     types.ImageTokens(floats(N, P, D).astype(ml_dtypes.bfloat16), IDS, None, (2, 3), -1, "phantom"),
     types.ImageTokens(floats(N, P, D).astype(np.float16), IDS, np.ones((N, P), bool)),
     types.Lens(np.array(["face", "house"]), floats(2, D), floats(2), projection=floats(D, D), normalize=True),
-    types.Scores(VOXELS, *(np.array([0.1, np.nan, -0.2]),) * 4, 10, 4, np.array(["ok", "constant", "n_test<2"])),
+    types.Scores(VOXELS, *(floats(3),) * 4, 10, 4, np.array(["ok", "constant", "n_test<2"]), floats(3)),
     types.Attributions(VOXELS, np.tile(IDS, (V, 1)), floats(V, N, P), floats(V, N), floats(V, N), floats(V, N)),
     types.CriticalTokens(VOXELS, np.tile(IDS, (V, 1)), np.zeros((V, N, K), np.int32), floats(V, N, K)),
     types.Faithfulness(

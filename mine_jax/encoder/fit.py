@@ -129,15 +129,18 @@ def fit(
     prepared = kind.prepare(
         training.tokens, validation.tokens, key=key, config=config, chunks=Chunks(voxel_chunk, image_chunk, mesh)
     )
-    shared, per_voxel, diverged = _fitted(prepared, targets, mesh, progress)
-    status[usable[diverged]] = _DIVERGED
+    fitted = _fitted(prepared, targets, mesh, progress)
+    status[usable[fitted.diverged]] = _DIVERGED
+    selection_r2 = np.full(len(status), np.nan, np.float32)
+    selection_r2[usable] = np.where(fitted.diverged, np.nan, fitted.selection_r2)
     return Encoders(
-        shared=shared,
-        per_voxel=_all_voxels(per_voxel, targets, usable, diverged, len(status)),
+        shared=fitted.shared,
+        per_voxel=_all_voxels(fitted.per_voxel, targets, usable, fitted.diverged, len(status)),
         baseline=prepared.baseline,
         voxel_ids=np.asarray(training.responses.voxel_ids),
         status=status.astype(np.int8),
         architecture=prepared.architecture,
+        selection_r2=selection_r2,
     )
 
 
@@ -183,9 +186,9 @@ def _fitted(prepared: KindFit, targets: Targets, mesh: Mesh | None, progress: Pr
     if prepared.is_coupled:
         return prepared.fit_voxels(targets, progress=progress)
 
-    def fit_share(voxels: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+    def fit_share(voxels: np.ndarray) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
         fitted = prepared.fit_voxels(targets.take(voxels), progress=progress)
-        return fitted.per_voxel, fitted.diverged
+        return fitted.per_voxel, fitted.diverged, fitted.selection_r2
 
     return FittedVoxels(prepared.shared, *sharding.divided(fit_share, len(targets.voxel_ids), mesh))
 

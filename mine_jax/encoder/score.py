@@ -62,4 +62,10 @@ def score(
         n_train=n_train,
         n_test=n_test,
         status=status.astype(str),
+        r2_selection=_selection_r2(encoders, len(status)),
     )
+
+
+def _selection_r2(encoders: Encoders, n_voxels: int) -> np.ndarray:
+    known = encoders.selection_r2
+    return np.full(n_voxels, np.nan) if known is None else np.asarray(known, np.float64)

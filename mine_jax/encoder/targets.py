@@ -27,11 +27,13 @@ class FittedVoxels(NamedTuple):
         shared: arrays without a voxel axis.
         per_voxel: arrays [V, ...].
         diverged: [V] bool.
+        selection_r2: [V] float32, on the images that chose epoch or penalty.
     """
 
     shared: dict[str, Any]
     per_voxel: dict[str, Any]
     diverged: np.ndarray
+    selection_r2: np.ndarray
 
 
 class Survey(NamedTuple):

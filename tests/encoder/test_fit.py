@@ -251,3 +251,42 @@ def test_messages(split):
     for kind in ("query", "ridge"):
         with pytest.raises(DataError, match="at least 1 validation image"):
             fit(five, QUICK.model_copy(update={"kind": kind}))
+
+
+@pytest.mark.parametrize("config", [QUICK, RidgeConfig(folds=4)], ids=["query", "ridge"])
+def test_selection_r2_is_of_images_that_were_not_fitted(make, config):
+    """Signal has a positive one; noise, which is fitted as closely, has none; no test image is needed."""
+    tokens, rng = make.tokens(240), np.random.default_rng(5)
+    signal = tokens.tokens.mean(1) @ rng.standard_normal((6, 5))
+    found, nothing = (
+        fit(make.split(tokens, responses), config).selection_r2 for responses in (signal, rng.standard_normal((240, 5)))
+    )
+    assert found.shape == (5,) and np.mean(found) > 0.5 and np.mean(nothing) < 0.05
+
+
+def test_selection_r2_of_ridge_is_that_of_the_folds(split):
+    """Scikit-learn's cross-validation at the chosen penalty gives the same error."""
+    from sklearn.linear_model import Ridge
+
+    config = RidgeConfig(folds=4)
+    encoders = fit(split, config)
+    order = np.asarray(jax.random.permutation(jax.random.key(0), 48))
+    rows = np.r_[np.flatnonzero(np.arange(48) % 6 != 5), np.flatnonzero(np.arange(48) % 6 == 5)]
+    features = split.tokens.tokens.mean(1)[rows].astype(np.float64)
+    responses = split.responses.responses[rows].astype(np.float64)
+    training = responses[:40]
+    responses = (responses - training.mean(0)) / training.std(0)
+    for voxel in range(5):
+        errors = []
+        for fold in np.array_split(order, 4):
+            rest = np.setdiff1d(order, fold)
+            model = Ridge(alpha=float(encoders.per_voxel["penalty"][voxel])).fit(features[rest], responses[rest, voxel])
+            errors.append(np.mean((model.predict(features[fold]) - responses[fold, voxel]) ** 2))
+        np.testing.assert_allclose(encoders.selection_r2[voxel], 1 - np.mean(errors), atol=1e-4)
+
+
+def test_unfitted_voxels_have_no_selection_r2(split):
+    responses = split.responses.responses.copy()
+    responses[:, 2] = 1.0
+    known = np.isfinite(fit(changed(split, responses=responses)).selection_r2)
+    np.testing.assert_array_equal(known, [True, True, False, True, True])

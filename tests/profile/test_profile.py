@@ -36,7 +36,7 @@ def faithfulness(values):
 
 def scores(n, r2=0.3):
     full = np.full(n, r2)
-    return Scores(np.arange(n), full, full, full, full, 10, 10, np.full(n, "ok"))
+    return Scores(np.arange(n), full, full, full, full, 10, 10, np.full(n, "ok"), full)
 
 
 def test_planted_word_is_first_and_its_weight_lies_in_the_interval():

@@ -155,6 +155,7 @@ class QueryFit:
         # voxels that share a trunk cannot be fitted in halves
         chunk, multiple = (n_voxels,) * 2 if self.is_coupled else (planned.chunk * n_shards, n_shards)
         shared, per_voxel, diverged = self.shared, {}, np.zeros(n_voxels, bool)
+        selection_r2 = np.full(n_voxels, np.nan, np.float32)
         for trained, n_valid, done in in_chunks(
             fit_chunk, n_voxels, chunk, setting="run.voxel_chunk", multiple=multiple
         ):
@@ -164,5 +165,6 @@ class QueryFit:
                     per_voxel[name] = np.empty((n_voxels, *value.shape[1:]), np.float32)
                 per_voxel[name][fitted] = value[:n_valid]
             diverged[fitted] = trained.diverged[:n_valid]
+            selection_r2[fitted] = trained.selection_r2[:n_valid]
             progress(done * n_epochs, n_voxels * n_epochs)
-        return FittedVoxels(shared, per_voxel, diverged)
+        return FittedVoxels(shared, per_voxel, diverged, selection_r2)

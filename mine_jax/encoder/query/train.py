@@ -48,11 +48,13 @@ class Trained(NamedTuple):
         trunk: arrays of the projection; changed only when it is shared.
         per_voxel: `query` [V, H, E] unscaled, `position` [V, H, C], `readout` [V, H, E], `intercept` [V].
         diverged: [V] bool.
+        selection_r2: [V] float32, validation R2 of the best epoch.
     """
 
     trunk: Arrays
     per_voxel: Arrays
     diverged: np.ndarray
+    selection_r2: np.ndarray
 
 
 def train(problem: Problem, *, key: jax.Array, progress: Progress) -> Trained:
@@ -214,7 +216,7 @@ def _finished(state: State, problem: Problem) -> Trained:
     diverged = state.record.diverged | ~_bounded_voxels(of_voxels(best), problem)
     parameters = of_voxels(best) | {"position": best["position"] @ problem.basis.T}
     on_host = {name: sharding.host(value)[:n_voxels] for name, value in parameters.items()}
-    return Trained(jax.tree.map(sharding.host, best["trunk"]), on_host, diverged)
+    return Trained(jax.tree.map(sharding.host, best["trunk"]), on_host, diverged, state.record.best.astype(np.float32))
 
 
 def _bounded_voxels(tree: Any, problem: Problem, *, axis: int = 0) -> np.ndarray:

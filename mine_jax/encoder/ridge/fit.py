@@ -132,4 +132,5 @@ class RidgeFit:
         )
         diverged = np.array([not np.isfinite(one).all() for one in coef])
         per_voxel = {"coef": coef, "intercept": solution.intercept, "penalty": solution.penalty}
-        return FittedVoxels(self.shared, per_voxel, diverged)
+        # responses have variance 1: the error is the share of it that is left
+        return FittedVoxels(self.shared, per_voxel, diverged, 1 - solution.error)
