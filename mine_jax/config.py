@@ -194,6 +194,9 @@ class _Encoder(Section):
     """Keys of every kind of encoder; those of penalties also hold for the reference of a query encoder."""
 
     width: Count = 96  # ours; paper: 512
+    # ours: voxels with exchanged responses, so many for each voxel (more where there are few): the null of every claim
+    decoys: Annotated[int, Field(ge=0, le=15)] = 1
+    halves: bool = True  # ours: refits on two halves of the training images, for the reliability of profiles
     pool: Count = 1  # ours: side of token windows averaged before attention, or before a ridge on the grid
     selection: Literal["kfold", "gcv", "loo"] = "kfold"  # ridge: how penalties are chosen
     folds: Annotated[int, Field(ge=2)] = 5  # ours
@@ -247,7 +250,8 @@ class AttributionConfig(Section):
     n_images: Count = 48  # not stated in the paper; ours: images per voxel
     images: Literal["top", "random"] = "top"  # ours: highest predicted responses
     split: Literal["all", "train", "test"] = "all"  # train: images used for the fit
-    min_r2: float = 0.01  # ours: voxels below it are not attributed
+    # ours: voxels below it on the images that chose their encoder are not attributed
+    min_r2: float = 0.0
     sufficiency: Fraction = 0.9  # ours: level of the adaptive K
     n_random: Count = 5  # ours: random orders averaged in the curves
     keep_scores: bool = True  # ours: writes heat.npy, the scores of all tokens, for heat maps and controls
@@ -268,10 +272,9 @@ class ProfileConfig(Section):
     n_words: Count = 20  # ours
     n_bootstrap: Count = 200  # ours
     n_permutations: Count = 2000  # ours
-    min_r2: float = 0.02  # ours
-    min_stability: float = 0.3  # ours: split-half correlation of the word table
-    min_faithfulness: float = 0.5  # ours: median over the images used
-    max_q: Fraction = 0.05  # ours
+    max_q: Fraction = 0.05  # ours: of every claim
+    min_share: Fraction = 0.2  # ours: r of the words beyond low-level features, as a share of the encoder's r
+    max_rank: Fraction = 0.2  # ours: share of other voxels' words that predict the voxel no worse
 
 
 class ValidationConfig(Section):

@@ -109,6 +109,29 @@ def permutation_p(exceeding: np.ndarray | int, n_permutations: int) -> np.ndarra
     return (1 + np.asarray(exceeding)) / (1 + n_permutations)
 
 
+def rank_p(values: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Computes one-sided p of values by their ranks among values for which the null holds, such as decoys'.
+
+    Args:
+        values: [V]; NaN stays NaN.
+        null: [M]; NaN counts as lower than every value, since it did not even get that far.
+
+    Returns:
+        p [V], (1 + null values that reach it) / (1 + M); ties count as reaching.
+    """
+    values, null = np.asarray(values, np.float64), np.sort(np.nan_to_num(np.asarray(null, np.float64), nan=-np.inf))
+    reaching = len(null) - np.searchsorted(null, values, side="left")
+    return np.where(np.isfinite(values), permutation_p(reaching, len(null)), np.nan)
+
+
+def leave_one_out_rank_p(null: np.ndarray) -> np.ndarray:
+    """Computes `rank_p` of each null value [M] among the others; uniform if they are exchangeable."""
+    known = np.isfinite(null)
+    order = np.sort(np.asarray(null, np.float64)[known])
+    reaching = len(order) - np.searchsorted(order, null, side="left") - 1
+    return np.where(known, permutation_p(np.maximum(reaching, 0), max(len(order) - 1, 0)), np.nan)
+
+
 def sign_flip_p(values: np.ndarray, *, n_permutations: int, rng: np.random.Generator) -> float:
     """Computes the two-sided p of a total under random signs.
 

@@ -30,6 +30,8 @@ Array = jax.Array | np.ndarray
 
 # Why a voxel is or is not usable; codes are positions in this tuple.
 STATUSES = ("ok", "constant", "nonfinite", "low_ceiling", "diverged", "n_test<2")
+# What may be said of a voxel, least first: each claim includes those before it.
+CLAIMS = ("none", "predicted", "reliable", "words", "localised", "causal")
 
 
 class _Shown:
@@ -323,6 +325,10 @@ class Attributions(_Shown):
     predicted_baseline: np.ndarray
     completeness_gap: np.ndarray
 
+    def take(self, voxels: np.ndarray) -> Attributions:
+        """Returns the attributions of some voxels (positions or mask [V])."""
+        return _of_voxels(self, voxels)
+
 
 @dataclass(frozen=True, repr=False)
 class CriticalTokens(_Shown):
@@ -339,6 +345,10 @@ class CriticalTokens(_Shown):
     image_ids: np.ndarray
     indices: np.ndarray
     scores: np.ndarray
+
+    def take(self, voxels: np.ndarray) -> CriticalTokens:
+        """Returns the critical tokens of some voxels (positions or mask [V])."""
+        return _of_voxels(self, voxels)
 
 
 @dataclass(frozen=True, repr=False)
@@ -359,6 +369,10 @@ class Faithfulness(_Shown):
     k_values: np.ndarray
     necessity: dict[str, np.ndarray]
     sufficiency: dict[str, np.ndarray]
+
+    def take(self, voxels: np.ndarray) -> Faithfulness:
+        """Returns the faithfulness of some voxels (positions or mask [V])."""
+        return _of_voxels(self, voxels, whole=("k_values",))
 
 
 @dataclass(frozen=True, repr=False)
@@ -397,16 +411,17 @@ class Profiles(_Shown):
         high: [V, L] float32, upper end.
         log_odds: [V, L] float32, natural logarithm, against the other voxels.
         distribution: [V, W] float32, the profile as shares of all words, before the baseline.
-        halves: [2, V, W] float32, the same from two random halves of the images.
+        halves: [2, V, W] float32, the same of two encoders refitted on disjoint halves of the training images.
         faithfulness: [V] float32, median over the images used.
         sentences: [V] str.
         n_images: [V] int32, images used.
-        stability: [V] float32, split-half correlation of the word table.
+        reliability: [V] float32, correlation of the two `halves`; NaN where no halves were fitted.
         r_measured: [V] float32, correlation of profile scores with measured held-out responses.
-        p: [V] float64, of r_measured under permuted images.
-        q: [V] float64, Benjamini-Hochberg.
-        explained: [V] bool.
-        reasons: [V] str, "" where explained.
+        effects: claim -> [V] float64, what its test measures; NaN where it was not tested.
+        p_values: claim -> [V] float64.
+        q_values: claim -> [V] float64, Benjamini-Hochberg over all fitted voxels.
+        claims: [V] str of `CLAIMS`, the highest that holds.
+        reasons: [V] str, why the next one does not.
     """
 
     voxel_ids: np.ndarray
@@ -421,9 +436,33 @@ class Profiles(_Shown):
     faithfulness: np.ndarray
     sentences: np.ndarray
     n_images: np.ndarray
-    stability: np.ndarray
+    reliability: np.ndarray
     r_measured: np.ndarray
-    p: np.ndarray
-    q: np.ndarray
-    explained: np.ndarray
+    effects: dict[str, np.ndarray]
+    p_values: dict[str, np.ndarray]
+    q_values: dict[str, np.ndarray]
+    claims: np.ndarray
     reasons: np.ndarray
+
+    @property
+    def explained(self) -> np.ndarray:
+        """Whether the claim is at least "words", [V] bool."""
+        return reaches(self.claims, "words")
+
+
+def reaches(claims: np.ndarray, claim: str) -> np.ndarray:
+    """Says which claims [V] are at least a given one of `CLAIMS`."""
+    enough = CLAIMS[CLAIMS.index(claim) :]
+    return np.isin(claims, enough)
+
+
+def _of_voxels(value: Any, voxels: np.ndarray, *, whole: tuple[str, ...] = ()) -> Any:
+    """Takes voxels of every array of a dataclass, and of the arrays in its dictionaries, but those named."""
+    taken: dict[str, Any] = {}
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if isinstance(item, dict):
+            taken[field.name] = {name: array[voxels] for name, array in item.items()}
+        elif field.name not in whole:
+            taken[field.name] = item[voxels]
+    return replace(value, **taken)

@@ -1,4 +1,4 @@
-"""How common each word is: in the images of the fit, and in each test image."""
+"""How common each word is: in every image, and in the images of the fit."""
 
 from __future__ import annotations
 
@@ -14,28 +14,32 @@ class CorpusShares(NamedTuple):
 
     Attributes:
         mean: [C] float32, mean over the training and validation images.
-        test: [T, C] float32, of each test image.
-        test_ids: [T] str, the test images.
+        images: [N, C] float32, of each image of a split.
+        image_ids: [N] str.
+        splits: [N] str, "train", "val" or "test".
     """
 
     mean: np.ndarray
-    test: np.ndarray
-    test_ids: np.ndarray
+    images: np.ndarray
+    image_ids: np.ndarray
+    splits: np.ndarray
 
 
 def corpus_shares(words: TokenWords, splits: np.ndarray) -> CorpusShares:
-    """Computes how common each word is in the corpus and in the test images.
+    """Computes how common each word is in the corpus and in each image.
 
     Args:
         words: token words of N images.
         splits: [N] str, "train", "val" or "test" of each image; others count nowhere.
 
     Returns:
-        Shares [C] of the corpus and [T, C] of the test images.
+        Shares [C] of the corpus and of each image of a split.
     """
-    per_image, is_test = words.per_image(), splits == "test"
+    known = np.isin(splits, ("train", "val", "test"))
+    per_image = words.per_image()
     return CorpusShares(
-        mean=per_image[(splits == "train") | (splits == "val")].mean(0),
-        test=per_image[is_test],
-        test_ids=words.image_ids[is_test],
+        mean=per_image[np.isin(splits, ("train", "val"))].mean(0),
+        images=per_image[known],
+        image_ids=words.image_ids[known],
+        splits=splits[known],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from mine_jax.types import CriticalTokens, Descriptions
 
 # Pseudo-share of every word in the log-odds: a word must be seen to count.
 SMOOTHING = 1e-3
+# Entries of the lens that are weighed at once: critical tokens times their words.
+_BLOCK_ENTRIES = 1 << 21
 
 
 def describe(
@@ -21,6 +24,7 @@ def describe(
     *,
     corpus: np.ndarray,
     n_words: int = 20,
+    with_sentences: bool = True,
     rewrite: Callable[[str], str] | None = None,
     progress: Progress = silent,
 ) -> Descriptions:
@@ -36,6 +40,7 @@ def describe(
         words: token words of at least those images.
         corpus: [C] mean share of each canonical word over a corpus of images.
         n_words: words kept per pair, L.
+        with_sentences: whether to write the sentences; they are "" otherwise.
         rewrite: turns the plain sentence into another, for instance by a language model.
         progress: called with (done, total) voxels.
 
@@ -47,37 +52,35 @@ def describe(
 
     Source: MINE, descriptions; the weighting is ours.
     """
-    n_voxels, n_images, _ = critical.indices.shape
+    n_voxels, n_images, k = critical.indices.shape
     rows = _rows(words.image_ids, critical.image_ids)
     n_words = min(n_words, len(words.vocabulary.words))
-    word_ids = np.full((n_voxels, n_images, n_words), -1, np.int32)
-    weights = np.zeros((n_voxels, n_images, n_words), np.float32)
-    n_tokens = np.zeros((n_voxels, n_images, n_words), np.int32)
-    sentences = np.empty((n_voxels, n_images), dtype=object)
-    for v in range(n_voxels):
-        for i in range(n_images):
-            table, support = _share(
-                words.word_ids[rows[v, i], critical.indices[v, i]],
-                words.shares[rows[v, i], critical.indices[v, i]],
-                critical.scores[v, i],
-                len(corpus),
-            )
-            best = np.argsort(-salience(table, corpus), kind="stable")[:n_words]
-            best = best[table[best] > 0]
-            word_ids[v, i, : len(best)] = best
-            weights[v, i, : len(best)] = table[best]
-            n_tokens[v, i, : len(best)] = support[best]
-            text = sentence(words.vocabulary.words[best], support[best], critical.indices.shape[2])
-            sentences[v, i] = rewrite(text) if rewrite else text
-        progress(v + 1, n_voxels)
+    shape = (n_voxels * n_images, n_words)
+    word_ids, weights, n_tokens = np.full(shape, -1, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+    at_once = max(1, _BLOCK_ENTRIES // (k * words.word_ids.shape[2] * n_images)) * n_images
+    for start in range(0, len(word_ids), at_once):
+        pairs = slice(start, min(start + at_once, len(word_ids)))
+        tokens = (rows.reshape(-1)[pairs, None], critical.indices.reshape(-1, k)[pairs])
+        scores = critical.scores.reshape(-1, k)[pairs]
+        found = _weighed(words.word_ids[tokens], words.shares[tokens], scores, corpus)
+        kept = found.rank < n_words
+        place = (start + found.pair[kept], found.rank[kept])
+        word_ids[place], weights[place], n_tokens[place] = found.word[kept], found.weight[kept], found.n_tokens[kept]
+        progress(pairs.stop // n_images, n_voxels)
+    texts = np.full(len(word_ids), "", dtype=object)
+    if with_sentences:
+        for pair, (ids, support) in enumerate(zip(word_ids, n_tokens, strict=True)):
+            real = ids >= 0
+            text = sentence(words.vocabulary.words[ids[real]], support[real], k)
+            texts[pair] = rewrite(text) if rewrite else text
     return Descriptions(
         voxel_ids=critical.voxel_ids,
         image_ids=critical.image_ids,
         words=words.vocabulary.words,
-        word_ids=word_ids,
-        weights=weights,
-        n_tokens=n_tokens,
-        sentences=sentences.astype(str),
+        word_ids=word_ids.reshape(n_voxels, n_images, n_words),
+        weights=weights.reshape(n_voxels, n_images, n_words),
+        n_tokens=n_tokens.reshape(n_voxels, n_images, n_words),
+        sentences=texts.astype(str).reshape(n_voxels, n_images),
     )
 
 
@@ -114,15 +117,39 @@ def join(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _share(word_ids: np.ndarray, shares: np.ndarray, scores: np.ndarray, n_words: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the weight [C] of each word over one pair's critical tokens, and the tokens that support it."""
-    positive = np.maximum(np.nan_to_num(scores), 0)
-    total = positive.sum()
-    weighted = shares * (positive / total if total > 0 else positive)[:, None]
-    real = word_ids >= 0
-    table = np.bincount(word_ids[real], weights=weighted[real], minlength=n_words)
-    supports = real & (positive > 0)[:, None]
-    return table, np.bincount(word_ids[supports], minlength=n_words)
+class _Weighed(NamedTuple):
+    """Words of some pairs: position of the pair, of the word, its weight, its tokens, and its rank from 0."""
+
+    pair: np.ndarray
+    word: np.ndarray
+    weight: np.ndarray
+    n_tokens: np.ndarray
+    rank: np.ndarray
+
+
+def _weighed(word_ids: np.ndarray, shares: np.ndarray, scores: np.ndarray, corpus: np.ndarray) -> _Weighed:
+    """Weighs the words of the critical tokens of B pairs, of which the lens gives [B, K, M] and attribution [B, K]."""
+    positive = np.maximum(np.nan_to_num(scores), 0).astype(np.float64)
+    total = positive.sum(1, keepdims=True)
+    importance = positive / np.where(total > 0, total, 1)
+    real = (word_ids >= 0) & (importance > 0)[..., None]
+    # one row per pair and word: entries of equal words stand together
+    pair, _, _ = np.nonzero(real)
+    key = pair * len(corpus) + word_ids[real]
+    order = np.argsort(key, kind="stable")
+    key, starts = np.unique(key[order], return_index=True)
+    if not len(key):
+        return _Weighed(*(np.zeros(0, int) for _ in range(5)))
+    weight = np.add.reduceat((shares * importance[..., None])[real][order], starts)
+    n_tokens = np.diff(np.append(starts, len(order)))
+    pair, word = np.divmod(key, len(corpus))
+    value = salience(weight, corpus[word])
+    # a word that is rarer than in the corpus comes after those that are not there at all
+    absent = len(corpus) - np.bincount(pair, minlength=len(scores))
+    best = np.lexsort((word, -value, pair))
+    first = np.searchsorted(pair[best], np.arange(len(scores)))
+    rank = np.arange(len(best)) - first[pair[best]] + np.where(value[best] < 0, absent[pair[best]], 0)
+    return _Weighed(pair[best], word[best], weight[best], n_tokens[best], rank)
 
 
 def _rows(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:

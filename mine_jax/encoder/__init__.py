@@ -2,6 +2,12 @@
 
 from mine_jax.encoder.blocks import predict_blocks as predict_blocks
 from mine_jax.encoder.blocks import top_images as top_images
+from mine_jax.encoder.controls import Half as Half
+from mine_jax.encoder.controls import add_decoys as add_decoys
+from mine_jax.encoder.controls import halves as halves
+from mine_jax.encoder.controls import is_decoy as is_decoy
+from mine_jax.encoder.controls import n_copies as n_copies
+from mine_jax.encoder.controls import together as together
 from mine_jax.encoder.fit import fit as fit
 from mine_jax.encoder.fit import fit_problem as fit_problem
 from mine_jax.encoder.kinds import EncoderKind as EncoderKind

@@ -1,4 +1,4 @@
-"""Arrays that stay in their files: rows chosen now and read later, columns read without holding pages."""
+"""Arrays that stay in their files: rows chosen now and read later, arrays side by side, columns read in parts."""
 
 from __future__ import annotations
 
@@ -68,6 +68,56 @@ class ChosenRows:
         return f"ChosenRows({self.dtype}{list(self.shape)} of {self.source.shape[0]} rows)"
 
 
+class SideBySide:
+    """Read-only array [N, V] whose columns are those of several others, read when they are asked for.
+
+    Attributes:
+        sources: arrays [N, v] of one dtype, or what reads them.
+        shape: N and the sum of all v.
+    """
+
+    def __init__(self, *sources: Any) -> None:
+        """Joins arrays with the same rows."""
+        self.sources = sources
+        self._stops = np.cumsum([source.shape[1] for source in sources])
+        self.shape = (sources[0].shape[0], int(self._stops[-1]))
+        self.dtype = sources[0].dtype
+        self.ndim = 2
+        self.size = self.shape[0] * self.shape[1]
+        self.nbytes = self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Returns a copy in memory of some rows (slice, positions or mask), and of all or some columns."""
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        wanted, chosen = np.arange(self.shape[1])[columns], np.arange(len(self))[rows]
+        if not isinstance(rows, slice):
+            rows = chosen
+        out = np.empty((len(chosen), len(wanted)), self.dtype)
+        for source, stop in zip(self.sources, self._stops, strict=True):
+            start = stop - source.shape[1]
+            here = np.flatnonzero((wanted >= start) & (wanted < stop))
+            if len(here):
+                own = wanted[here] - start
+                span = slice(int(own[0]), int(own[-1]) + 1)
+                is_slice = (np.diff(own) == 1).all()
+                out[:, here] = source[rows, span] if is_slice else np.asarray(source[rows])[:, own]
+        return out
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Returns everything in memory."""
+        if copy is False:
+            raise ValueError("arrays side by side cannot become one without a copy")
+        array = self[:]
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __repr__(self) -> str:
+        return f"SideBySide({self.dtype}{list(self.shape)} of {len(self.sources)} arrays)"
+
+
 def take_rows(array: Any, rows: np.ndarray) -> Any:
     """Takes rows of an array: a copy of what is in memory, `ChosenRows` of what is in files.
 
@@ -108,9 +158,11 @@ def rows_at_once(row_bytes: int) -> int:
 
 
 def is_in_memory(array: Any) -> bool:
-    """Returns whether an array, or the one whose rows are chosen, is in memory and not in a file."""
+    """Returns whether an array, or what is read for it, is in memory and not in a file."""
     while isinstance(array, ChosenRows):
         array = array.source
+    if isinstance(array, SideBySide):
+        return all(map(is_in_memory, array.sources))
     return isinstance(array, np.ndarray) and _mapping(array) is None
 
 
@@ -118,8 +170,13 @@ def release(array: Any) -> None:
     """Gives the pages of a memory-mapped array back; what was written stays in the file.
 
     Args:
-        array: any object; only shared mappings are touched, also below `ChosenRows`.
+        array: any object; only shared mappings are touched, also below `ChosenRows` and `SideBySide`.
     """
+    while isinstance(array, ChosenRows):
+        array = array.source
+    if isinstance(array, SideBySide):
+        for source in array.sources:
+            release(source)
     mapping = _mapping(array)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)

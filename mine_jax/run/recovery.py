@@ -143,7 +143,7 @@ def _control_profiles(run: _Run, control: Descriptions) -> Profiles:
     settings = run.config.profile
     return profile.build(
         control,
-        files.load_faithfulness(run.directory),
+        files.load_faithfulness(run.directory).faithfulness,
         corpus=files.corpus(run.directory),
         faithfulness_quantile=settings.faithfulness_quantile,
         min_images=settings.min_images,

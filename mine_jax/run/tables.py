@@ -8,7 +8,17 @@ import numpy as np
 import pandas as pd
 
 from mine_jax import attribution, statistics
-from mine_jax.types import Attributions, CriticalTokens, Descriptions, Faithfulness, Profiles, Responses, Scores
+from mine_jax.types import (
+    CLAIMS,
+    Attributions,
+    CriticalTokens,
+    Descriptions,
+    Faithfulness,
+    Profiles,
+    Responses,
+    Scores,
+    reaches,
+)
 
 SELECTIVITY = ("roi", "category", "share", "enrichment", "low", "high", "p", "q", "n_voxels", "preferred")
 STRUCTURE = ("roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability")
@@ -43,13 +53,14 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
     table["n_train"] = 0 if scores is None else scores.n_train
     table["n_test"] = 0 if scores is None else scores.n_test
     table["status"] = responses.status if scores is None else scores.status
-    explained, reason = np.zeros(n_voxels, bool), np.array(["not profiled"] * n_voxels, dtype=object)
+    claim, reason = np.full(n_voxels, CLAIMS[0], dtype=object), np.array(["not profiled"] * n_voxels, dtype=object)
     unfit = (table["status"] != "ok").to_numpy()
     reason[unfit] = table["status"].to_numpy()[unfit]
     if profiles is not None:
         rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)
-        explained[rows], reason[rows] = profiles.explained, profiles.reasons
-    table["explained"] = np.where(explained, "true", "false")
+        claim[rows], reason[rows] = profiles.claims, profiles.reasons
+    table["claim"] = claim
+    table["explained"] = np.where(reaches(claim, "words"), "true", "false")
     table["reason"] = reason
     return table
 
@@ -146,8 +157,17 @@ def profile_sentences(profiles: Profiles) -> pd.DataFrame:
 
 def profile_voxels(profiles: Profiles) -> pd.DataFrame:
     """Builds profile/voxels.tsv."""
-    names = ("n_images", "stability", "faithfulness", "p", "q", "r_measured")
-    return pd.DataFrame({"voxel_id": profiles.voxel_ids, **{name: getattr(profiles, name) for name in names}})
+    names = ("n_images", "reliability", "faithfulness", "r_measured")
+    table = pd.DataFrame({"voxel_id": profiles.voxel_ids, **{name: getattr(profiles, name) for name in names}})
+    for claim in CLAIMS[1:]:
+        for name, values in (
+            ("effect", profiles.effects),
+            ("p", profiles.p_values),
+            ("q", profiles.q_values),
+        ):
+            table[f"{name}_{claim}"] = values.get(claim, np.nan)
+    table["claim"] = profiles.claims
+    return table
 
 
 def _pair_ids(pairs: Attributions | Descriptions) -> dict[str, np.ndarray]:

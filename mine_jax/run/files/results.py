@@ -10,17 +10,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax import artifacts
+from mine_jax import artifacts, encoder
 from mine_jax.config import AttributionConfig
 from mine_jax.description import CorpusShares
 from mine_jax.run import tables
 from mine_jax.types import Attributions, CriticalTokens, Descriptions, Encoders, Faithfulness, Profiles, Scores
 
+# Folders of what is fitted beside the voxels, in the folder of each stage.
+DECOYS, HALVES = "decoys", ("halves/0", "halves/1")
+
 
 def save_encoders(directory: Path, encoders: Encoders, scores: Scores) -> None:
-    """Writes the encoders and how well they predict."""
-    artifacts.save(encoders, directory / "encoder")
-    artifacts.save(scores, directory / "scores")
+    """Writes the encoders of voxels and of decoys, and how well they predict."""
+    decoys = encoder.is_decoy(np.asarray(encoders.voxel_ids))
+    for subfolder, chosen in (("", ~decoys), (DECOYS, decoys)):
+        if chosen.any():
+            artifacts.save(encoders.take(chosen), directory / "encoder" / subfolder)
+            artifacts.save(scores.take(chosen), directory / "scores" / subfolder)
 
 
 def load_encoders(directory: Path) -> Encoders:
@@ -28,9 +34,32 @@ def load_encoders(directory: Path) -> Encoders:
     return artifacts.load(directory / "encoder")
 
 
+def load_decoys(directory: Path) -> tuple[Encoders, Scores] | None:
+    """Loads the encoders of decoys and their scores; None where no decoys were fitted."""
+    folder = directory / "encoder" / DECOYS
+    if not (folder / "meta.json").is_file():
+        return None
+    return artifacts.load(folder), artifacts.load(directory / "scores" / DECOYS)
+
+
 def load_scores(directory: Path) -> Scores:
     """Loads the scores of the encoder stage."""
     return artifacts.load(directory / "scores")
+
+
+def save_half(directory: Path, half: int, encoders: Encoders, image_ids: np.ndarray) -> None:
+    """Writes the encoders of voxels and decoys that saw one half of the training images, and its image ids."""
+    folder = directory / "encoder" / HALVES[half]
+    artifacts.save(encoders, folder)
+    artifacts.write_json(folder / "images.json", image_ids.tolist())
+
+
+def load_half(directory: Path, half: int) -> tuple[Encoders, np.ndarray] | None:
+    """Loads what `save_half` wrote; None where no halves were fitted."""
+    folder = directory / "encoder" / HALVES[half]
+    if not (folder / "meta.json").is_file():
+        return None
+    return artifacts.load(folder), np.array(artifacts.read_json(folder / "images.json"), dtype=str)
 
 
 def save_reference(directory: Path, scores: Scores) -> None:
@@ -139,13 +168,39 @@ def load_faithfulness(directory: Path) -> Faithfulness:
     return artifacts.load(directory / "attribution" / "faithfulness")
 
 
+def save_control_attribution(directory: Path, control: str, critical: CriticalTokens, faithfulness: np.ndarray) -> None:
+    """Writes the critical tokens of a control (`DECOYS` or one of `HALVES`), and how faithful [V, I] they are."""
+    folder = directory / "attribution" / control
+    artifacts.save(critical, folder)
+    artifacts.write_array(folder / "faithfulness.npy", faithfulness)
+
+
+def load_control_attribution(directory: Path, control: str) -> tuple[CriticalTokens, np.ndarray] | None:
+    """Loads what `save_control_attribution` wrote; None where there is no such control."""
+    folder = directory / "attribution" / control
+    if not (folder / "meta.json").is_file():
+        return None
+    return artifacts.load(folder), artifacts.read_array(folder / "faithfulness.npy")
+
+
+def save_control_descriptions(directory: Path, control: str, descriptions: Descriptions) -> None:
+    """Writes the descriptions of a control (`DECOYS` or one of `HALVES`)."""
+    artifacts.save(descriptions, directory / "description" / control)
+
+
+def load_control_descriptions(directory: Path, control: str) -> Descriptions | None:
+    """Loads what `save_control_descriptions` wrote; None where there is no such control."""
+    folder = directory / "description" / control
+    return artifacts.load(folder) if (folder / "meta.json").is_file() else None
+
+
 def save_description(directory: Path, descriptions: Descriptions, shares: CorpusShares) -> None:
     """Writes the descriptions of all pairs, and the shares of words that they are compared with."""
     out = directory / "description"
     artifacts.save(descriptions, out)
     artifacts.write_array(out / "corpus.npy", shares.mean)
-    artifacts.write_array(out / "test_words.npy", shares.test)
-    artifacts.write_json(out / "test_images.json", shares.test_ids.tolist())
+    artifacts.write_array(out / "image_words.npy", shares.images)
+    artifacts.write_json(out / "images.json", {"ids": shares.image_ids.tolist(), "splits": shares.splits.tolist()})
     artifacts.write_table(out / "words.tsv", tables.description_words(descriptions))
     artifacts.write_table(out / "sentences.tsv", tables.description_sentences(descriptions))
 
@@ -171,23 +226,36 @@ def corpus(directory: Path) -> np.ndarray:
     return artifacts.read_array(directory / "description" / "corpus.npy")
 
 
+def word_shares(directory: Path) -> CorpusShares:
+    """Opens the shares of words in the corpus and in each image [N, C]."""
+    folder = directory / "description"
+    images = artifacts.read_json(folder / "images.json")
+    ids, splits = (np.array(images[name], dtype=str) for name in ("ids", "splits"))
+    return CorpusShares(corpus(directory), artifacts.read_array(folder / "image_words.npy", mmap=True), ids, splits)
+
+
 def test_words(directory: Path) -> np.ndarray:
     """Reads the share [T, C] of each word in the test images."""
-    return artifacts.read_array(directory / "description" / "test_words.npy")
+    shares = word_shares(directory)
+    return np.asarray(shares.images[shares.splits == "test"])
 
 
 def test_images(directory: Path) -> np.ndarray:
     """Reads the ids [T] of the test images, in the order of `test_words`."""
-    return np.array(artifacts.read_json(directory / "description" / "test_images.json"), dtype=str)
+    shares = word_shares(directory)
+    return shares.image_ids[shares.splits == "test"]
 
 
-def save_profiles(directory: Path, profiles: Profiles) -> None:
-    """Writes the profiles."""
+def save_profiles(directory: Path, profiles: Profiles, decoys: Profiles | None) -> None:
+    """Writes the profiles of voxels, and of decoys as the null beside them."""
     out = directory / "profile"
     artifacts.save(profiles, out)
     artifacts.write_table(out / "words.tsv", tables.profile_words(profiles))
     artifacts.write_table(out / "sentences.tsv", tables.profile_sentences(profiles))
     artifacts.write_table(out / "voxels.tsv", tables.profile_voxels(profiles))
+    if decoys is not None:
+        artifacts.save(decoys, out / DECOYS)
+        artifacts.write_table(out / "decoys.tsv", tables.profile_voxels(decoys))
 
 
 def save_no_profiles(directory: Path, reason: str) -> None:
@@ -195,9 +263,9 @@ def save_no_profiles(directory: Path, reason: str) -> None:
     artifacts.write_json(directory / "profile" / "none.json", {"reason": reason})
 
 
-def load_profiles(directory: Path) -> Profiles | None:
-    """Loads the profiles; None where the profile stage made none."""
-    folder = directory / "profile"
+def load_profiles(directory: Path, *, decoys: bool = False) -> Profiles | None:
+    """Loads the profiles, or those of decoys; None where the profile stage made none."""
+    folder = directory / "profile" / DECOYS if decoys else directory / "profile"
     return artifacts.load(folder) if (folder / "meta.json").is_file() else None
 
 

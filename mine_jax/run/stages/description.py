@@ -35,6 +35,13 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         progress=lambda done, total: progress(total + done, 2 * total),
     )
     files.save_description(directory, descriptions, shares)
+    for control in (files.DECOYS, *files.HALVES):
+        attributed = files.load_control_attribution(directory, control)
+        if attributed is not None:
+            described = description.describe(
+                attributed[0], words, corpus=shares.mean, n_words=config.description.n_words, with_sentences=False
+            )
+            files.save_control_descriptions(directory, control, described)
     vocabulary = words.vocabulary
     counts = {"words": len(vocabulary.words), "dropped": vocabulary.n_dropped, "merged": vocabulary.n_merged}
     return {"pairs": descriptions.image_ids.size, **counts}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import encoder, memory, sharding
@@ -21,13 +22,22 @@ from mine_jax.types import Encoders, Scores, Split
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Fits and scores the encoders, and the ridge that they are compared with."""
     splits = files.load_splits(config, directory)
-    encoders = _fitted(config, config.encoder, splits, progress)
-    scores = _scored(config, encoders, splits)
-    files.save_encoders(directory, encoders, scores)
+    batch = _with_decoys(config, splits)
+    half_fits = _halves(config, batch)
+    n_fits = 1 + len(half_fits)
+    encoders = _fitted(config, config.encoder, batch, _part_of(progress, 0, n_fits))
+    all_scores = _scored(config, encoders, batch)
+    files.save_encoders(directory, encoders, all_scores)
+    for i, half in enumerate(half_fits):
+        fitted = _fitted(config, config.encoder, half, _part_of(progress, 1 + i, n_fits))
+        seen = [half[name].responses.image_ids for name in ("train", "val")]
+        files.save_half(directory, i, fitted, np.concatenate(seen))
+    scores = all_scores.take(~encoder.is_decoy(all_scores.voxel_ids))
     files.save_voxels(directory, files.load_responses(directory), scores, None)
     usable = scores.status == "ok"
     summary = {
         "fitted": int(usable.sum()),
+        "decoys": len(all_scores.voxel_ids) - len(usable),
         "mean_r2": finite_mean(scores.r2[usable]),
         "mean_r": finite_mean(scores.r[usable]),
         "mean_r2_normalized": finite_mean(scores.r2_normalized[usable]),
@@ -43,7 +53,9 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
 def share(config: Config, directory: Path, progress: Progress) -> None:
     """Takes this process's share of the fits of `compute`; writes nothing."""
     splits = files.load_splits(config, directory)
-    _fitted(config, config.encoder, splits, progress)
+    batch = _with_decoys(config, splits)
+    for one in (batch, *_halves(config, batch)):
+        _fitted(config, config.encoder, one, progress)
     reference = _reference(config.encoder)
     if reference is not None:
         _fitted(config, reference, splits, progress)
@@ -74,6 +86,24 @@ def plan(config: Config, directory: Path) -> list[str]:
     lines += [f"{n_voxels} voxels, {n_images} images x {n_cells} cells x width {width}"]
     lines += [*_chunks(planned), f"work at most {work / 1e12:.2g} TFLOP"]
     return lines + _what_would_fit(e, planned.chunk, free, n_images=n_images, token_shape=token_shape)
+
+
+def _with_decoys(config: Config, splits: dict[str, Split]) -> dict[str, Split]:
+    copies = encoder.n_copies(len(splits["train"].responses.voxel_ids), config.encoder.decoys)
+    return {name: encoder.add_decoys(split, copies, seed=config.run.seed) for name, split in splits.items()}
+
+
+def _halves(config: Config, batch: dict[str, Split]) -> list[dict[str, Split]]:
+    """Divides the training and validation images in two; none where halves are not wanted, or too few images."""
+    if not config.encoder.halves or min(len(batch[name].responses.image_ids) for name in ("train", "val")) < 4:
+        return []
+    both = encoder.halves(batch["train"], batch["val"], seed=config.run.seed)
+    return [{"train": half.training, "val": half.validation} for half in both]
+
+
+def _part_of(progress: Progress, i: int, n: int) -> Progress:
+    """Reports one of n equal parts of the work."""
+    return lambda done, total: progress(i * total + done, n * total)
 
 
 def _fitted(config: Config, settings: EncoderConfig, splits: dict[str, Split], progress: Progress) -> Encoders:

@@ -1,79 +1,237 @@
-"""The profile stage: builds and tests the functional profile of each voxel."""
+"""The profile stage: builds the functional profile of each voxel, and tests what may be claimed of it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mine_jax import profile
-from mine_jax._progress import Progress
+from mine_jax import encoder, profile, sharding
+from mine_jax._progress import Progress, silent
 from mine_jax.config import Config
+from mine_jax.description import CorpusShares
 from mine_jax.run import files
 from mine_jax.run.execute import Step
 from mine_jax.run.record.summary import finite_mean
-from mine_jax.types import Profiles, Responses
+from mine_jax.types import CLAIMS, Descriptions, Profiles, Scores, reaches
+
+
+class _Population(NamedTuple):
+    """Voxels, or decoys: profiles of V, their scores, and the words [V, C] of the images that made them, as a whole."""
+
+    profiles: Profiles
+    scores: Scores
+    whole_images: np.ndarray
+
+
+class _HeldOut(NamedTuple):
+    """Test images: shares of words [T, C]; measured responses, predictions and those of the rival, [T, V]."""
+
+    words: np.ndarray
+    measured: np.ndarray
+    predicted: np.ndarray
+    rival: np.ndarray | None
 
 
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
-    """Builds the profiles, tests them on measured responses and judges them."""
-    settings = config.profile
+    """Builds the profiles of voxels and decoys, tests them on measured responses and judges them."""
     responses, scores = files.load_responses(directory), files.load_scores(directory)
     reason = files.why_not_described(directory)
     if reason is not None:
         files.save_no_profiles(directory, reason)
         files.save_voxels(directory, responses, scores, None)
         return {"explained": 0, "reason": reason}
-    descriptions = files.load_descriptions(directory)
+    voxels, decoys = _populations(config, directory, progress)
+    profiles, of_decoys = _judged(config, directory, scores, voxels, decoys, progress)
+    files.save_profiles(directory, profiles, of_decoys)
+    files.save_voxels(directory, responses, scores, profiles)
+    return {
+        "profiled": len(profiles.voxel_ids),
+        **{claim: int(reaches(profiles.claims, claim).sum()) for claim in CLAIMS[1:5]},
+        "explained": int(profiles.explained.sum()),
+        "decoys_explained": 0 if of_decoys is None else int(of_decoys.explained.sum()),
+        "median_reliability": finite_mean([np.nanmedian(profiles.reliability)]),
+        "mean_r_measured": finite_mean(profiles.r_measured[profiles.explained]),
+    }
+
+
+def _populations(config: Config, directory: Path, progress: Progress) -> tuple[_Population, _Population | None]:
+    """Builds the profiles of voxels, and those of decoys where there are any."""
+    voxels = _population(
+        config,
+        directory,
+        files.load_descriptions(directory),
+        files.load_faithfulness(directory).faithfulness,
+        files.load_scores(directory),
+        lambda done, total: progress(done, 2 * total),
+    )
+    described = files.load_control_descriptions(directory, files.DECOYS)
+    attributed, fitted = files.load_control_attribution(directory, files.DECOYS), files.load_decoys(directory)
+    if described is None or attributed is None or fitted is None:
+        return voxels, None
+    return voxels, _population(config, directory, described, attributed[1], fitted[1], silent)
+
+
+def _population(
+    config: Config,
+    directory: Path,
+    descriptions: Descriptions,
+    faithfulness: np.ndarray,
+    scores: Scores,
+    progress: Progress,
+) -> _Population:
+    settings, shares = config.profile, files.word_shares(directory)
+    usable = ~np.isin(descriptions.image_ids, shares.image_ids[shares.splits == "test"])
     profiles = profile.build(
         descriptions,
-        files.load_faithfulness(directory),
-        corpus=files.corpus(directory),
-        usable=~np.isin(descriptions.image_ids, files.test_images(directory)),
+        faithfulness,
+        corpus=shares.mean,
+        usable=usable,
+        halves=_halves(config, directory, descriptions.voxel_ids),
         faithfulness_quantile=settings.faithfulness_quantile,
         min_images=settings.min_images,
         n_words=settings.n_words,
         n_bootstrap=settings.n_bootstrap,
         seed=config.run.seed,
-        progress=lambda done, total: progress(done, 2 * total),
+        progress=progress,
+    )
+    chosen = profile.most_faithful(
+        faithfulness, usable, quantile=settings.faithfulness_quantile, min_images=settings.min_images
     )
     rows = np.searchsorted(scores.voxel_ids, descriptions.voxel_ids)
-    test = _tested(config, directory, profiles, responses, rows, progress)
-    profiles = profile.judge(
-        profiles,
-        scores.take(rows),
-        test,
-        min_r2=settings.min_r2,
-        min_stability=settings.min_stability,
-        min_faithfulness=settings.min_faithfulness,
-        min_images=settings.min_images,
-        max_q=settings.max_q,
+    return _Population(profiles, scores.take(rows), _whole_images(descriptions, chosen, shares))
+
+
+def _halves(config: Config, directory: Path, voxel_ids: np.ndarray) -> np.ndarray | None:
+    """Builds the profiles [2, V, C] of the refits on two halves of the images; None where there are none."""
+    tables = []
+    for half in files.HALVES:
+        described = files.load_control_descriptions(directory, half)
+        attributed = files.load_control_attribution(directory, half)
+        if described is None or attributed is None:
+            return None
+        settings = config.profile
+        chosen = profile.most_faithful(
+            attributed[1], quantile=settings.faithfulness_quantile, min_images=settings.min_images
+        )
+        rows = np.searchsorted(described.voxel_ids, voxel_ids)
+        tables.append(profile.mean_shares(described, chosen)[rows])
+    return np.stack(tables)
+
+
+def _whole_images(descriptions: Descriptions, chosen: np.ndarray, shares: CorpusShares) -> np.ndarray:
+    """Averages the words [V, C] of all tokens of the images that made each profile."""
+    order = np.argsort(shares.image_ids)
+    rows = order[np.searchsorted(shares.image_ids, descriptions.image_ids, sorter=order)]
+    return np.stack(
+        [
+            shares.images[row[used]].mean(0) if used.any() else np.zeros_like(shares.mean)
+            for row, used in zip(rows, chosen, strict=True)
+        ]
     )
-    files.save_profiles(directory, profiles)
-    files.save_voxels(directory, responses, scores, profiles)
-    return {
-        "profiled": len(profiles.voxel_ids),
-        "explained": int(profiles.explained.sum()),
-        "median_stability": finite_mean([np.nanmedian(profiles.stability)]),
-        "mean_r_measured": finite_mean(profiles.r_measured[profiles.explained]),
-    }
 
 
-def _tested(
-    config: Config, directory: Path, profiles: Profiles, responses: Responses, rows: np.ndarray, progress: Progress
-) -> profile.NullTest:
-    """Correlates what profiles foresee with measured responses of their voxels (rows) to the test images."""
-    order = {image_id: i for i, image_id in enumerate(responses.image_ids)}
-    held_out = responses.take_images(np.array([order[i] for i in files.test_images(directory)])).take(rows)
-    return profile.measured_correlation(
-        profiles.distribution,
-        files.corpus(directory),
-        files.test_words(directory),
-        np.asarray(held_out.responses),
-        n_permutations=config.profile.n_permutations,
+def _judged(
+    config: Config,
+    directory: Path,
+    scores: Scores,
+    voxels: _Population,
+    decoys: _Population | None,
+    progress: Progress,
+) -> tuple[Profiles, Profiles | None]:
+    """Tests every rung of the ladder, for voxels and for decoys."""
+    settings, populations = config.profile, [voxels] if decoys is None else [voxels, decoys]
+    shares = files.word_shares(directory)
+    distribution = np.concatenate([one.profiles.distribution for one in populations])
+    held_out = _held_out(config, directory, shares, np.concatenate([one.profiles.voxel_ids for one in populations]))
+    measured = profile.measured_test(
+        distribution,
+        shares.mean,
+        held_out.words,
+        held_out.measured,
+        predicted=held_out.predicted,
+        rival=held_out.rival,
+        n_permutations=settings.n_permutations,
         seed=config.run.seed,
-        progress=lambda done, total: progress(total + done, 2 * total),
+        progress=lambda done, total: progress(2 * total + done, 4 * total),
+    )
+    localised = profile.localised_test(
+        distribution,
+        np.concatenate([one.whole_images for one in populations]),
+        shares.mean,
+        held_out.words,
+        held_out.measured,
+        n_permutations=settings.n_permutations,
+        seed=config.run.seed,
+        progress=lambda done, total: progress(3 * total + done, 4 * total),
+    )
+    limits = profile.Limits(settings.max_q, settings.min_share, settings.max_rank)
+    n_voxels = len(voxels.profiles.voxel_ids)
+    fitted = int((scores.status == "ok").sum())
+    of_voxels = _evidence(voxels, measured, localised, np.arange(n_voxels), fitted)
+    of_decoys, judged_decoys = None, None
+    if decoys is not None:
+        rows = np.arange(n_voxels, len(distribution))
+        of_decoys = _evidence(decoys, measured, localised, rows, _n_fitted_decoys(directory))
+        climbed = profile.climb_decoys(of_decoys, limits)
+        judged_decoys = _with_claims(decoys, of_decoys, climbed, settings.min_images)
+    rungs = profile.climb(of_voxels, of_decoys, limits)
+    return _with_claims(voxels, of_voxels, rungs, settings.min_images), judged_decoys
+
+
+def _evidence(
+    population: _Population,
+    measured: profile.MeasuredTest,
+    localised: profile.LocalisedTest,
+    rows: np.ndarray,
+    n_fitted: int,
+) -> profile.Evidence:
+    return profile.Evidence(
+        r2_selection=population.scores.r2_selection,
+        reliability=np.asarray(population.profiles.reliability, np.float64),
+        measured=measured.take(rows),
+        localised=localised.take(rows),
+        n_fitted=n_fitted,
+    )
+
+
+def _with_claims(
+    population: _Population, evidence: profile.Evidence, rungs: dict[str, profile.Rung], min_images: int
+) -> Profiles:
+    profiles = replace(population.profiles, r_measured=evidence.measured.r.astype(np.float32))
+    return profile.judge(profiles, rungs, statuses=population.scores.status, min_images=min_images)
+
+
+def _n_fitted_decoys(directory: Path) -> int:
+    fitted = files.load_decoys(directory)
+    return 0 if fitted is None else int((fitted[1].status == "ok").sum())
+
+
+def _held_out(config: Config, directory: Path, shares: CorpusShares, voxel_ids: np.ndarray) -> _HeldOut:
+    """Opens what was measured and predicted in the test images, for voxels and decoys."""
+    test = files.load_splits(config, directory)["test"]
+    copies = encoder.n_copies(len(test.responses.voxel_ids), config.encoder.decoys)
+    test = encoder.add_decoys(test, copies, seed=config.run.seed)
+    columns = np.searchsorted(test.responses.voxel_ids, voxel_ids)
+    encoders, decoys = files.load_encoders(directory), files.load_decoys(directory)
+    encoders = encoder.together(encoders, None if decoys is None else decoys[0])
+    chosen = encoders.take(np.searchsorted(encoders.voxel_ids, voxel_ids))
+    predicted = encoder.predict(
+        chosen,
+        test.tokens,
+        voxel_chunk=config.run.voxel_chunk,
+        image_chunk=config.run.image_chunk,
+        mesh=sharding.local(sharding.mesh(config.run.mesh)),
+    )
+    order = np.argsort(shares.image_ids)
+    rows = order[np.searchsorted(shares.image_ids, test.responses.image_ids, sorter=order)]
+    return _HeldOut(
+        words=np.asarray(shares.images[rows]),
+        measured=np.asarray(test.responses.responses[:, columns]),
+        predicted=predicted,
+        rival=None,
     )
 
 

@@ -1,0 +1,124 @@
+"""Decoys: voxels whose responses were exchanged between images, fitted like all others.
+
+What is chosen anywhere between the fit and a claim (an epoch, a penalty, images, image-tokens, words) is
+chosen for decoys in the same way, so their results are the null of the whole pipeline. Within a split all
+decoys of one copy follow one exchange, which keeps how voxels correlate with one another. Images change
+places with images of as many repeats, so that the noise of a row stays what it is.
+
+Source: target-decoy competition, Elias & Gygi 2007, doi:10.1038/nmeth1019, for whole voxels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mine_jax.errors import ConfigError
+from mine_jax.memory.rows import ChosenRows, SideBySide
+from mine_jax.types import Encoders, Split
+
+# Voxel ids from here on are those of decoys: the copy, then the voxel that gave the responses.
+FIRST_ID = 1 << 30
+_COPY = 1 << 26
+MAX_COPIES = 15
+# With fewer decoys than this a small p cannot be told from a large one.
+MIN_DECOYS = 100
+# Images with the same number of repeats that change places among each other; fewer join their neighbours.
+_MIN_STRATUM = 20
+
+
+def n_copies(n_voxels: int, wanted: int) -> int:
+    """Returns how many decoys each voxel gets: as many as are wanted, more where there are few voxels.
+
+    Args:
+        n_voxels: V.
+        wanted: copies of each voxel; 0 for none.
+    """
+    if wanted == 0:
+        return 0
+    return min(MAX_COPIES, max(wanted, -(-MIN_DECOYS // n_voxels)))
+
+
+def add_decoys(split: Split, copies: int, *, seed: int = 0) -> Split:
+    """Puts decoys beside the voxels of a split.
+
+    Args:
+        split: tokens and responses [N, V]; the exchange depends on its name.
+        copies: decoys of each voxel.
+        seed: of the exchanges.
+
+    Returns:
+        The split with responses [N, V + copies * V], first the voxels, then their decoys copy by copy;
+        nothing is read or copied here. A decoy keeps status, noise ceiling and areas of its voxel.
+
+    Raises:
+        ConfigError: if voxel ids are so large that decoys cannot be told from voxels.
+    """
+    responses = split.responses
+    if copies == 0:
+        return split
+    if len(responses.voxel_ids) and int(np.max(responses.voxel_ids)) >= _COPY:
+        raise ConfigError(f"voxel ids above {_COPY - 1} leave no ids for decoys: set encoder.decoys = 0.")
+    orders = [_exchange(responses.n_repeats, [seed, copy, *split.name.encode()]) for copy in range(copies)]
+    sources = [ChosenRows(responses.responses, order) for order in orders]
+    ids = [FIRST_ID + copy * _COPY + responses.voxel_ids for copy in range(copies)]
+    per_voxel = {
+        name: np.concatenate([getattr(responses, name)] * (1 + copies))
+        for name in ("status", "ncsnr", "noise_ceiling", "rois")
+    }
+    indices = None if responses.indices is None else np.concatenate([responses.indices] * (1 + copies))
+    joined = replace(
+        responses,
+        responses=SideBySide(responses.responses, *sources),
+        voxel_ids=np.concatenate([responses.voxel_ids, *ids]),
+        indices=indices,
+        **per_voxel,
+    )
+    return replace(split, responses=joined)
+
+
+def is_decoy(voxel_ids: np.ndarray) -> np.ndarray:
+    """Says which voxel ids [V] are those of decoys."""
+    return np.asarray(voxel_ids) >= FIRST_ID
+
+
+def together(voxels: Encoders, decoys: Encoders | None) -> Encoders:
+    """Joins encoders of voxels and of their decoys, which share all arrays without a voxel axis."""
+    if decoys is None:
+        return voxels
+    known = (voxels.selection_r2, decoys.selection_r2)
+    return voxels.replace(  # ty: ignore[unresolved-attribute]
+        per_voxel={
+            name: np.concatenate([np.asarray(value), np.asarray(decoys.per_voxel[name])])
+            for name, value in voxels.per_voxel.items()
+        },
+        voxel_ids=np.concatenate([voxels.voxel_ids, decoys.voxel_ids]),
+        status=np.concatenate([voxels.status, decoys.status]),
+        selection_r2=None if any(one is None for one in known) else np.concatenate(known),
+    )
+
+
+def _exchange(n_repeats: np.ndarray, seed: list[int]) -> np.ndarray:
+    """Row whose responses each image gets [N]: one cycle through the images of a stratum, so none keeps its own."""
+    rng = np.random.default_rng(seed)
+    order = np.argsort(np.asarray(n_repeats), kind="stable")
+    rows = np.arange(len(order))
+    for stratum in _strata(np.asarray(n_repeats)[order]):
+        cycle = rng.permutation(order[stratum])
+        rows[cycle] = np.roll(cycle, 1)
+    return rows
+
+
+def _strata(ascending: np.ndarray) -> list[slice]:
+    """Divides sorted numbers of repeats [N] where they change; strata that are too small join the next, or the last."""
+    strata: list[slice] = []
+    start = 0
+    for stop in [*(np.flatnonzero(np.diff(ascending)) + 1), len(ascending)]:
+        if stop - start >= _MIN_STRATUM:
+            strata.append(slice(start, int(stop)))
+            start = int(stop)
+    if start < len(ascending):
+        last = strata.pop() if strata else slice(0, 0)
+        strata.append(slice(last.start, len(ascending)))
+    return strata
