@@ -71,8 +71,9 @@ VALUES = [
         halves=floats(2, V, W),
         sentences=texts(V),
         n_images=np.ones(V, np.int32),
-        **{name: floats(V) for name in ("faithfulness", "stability", "r_measured", "p", "q")},
-        explained=np.array([True, False, True]),
+        **{name: floats(V) for name in ("faithfulness", "reliability", "r_measured")},
+        **{name: {"predicted": floats(V), "words": floats(V)} for name in ("effects", "p_values", "q_values")},
+        claims=np.array(["words", "none", "localised"]),
         reasons=np.array(["", "low r2", ""]),
     ),
 ]

@@ -72,16 +72,16 @@ class SideBySide:
     """Read-only array [N, V] whose columns are those of several others, read when they are asked for.
 
     Attributes:
-        sources: arrays [N, v] of one dtype, or what reads them.
-        shape: N and the sum of all v.
+        parts: arrays [N, W] of one dtype, or what reads them, each with the slice of its columns.
+        shape: N and the number of all these columns.
     """
 
-    def __init__(self, *sources: Any) -> None:
-        """Joins arrays with the same rows."""
-        self.sources = sources
-        self._stops = np.cumsum([source.shape[1] for source in sources])
-        self.shape = (sources[0].shape[0], int(self._stops[-1]))
-        self.dtype = sources[0].dtype
+    def __init__(self, *parts: tuple[Any, slice]) -> None:
+        """Joins columns (slices with start and stop) of arrays with the same rows."""
+        self.parts = parts
+        self._stops = np.cumsum([columns.stop - columns.start for _, columns in parts])
+        self.shape = (parts[0][0].shape[0], int(self._stops[-1]))
+        self.dtype = parts[0][0].dtype
         self.ndim = 2
         self.size = self.shape[0] * self.shape[1]
         self.nbytes = self.size * self.dtype.itemsize
@@ -97,14 +97,14 @@ class SideBySide:
         if not isinstance(rows, slice):
             rows = chosen
         out = np.empty((len(chosen), len(wanted)), self.dtype)
-        for source, stop in zip(self.sources, self._stops, strict=True):
-            start = stop - source.shape[1]
-            here = np.flatnonzero((wanted >= start) & (wanted < stop))
-            if len(here):
-                own = wanted[here] - start
-                span = slice(int(own[0]), int(own[-1]) + 1)
-                is_slice = (np.diff(own) == 1).all()
-                out[:, here] = source[rows, span] if is_slice else np.asarray(source[rows])[:, own]
+        part_of = np.searchsorted(self._stops, wanted, side="right")
+        for i in np.unique(part_of):
+            here = np.flatnonzero(part_of == i)
+            source, span = self.parts[i]
+            own = wanted[here] - self._stops[i] + span.stop
+            first, last = int(own.min()), int(own.max()) + 1
+            # from the first to the last: columns that are apart lie on the same pages of a file anyway
+            out[:, here] = np.asarray(source[rows, first:last])[:, own - first]
         return out
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -115,7 +115,7 @@ class SideBySide:
         return array if dtype is None else array.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
-        return f"SideBySide({self.dtype}{list(self.shape)} of {len(self.sources)} arrays)"
+        return f"SideBySide({self.dtype}{list(self.shape)} of {len(self.parts)} parts)"
 
 
 def take_rows(array: Any, rows: np.ndarray) -> Any:
@@ -162,7 +162,7 @@ def is_in_memory(array: Any) -> bool:
     while isinstance(array, ChosenRows):
         array = array.source
     if isinstance(array, SideBySide):
-        return all(map(is_in_memory, array.sources))
+        return all(is_in_memory(source) for source, _ in array.parts)
     return isinstance(array, np.ndarray) and _mapping(array) is None
 
 
@@ -175,7 +175,7 @@ def release(array: Any) -> None:
     while isinstance(array, ChosenRows):
         array = array.source
     if isinstance(array, SideBySide):
-        for source in array.sources:
+        for source, _ in array.parts:
             release(source)
     mapping = _mapping(array)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):

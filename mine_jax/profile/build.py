@@ -19,6 +19,7 @@ def build(
     corpus: np.ndarray,
     usable: np.ndarray | None = None,
     halves: np.ndarray | None = None,
+    common: np.ndarray | None = None,
     faithfulness_quantile: float = 0.75,
     min_images: int = 6,
     n_words: int = 20,
@@ -34,6 +35,7 @@ def build(
         corpus: [C] mean share of each word over a corpus of images.
         usable: [V, I] bool, pairs that may be used (for instance only training images); None for all.
         halves: [2, V, C] profiles of two refits; None for none.
+        common: [C] what decoys share, see `common_profile`; None for nothing.
         faithfulness_quantile: images at or above this quantile of the voxel's faithfulness are used.
         min_images: at least so many images are used where the voxel has them.
         n_words: words kept, L.
@@ -81,7 +83,7 @@ def build(
             dtype=str,
         ),
         n_images=chosen.sum(1).astype(np.int32),
-        reliability=agreement(*halves, corpus).astype(np.float32),
+        reliability=agreement(*halves, corpus, common).astype(np.float32),
         r_measured=np.full(n_voxels, np.nan, np.float32),
         effects={},
         p_values={},

@@ -16,12 +16,12 @@ from mine_jax._progress import Progress, silent
 from mine_jax.description import salience
 from mine_jax.statistics import permutation_p
 
-# Images that show several things: the half with the most even word shares.
-_SEVERAL_SHARE = 0.5
+# Images that show several things: the share with the most even words.
+_SEVERAL_SHARE = 2 / 3
 
 
 class LocalisedTest(NamedTuple):
-    """Results per voxel: r with critical tokens minus r with all tokens of the images, and its p; NaN where untested."""
+    """Results [V]: r with critical tokens minus r with all tokens of the images, and its p; NaN where untested."""
 
     effect: np.ndarray
     p: np.ndarray
@@ -38,7 +38,7 @@ def images_of_several_things(image_words: np.ndarray) -> np.ndarray:
         image_words: [T, C] shares of words in each image.
 
     Returns:
-        Half of the images, [T] bool.
+        Two thirds of the images, [T] bool.
     """
     shares = image_words / np.maximum(image_words.sum(1, keepdims=True), 1e-12)
     entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(1)

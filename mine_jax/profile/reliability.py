@@ -9,23 +9,44 @@ from __future__ import annotations
 import numpy as np
 
 from mine_jax.description import salience
-from mine_jax.statistics import pearson
 
 
-def agreement(first: np.ndarray, second: np.ndarray, corpus: np.ndarray) -> np.ndarray:
+def agreement(
+    first: np.ndarray, second: np.ndarray, corpus: np.ndarray, common: np.ndarray | None = None
+) -> np.ndarray:
     """Correlates the profiles of two halves, voxel by voxel.
 
     Args:
         first: [V, C] profiles as shares of words.
         second: [V, C], of the other half.
         corpus: [C] mean shares over a corpus.
+        common: [C] what `common_profile` gives, partialled out; None for nothing.
 
     Returns:
         Pearson's r [V] of the saliences over words; NaN where a half has no words.
     """
     empty = (first.sum(1) == 0) | (second.sum(1) == 0)
-    r = pearson(salience(first, corpus).T, salience(second, corpus).T)
-    return np.where(empty, np.nan, r)
+    ours, theirs = (_unit(salience(half, corpus)) for half in (first, second))
+    if common is not None:
+        ours, theirs = (_unit(half - np.outer(half @ common, common)) for half in (ours, theirs))
+    return np.where(empty, np.nan, (ours * theirs).sum(1))
+
+
+def common_profile(halves: np.ndarray, corpus: np.ndarray) -> np.ndarray:
+    """Finds the profile that decoys share: what an encoder says that has found nothing.
+
+    An encoder of noise spreads its attribution over whatever differs from the mean token. Two of them
+    agree on that, and on nothing else.
+
+    Args:
+        halves: [2, M, C] profiles of both halves of decoys.
+        corpus: [C] mean shares over a corpus.
+
+    Returns:
+        The leading direction of their saliences, [C] of length 1.
+    """
+    rows = _unit(salience(halves.reshape(-1, halves.shape[-1]), corpus))
+    return np.linalg.eigh(rows.T @ rows)[1][:, -1]
 
 
 def agreement_with_others(first: np.ndarray, second: np.ndarray, corpus: np.ndarray, areas: np.ndarray) -> np.ndarray:

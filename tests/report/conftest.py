@@ -163,7 +163,7 @@ def _words(directory, rng, voxels, pairs):
             for r, w, s in words
         ]
         sentences.append({"voxel_id": voxel, "sentence": f"Responds to {words[0][1]} and {words[1][1]}."})
-        facts.append({"voxel_id": voxel, "n_images": 12, "stability": 0.71, "p": 5e-4, "q": 2e-3, "r_measured": 0.33})
+        facts.append({"voxel_id": voxel, "n_images": 12, "reliability": 0.71, "p_words": 5e-4, "q_words": 2e-3, "r_measured": 0.33})
     _write(directory, "profile/words.tsv", rows)
     _write(directory, "profile/sentences.tsv", sentences)
     _write(directory, "profile/voxels.tsv", facts)
@@ -278,7 +278,7 @@ def fabricate(directory, *, n_voxels=150, seed=0):
             "data": {"kind": "phantom", "root": "/home/ada/brains/nsd", "subject": "subj01", "allow_leak": False},
             "features": {"kind": "clip", "model": "/srv/models/clip-vit", "hub_token": "hf_abcdefghijklmnop"},
             "encoder": {"kind": "query", "width": 96},
-            "profile": {"min_r2": 0.1, "min_stability": 0.3, "max_q": 0.05},
+            "profile": {"max_q": 0.05},
             "validation": {"generator": "phantom", "editor": "phantom"},
         },
         "stages": {name: {"state": "done", "seconds": 3.0 * (i + 1) ** 1.5} for i, name in enumerate(stages)},

@@ -26,7 +26,7 @@ def profiles(words_of_voxels, *, noise=0.0, seed=0):
     return Profiles(
         voxel_ids=np.arange(n), words=WORDS, word_ids=ids, weights=blank, low=blank, high=blank, log_odds=blank,
         distribution=distribution, halves=halves, faithfulness=one, sentences=text, n_images=np.full(n, 10),
-        stability=one, r_measured=one, p=one, q=one, explained=np.ones(n, bool), reasons=text,
+        reliability=one, r_measured=one, effects={}, p_values={}, q_values={}, claims=np.full(n, "words"), reasons=text,
     )  # fmt: skip
 
 

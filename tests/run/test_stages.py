@@ -25,7 +25,8 @@ FILES = {
     "description/sentences.tsv": ["voxel_id", "image_id", "sentence"],
     "profile/words.tsv": ["voxel_id", "rank", "word", "weight", "low", "high", "log_odds"],
     "profile/sentences.tsv": ["voxel_id", "sentence"],
-    "profile/voxels.tsv": ["voxel_id", "n_images", "stability", "p", "q", "r_measured"],
+    "profile/voxels.tsv": ["voxel_id", "n_images", "reliability", "effect_words", "p_words", "q_predicted", "r_measured"],
+    "profile/decoys.tsv": ["voxel_id", "reliability", "p_words", "q_words", "claim"],
     "roi/selectivity.tsv": ["roi", "category", "enrichment", "low", "high", "p", "q"],
     "roi/structure.tsv": ["roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability"],
 }

@@ -43,7 +43,6 @@ def profiles(descriptions):
     n, size = N_VOXELS, len(WORDS)
     distribution = np.zeros((n, size), np.float32)
     distribution[np.arange(n), np.arange(n)] = 0.9
-    blank = np.full(n, np.nan)
     return Profiles(
         voxel_ids=descriptions.voxel_ids,
         words=WORDS,
@@ -57,11 +56,12 @@ def profiles(descriptions):
         faithfulness=np.ones(n, np.float32),
         sentences=np.full(n, "a sentence"),
         n_images=np.full(n, 6, np.int32),
-        stability=np.ones(n, np.float32),
+        reliability=np.ones(n, np.float32),
         r_measured=np.linspace(0.5, 0.9, n).astype(np.float32),
-        p=blank,
-        q=blank,
-        explained=np.arange(n) < n - 1,
+        effects={},
+        p_values={},
+        q_values={},
+        claims=np.where(np.arange(n) < n - 1, "words", "reliable"),
         reasons=np.full(n, ""),
     )
 

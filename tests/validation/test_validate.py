@@ -15,7 +15,7 @@ SETTINGS = {
     "features": {"model": "phantom"},
     "encoder": {"kind": "ridge", "folds": 2, "penalties": 6},
     "attribution": {"k": 8, "n_images": 8, "min_r2": 0.15},
-    "profile": {"n_permutations": 200, "n_bootstrap": 50, "min_faithfulness": 0.0, "max_q": 0.5},
+    "profile": {"n_permutations": 200, "n_bootstrap": 50, "max_q": 0.5},
     "validation": {"generator": "oracle", "editor": "oracle", "n_pairs": 12, "n_seeds": 1, "n_permutations": 500},
 }
 

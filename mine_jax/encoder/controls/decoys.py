@@ -1,9 +1,10 @@
 """Decoys: voxels whose responses were exchanged between images, fitted like all others.
 
 What is chosen anywhere between the fit and a claim (an epoch, a penalty, images, image-tokens, words) is
-chosen for decoys in the same way, so their results are the null of the whole pipeline. Within a split all
-decoys of one copy follow one exchange, which keeps how voxels correlate with one another. Images change
-places with images of as many repeats, so that the noise of a row stays what it is.
+chosen for decoys in the same way, so their results are the null of the whole pipeline. Within a split some
+voxels after the others follow one exchange: the more exchanges, the less one unlucky one decides, and where
+responses are in a file the rows of neighbours are read together. Images change places with images of as many
+repeats, so that the noise of a row stays what it is.
 
 Source: target-decoy competition, Elias & Gygi 2007, doi:10.1038/nmeth1019, for whole voxels.
 """
@@ -24,6 +25,8 @@ _COPY = 1 << 26
 MAX_COPIES = 15
 # With fewer decoys than this a small p cannot be told from a large one.
 MIN_DECOYS = 100
+# Exchanges of one copy at most.
+_MAX_EXCHANGES = 64
 # Images with the same number of repeats that change places among each other; fewer join their neighbours.
 _MIN_STRATUM = 20
 
@@ -60,8 +63,14 @@ def add_decoys(split: Split, copies: int, *, seed: int = 0) -> Split:
         return split
     if len(responses.voxel_ids) and int(np.max(responses.voxel_ids)) >= _COPY:
         raise ConfigError(f"voxel ids above {_COPY - 1} leave no ids for decoys: set encoder.decoys = 0.")
-    orders = [_exchange(responses.n_repeats, [seed, copy, *split.name.encode()]) for copy in range(copies)]
-    sources = [ChosenRows(responses.responses, order) for order in orders]
+    n_voxels = len(responses.voxel_ids)
+    blocks = np.array_split(np.arange(n_voxels), min(n_voxels, _MAX_EXCHANGES))
+    sources = []
+    for copy in range(copies):
+        for i, block in enumerate(blocks):
+            rows = _exchange(responses.n_repeats, [seed, copy, i, *split.name.encode()])
+            columns = slice(int(block[0]), int(block[-1]) + 1)
+            sources.append((ChosenRows(responses.responses, rows), columns))
     ids = [FIRST_ID + copy * _COPY + responses.voxel_ids for copy in range(copies)]
     per_voxel = {
         name: np.concatenate([getattr(responses, name)] * (1 + copies))
@@ -70,7 +79,7 @@ def add_decoys(split: Split, copies: int, *, seed: int = 0) -> Split:
     indices = None if responses.indices is None else np.concatenate([responses.indices] * (1 + copies))
     joined = replace(
         responses,
-        responses=SideBySide(responses.responses, *sources),
+        responses=SideBySide((responses.responses, slice(0, n_voxels)), *sources),
         voxel_ids=np.concatenate([responses.voxel_ids, *ids]),
         indices=indices,
         **per_voxel,
@@ -87,7 +96,7 @@ def together(voxels: Encoders, decoys: Encoders | None) -> Encoders:
     """Joins encoders of voxels and of their decoys, which share all arrays without a voxel axis."""
     if decoys is None:
         return voxels
-    known = (voxels.selection_r2, decoys.selection_r2)
+    known = [one.selection_r2 for one in (voxels, decoys) if one.selection_r2 is not None]
     return voxels.replace(  # ty: ignore[unresolved-attribute]
         per_voxel={
             name: np.concatenate([np.asarray(value), np.asarray(decoys.per_voxel[name])])
@@ -95,7 +104,7 @@ def together(voxels: Encoders, decoys: Encoders | None) -> Encoders:
         },
         voxel_ids=np.concatenate([voxels.voxel_ids, decoys.voxel_ids]),
         status=np.concatenate([voxels.status, decoys.status]),
-        selection_r2=None if any(one is None for one in known) else np.concatenate(known),
+        selection_r2=np.concatenate(known) if len(known) == 2 else None,
     )
 
 

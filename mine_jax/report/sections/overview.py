@@ -132,9 +132,7 @@ def _grouped(reasons: pd.Series) -> pd.Series:
 
 def _criteria(run: reading.Run) -> str:
     limits = {
-        "min_r2": "R² at least",
         "min_images": "images at least",
-        "min_stability": "split-half stability at least",
         "max_q": "q at most",
     }
     parts = [f"{text} {run.setting('profile', key)}" for key, text in limits.items() if run.setting("profile", key)]

@@ -66,9 +66,9 @@ def _facts(voxel: Any, row: dict[str, Any]) -> list[str]:
     facts = [f"R² {voxel.r2:.2f}"]
     if "n_images" in row:
         facts.append(page.count(int(row["n_images"]), "image"))
-    for name, text in (("stability", "split-half stability"), ("r_measured", "r with measured responses")):
+    for name, text in (("reliability", "reliability over two refits"), ("r_measured", "r with measured responses")):
         if name in row:
             facts.append(f"{text} {page.number(row[name], 2)}")
-    if "q" in row:
-        facts.append(f"q {page.p_value(row['q'])}")
+    if "q_words" in row:
+        facts.append(f"q {page.p_value(row['q_words'])}")
     return facts

@@ -27,7 +27,7 @@ class _Pairs(NamedTuple):
     @property
     def n_voxels(self) -> int:
         """How many are no decoys."""
-        return int((~encoder.is_decoy(self.encoders.voxel_ids)).sum())
+        return int((~encoder.is_decoy(np.asarray(self.encoders.voxel_ids))).sum())
 
 
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:

@@ -26,6 +26,15 @@ class _Population(NamedTuple):
     whole_images: np.ndarray
 
 
+class _Described(NamedTuple):
+    """What profiles are built from: pairs, how faithful [V, I] they are, scores, and what decoys share [C]."""
+
+    descriptions: Descriptions
+    faithfulness: np.ndarray
+    scores: Scores
+    common: np.ndarray | None
+
+
 class _HeldOut(NamedTuple):
     """Test images: shares of words [T, C]; measured responses, predictions and those of the rival, [T, V]."""
 
@@ -59,29 +68,24 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
 
 def _populations(config: Config, directory: Path, progress: Progress) -> tuple[_Population, _Population | None]:
     """Builds the profiles of voxels, and those of decoys where there are any."""
-    voxels = _population(
-        config,
-        directory,
+    described = files.load_control_descriptions(directory, files.DECOYS)
+    attributed, fitted = files.load_control_attribution(directory, files.DECOYS), files.load_decoys(directory)
+    decoys, common = None, None
+    if described is not None and attributed is not None and fitted is not None:
+        halves = _halves(config, directory, described.voxel_ids)
+        common = None if halves is None else profile.common_profile(halves, files.corpus(directory))
+        decoys = _population(config, directory, _Described(described, attributed[1], fitted[1], common), silent)
+    of_voxels = _Described(
         files.load_descriptions(directory),
         files.load_faithfulness(directory).faithfulness,
         files.load_scores(directory),
-        lambda done, total: progress(done, 2 * total),
+        common,
     )
-    described = files.load_control_descriptions(directory, files.DECOYS)
-    attributed, fitted = files.load_control_attribution(directory, files.DECOYS), files.load_decoys(directory)
-    if described is None or attributed is None or fitted is None:
-        return voxels, None
-    return voxels, _population(config, directory, described, attributed[1], fitted[1], silent)
+    return _population(config, directory, of_voxels, lambda done, total: progress(done, 2 * total)), decoys
 
 
-def _population(
-    config: Config,
-    directory: Path,
-    descriptions: Descriptions,
-    faithfulness: np.ndarray,
-    scores: Scores,
-    progress: Progress,
-) -> _Population:
+def _population(config: Config, directory: Path, described: _Described, progress: Progress) -> _Population:
+    descriptions, faithfulness, scores, common = described
     settings, shares = config.profile, files.word_shares(directory)
     usable = ~np.isin(descriptions.image_ids, shares.image_ids[shares.splits == "test"])
     profiles = profile.build(
@@ -90,6 +94,7 @@ def _population(
         corpus=shares.mean,
         usable=usable,
         halves=_halves(config, directory, descriptions.voxel_ids),
+        common=common,
         faithfulness_quantile=settings.faithfulness_quantile,
         min_images=settings.min_images,
         n_words=settings.n_words,
