@@ -15,6 +15,7 @@ from mine_jax.data.nsd import betas as nsd_betas
 from mine_jax.data.nsd import design as nsd_design
 from mine_jax.data.nsd import layout
 from mine_jax.data.nsd.betas import Sessions
+from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.errors import AlignmentError, ConfigError, DataError
 from mine_jax.types import Responses, Stimuli
 
@@ -39,11 +40,14 @@ def check(config: DataConfig, *, seed: int = 0, progress: Progress = silent) -> 
     """
     if isinstance(config, FolderConfig):
         responses, stimuli = folder.load_folder(config, progress=progress)
-        findings = _status_findings(responses)
+        findings = []
     else:
         stimuli, findings = _check_nsd(config)
         responses = _bare(stimuli.image_ids)
     assigned = splits.assign_splits(responses, stimuli, test=config.test, val=config.val, seed=seed)
+    if isinstance(config, FolderConfig):
+        scored = with_noise_ceiling(responses, assigned == "test")
+        findings += _status_findings(splits.with_low_ceiling(scored, min_noise_ceiling=config.min_noise_ceiling))
     counts = [f"{int((assigned == name).sum())} {name}" for name in splits.NAMES]
     findings.append(f"{len(assigned)} images: {', '.join(counts)}")
     if isinstance(config, FolderConfig) and config.images is None:
@@ -133,7 +137,7 @@ def _status_findings(responses: Responses) -> list[str]:
     findings = [f"{len(responses.status)} voxels: " + ", ".join(f"{c} {n}" for n, c in zip(names, counts, strict=True))]
     ceiling = responses.noise_ceiling[np.isfinite(responses.noise_ceiling)]
     findings.append(
-        f"median noise ceiling {np.median(ceiling):.2f}" if len(ceiling) else "noise ceiling unknown: no repeats"
+        f"median noise ceiling of the test images {np.median(ceiling):.2f}" if len(ceiling) else "noise ceiling unknown: no repeats"
     )
     return findings
 
