@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from mine_jax import encoder
 from mine_jax._progress import Progress, silent
 from mine_jax.attribution.blocks import image_rows
-from mine_jax.attribution.critical_tokens import critical_tokens
+from mine_jax.attribution.critical_tokens import critical_tokens, n_critical
 from mine_jax.attribution.integrated_gradients import integrate
 from mine_jax.attribution.patching import Patching, PatchSettings, patch
 from mine_jax.attribution.path import Path, PathSettings, check_settings
@@ -60,13 +60,14 @@ def attribute_and_patch(
         mesh: devices, as for `integrated_gradients`. Never the result.
         progress: called with (done, total) voxels.
         **settings: `baseline`, `n_steps`, `max_steps`, `tolerance`, `method`, `quadrature` and `reduce`, as for
-            `integrated_gradients`; `k`, critical tokens kept, `sufficiency`, `n_random` and `seed`, as for
+            `integrated_gradients`; `k`, critical tokens kept (or their share), `sufficiency`, `n_random` and `seed`, as for
             `patch_tokens`.
 
     Returns:
         Attributions without scores ([V, I, 0]), critical tokens [V, I, K] and faithfulness [V, I].
 
     Raises:
+        ConfigError: if `k` leaves no token out.
         DataError: if the tokens have another width than the encoders, or an image has none.
         TypeError: for an unknown keyword.
         ValueError: as for `integrated_gradients` and `patch_tokens`.
@@ -77,6 +78,7 @@ def attribute_and_patch(
     path, patching = Path(**_fields(settings, Path)), Patching(**_fields(settings, Patching))
     chunks = Chunks(voxel_chunk, image_chunk, mesh)
     n_voxels, n_tokens = len(encoders.voxel_ids), tokens.tokens.shape[1]
+    n_critical(patching.k, n_tokens)  # an error costs least before anything is computed
     n_images = len(tokens.image_ids) if image_ids is None else np.shape(image_ids)[1]
     size = chunk_size(n_voxels, max(1, HELD_SCORES // max(1, n_images * n_tokens)))
     parts = []

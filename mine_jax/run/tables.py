@@ -110,6 +110,7 @@ def attributed_voxels(
             "left_without_random": left["random"],
             "left_without_lowest": left["lowest"],
             "faithfulness": attribution.median_faithfulness(faithfulness),
+            "extent": attribution.extent(faithfulness),
         }
     )
 

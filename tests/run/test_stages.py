@@ -115,6 +115,7 @@ def recordings(tmp_path):
         "data": {"kind": "folder", "responses": "responses.npy", "image_ids": "ids.txt", "test": 0.25},
         "features": {"kind": "precomputed", "tokens": "tokens.npy", "token_image_ids": "ids.txt", "grid": [4, 4]},
         "encoder": {"width": 8, "epochs": 4, "learning_rate": 0.1},
+        "attribution": {"k": 4},
     }
     return tmp_path, values
 

@@ -72,6 +72,13 @@ def share(config: Config, directory: Path, progress: Progress) -> None:
         _attributed(config, pairs, progress, None)
 
 
+def check(config: Config, directory: Path) -> None:
+    """Raises if as many image-tokens would be critical as there are, once their number is known."""
+    shape = files.tokens_shape(config, directory)
+    if shape is not None and len(shape) == 3:
+        attribution.n_critical(config.attribution.k, shape[1])
+
+
 def plan(config: Config, directory: Path) -> list[str]:
     """Says how many pairs will be attributed."""
     sizes = files.sizes(config, directory)
@@ -185,5 +192,6 @@ STEP = Step(
     sections=("attribution", "run.seed", "run.precision"),
     outputs=("attribution/*",),
     plan=plan,
+    check=check,
     share=share,
 )
