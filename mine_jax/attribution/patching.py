@@ -72,7 +72,7 @@ ORDERS = Orders._fields
 
 
 class Curves(NamedTuple):
-    """Responses at C numbers of tokens [V, I, C] of each order, of every kept top-k [V, I, P], of random ones [V, I, RC]."""
+    """Responses at C numbers of tokens [V, I, C] of each order, at all P of the first, and of each of R random ones."""
 
     necessity: Orders
     sufficiency: Orders
@@ -107,7 +107,8 @@ def patch_tokens(
     Args:
         encoders: the V encoders that were attributed.
         tokens: image-tokens [N, P, D].
-        attributions: scores [V, I, P] of the same encoders.
+        attributions: scores [V, I, P], which order the tokens. They may be those of other encoders, such as
+            refits on other images: faithfulness is then about 0 unless both found the same tokens.
         baseline: as for the attributions.
         voxel_chunk: voxels held at once. Memory only, never the result.
         image_chunk: images of a voxel held at once. Memory only, never the result.
@@ -180,11 +181,13 @@ def patch(
         n_voxels,
         chunks.mesh,
     )
-    ours = _share(np.asarray(curves.sufficiency.ig), attributions)
-    random = _share(np.asarray(curves.each_random), attributions).reshape(*ours.shape[:2], -1, len(k_values))
+    kept = np.asarray(curves.sufficiency.ig)
+    ends = kept[..., 0], kept[..., -1]
+    ours = _share(kept, *ends)
+    random = _share(np.asarray(curves.each_random), *ends).reshape(*ours.shape[:2], -1, len(k_values))
     return Faithfulness(
         faithfulness=area_over_random(ours, random, k_values),
-        k_adaptive=_smallest_k(_share(np.asarray(curves.every), attributions), patching.sufficiency),
+        k_adaptive=_smallest_k(_share(np.asarray(curves.every), *ends), patching.sufficiency),
         k_values=k_values,
         necessity=curves.necessity._asdict(),
         sufficiency=curves.sufficiency._asdict(),
@@ -219,8 +222,8 @@ def _patch(
 def area_over_random(shares: np.ndarray, random: np.ndarray, k_values: np.ndarray) -> np.ndarray:
     """Computes how far a sufficiency curve runs above those of random orders, over all numbers of tokens.
 
-    Closeness is 1 - |1 - share|, at least 0: kept tokens that overshoot the response are as wrong as those
-    that fall short of it. Its mean over k from 1 to P is compared.
+    The mean over k from 1 to P of what is restored, at least 0 and at most 1, is compared: the first tokens of a
+    voxel that sums over many overshoot its response before those that oppose it come in, and restore it no less.
 
     Args:
         shares: [..., C] of the response that the first k tokens restore, 1 for the whole image.
@@ -236,11 +239,11 @@ def area_over_random(shares: np.ndarray, random: np.ndarray, k_values: np.ndarra
     if len(k) < 2:
         return np.full(shares.shape[:-1], np.nan, np.float32)
 
-    def mean_closeness(curves: np.ndarray) -> np.ndarray:
-        closeness = np.maximum(1 - np.abs(1 - np.asarray(curves[..., kept], np.float64)), 0)
-        return np.trapezoid(closeness, k, axis=-1) / (k[-1] - k[0])
+    def mean_restored(curves: np.ndarray) -> np.ndarray:
+        restored = np.clip(np.asarray(curves[..., kept], np.float64), 0, 1)
+        return np.trapezoid(restored, k, axis=-1) / (k[-1] - k[0])
 
-    ours, theirs = mean_closeness(shares), mean_closeness(random).mean(-1)
+    ours, theirs = mean_restored(shares), mean_restored(random).mean(-1)
     return ((ours - theirs) / np.maximum(1 - theirs, 1e-12)).astype(np.float32)
 
 
@@ -334,16 +337,13 @@ def _respond_by_sums(
     return (weighted / total).sum(-2) + intercept[..., None]
 
 
-def _share(kept: np.ndarray, attributions: Attributions) -> np.ndarray:
-    """Returns (h(kept) - h(x')) / (h(x) - h(x')); NaN where the denominator says nothing."""
-    change = attributions.predicted - attributions.predicted_baseline
-    every = np.concatenate([attributions.predicted, attributions.predicted_baseline], 1)
+def _share(kept: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Returns (h(kept) - h(x')) / (h(x) - h(x')) [V, I, C]; NaN where the denominator says nothing."""
+    change = after - before
+    every = np.concatenate([after, before], 1)
     too_small = np.abs(change) < _MIN_SHARE * np.maximum(np.ptp(every, axis=1), 1e-12)[:, None]
     change = np.where(too_small, np.nan, change)
-    before = attributions.predicted_baseline
-    if kept.ndim == 3:
-        change, before = change[..., None], before[..., None]
-    return ((kept - before) / change).astype(np.float32)
+    return ((kept - before[..., None]) / change[..., None]).astype(np.float32)
 
 
 def _smallest_k(share: np.ndarray, level: float) -> np.ndarray:

@@ -10,12 +10,12 @@ import pandas as pd
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
 from mine_jax.data import folder, masks, splits
+from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.data.nsd import areas as nsd_areas
 from mine_jax.data.nsd import betas as nsd_betas
 from mine_jax.data.nsd import design as nsd_design
 from mine_jax.data.nsd import layout
 from mine_jax.data.nsd.betas import Sessions
-from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.errors import AlignmentError, ConfigError, DataError
 from mine_jax.types import Responses, Stimuli
 
@@ -137,7 +137,9 @@ def _status_findings(responses: Responses) -> list[str]:
     findings = [f"{len(responses.status)} voxels: " + ", ".join(f"{c} {n}" for n, c in zip(names, counts, strict=True))]
     ceiling = responses.noise_ceiling[np.isfinite(responses.noise_ceiling)]
     findings.append(
-        f"median noise ceiling of the test images {np.median(ceiling):.2f}" if len(ceiling) else "noise ceiling unknown: no repeats"
+        f"median noise ceiling of the test images {np.median(ceiling):.2f}"
+        if len(ceiling)
+        else "noise ceiling unknown: no repeats"
     )
     return findings
 

@@ -7,6 +7,7 @@ from mine_jax import encoder
 from mine_jax.attribution import (
     attribute_and_patch,
     critical_tokens,
+    faithfulness_of_halves,
     find_critical_tokens,
     integrated_gradients,
     patch_tokens,
@@ -70,14 +71,14 @@ def random_shares(encoders, tokens, attributions, i):
 
 
 def area(ours, random, k_values):
-    """The definition in words, by loops: mean closeness over k, against the mean of random orders."""
+    """The definition in words, by loops: mean over k of what is restored, against the mean of random orders."""
     k = k_values[1:]
     weights = np.zeros(len(k))
     for left, right in zip(range(len(k) - 1), range(1, len(k)), strict=True):
         weights[[left, right]] += (k[right] - k[left]) / 2 / (k[-1] - k[0])
-    close = [(np.clip(1 - np.abs(1 - one[..., k - 1]), 0, None) * weights).sum(-1) for one in (ours, *random)]
-    chance = np.mean(close[1:], 0)
-    return (close[0] - chance) / (1 - chance)
+    restored = [(np.clip(one[..., k - 1], 0, 1) * weights).sum(-1) for one in (ours, *random)]
+    chance = np.mean(restored[1:], 0)
+    return (restored[0] - chance) / (1 - chance)
 
 
 def test_area_of_curves_that_are_known():
@@ -87,8 +88,8 @@ def test_area_of_curves_that_are_known():
     random = np.stack([k, k])
     assert area_over_random(at_once, random, k_values) == pytest.approx(1)
     assert area_over_random(k, random, k_values) == pytest.approx(0, abs=1e-6)
-    # overshooting to twice the response is worth nothing
-    assert area_over_random(2 * at_once, random, k_values) < 0
+    # overshooting to twice the response restores it no less
+    assert area_over_random(2 * at_once, random, k_values) == pytest.approx(1)
     lowest = np.where(k < 1, 0.0, 1.0)
     assert area_over_random(lowest, random, k_values) < -0.5
     assert np.isnan(area_over_random(np.full(len(k), np.nan), random, k_values))
@@ -219,3 +220,22 @@ def test_sums_match_predictions_when_attention_is_sharp(make, gain):
             expected = repredict(encoders, tokens, ~chosen)
             # logits of several hundreds round to 3e-5, and so do exponentials of their differences
             np.testing.assert_allclose(got.necessity[order][..., c], expected, atol=5e-6 * gain * scale)
+
+
+def test_halves_that_share_nothing_are_not_faithful(make):
+    """The same encoders as two halves reach their own faithfulness; unrelated ones reach none."""
+    encoders, tokens = make.encoders("query", n_voxels=60), make.tokens(60)
+    ids = tokens.image_ids[encoder.top_images(encoders, tokens, n=8)]
+    same = faithfulness_of_halves((encoders, encoders), tokens, image_ids=ids, k=4)
+    own = attribute_and_patch(encoders, tokens, image_ids=ids, k=4)[2].faithfulness
+    np.testing.assert_allclose(same, np.nanmedian(own, axis=1), atol=1e-5)
+    rng = np.random.default_rng(1)
+    query, readout = (rng.standard_normal(encoders.per_voxel[name].shape) for name in ("query", "readout"))
+    other = encoders.replace(
+        per_voxel=encoders.per_voxel | {"query": np.float32(query), "readout": np.float32(readout)}
+    )
+    crossed = faithfulness_of_halves((encoders, other), tokens, image_ids=ids, k=4)
+    assert np.median(same) > 0.5 and abs(np.median(crossed)) < 0.15
+    np.testing.assert_allclose(
+        faithfulness_of_halves((encoders, other), tokens, image_ids=ids, k=4, voxel_chunk=13), crossed, atol=1e-4
+    )

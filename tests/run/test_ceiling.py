@@ -10,7 +10,7 @@ N_TRAIN, N_TEST, N_SESSIONS, V = 720, 100, 12, 40
 
 
 def written(folder, *, n_repeats):
-    """Writes tokens, trials and a list of test images; the tokens hold all of the signal, so a fit is nearly perfect."""
+    """Writes tokens, trials and a list of test images; tokens hold all of the signal: a fit is nearly perfect."""
     rng = np.random.default_rng(0)
     ids = np.array([f"photo{i:04d}" for i in range(N_TRAIN + N_TEST)])
     tokens = rng.standard_normal((len(ids), 1, 4)).astype(np.float32)
