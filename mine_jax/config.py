@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
 
 from mine_jax.errors import ConfigError, MissingInputError
 
@@ -29,6 +30,13 @@ MAX_CONFIG_BYTES = 1 << 20
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _count_or_share(value: Any) -> int | float:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if is_count or (isinstance(value, float) and 0 < value < 1):
+        return value
+    raise PydanticCustomError("count_or_share", "input should be a number of at least 1, or a share between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
-CountOrShare = Count | Annotated[float, Field(gt=0, lt=1)]
+CountOrShare = Annotated[int | float, PlainValidator(_count_or_share)]
 File = Annotated[str | None, PathKey()]
 Checkpoint = Annotated[str | None, PathKey(frozenset({"phantom"}))]
 TestImages = Annotated[Annotated[float, Field(gt=0, lt=1)] | str, PathKey(frozenset({"shared"}))]
