@@ -95,7 +95,7 @@ def climb(voxels: Evidence, decoys: Evidence | None, limits: Limits) -> dict[str
 
 
 def climb_decoys(decoys: Evidence, limits: Limits) -> dict[str, Rung]:
-    """Tests every rung for decoys, each of which has the others as its null: none should reach any.
+    """Tests every rung for decoys, each against the others: none should hold.
 
     Args:
         decoys: evidence of M decoys.
@@ -113,14 +113,24 @@ def climb_decoys(decoys: Evidence, limits: Limits) -> dict[str, Rung]:
 
 
 def family_q(p: np.ndarray, n_fitted: int) -> np.ndarray:
-    """Computes Benjamini-Hochberg q [V] over all fitted voxels: one that could not be tested counts as p = 1."""
+    """Computes Benjamini-Hochberg q over all fitted voxels.
+
+    Args:
+        p: [V] of the voxels that were described; NaN, and those that were not described, count as p = 1.
+        n_fitted: how many voxels were fitted.
+
+    Returns:
+        q [V]; NaN where p is NaN.
+
+    Source: Benjamini & Hochberg 1995.
+    """
     tested = np.isfinite(p)
     family = np.concatenate([np.where(tested, p, 1.0), np.ones(max(0, n_fitted - len(p)))])
     return np.where(tested, false_discovery_rate(family)[: len(p)], np.nan)
 
 
 def judge(profiles: Profiles, rungs: dict[str, Rung], *, statuses: np.ndarray, min_images: int = 6) -> Profiles:
-    """Gives every voxel the highest claim that holds, and the reason why the next one does not.
+    """Gives every voxel its highest claim, and the reason why not a higher one.
 
     Args:
         profiles: of V voxels.

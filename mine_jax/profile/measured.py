@@ -13,7 +13,7 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.description import salience
-from mine_jax.statistics import permutation_p
+from mine_jax.statistics import permutation_p, standardized
 
 # Profiles of other voxels that are tried on a voxel's responses.
 MAX_OTHERS = 300
@@ -75,12 +75,12 @@ def measured_test(
 
     Source: partial correlation with permuted residuals, Freedman & Lane 1983.
     """
-    scores = _standardized(image_words @ np.maximum(salience(distribution, corpus), 0).T)
-    response = _standardized(measured)
+    scores = standardized(image_words @ np.maximum(salience(distribution, corpus), 0).T)
+    response = standardized(measured)
     r = (scores * response).mean(0)
     tested = np.isfinite(r) & (np.abs(scores).sum(0) > 0) & (np.abs(response).sum(0) > 0)
-    low_level = np.zeros_like(response) if rival is None else np.nan_to_num(_standardized(rival))
-    scores_left, response_left = (_standardized(x - (x * low_level).mean(0) * low_level) for x in (scores, response))
+    low_level = np.zeros_like(response) if rival is None else np.nan_to_num(standardized(rival))
+    scores_left, response_left = (standardized(x - (x * low_level).mean(0) * low_level) for x in (scores, response))
     r_beyond = (scores_left * response_left).mean(0)
     exceeding, rng = np.zeros(len(r)), np.random.default_rng(seed)
     for i in range(n_permutations):
@@ -89,7 +89,7 @@ def measured_test(
             progress(i + 1, n_permutations)
     unknown = np.full(len(r), np.nan)
     r_rival, r_encoder = (
-        unknown if one is None else (_standardized(one) * response).mean(0) for one in (rival, predicted)
+        unknown if one is None else (standardized(one) * response).mean(0) for one in (rival, predicted)
     )
     p, rank = permutation_p(exceeding, n_permutations), _rank_among_others(distribution, corpus, scores, response, seed)
     return MeasuredTest(*(np.where(tested, part, np.nan) for part in (r, r_beyond, p, r_rival, r_encoder, rank)))
@@ -102,14 +102,8 @@ def _rank_among_others(
     rng = np.random.default_rng([seed, 1])
     usable = np.flatnonzero(np.abs(np.nan_to_num(scores)).sum(0) > 0)
     others = rng.permutation(usable)[:MAX_OTHERS]
-    own = _standardized(salience(distribution, corpus).T)
+    own = standardized(salience(distribution, corpus).T)
     of_others = scores[:, others].T @ response / len(scores)  # [O, V]
     is_other = own[:, others].T @ own / len(own) < _SAME_PROFILE
     reaching = (is_other & (of_others >= (scores * response).mean(0))).sum(0)
     return permutation_p(reaching, is_other.sum(0))
-
-
-def _standardized(values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values, np.float64) - values.mean(0, dtype=np.float64)
-    spread = values.std(0)
-    return values / np.where(spread > 0, spread, 1)

@@ -163,7 +163,16 @@ def _words(directory, rng, voxels, pairs):
             for r, w, s in words
         ]
         sentences.append({"voxel_id": voxel, "sentence": f"Responds to {words[0][1]} and {words[1][1]}."})
-        facts.append({"voxel_id": voxel, "n_images": 12, "reliability": 0.71, "p_words": 5e-4, "q_words": 2e-3, "r_measured": 0.33})
+        facts.append(
+            {
+                "voxel_id": voxel,
+                "n_images": 12,
+                "reliability": 0.71,
+                "p_words": 5e-4,
+                "q_words": 2e-3,
+                "r_measured": 0.33,
+            }
+        )
     _write(directory, "profile/words.tsv", rows)
     _write(directory, "profile/sentences.tsv", sentences)
     _write(directory, "profile/voxels.tsv", facts)
