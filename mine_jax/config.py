@@ -136,6 +136,8 @@ class _Features(Section):
 
     layer: int = -1  # not stated in the paper; ours: last
     words: File = None  # one word per line; default: the checkpoint's own list, else the shipped one
+    # ours: also stores low-level statistics of the images, for the rival of every description; needs photos
+    low_level: bool = True
 
 
 class _Model(_Features):

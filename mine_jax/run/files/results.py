@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mine_jax.types import Attributions, CriticalTokens, Descriptions, Encoders,
 
 # Folders of what is fitted beside the voxels, in the folder of each stage.
 DECOYS, HALVES = "decoys", ("halves/0", "halves/1")
+_RIVAL = "low_level"
 
 
 def save_encoders(directory: Path, encoders: Encoders, scores: Scores) -> None:
@@ -71,6 +73,26 @@ def load_reference(directory: Path) -> Scores | None:
     """Loads the scores of the reference ridge; None where it was not fitted."""
     folder = directory / "scores" / "ridge"
     return artifacts.load(folder) if (folder / "meta.json").is_file() else None
+
+
+def save_rival(directory: Path, predicted: np.ndarray, scores: Scores) -> None:
+    """Writes what the low-level rival predicts of the test images, [T, V] with decoys, and how well it does."""
+    folder = directory / "scores" / _RIVAL
+    artifacts.save(scores, folder)
+    artifacts.write_array(folder / "predicted.npy", predicted)
+
+
+def load_rival(directory: Path) -> tuple[np.ndarray, Scores] | None:
+    """Opens what `save_rival` wrote; None where no rival was fitted."""
+    folder = directory / "scores" / _RIVAL
+    if not (folder / "meta.json").is_file():
+        return None
+    return artifacts.read_array(folder / "predicted.npy", mmap=True), artifacts.load(folder)
+
+
+def remove_rival(directory: Path) -> None:
+    """Deletes the rival of an earlier run."""
+    shutil.rmtree(directory / "scores" / _RIVAL, ignore_errors=True)
 
 
 @contextlib.contextmanager

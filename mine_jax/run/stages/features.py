@@ -43,6 +43,10 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         logger.warning("features/ is extracted anew: %s", error)
         files.remove_features(directory)
         tokens, lens = loaded()
+    if config.features.low_level and files.has_photos(config):
+        files.save_low_level(directory, features.low_level_statistics(shown))
+    else:
+        files.remove_low_level(directory)
     n_images, n_tokens, width = tokens.tokens.shape
     words = 0 if lens is None else len(lens.words)
     return {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}

@@ -233,11 +233,12 @@ def _held_out(config: Config, directory: Path, shares: CorpusShares, voxel_ids: 
     )
     order = np.argsort(shares.image_ids)
     rows = order[np.searchsorted(shares.image_ids, test.responses.image_ids, sorter=order)]
+    rival = files.load_rival(directory)
     return _HeldOut(
         words=np.asarray(shares.images[rows]),
         measured=np.asarray(test.responses.responses[:, columns]),
         predicted=predicted,
-        rival=None,
+        rival=None if rival is None else np.asarray(rival[0][:, np.searchsorted(rival[1].voxel_ids, voxel_ids)]),
     )
 
 
