@@ -49,6 +49,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
+CountOrShare = Count | Annotated[float, Field(gt=0, lt=1)]
 File = Annotated[str | None, PathKey()]
 Checkpoint = Annotated[str | None, PathKey(frozenset({"phantom"}))]
 TestImages = Annotated[Annotated[float, Field(gt=0, lt=1)] | str, PathKey(frozenset({"shared"}))]
@@ -248,7 +249,7 @@ class AttributionConfig(Section):
     quadrature: Literal["gausslegendre", "midpoint"] = "gausslegendre"  # ours
     baseline: Literal["mean", "zero"] = "mean"  # parent
     reduce: Literal["sum", "abs"] = "sum"  # ours; parent: abs
-    k: Count = 50  # paper
+    k: CountOrShare = 50  # paper: so many image-tokens; a number between 0 and 1 is a share of them
     n_images: Count = 48  # not stated in the paper; ours: images per voxel
     images: Literal["top", "random"] = "top"  # ours: highest predicted responses
     split: Literal["all", "train", "test"] = "all"  # train: images used for the fit

@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
 from mine_jax.config import FeaturesConfig, LlavaConfig, PrecomputedConfig
@@ -23,6 +25,7 @@ def load_features(
     config: FeaturesConfig,
     stimuli: Stimuli | None,
     *,
+    fitted_on: np.ndarray | None = None,
     directory: str | Path | None = None,
     progress: Progress = silent,
     precision: str = "highest",
@@ -33,6 +36,8 @@ def load_features(
     Args:
         config: the `[features]` section.
         stimuli: the N images; not needed for precomputed tokens.
+        fitted_on: ids of the images that the reduction and the center of the lens are computed from: those
+            of the fit, so that no test image has a part in them. None for all N.
         directory: the token store, `DIR/features` of a run; the lens goes to `lens` in it.
             None keeps everything in memory.
         progress: called with (images done, N).
@@ -41,7 +46,7 @@ def load_features(
 
     Returns:
         Tokens [N, P, D], and the lens over W words; None if there is no word list. The lens of a
-        CLIP-type model is centered on these tokens. Further layers go to `layer-NN` in `directory`.
+        CLIP-type model is centered. Further layers go to `layer-NN` in `directory`.
 
     Raises:
         ConfigError: if a key that the kind needs is missing.
@@ -59,14 +64,16 @@ def load_features(
         backbone = load_backbone(config, precision=precision, mesh=mesh)
         extraction = configured(config, backbone.layers, directory)
         if config.reduce is not None:
-            backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting)
+            backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting, fitted_on=fitted_on)
         # a language model reads words without a sentence around them
         templates = () if isinstance(config, LlavaConfig) else config.templates
         lens = build_lens(backbone, config.words, templates, waiting)
         tokens = extract_into(backbone, stimuli, extraction, progress)[extraction.layers[0]]
         if lens is not None and lens.normalize:
             n_images = len(stimuli.image_ids)
-            lens = center_lens(lens, tokens, progress=lambda done, total: progress(n_images, n_images))
+            lens = center_lens(
+                lens, tokens, fitted_on=fitted_on, progress=lambda done, total: progress(n_images, n_images)
+            )
     if directory is not None:
         shutil.rmtree(directory / "lens", ignore_errors=True)
         if lens is not None:
@@ -80,6 +87,7 @@ def extract_part(
     *,
     directory: str | Path,
     part: tuple[int, int],
+    fitted_on: np.ndarray | None = None,
     progress: Progress = silent,
     precision: str = "highest",
     mesh: Mapping[str, int] | None = None,
@@ -94,6 +102,7 @@ def extract_part(
         stimuli: all N images, not only those of the part.
         directory: the token store, shared by the processes.
         part: (i, n) with i from 0 to n - 1.
+        fitted_on: as for `load_features`.
         progress: called with (images done, images of the part).
         precision: of matrix products on accelerators.
         mesh: `run.mesh`, see `load_backbone`; the devices of this process.
@@ -113,7 +122,7 @@ def extract_part(
     extraction = configured(config, backbone.layers, Path(directory))
     if config.reduce is not None:
         waiting = _waiting(progress, len(stimuli.image_ids))
-        backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting)
+        backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting, fitted_on=fitted_on)
     return fill_stores(backbone, stimuli, extraction, progress, part)
 
 

@@ -25,7 +25,7 @@ from mine_jax._progress import Progress, silent
 from mine_jax.errors import CheckpointError, ConfigError, DataError
 from mine_jax.features.backbone import Backbone, resolve_layer
 from mine_jax.features.extract import Extraction, batch_starts, check_ids, encoded
-from mine_jax.features.lens import reduced_lens
+from mine_jax.features.lens import reduced_lens, spaced_rows
 from mine_jax.types import Array, Lens, Stimuli
 
 FOLDER = "reduction"
@@ -132,7 +132,13 @@ class ReducedBackbone:
 
 
 def reduced_on_sample(
-    backbone: Backbone, n_dimensions: int, stimuli: Stimuli, extraction: Extraction, progress: Progress
+    backbone: Backbone,
+    n_dimensions: int,
+    stimuli: Stimuli,
+    extraction: Extraction,
+    progress: Progress,
+    *,
+    fitted_on: np.ndarray | None = None,
 ) -> ReducedBackbone:
     """Reduces every layer of an extraction, fitted on evenly spaced images or read from the store.
 
@@ -142,6 +148,7 @@ def reduced_on_sample(
         stimuli: all N images.
         extraction: its first layer is the one that the lens reads; the projections go to the store of that.
         progress: called with (batches done, batches done).
+        fitted_on: ids of the images that the projections may be fitted on; None for all.
 
     Returns:
         The reduced model.
@@ -149,7 +156,7 @@ def reduced_on_sample(
     Raises:
         MineError: as `reduced`.
     """
-    sample = _sample(stimuli)
+    sample = _sample(stimuli, fitted_on)
     main, *more = extraction.layers
     batches = encoded(
         backbone, sample, *batch_starts(sample, extraction.batch_size), extraction.layers, np.dtype(np.float32)
@@ -160,16 +167,17 @@ def reduced_on_sample(
         main=main,
         more=more,
         batches=batches,
+        sample_ids=sample.image_ids,
         directory=extraction.places[main],
         progress=progress,
     )
 
 
-def _sample(stimuli: Stimuli) -> Stimuli:
+def _sample(stimuli: Stimuli, fitted_on: np.ndarray | None) -> Stimuli:
     """Returns evenly spaced images for the fit of a reduction."""
-    n_images = len(stimuli.image_ids)
-    check_ids(np.asarray(stimuli.image_ids, dtype=str))
-    rows = np.unique(np.linspace(0, n_images - 1, min(n_images, REDUCE_IMAGES)).round().astype(np.int64))
+    image_ids = np.asarray(stimuli.image_ids, dtype=str)
+    check_ids(image_ids)
+    rows = spaced_rows(image_ids, fitted_on, REDUCE_IMAGES)
     return dataclasses.replace(
         stimuli, image_ids=stimuli.image_ids[rows], hashes=stimuli.hashes[rows], shared=stimuli.shared[rows]
     )
@@ -182,6 +190,7 @@ def reduced(
     main: int,
     more: Sequence[int] = (),
     batches: Iterable[tuple[int, Mapping[int, np.ndarray]]],
+    sample_ids: np.ndarray | None = None,
     directory: Path | None = None,
     progress: Progress = silent,
 ) -> ReducedBackbone:
@@ -193,6 +202,7 @@ def reduced(
         main: layer that the lens reads, counted from 0.
         more: further layers.
         batches: (first row, layer -> tokens [n, P, D]) of the sample; not touched if read.
+        sample_ids: ids of the images of the sample, by which projections on disk are told from others.
         directory: where the projections are kept, or found; None keeps them in memory.
         progress: called with (batches done, batches done).
 
@@ -201,13 +211,19 @@ def reduced(
 
     Raises:
         ConfigError: if E is larger than D.
-        CheckpointError: if the folder holds projections of another model, layer or size.
+        CheckpointError: if the folder holds projections of another model, layer, size or sample.
         DataError: if the sample has fewer tokens than E.
     """
     if n_dimensions > backbone.width:
         raise ConfigError(f"`features.reduce` must be at most the token width {backbone.width}, but is {n_dimensions}.")
     layers = (main, *more)
-    identity = {"model_sha256": backbone.sha256, "layers": sorted(layers), "dimensions": n_dimensions}
+    sample = hashlib.sha256("\n".join([] if sample_ids is None else map(str, sample_ids)).encode()).hexdigest()
+    identity = {
+        "model_sha256": backbone.sha256,
+        "layers": sorted(layers),
+        "dimensions": n_dimensions,
+        "sample_sha256": sample,
+    }
     folder = None if directory is None else directory / FOLDER
     if folder is not None and (folder / "meta.json").is_file():
         return ReducedBackbone(backbone, _read(folder, identity), main)

@@ -8,6 +8,7 @@ from mine_jax.run.files.headers import tokens_shape as tokens_shape
 from mine_jax.run.files.inputs import data_folder as data_folder
 from mine_jax.run.files.inputs import data_source as data_source
 from mine_jax.run.files.inputs import features_folder as features_folder
+from mine_jax.run.files.inputs import fitted_images as fitted_images
 from mine_jax.run.files.inputs import has_phantom as has_phantom
 from mine_jax.run.files.inputs import has_photos as has_photos
 from mine_jax.run.files.inputs import load_lens as load_lens

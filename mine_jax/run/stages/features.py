@@ -30,6 +30,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         return features.load_features(
             config.features,
             shown,
+            fitted_on=files.fitted_images(directory),
             directory=files.features_folder(directory),
             progress=progress,
             precision=config.run.precision,
@@ -88,6 +89,7 @@ def extract_part(
             stimuli,
             directory=files.features_folder(directory),
             part=part,
+            fitted_on=files.fitted_images(directory),
             progress=progress,
             precision=config.run.precision,
             mesh=config.run.mesh,
