@@ -16,7 +16,7 @@ from mine_jax.phantom import scenes
 from mine_jax.phantom.training.clip import checkpoint
 from mine_jax.phantom.training.clip import corpus as clip_corpus
 
-_N_RETRIEVAL: Final = 500
+N_RETRIEVAL: Final = 500
 # Image-tokens that their object covers by at least a quarter count as "of the object".
 _MIN_COVER: Final = 0.25
 _BATCH: Final = 200
@@ -81,7 +81,7 @@ def evaluate(
     )
     projected = token_embeddings(model, hidden)
     words = word_embeddings(model, word_prompts(tokenizer))
-    scores = _retrieval(model, tokenizer, corpus, functional.normalize(projected[:, 0], dim=-1))
+    scores = retrieval(model, tokenizer, corpus)
     tokens = projected[:, 1:]
     plain = functional.normalize(tokens, dim=-1) @ words.T
     centered = center(tokens) @ center(words).T
@@ -91,20 +91,33 @@ def evaluate(
     return {name: round(float(value), 4) for name, value in scores.items()}
 
 
-def _retrieval(
+@torch.inference_mode()
+def retrieval(
     model: transformers.CLIPModel,
     tokenizer: transformers.PreTrainedTokenizerFast,
     corpus: clip_corpus.Corpus,
-    images: torch.Tensor,
 ) -> dict[str, float]:
-    """Finds each image's full caption among 500; equal captions count as the same."""
-    texts = [scenes.caption(scene) for scene in clip_corpus.scenes[:_N_RETRIEVAL]]
+    """Finds each image's full caption among 500; equal captions count as the same.
+
+    Args:
+        model: the model in float32.
+        tokenizer: its tokenizer.
+        corpus: scenes it was not trained on; the first 500 are used.
+
+    Returns:
+        dict[str, float]: fractions 0..1 of images whose caption comes first, and among the first five.
+    """
+    model.eval()
+    texts = [scenes.caption(scene) for scene in corpus.scenes[:N_RETRIEVAL]]
     encoded = tokenizer(texts, padding=True, return_tensors="pt")
     captions = text_embeddings(
         model,
         {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]},
     )
-    ranking = (images[: len(texts)] @ captions.T).argsort(dim=1, descending=True)[:, :5].tolist()
+    pixels = checkpoint.normalize(torch.from_numpy(corpus.images[: len(texts)]))
+    pooled = torch.cat([model.vision_model(part).last_hidden_state[:, 0] for part in pixels.split(_BATCH)])
+    images = functional.normalize(token_embeddings(model, pooled), dim=-1)
+    ranking = (images @ captions.T).argsort(dim=1, descending=True)[:, :5].tolist()
     hits = np.array([[texts[j] == texts[i] for j in row] for i, row in enumerate(ranking)])
     return {"retrieval_top1": hits[:, 0].mean(), "retrieval_top5": hits.any(axis=1).mean()}
 
@@ -118,13 +131,13 @@ def _lens_scores(corpus: clip_corpus.Corpus, logits: np.ndarray) -> dict[str, fl
     colors = [_WORD_INDEX[word] for word in scenes.COLORS]
 
     def concept(scene: int, token: int) -> str | None:
-        return clip_corpus.scenes[scene].things[corpus.owners[scene, token]].concept
+        return corpus.scenes[scene].things[corpus.owners[scene, token]].concept
 
     def color(scene: int, token: int) -> str | None:
-        return clip_corpus.scenes[scene].things[corpus.owners[scene, token]].color
+        return corpus.scenes[scene].things[corpus.owners[scene, token]].color
 
     def place(scene: int, _token: int) -> str | None:
-        return clip_corpus.scenes[scene].place
+        return corpus.scenes[scene].place
 
     return {
         "concept_top5_box": _hit_rate(logits, boxed, concept, top=5),
