@@ -8,15 +8,16 @@ from pathlib import Path
 
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
-from mine_jax.config import FeaturesConfig, LlavaConfig, PrecomputedConfig
+from mine_jax.config import FeaturesConfig, LlavaConfig, ModelConfig, PrecomputedConfig
 from mine_jax.errors import ConfigError
 from mine_jax.features import store
-from mine_jax.features.backbone import load_backbone
-from mine_jax.features.extract import configured, extract_into, fill_stores
+from mine_jax.features.backbone import Backbone, load_backbone
+from mine_jax.features.dense.denoise import denoised_on_sample
+from mine_jax.features.dense.reduce import reduced_on_sample
+from mine_jax.features.extract import Extraction, configured, extract_into, fill_stores
 from mine_jax.features.lens import build_lens, center_lens
 from mine_jax.features.precomputed import load_precomputed
-from mine_jax.features.reduce import reduced_on_sample
-from mine_jax.types import ImageTokens, Lens, Stimuli
+from mine_jax.types import Array, ImageTokens, Lens, Stimuli
 
 
 def load_features(
@@ -27,6 +28,7 @@ def load_features(
     progress: Progress = silent,
     precision: str = "highest",
     mesh: Mapping[str, int] | None = None,
+    fitting: Array | None = None,
 ) -> tuple[ImageTokens, Lens | None]:
     """Runs the features stage: image-tokens and the lens that reads them.
 
@@ -38,6 +40,7 @@ def load_features(
         progress: called with (images done, N).
         precision: of matrix products on accelerators.
         mesh: `run.mesh`, see `load_backbone`.
+        fitting: [F] str ids of the images that what is fitted to tokens may use, those of training; None for all.
 
     Returns:
         Tokens [N, P, D], and the lens over W words; None if there is no word list. The lens of a
@@ -58,8 +61,7 @@ def load_features(
         waiting = _waiting(progress, len(stimuli.image_ids))
         backbone = load_backbone(config, precision=precision, mesh=mesh)
         extraction = configured(config, backbone.layers, directory)
-        if config.reduce is not None:
-            backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting)
+        backbone = _prepared(backbone, config, stimuli, extraction, waiting, fitting)
         # a language model reads words without a sentence around them
         templates = () if isinstance(config, LlavaConfig) else config.templates
         lens = build_lens(backbone, config.words, templates, waiting)
@@ -83,6 +85,7 @@ def extract_part(
     progress: Progress = silent,
     precision: str = "highest",
     mesh: Mapping[str, int] | None = None,
+    fitting: Array | None = None,
 ) -> bool:
     """Does one of n parts of the features stage, while other processes do the others.
 
@@ -97,6 +100,7 @@ def extract_part(
         progress: called with (images done, images of the part).
         precision: of matrix products on accelerators.
         mesh: `run.mesh`, see `load_backbone`; the devices of this process.
+        fitting: as in `load_features`.
 
     Returns:
         Whether the token store is whole now: all other parts were done before.
@@ -111,10 +115,24 @@ def extract_part(
         )
     backbone = load_backbone(config, precision=precision, mesh=mesh)
     extraction = configured(config, backbone.layers, Path(directory))
-    if config.reduce is not None:
-        waiting = _waiting(progress, len(stimuli.image_ids))
-        backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting)
+    backbone = _prepared(backbone, config, stimuli, extraction, _waiting(progress, len(stimuli.image_ids)), fitting)
     return fill_stores(backbone, stimuli, extraction, progress, part)
+
+
+def _prepared(
+    backbone: Backbone,
+    config: ModelConfig,
+    stimuli: Stimuli,
+    extraction: Extraction,
+    progress: Progress,
+    fitting: Array | None,
+) -> Backbone:
+    """Denoises the tokens of a model, then reduces them, where the configuration says so."""
+    if config.denoise:
+        backbone = denoised_on_sample(backbone, config.denoise, stimuli, extraction, fitting=fitting)
+    if config.reduce is not None:
+        backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, progress, fitting=fitting)
+    return backbone
 
 
 def _waiting(progress: Progress, n_images: int) -> Progress:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mine_jax import features, memory
 from mine_jax._progress import Progress
-from mine_jax.config import Config, PrecomputedConfig
+from mine_jax.config import EMBEDDED_MODELS, Config, PrecomputedConfig
 from mine_jax.errors import CheckpointError
 from mine_jax.run import files
 from mine_jax.run.execute import Step, stale
@@ -25,6 +25,7 @@ logger = logging.getLogger("mine_jax")
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Extracts image-tokens, or refers to the precomputed ones."""
     shown = files.shown_stimuli(config, directory)
+    training = files.training_images(directory)
 
     def loaded() -> tuple[ImageTokens, Lens | None]:
         return features.load_features(
@@ -34,6 +35,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
             progress=progress,
             precision=config.run.precision,
             mesh=config.run.mesh,
+            fitting=training,
         )
 
     try:
@@ -87,6 +89,7 @@ def extract_part(
             progress=progress,
             precision=config.run.precision,
             mesh=config.run.mesh,
+            fitting=files.training_images(directory),
         )
     following = "all parts are there; mine-jax features without --shard completes the stage"
     return [
@@ -111,7 +114,7 @@ def inputs(config: Config) -> list[Path]:
     if isinstance(f, PrecomputedConfig):
         named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
     else:
-        named = (f.words, None if f.model == "phantom" else f.model)
+        named = (f.words, None if f.model in EMBEDDED_MODELS else f.model)
     return [Path(p) for p in named if p is not None]
 
 
