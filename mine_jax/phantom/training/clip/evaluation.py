@@ -86,8 +86,7 @@ def evaluate(
     plain = functional.normalize(tokens, dim=-1) @ words.T
     centered = center(tokens) @ center(words).T
     for name, logits in (("plain", plain), ("centered", centered)):
-        lens_scores = _lens_scores(corpus, logits.numpy())
-        scores |= {f"{name}_{key}": value for key, value in lens_scores.items()}
+        scores |= {f"{name}_{key}": value for key, value in lens_scores(corpus, logits.numpy()).items()}
     return {name: round(float(value), 4) for name, value in scores.items()}
 
 
@@ -122,8 +121,16 @@ def retrieval(
     return {"retrieval_top1": hits[:, 0].mean(), "retrieval_top5": hits.any(axis=1).mean()}
 
 
-def _lens_scores(corpus: clip_corpus.Corpus, logits: np.ndarray) -> dict[str, float]:
-    """Compares the words of each image-token, logits [N, P, W], with the scene's truth."""
+def lens_scores(corpus: clip_corpus.Corpus, logits: np.ndarray) -> dict[str, float]:
+    """Compares the words of each image-token with the scene's truth.
+
+    Args:
+        corpus: N scenes.
+        logits: scores of the words of `VOCABULARY` for each image-token, [N, P, W].
+
+    Returns:
+        dict[str, float]: fractions 0..1; see the README of this folder for each name.
+    """
     boxed = np.argwhere(corpus.owners >= 0)
     covered = np.argwhere((corpus.owners >= 0) & (corpus.covers >= _MIN_COVER))
     empty = np.argwhere(corpus.owners < 0)
@@ -133,6 +140,10 @@ def _lens_scores(corpus: clip_corpus.Corpus, logits: np.ndarray) -> dict[str, fl
     def concept(scene: int, token: int) -> str | None:
         return corpus.scenes[scene].things[corpus.owners[scene, token]].concept
 
+    def others(scene: int, token: int) -> list[str]:
+        owner = corpus.owners[scene, token]
+        return [thing.concept for index, thing in enumerate(corpus.scenes[scene].things) if index != owner]
+
     def color(scene: int, token: int) -> str | None:
         return corpus.scenes[scene].things[corpus.owners[scene, token]].color
 
@@ -140,6 +151,8 @@ def _lens_scores(corpus: clip_corpus.Corpus, logits: np.ndarray) -> dict[str, fl
         return corpus.scenes[scene].place
 
     return {
+        "other_top5_box": _hit_rate(logits, boxed, others, top=5),
+        "concept_top1_box": _hit_rate(logits, boxed, concept, top=1),
         "concept_top5_box": _hit_rate(logits, boxed, concept, top=5),
         "concept_top5": _hit_rate(logits, covered, concept, top=5),
         "concept_top1": _hit_rate(logits, covered, concept, top=1),
@@ -154,15 +167,15 @@ def _lens_scores(corpus: clip_corpus.Corpus, logits: np.ndarray) -> dict[str, fl
 def _hit_rate(
     logits: np.ndarray,
     tokens: np.ndarray,
-    truth: Callable[[int, int], str | None],
+    truth: Callable[[int, int], str | list[str] | None],
     *,
     top: int,
     among: list[int] | None = None,
 ) -> float:
-    """Fraction of tokens [n, 2] with a true word whose word is among the `top` best."""
+    """Fraction of tokens [n, 2] with a true word that have one, or any of several, among the `top` best."""
     candidates = np.arange(logits.shape[-1]) if among is None else np.array(among)
-    named = [(s, t, word) for s, t in tokens if (word := truth(s, t)) is not None]
+    named = [(s, t, [words] if isinstance(words, str) else words) for s, t in tokens if (words := truth(s, t))]
     rows = np.array([logits[s, t, candidates] for s, t, _ in named])
     best = candidates[np.argsort(-rows, axis=1)[:, :top]]
-    right = np.array([_WORD_INDEX[word] for _, _, word in named])
-    return float((best == right[:, None]).any(axis=1).mean())
+    right = [[_WORD_INDEX[word] for word in words] for _, _, words in named]
+    return float(np.mean([np.isin(found, wanted).any() for found, wanted in zip(best, right, strict=True)]))

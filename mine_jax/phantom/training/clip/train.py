@@ -6,7 +6,8 @@ later. With ``--loss captions`` the second is left out: no image-token is ever t
 as in every CLIP outside the phantom.
 Run as ``python -m mine_jax.phantom.training.clip.train --out DIR --steps N --seed S``.
 
-Source: Radford et al. 2021 (CLIP). Differs: the word loss on image-tokens is ours; CLIP has none.
+Source: Radford et al. 2021 (CLIP); Li et al. 2023 (FLIP) for steps that see some of the image-tokens.
+Differs: the word loss on image-tokens is ours; CLIP has none.
 """
 
 import argparse
@@ -40,6 +41,7 @@ VALIDATION_SEED = 980_001
 TRAINING_SEED = 10_000
 
 N_CAPTIONS = 4
+N_TOKENS = 64
 WARMUP_STEPS = 150
 WEIGHT_DECAY = 0.05
 MAX_GRADIENT_NORM = 1.0
@@ -61,6 +63,7 @@ class Recipe:
         batch_size: scenes per step.
         learning_rate: highest learning rate.
         loss: "words" for both losses, "captions" for the contrastive one alone.
+        shown: share of each image's tokens that a step sees, another choice each time; all with "words".
     """
 
     n_steps: int = 5500
@@ -69,6 +72,7 @@ class Recipe:
     batch_size: int = 128
     learning_rate: float = 1e-3
     loss: Loss = "words"
+    shown: float = 1.0
 
     @property
     def scene_seed(self) -> int:
@@ -82,7 +86,7 @@ class Learner:
 
     Attributes:
         model: the CLIP model.
-        vision: its vision tower as it is called in training, compiled or not.
+        vision: (pixels, tokens shown) -> last hidden states of its vision tower, compiled or not.
         lens_log_scale: logarithm of the factor from the lens's cosines to logits.
         tokenizer: the caption tokenizer.
         prompts: tokenised templates of all lens words.
@@ -122,6 +126,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=recipe.batch_size)
     parser.add_argument("--learning-rate", type=float, default=recipe.learning_rate)
     parser.add_argument("--loss", choices=get_args(Loss), default=recipe.loss)
+    parser.add_argument("--shown", type=float, default=recipe.shown, help="share of image-tokens that a step sees")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every-s", type=float, default=480.0)
     parser.add_argument(
@@ -134,7 +139,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(options.threads)
-    recipe = Recipe(options.steps, options.seed, options.scenes, options.batch, options.learning_rate, options.loss)
+    if options.loss == "words" and options.shown < 1:
+        parser.error("the word loss asks every image-token: --shown needs --loss captions")
+    recipe = Recipe(
+        options.steps, options.seed, options.scenes, options.batch, options.learning_rate, options.loss, options.shown
+    )
     train(options.out, recipe, save_every_s=options.save_every_s, is_compiled=options.compile)
 
 
@@ -155,10 +164,11 @@ def train(out: Path, recipe: Recipe, *, save_every_s: float = 480.0, is_compiled
     """
     learner = _build_learner(recipe.seed, is_compiled=is_compiled)
     _logger.info("rendering %d training and %d held-out scenes", recipe.n_scenes, N_HELD_OUT)
-    corpus = clip_corpus.render_corpus(recipe.n_scenes, seed=recipe.scene_seed)
+    with_words = recipe.loss == "words"
+    corpus = clip_corpus.render_corpus(recipe.n_scenes, seed=recipe.scene_seed, with_targets=with_words)
     judges = _Judges(
         held_out=clip_corpus.render_corpus(N_HELD_OUT, seed=HELD_OUT_SEED),
-        validation=clip_corpus.render_corpus(evaluation.N_RETRIEVAL, seed=VALIDATION_SEED),
+        validation=clip_corpus.render_corpus(evaluation.N_RETRIEVAL, seed=VALIDATION_SEED, with_targets=False),
     )
     captions = _tokenize_captions(corpus, learner.tokenizer, seed=recipe.seed)
     optimizer = _build_optimizer(learner)
@@ -170,7 +180,7 @@ def train(out: Path, recipe: Recipe, *, save_every_s: float = 480.0, is_compiled
             group["lr"] = recipe.learning_rate * _schedule(step, recipe.n_steps)
         batch = rng.choice(recipe.n_scenes, recipe.batch_size, replace=False)
         texts = captions[batch, rng.integers(N_CAPTIONS, size=recipe.batch_size)]
-        losses = _losses(learner, corpus, batch, texts, with_words=recipe.loss == "words")
+        losses = _losses(learner, corpus, batch, texts, shown=recipe.shown, with_words=with_words)
         _descend(learner, optimizer, sum(LOSS_WEIGHTS[name] * loss for name, loss in losses.items()))
         if step % 50 == 0:
             _logger.info("step %d %s", step, " ".join(f"{name} {loss.item():.3f}" for name, loss in losses.items()))
@@ -187,9 +197,17 @@ def _build_learner(seed: int, *, is_compiled: bool) -> Learner:
     model = transformers.CLIPModel(checkpoint.build_config(tokenizer))
     # On CPUs the backward pass of plain attention is twice as fast as the fused one's at this size.
     model.set_attn_implementation("eager")
+
+    def vision(pixels: torch.Tensor, shown: torch.Tensor | None) -> torch.Tensor:
+        tower = model.vision_model
+        hidden = tower.embeddings(pixels)
+        if shown is not None:
+            hidden = torch.cat([hidden[:, :1], torch.take_along_dim(hidden[:, 1:], shown[..., None], 1)], dim=1)
+        return tower.encoder(inputs_embeds=tower.pre_layrnorm(hidden)).last_hidden_state
+
     return Learner(
         model=model,
-        vision=torch.compile(model.vision_model) if is_compiled else model.vision_model,
+        vision=torch.compile(vision) if is_compiled else vision,
         lens_log_scale=torch.nn.Parameter(torch.tensor(math.log(10.0))),
         tokenizer=tokenizer,
         prompts=evaluation.word_prompts(tokenizer),
@@ -241,13 +259,19 @@ def _write_and_score(
 
 
 def _losses(
-    learner: Learner, corpus: clip_corpus.Corpus, batch: np.ndarray, texts: np.ndarray, *, with_words: bool
+    learner: Learner,
+    corpus: clip_corpus.Corpus,
+    batch: np.ndarray,
+    texts: np.ndarray,
+    *,
+    shown: float,
+    with_words: bool,
 ) -> dict[str, torch.Tensor]:
     """Contrastive loss and, if asked for, word loss of one batch of scene numbers [B], in nats."""
     model = learner.model
     images = checkpoint.normalize(torch.from_numpy(corpus.images[batch]))
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = learner.vision(images).last_hidden_state.float()
+        hidden = learner.vision(images, _shown_tokens(len(images), shown)).float()
     pooled = functional.normalize(evaluation.token_embeddings(model, hidden[:, 0]), dim=-1)
     # Padding behind the longest caption of the batch is cut: it costs time and teaches nothing.
     ids = torch.from_numpy(texts[:, : int((texts > 0).sum(axis=1).max())])
@@ -258,6 +282,13 @@ def _losses(
     if not with_words:
         return {"contrastive": contrastive}
     return {"contrastive": contrastive, "word": _word_loss(learner, hidden[:, 1:], corpus, batch)}
+
+
+def _shown_tokens(n_images: int, share: float) -> torch.Tensor | None:
+    """Numbers of the image-tokens that a step sees, chosen per image, int64 [B, n]; None for all."""
+    if share == 1:
+        return None
+    return torch.rand(n_images, N_TOKENS).argsort(dim=1)[:, : round(share * N_TOKENS)]
 
 
 def _word_loss(learner: Learner, hidden: torch.Tensor, corpus: clip_corpus.Corpus, batch: np.ndarray) -> torch.Tensor:
