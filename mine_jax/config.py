@@ -51,7 +51,12 @@ Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
 CountOrShare = Count | Annotated[float, Field(gt=0, lt=1)]
 File = Annotated[str | None, PathKey()]
-Checkpoint = Annotated[str | None, PathKey(frozenset({"phantom"}))]
+# `features.model` of the models in the package -> what follows the kind in the name of their folder: the image-tokens
+# of the first were trained to name what they show, those of the second, as everywhere else, were not
+EMBEDDED_MODELS = {"phantom": "", "phantom-captions": "-captions"}
+DENOISING_STEPS = ("register", "position", "neighbors")
+Checkpoint = Annotated[str | None, PathKey(frozenset(EMBEDDED_MODELS))]
+Denoising = Annotated[tuple[Literal["register", "position", "neighbors"], ...], BeforeValidator(_as_tuple)]
 TestImages = Annotated[Annotated[float, Field(gt=0, lt=1)] | str, PathKey(frozenset({"shared"}))]
 Maker = Annotated[str, PathKey(frozenset({"phantom", "oracle", "fill", "none"}))]
 
@@ -144,11 +149,13 @@ class _Features(Section):
 class _Model(_Features):
     """Keys of features that a model computes."""
 
-    model: Checkpoint = None  # checkpoint directory, or "phantom"
+    model: Checkpoint = None  # checkpoint directory, or one of the package: "phantom", "phantom-captions"
     batch_size: Count = 64
     dtype: Literal["bfloat16", "float16", "float32"] = "float16"
     weights: Literal["float32", "bfloat16"] = "float32"  # of the model in memory, and of its products
     more_layers: Layers = ()  # also stored, each in a folder of its own; not used by later stages
+    # ours: what is done to tokens, always in the order of `DENOISING_STEPS`; () for nothing
+    denoise: Denoising = ()
     reduce: Count | None = None  # PCA of the tokens to so many dimensions, None for none
 
 

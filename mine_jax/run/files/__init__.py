@@ -8,7 +8,6 @@ from mine_jax.run.files.headers import tokens_shape as tokens_shape
 from mine_jax.run.files.inputs import data_folder as data_folder
 from mine_jax.run.files.inputs import data_source as data_source
 from mine_jax.run.files.inputs import features_folder as features_folder
-from mine_jax.run.files.inputs import fitted_images as fitted_images
 from mine_jax.run.files.inputs import has_phantom as has_phantom
 from mine_jax.run.files.inputs import has_photos as has_photos
 from mine_jax.run.files.inputs import load_lens as load_lens
@@ -24,6 +23,7 @@ from mine_jax.run.files.inputs import save_voxels as save_voxels
 from mine_jax.run.files.inputs import shown_stimuli as shown_stimuli
 from mine_jax.run.files.inputs import split_of as split_of
 from mine_jax.run.files.inputs import splits_of_images as splits_of_images
+from mine_jax.run.files.inputs import training_images as training_images
 from mine_jax.run.files.recovery import comparisons_table as comparisons_table
 from mine_jax.run.files.recovery import is_run as is_run
 from mine_jax.run.files.recovery import load_configuration as load_configuration
