@@ -82,7 +82,12 @@ def phantom(
     images: Annotated[int, typer.Option(metavar="N", help="Images per subject.")] = 2500,
     shared: Annotated[int | None, typer.Option(metavar="N", help="Of these, seen by all; by default 16 %.")] = None,
     repeats: Annotated[int, typer.Option(metavar="R", help="Trials per image, 1 to 3.")] = 3,
-    ceiling: Annotated[float, typer.Option(metavar="C", help="Mean noise ceiling, between 0 and 1.")] = 0.6,
+    repeats_shared: Annotated[
+        int | None, typer.Option(metavar="R", help="Trials per shared image, 1 to 20; by default as many.")
+    ] = None,
+    ceiling: Annotated[
+        str, typer.Option(metavar="C", help="Mean noise ceiling between 0 and 1, or the two ends of a range: LOW,HIGH.")
+    ] = "0.6",
     shape: Annotated[str, typer.Option(metavar="X,Y,Z", help="Voxels along each axis.")] = "24,24,18",
     seed: Seed = 0,
 ) -> None:
@@ -97,7 +102,8 @@ def phantom(
             n_images=images,
             n_shared=round(0.16 * images) if shared is None else shared,
             n_repeats=repeats,
-            ceiling=ceiling,
+            n_repeats_shared=repeats_shared,
+            ceiling=_ceiling(ceiling),
             shape=_shape(shape),
             seed=seed,
             progress=progress,
@@ -303,6 +309,14 @@ def _steps() -> Mapping[str, Step]:
     from mine_jax.run.graph import STEPS
 
     return STEPS
+
+
+def _ceiling(text: str) -> float | list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--ceiling must be a number, or two such as .05,.7, but is {text!r}.") from None
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _shape(text: str) -> tuple[int, int, int]:

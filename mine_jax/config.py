@@ -123,6 +123,9 @@ class NsdConfig(_NsdLayout):
     kind: Literal["nsd"] = "nsd"
 
 
+Ceiling = Annotated[float, Field(gt=0, lt=1)]
+
+
 class PhantomConfig(_NsdLayout):
     """Stage 1: a simulated subject; the keys say what to write when `root` does not hold it yet."""
 
@@ -130,7 +133,9 @@ class PhantomConfig(_NsdLayout):
     n_images: Annotated[int, Field(ge=20)] = 2500
     n_shared: Annotated[int, Field(ge=4)] = 400
     n_repeats: Annotated[int, Field(ge=1, le=3)] = 3
-    ceiling: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    n_repeats_shared: Annotated[int, Field(ge=1, le=20)] | None = None
+    # the mean, or the two ends between which noise ceilings are spread evenly
+    ceiling: Ceiling | tuple[Ceiling, Ceiling] = 0.6
     shape: Shape = (24, 24, 18)
 
 

@@ -142,7 +142,7 @@ def _compared(directory: Path, point: Point, reporter: Reporter) -> recovery.Com
             subjects=(SUBJECT,),
             n_images=point.n_images,
             n_shared=point.n_test,
-            ceiling_range=CEILINGS,
+            ceiling=CEILINGS,
             seed=point.seed,
             progress=progress,
         )
