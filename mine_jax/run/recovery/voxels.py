@@ -61,8 +61,10 @@ def _per_voxel(profiles: Profiles) -> dict[str, np.ndarray]:
 
 
 def _targets(row: Any) -> set[str]:
-    """Words that count as found: the planted ones; where only the category is preferred, it or a member."""
-    if row.kind != "category":
-        return set(str(row.concepts).split(";")) - {""}
-    categories = [c for c in str(row.category).split(";") if c]
-    return set(categories) | {concept for c in categories for concept in scenes.CATEGORIES[c]}
+    """Words that count as found: the planted ones, where they are categories also their members.
+
+    Where only the category of the area raises the response ("category", "suppressed"), it or a member.
+    """
+    of_area = row.kind in ("category", "suppressed")
+    words = set(str(row.category if of_area else row.concepts).split(";")) - {""}
+    return words | {member for word in words for member in scenes.CATEGORIES.get(word, ())}
