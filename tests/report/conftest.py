@@ -90,6 +90,7 @@ def _voxels(rng, n_voxels):
             "n_train": 50,
             "n_test": 10,
             "status": status,
+            "claim": np.where(reason == "", "words", "none"),
             "explained": reason == "",
             "reason": reason,
         }
@@ -176,6 +177,7 @@ def _words(directory, rng, voxels, pairs):
     _write(directory, "profile/words.tsv", rows)
     _write(directory, "profile/sentences.tsv", sentences)
     _write(directory, "profile/voxels.tsv", facts)
+    _write(directory, "profile/decoys.tsv", [{"voxel_id": i, "claim": "none" if i else "words"} for i in range(50)])
 
 
 def _validation(directory, voxels):

@@ -221,6 +221,18 @@ def test_leak_is_flagged(run):
 
 
 @pytest.mark.usefixtures("quick")
+def test_claims_stand_beside_those_of_decoys(run):
+    table = artifacts.read_table(run / "voxels.tsv")
+    usable = table[table["status"] == "ok"]
+    kinds = [{"kind": "noise", "n": 20, "predicted": 0.05, "words": 0.0}, {"kind": "place", "n": 9, "words": 0.75}]
+    artifacts.write_table(run / "truth_claims.tsv", pd.DataFrame(kinds))
+    text = read(write_report(run, max_examples=1)).text
+    share = usable["explained"].astype(bool).mean()
+    assert re.search(rf"words\s+{usable['explained'].sum()}\s+{share:.0%}\s+2%".replace("%", r"\s*%"), text)
+    assert re.search(r"place\s+9\s+75\s*%", text)
+
+
+@pytest.mark.usefixtures("quick")
 def test_no_voxel_explained(run):
     table = artifacts.read_table(run / "voxels.tsv")
     artifacts.write_table(run / "voxels.tsv", table.assign(explained=False, reason="q above 0.05"))
