@@ -7,7 +7,7 @@ from mine_jax import encoder
 from mine_jax.attribution import critical_tokens, integrated_gradients, patch_tokens
 from mine_jax.attribution.patching import ORDERS, curve_points
 
-KINDS = ("query_pool", "query_heads", "ridge_mean", "ridge_grid")
+KINDS = ("query_pool", "query_heads", "query_linear", "query_linear_pool", "ridge_mean", "ridge_grid")
 
 
 @pytest.fixture(params=KINDS)
