@@ -52,9 +52,7 @@ def test_exact_matches_autodiff_in_float64(make, kind, masked):
         (logits_0, scalars_0), (logits_1, scalars_1) = terms
         # a linear term is one more head that has no places
         position = jnp.pad(voxel["position"], ((0, len(logits_0) - len(voxel["position"])), (0, 0)))
-        exact = mine_kernels.token_ig(
-            logits_0, logits_1, scalars_0, scalars_1, position, nodes, weights, cells=cells
-        )
+        exact = mine_kernels.token_ig(logits_0, logits_1, scalars_0, scalars_1, position, nodes, weights, cells=cells)
         gradient = jax.jit(jax.grad(lambda x: encoder.predict_one(shared, voxel, x, mask, encoders.architecture)))
         expected = sum(w * gradient(start + a * (states - start)) for a, w in zip(nodes, weights, strict=True))
         np.testing.assert_allclose(exact, (expected * (states - start)).sum(-1), atol=1e-12, rtol=0)

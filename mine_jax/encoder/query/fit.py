@@ -11,12 +11,15 @@ from mine_jax import sharding
 from mine_jax._progress import Progress
 from mine_jax.config import QueryConfig
 from mine_jax.encoder.cells import position_basis
+from mine_jax.encoder.linear.choose import Grids, grids_of
+from mine_jax.encoder.linear.model import BASIS
 from mine_jax.encoder.needs import plan_query
 from mine_jax.encoder.query import images, train
 from mine_jax.encoder.query.images import Examples
 from mine_jax.encoder.query.state import Arrays, Problem
 from mine_jax.encoder.targets import FittedVoxels, Targets
 from mine_jax.encoder.trunk import fit_trunk, split_trunk
+from mine_jax.errors import ConfigError
 from mine_jax.memory import Chunks, in_chunks
 from mine_jax.types import Architecture, ImageTokens
 
@@ -26,7 +29,7 @@ class QueryFit:
     """All of a fit that does not depend on voxels.
 
     Attributes:
-        shared: arrays of the projection, where the fit starts from.
+        trunk: arrays of the projection, where the fit starts from.
         baseline: [D] mean token.
         architecture: static description.
         basis: [C, J] functions of the position term.
@@ -36,9 +39,10 @@ class QueryFit:
         config: settings.
         chunks: voxels and images held at once; devices that fit together.
         free_bytes: of a device, before there were images on it.
+        grids: what linear terms read of the images; None without them.
     """
 
-    shared: Arrays
+    trunk: Arrays
     baseline: np.ndarray
     architecture: Architecture
     basis: np.ndarray
@@ -48,6 +52,7 @@ class QueryFit:
     config: QueryConfig
     chunks: Chunks
     free_bytes: int
+    grids: Grids | None = None
 
     @staticmethod
     def is_masked(config: QueryConfig) -> bool:
@@ -76,8 +81,10 @@ class QueryFit:
             The fit of any voxels of these images.
 
         Raises:
-            ConfigError: if pooling, positions or heads do not suit the tokens.
+            ConfigError: if pooling, positions or heads do not suit the tokens, or linear terms the solver.
         """
+        if config.linear and (config.trunk, config.solver) != ("fixed", "varpro"):
+            raise ConfigError('encoder.linear needs encoder.trunk = "fixed" and encoder.solver = "varpro".')
         # without a shared trunk each process fits its share of the voxels alone
         mesh = chunks.mesh if config.trunk == "shared" else sharding.local(chunks.mesh)
         free_bytes = sharding.free_bytes()
@@ -93,7 +100,7 @@ class QueryFit:
             for tokens in (training, validation)
         )
         return cls(
-            shared=trunk,
+            trunk=trunk,
             baseline=baseline,
             architecture=architecture,
             basis=basis,
@@ -103,7 +110,13 @@ class QueryFit:
             config=config,
             chunks=Chunks(chunks.voxels, chunks.images, mesh),
             free_bytes=free_bytes,
+            grids=grids_of(first, second, config.linear_width) if config.linear else None,
         )
+
+    @property
+    def shared(self) -> Arrays:
+        """Arrays without a voxel axis: the projection, and the components of linear terms."""
+        return self.trunk if self.grids is None else self.trunk | {BASIS: self.grids.both.basis}
 
     @property
     def is_coupled(self) -> bool:
@@ -121,7 +134,8 @@ class QueryFit:
         training, validation = (
             examples.with_responses(y) for examples, y in zip(self.examples, responses, strict=True)
         )
-        return Problem(self.shared, self.basis, training, validation, targets.voxel_ids[voxels], self.config)
+        voxel_ids = targets.voxel_ids[voxels]
+        return Problem(self.trunk, self.basis, training, validation, voxel_ids, self.config, self.grids)
 
     def fit_voxels(self, targets: Targets, *, progress: Progress) -> FittedVoxels:
         """Fits voxels, as many at once as fit in memory.
@@ -154,12 +168,12 @@ class QueryFit:
 
         # voxels that share a trunk cannot be fitted in halves
         chunk, multiple = (n_voxels,) * 2 if self.is_coupled else (planned.chunk * n_shards, n_shards)
-        shared, per_voxel, diverged = self.shared, {}, np.zeros(n_voxels, bool)
+        trunk, per_voxel, diverged = self.trunk, {}, np.zeros(n_voxels, bool)
         selection_r2 = np.full(n_voxels, np.nan, np.float32)
         for trained, n_valid, done in in_chunks(
             fit_chunk, n_voxels, chunk, setting="run.voxel_chunk", multiple=multiple
         ):
-            shared, fitted = trained.trunk, slice(done - n_valid, done)
+            trunk, fitted = trained.trunk, slice(done - n_valid, done)
             for name, value in trained.per_voxel.items():
                 if name not in per_voxel:
                     per_voxel[name] = np.empty((n_voxels, *value.shape[1:]), np.float32)
@@ -167,4 +181,4 @@ class QueryFit:
             diverged[fitted] = trained.diverged[:n_valid]
             selection_r2[fitted] = trained.selection_r2[:n_valid]
             progress(done * n_epochs, n_voxels * n_epochs)
-        return FittedVoxels(shared, per_voxel, diverged, selection_r2)
+        return FittedVoxels({**self.shared, **trunk}, per_voxel, diverged, selection_r2)

@@ -30,11 +30,15 @@ _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloa
 
 
 class Batch(NamedTuple):
-    """Some images on the device: keys or cell states [B, C, ...], mask [B, C] or None, responses [B, V]."""
+    """Some images on the device: keys or cell states [B, C, ...], mask [B, C] or None, responses [B, V].
+
+    Where a linear term is solved for, also the components [B, R] of the images.
+    """
 
     tokens: Any
     mask: Any
     responses: Any
+    components: Any = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Examples:
         is_projected: whether `tokens` are keys.
         mask: [N, C] bool, or None.
         responses: [N, V] float32, z-scored beta.
+        components: [N, R], centred, while a linear term is solved for; else None.
         block_images: images staged at once; None when `tokens` are resident.
         mesh: devices: tokens and mask are on each, voxels are divided; None for one device.
     """
@@ -55,6 +60,7 @@ class Examples:
     is_projected: bool
     mask: Any
     responses: Any = None
+    components: Any = None
     block_images: int | None = None
     mesh: Mesh | None = None
 
@@ -65,6 +71,10 @@ class Examples:
         if n_more:
             responses = np.pad(responses, ((0, 0), (0, n_more)))
         return replace(self, responses=sharding.placed(responses, self.mesh, None, sharding.VOXEL))
+
+    def with_components(self, components: np.ndarray) -> Examples:
+        """Returns the same images with components [N, R] of a linear term."""
+        return replace(self, components=sharding.placed(components, self.mesh))
 
     def staged(self, parts: Sequence[np.ndarray]) -> Iterator[Batch]:
         """Yields tokens, mask and responses of each part (rows), on the device; reads one part ahead.
@@ -83,7 +93,7 @@ class Examples:
     def in_order(self) -> Iterator[Batch]:
         """Yields tokens, mask and responses of all images in order: at once where they are resident."""
         if self.block_images is None:
-            yield Batch(self.tokens, self.mask, self.responses)
+            yield Batch(self.tokens, self.mask, self.responses, self.components)
             return
         n_images = len(self.responses)
         size = max(1, self.block_images // IMAGE_CHUNK) * min(IMAGE_CHUNK, self.block_images)
@@ -99,7 +109,8 @@ class Examples:
             Their tokens, mask and responses [B, V], on the device.
         """
         mask = None if self.mask is None else self.mask[rows]
-        return Batch(sharding.placed(self.tokens[rows], self.mesh), mask, self.responses[rows])
+        components = None if self.components is None else self.components[rows]
+        return Batch(sharding.placed(self.tokens[rows], self.mesh), mask, self.responses[rows], components)
 
 
 def load(
