@@ -32,12 +32,24 @@ class Grids(NamedTuple):
     Attributes:
         training: of the training images.
         validation: [n, R] the validation images in the same components.
-        both: of training and validation images.
+        both: of training and validation images, one below the other.
     """
 
     training: Components
     validation: np.ndarray
     both: Components
+
+    def divided_as(self, rows: tuple[np.ndarray, np.ndarray], splits: tuple[Examples, Examples], width: int) -> Grids:
+        """Returns the same for other training and validation images, whose weights are of the same components.
+
+        Args:
+            rows: positions of the training and of the validation images in `both`.
+            splits: their keys.
+            width: components at most, R.
+        """
+        fitted = fit_components([splits[0]], width)
+        both = self.both._replace(features=self.both.features[np.concatenate(rows)])
+        return Grids(fitted, fitted.of(splits[1]), both)
 
 
 class Chosen(NamedTuple):

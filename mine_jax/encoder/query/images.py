@@ -113,6 +113,48 @@ class Examples:
         return Batch(sharding.placed(self.tokens[rows], self.mesh), mask, self.responses[rows], components)
 
 
+def chosen_from(splits: Sequence[Examples], rows: np.ndarray) -> Examples:
+    """Chooses images from splits of the same kind, one below the other, without their responses.
+
+    Args:
+        splits: each N images, resident or not.
+        rows: positions [n] in all of them; what is not resident is read when it is asked for.
+    """
+    first, parts = splits[0], _Stacked([examples.tokens for examples in splits], rows)
+    mask = None if first.mask is None else _Stacked([examples.mask for examples in splits], rows)
+    every = np.arange(len(rows))
+    blocks = [examples.block_images for examples in splits]
+    tokens = sharding.placed(parts[every], first.mesh) if blocks == [None] * len(splits) else parts
+    mask = None if mask is None else sharding.placed(mask[every], first.mesh)
+    block_images = min((block for block in blocks if block is not None), default=None)
+    return replace(first, tokens=tokens, mask=mask, responses=None, block_images=block_images)
+
+
+class _Stacked:
+    """Rows of arrays that are one below the other; those asked for are read."""
+
+    def __init__(self, arrays: Sequence[Any], rows: np.ndarray) -> None:
+        self._arrays, self._rows = arrays, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self._rows), *self._arrays[0].shape[1:])
+
+    def __getitem__(self, chosen: np.ndarray) -> np.ndarray:
+        rows, out = self._rows[chosen], None
+        start = 0
+        for array in self._arrays:
+            places = np.flatnonzero((rows >= start) & (rows < start + len(array)))
+            part = np.asarray(sharding.host(array[rows[places] - start]))
+            out = np.empty((len(rows), *part.shape[1:]), part.dtype) if out is None else out
+            out[places] = part
+            start += len(array)
+        return np.asarray(out)
+
+
 def load(
     tokens: ImageTokens,
     trunk: dict[str, Any],
