@@ -18,6 +18,7 @@ def evidence(n, **changes):
         "reliability": 0.9,
         "r": 0.6,
         "r_beyond": 0.5,
+        "is_whole": False,
         "p": 0.001,
         "r_rival": 0.1,
         "r_encoder": 0.7,
@@ -26,7 +27,7 @@ def evidence(n, **changes):
         "p_localised": 0.001,
     } | changes
     of = {name: np.broadcast_to(np.asarray(value, float), n).copy() for name, value in values.items()}
-    measured = MeasuredTest(*(of[name] for name in MeasuredTest._fields))
+    measured = MeasuredTest(**{name: of[name] for name in MeasuredTest._fields} | {"is_whole": of["is_whole"] > 0})
     return Evidence(of["r2_selection"], of["reliability"], measured, LocalisedTest(of["effect"], of["p_localised"]), n)
 
 
@@ -72,6 +73,8 @@ def profiles(n, n_images=10):
         ({"p": 0.4}, "reliable", "no better than chance"),
         ({"r_beyond": -0.5}, "reliable", "no better than those of decoys"),
         ({"r_beyond": 0.3, "r_encoder": 1.9}, "reliable", "add less than 0.2"),
+        ({"r_beyond": 0.05, "is_whole": True}, "localised", "causal: not tested"),
+        ({"r": -0.5, "is_whole": True}, "reliable", "no better than those of decoys"),
         ({"rank": 0.6}, "reliable", "other voxels' words"),
         ({"p_localised": 0.5}, "words", "image-level"),
     ],

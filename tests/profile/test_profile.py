@@ -130,6 +130,26 @@ def test_what_the_rival_explains_does_not_count():
     assert test.r_beyond[v] == pytest.approx(np.corrcoef(*residual)[0, 1], abs=1e-9)
 
 
+def test_words_are_tested_whole_where_the_encoder_beats_the_rival():
+    distribution, image_words, noise = null_data()
+    weights = np.maximum(salience(distribution, CORPUS), 0)
+    seen = image_words @ weights.T
+    seen = (seen - seen.mean(0)) / seen.std(0)
+    rng = np.random.default_rng(1)
+    encoded, low_level = seen + 0.3 * rng.standard_normal(seen.shape), seen + 0.7 * rng.standard_normal(seen.shape)
+    of_words = {"predicted": encoded, "rival": low_level, "n_permutations": 300}
+    test = profile.measured_test(distribution, CORPUS, image_words, 2 * seen + noise, **of_words)
+    assert test.is_whole.mean() > 0.9
+    np.testing.assert_array_equal(test.effect[test.is_whole], test.r[test.is_whole])
+    # the same words, but the response follows the low-level statistics, of which the encoder knows less
+    of_pixels = {**of_words, "predicted": low_level + 0.5 * rng.standard_normal(seen.shape)}
+    test = profile.measured_test(distribution, CORPUS, image_words, 2 * low_level + noise, **of_pixels)
+    assert test.is_whole.mean() < 0.02 and (test.p <= 0.05).mean() < 0.1
+    # nothing at all: the choice between both tests does not bend p
+    test = profile.measured_test(distribution, CORPUS, image_words, noise, **of_words)
+    assert scipy.stats.kstest(test.p, "uniform").pvalue > 0.01
+
+
 def test_halves_agree_where_both_hold_the_word_and_not_beyond_what_decoys_share():
     rng = np.random.default_rng(0)
     shared = rng.dirichlet(np.full(12, 0.3))
