@@ -322,7 +322,9 @@ def _smooth_weights(
     for _ in CATEGORIES:
         smooth = gaussian_filter(rng.standard_normal(shape), _SMOOTH_SIGMA).ravel()
         weights.append(np.maximum((smooth[voxel_ids] - smooth[sheet].mean()) / smooth[sheet].std(), 0))
-    return 0.6 * np.stack(weights, 1)
+    # a place fills the background, a thing a few per cent of the image: their responses vary about alike so
+    scale = np.where(np.array(list(CATEGORIES)) == "place", 0.2, 0.6)
+    return scale * np.stack(weights, 1)
 
 
 def _thing_signal(cortex: Cortex, voxels: np.ndarray, scenes: Sequence[Scene], fields: np.ndarray) -> np.ndarray:

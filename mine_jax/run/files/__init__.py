@@ -42,6 +42,7 @@ from mine_jax.run.files.results import load_critical as load_critical
 from mine_jax.run.files.results import load_decoys as load_decoys
 from mine_jax.run.files.results import load_descriptions as load_descriptions
 from mine_jax.run.files.results import load_encoders as load_encoders
+from mine_jax.run.files.results import load_evidence as load_evidence
 from mine_jax.run.files.results import load_faithfulness as load_faithfulness
 from mine_jax.run.files.results import load_half as load_half
 from mine_jax.run.files.results import load_heat as load_heat
@@ -56,6 +57,7 @@ from mine_jax.run.files.results import save_control_attribution as save_control_
 from mine_jax.run.files.results import save_control_descriptions as save_control_descriptions
 from mine_jax.run.files.results import save_description as save_description
 from mine_jax.run.files.results import save_encoders as save_encoders
+from mine_jax.run.files.results import save_evidence as save_evidence
 from mine_jax.run.files.results import save_half as save_half
 from mine_jax.run.files.results import save_no_attribution as save_no_attribution
 from mine_jax.run.files.results import save_no_description as save_no_description

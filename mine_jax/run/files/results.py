@@ -14,6 +14,7 @@ import pandas as pd
 from mine_jax import artifacts, encoder
 from mine_jax.config import AttributionConfig
 from mine_jax.description import CorpusShares
+from mine_jax.errors import MissingInputError
 from mine_jax.run import tables
 from mine_jax.types import Attributions, CriticalTokens, Descriptions, Encoders, Faithfulness, Profiles, Scores
 
@@ -280,6 +281,22 @@ def save_profiles(directory: Path, profiles: Profiles, decoys: Profiles | None) 
     if decoys is not None:
         artifacts.save(decoys, out / DECOYS)
         artifacts.write_table(out / "decoys.tsv", tables.profile_voxels(decoys))
+
+
+def save_evidence(directory: Path, evidence: dict[str, pd.DataFrame]) -> None:
+    """Writes what rests on profiles, one table by name."""
+    for name, table in evidence.items():
+        artifacts.write_table(directory / "profile" / f"{name}.tsv", table)
+
+
+def load_evidence(directory: Path, name: str) -> pd.DataFrame | None:
+    """Reads a table that `save_evidence` wrote; None where there is none."""
+    path = directory / "profile" / f"{name}.tsv"
+    names = dict.fromkeys(("confound", "role", "first", "second"), str)
+    try:
+        return artifacts.read_table(path, **names)
+    except MissingInputError:
+        return None
 
 
 def save_no_profiles(directory: Path, reason: str) -> None:

@@ -13,6 +13,7 @@ from mine_jax._progress import Progress, silent
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares
 from mine_jax.run import files
+from mine_jax.run.evidence import evidence_tables
 from mine_jax.run.execute import Step
 from mine_jax.run.record.summary import finite_mean
 from mine_jax.types import CLAIMS, Descriptions, Profiles, Scores, reaches
@@ -55,6 +56,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     voxels, decoys = _populations(config, directory, progress)
     profiles, of_decoys = _judged(config, directory, scores, voxels, decoys, progress)
     files.save_profiles(directory, profiles, of_decoys)
+    files.save_evidence(directory, evidence_tables(config, directory, profiles))
     files.save_voxels(directory, responses, scores, profiles)
     return {
         "profiled": len(profiles.voxel_ids),
