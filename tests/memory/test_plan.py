@@ -165,7 +165,6 @@ def test_linear_count_bounds_the_compiled_programs(heads, width, n_components):
     measured = max(peak(program.compile()) for program in programs)
     need = needs.query_need(config, n_images=n_images, token_shape=(n_cells, 512))
     plain = needs.query_need(config.model_copy(update={"linear": False}), n_images=n_images, token_shape=(n_cells, 512))
-    print([peak(p.compile())/1e6 for p in programs], (plain.fixed + n_voxels * need.each)/1e6)
     assert measured <= plain.fixed + n_voxels * need.each <= 2 * measured
     assert need.fixed > plain.fixed
 

@@ -82,7 +82,7 @@ def plan(config: Config, directory: Path) -> list[str]:
     planned = encoder.plan_query(e, n_images=n_images, n_voxels=n_voxels_each, token_shape=token_shape, wanted=wanted)
     n_cells, width = n_tokens // e.pool**2, min(e.width, token_width)
     # three products per training step, two products and one Gram matrix per closed-form readout
-    work = 2 * n_images * n_voxels * e.heads * width * (5 * n_cells + e.heads * width) * (e.epochs + 1)
+    work = 2 * n_images * n_voxels * e.heads * width * (5 * n_cells + e.heads * width) * (e.epochs + 1) * e.members
     lines += [f"{n_voxels} voxels, {n_images} images x {n_cells} cells x width {width}"]
     lines += [*_chunks(planned), f"work at most {work / 1e12:.2g} TFLOP"]
     return lines + _what_would_fit(e, planned.chunk, free, n_images=n_images, token_shape=token_shape)
