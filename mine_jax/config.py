@@ -158,7 +158,7 @@ class _Model(_Features):
     batch_size: Count = 64
     dtype: Literal["bfloat16", "float16", "float32"] = "float16"
     weights: Literal["float32", "bfloat16"] = "float32"  # of the model in memory, and of its products
-    more_layers: Layers = ()  # also stored, each in a folder of its own; not used by later stages
+    more_layers: Layers = ()  # also stored; the encoder stage says which layer predicts each voxel best
     # ours: what is done to tokens, always in the order of `DENOISING_STEPS`; () for nothing
     denoise: Denoising = ()
     reduce: Count | None = None  # PCA of the tokens to so many dimensions, None for none

@@ -48,6 +48,10 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         linear = _scored(config, _fitted(config, reference, splits, silent), splits)
         files.save_reference(directory, linear)
         summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
+    by_layer = {splits["train"].tokens.layer: scores}
+    for layer, split in _more_layers(config, directory):
+        by_layer[layer] = _scored(config, _fitted(config, config.encoder, split, silent), split)
+    files.save_layers(directory, files.load_responses(directory), by_layer)
     files.remove_rival(directory)
     rival = _rival(config, directory, batch)
     if rival is not None:
@@ -66,6 +70,8 @@ def share(config: Config, directory: Path, progress: Progress) -> None:
     reference = _reference(config.encoder)
     if reference is not None:
         _fitted(config, reference, splits, progress)
+    for _, split in _more_layers(config, directory):
+        _fitted(config, config.encoder, split, progress)
     _rival(config, directory, batch)
 
 
@@ -99,6 +105,12 @@ def plan(config: Config, directory: Path) -> list[str]:
 def _with_decoys(config: Config, splits: dict[str, Split]) -> dict[str, Split]:
     copies = encoder.n_copies(len(splits["train"].responses.voxel_ids), config.encoder.decoys)
     return {name: encoder.add_decoys(split, copies, seed=config.run.seed) for name, split in splits.items()}
+
+
+def _more_layers(config: Config, directory: Path) -> list[tuple[int, dict[str, Split]]]:
+    """Opens the splits of the further layers that the features stage stored; decoys and halves are of the main one."""
+    stored = files.load_more_layers(config, directory)
+    return [(layer, files.load_splits(config, directory, tokens=tokens)) for layer, tokens in stored.items()]
 
 
 def _halves(config: Config, batch: dict[str, Split]) -> list[dict[str, Split]]:
