@@ -43,6 +43,9 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         "mean_r": finite_mean(scores.r[usable]),
         "mean_r2_normalized": finite_mean(scores.r2_normalized[usable]),
     }
+    if "linear" in encoders.per_voxel:
+        terms = np.asarray(encoders.per_voxel["linear"])[: len(usable)]
+        summary["voxels_with_linear_term"] = int((terms[usable] != 0).any(1).sum())
     reference = _reference(config.encoder)
     if reference is not None:
         linear = _scored(config, _fitted(config, reference, splits, silent), splits)
