@@ -158,7 +158,7 @@ class _Model(_Features):
     batch_size: Count = 64
     dtype: Literal["bfloat16", "float16", "float32"] = "float16"
     weights: Literal["float32", "bfloat16"] = "float32"  # of the model in memory, and of its products
-    more_layers: Layers = ()  # also stored, each in a folder of its own; not used by later stages
+    more_layers: Layers = ()  # also stored; the encoder stage says which layer predicts each voxel best
     # ours: what is done to tokens, always in the order of `DENOISING_STEPS`; () for nothing
     denoise: Denoising = ()
     reduce: Count | None = None  # PCA of the tokens to so many dimensions, None for none
@@ -237,9 +237,9 @@ class QueryConfig(_Encoder):
     # ours: keys or tokens of one split up to so many bytes stay on the device, larger ones are streamed
     resident_bytes: Count = 4_294_967_296
     storage: Literal["float32", "bfloat16"] = "float32"  # ours: of keys and tokens during the fit
-    # ours: queries of each voxel that are averaged, each with validation images of its own; paper: 1
+    # ours: queries of each voxel that are averaged, each with validation images of its own
     members: Annotated[int, Field(ge=1, le=16)] = 1
-    # ours: adds a linear term on the grid of cells to the voxels whose validation images ask for it; paper: none
+    # ours: adds a linear term on the grid of cells to the voxels whose validation images ask for it
     linear: bool = False
     linear_width: Count = 256  # ours: principal components of the grid that linear terms read, at most
     reference: bool = True  # ours: also fits a ridge on the mean token, to compare with

@@ -25,4 +25,5 @@ from mine_jax.encoder.query.train import batches as batches
 from mine_jax.encoder.query.train import fit_step as fit_step
 from mine_jax.encoder.query.train import init_fit as init_fit
 from mine_jax.encoder.query.train import solve_readouts as solve_readouts
+from mine_jax.encoder.score import best_layers as best_layers
 from mine_jax.encoder.score import score as score

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax import attribution, statistics
+from mine_jax import attribution, roi, statistics
 from mine_jax.types import (
     CLAIMS,
     Attributions,
@@ -63,6 +63,28 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
     table["explained"] = np.where(reaches(claim, "words"), "true", "false")
     table["reason"] = reason
     return table
+
+
+def layers(responses: Responses, best: np.ndarray, by_layer: dict[int, Scores]) -> pd.DataFrame:
+    """Tables how many voxels of each area, and of all, each layer predicts best, with their mean R2 at that layer."""
+    fitted = best >= 0
+    areas = {"all": fitted} | {name: fitted & inside for name, inside in roi.memberships(responses.rois).items()}
+    records = []
+    for name, inside in areas.items():
+        for layer, scores in by_layer.items():
+            chosen = inside & (best == layer)
+            r2 = float(np.mean(scores.r2[chosen])) if chosen.any() else np.nan
+            n_voxels, share = int(chosen.sum()), chosen.sum() / max(1, inside.sum())
+            records.append({"roi": name, "layer": layer, "n_voxels": n_voxels, "share": share, "r2": r2})
+    return rows(records, ("roi", "layer", "n_voxels", "share", "r2"))
+
+
+def voxel_layers(best: np.ndarray, by_layer: dict[int, Scores]) -> pd.DataFrame:
+    """Tables the layer that predicts each voxel best, -1 for none, and what it was chosen by."""
+    table = {"voxel_id": next(iter(by_layer.values())).voxel_ids, "layer": best}
+    for layer, scores in by_layer.items():
+        table |= {f"r2_selection_{layer}": scores.r2_selection, f"r2_{layer}": scores.r2}
+    return pd.DataFrame(table)
 
 
 def pairs(attributions: Attributions, faithfulness: Faithfulness, *, tolerance: float) -> pd.DataFrame:

@@ -43,7 +43,7 @@ def solved(sums: dict[str, jax.Array], squares: Array) -> Solution:
     """
     names = ("gram", "cross", "total", "y_total", "linear_cross", "linear_y")
     solve_all = jax.vmap(_solve_one, in_axes=(0,) * len(names) + (None, None))
-    return solve_all(*(sums[name] for name in names), sums["count"], squares)
+    return solve_all(*(sums[name] for name in names), sums["count"], jnp.asarray(squares))
 
 
 @functools.partial(jax.jit, static_argnames=("n_images",))
@@ -64,7 +64,8 @@ def weights_of(errors: Array, *, n_images: int) -> jax.Array:
 @jax.jit
 def averaged(solution: Solution, weights: Array) -> Solution:
     """Averages the candidates [V, J] of a solution; predictions are linear in them."""
-    return tuple(jnp.einsum("vj,vj...->v...", weights, part) for part in solution)  # ty: ignore[invalid-return-type]
+    readouts, linear, intercept = (jnp.einsum("vj,vj...->v...", weights, part) for part in solution)
+    return readouts, linear, intercept
 
 
 def _solve_one(

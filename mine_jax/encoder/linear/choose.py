@@ -121,7 +121,7 @@ def _solved(best: Arrays, splits: list[Examples], basis: np.ndarray, squares: np
 
 
 def _placed(solution: Sequence[Array], mesh: Mesh | None) -> banded.Solution:
-    return tuple(sharding.placed(part, mesh, sharding.VOXEL) for part in solution)  # ty: ignore[invalid-return-type]
+    return tuple(sharding.placed(part, mesh, sharding.VOXEL) for part in solution)
 
 
 def _errors(best: Arrays, position: Array, examples: Examples, solution: banded.Solution) -> jax.Array:

@@ -250,4 +250,4 @@ def _averaged(members: list[train.Trained]) -> train.Trained:
         per_voxel[name] = by_heads.astype(np.float32)
     r2 = np.stack([member.selection_r2 for member in members])
     selection_r2 = np.where(sound, r2 * shares, 0).sum(0).astype(np.float32)
-    return train.Trained(members[0].trunk, per_voxel, ~sound.any(0), selection_r2)
+    return train.Trained(members[0].trunk, per_voxel, np.asarray(~sound.any(0)), selection_r2)

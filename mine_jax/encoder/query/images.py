@@ -205,6 +205,9 @@ class _States:
     def __init__(self, tokens: ImageTokens, architecture: Architecture, dtype: np.dtype, image_chunk: int) -> None:
         self._tokens, self._architecture, self._dtype, self._image_chunk = tokens, architecture, dtype, image_chunk
 
+    def __len__(self) -> int:
+        return len(self._tokens.image_ids)
+
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         parts = [rows[a : a + self._image_chunk] for a in range(0, len(rows), self._image_chunk)]
         return np.concatenate(

@@ -12,6 +12,7 @@ from mine_jax.run.files.inputs import has_phantom as has_phantom
 from mine_jax.run.files.inputs import has_photos as has_photos
 from mine_jax.run.files.inputs import load_lens as load_lens
 from mine_jax.run.files.inputs import load_low_level as load_low_level
+from mine_jax.run.files.inputs import load_more_layers as load_more_layers
 from mine_jax.run.files.inputs import load_responses as load_responses
 from mine_jax.run.files.inputs import load_splits as load_splits
 from mine_jax.run.files.inputs import load_tokens as load_tokens
@@ -59,6 +60,7 @@ from mine_jax.run.files.results import save_description as save_description
 from mine_jax.run.files.results import save_encoders as save_encoders
 from mine_jax.run.files.results import save_evidence as save_evidence
 from mine_jax.run.files.results import save_half as save_half
+from mine_jax.run.files.results import save_layers as save_layers
 from mine_jax.run.files.results import save_no_attribution as save_no_attribution
 from mine_jax.run.files.results import save_no_description as save_no_description
 from mine_jax.run.files.results import save_no_profiles as save_no_profiles

@@ -98,6 +98,15 @@ def load_tokens(directory: Path) -> ImageTokens:
     return features.open_store(features_folder(directory), verify=False)
 
 
+def load_more_layers(config: Config, directory: Path) -> dict[int, ImageTokens]:
+    """Opens the image-tokens of further layers that the features stage stored: layer -> tokens."""
+    if not getattr(config.features, "more_layers", ()):
+        return {}
+    folders = sorted(features_folder(directory).glob("layer-*"))
+    stores = [features.open_store(folder, verify=False) for folder in folders]
+    return {tokens.layer: tokens for tokens in stores}
+
+
 def save_low_level(directory: Path, statistics: ImageTokens) -> None:
     """Writes the low-level statistics of the images."""
     artifacts.save(statistics, features_folder(directory) / _LOW_LEVEL)
@@ -119,9 +128,9 @@ def remove_features(directory: Path) -> None:
     shutil.rmtree(features_folder(directory), ignore_errors=True)
 
 
-def load_splits(config: Config, directory: Path) -> dict[str, Split]:
-    """Aligns tokens and responses and takes them apart by split."""
-    responses, tokens = load_responses(directory), load_tokens(directory)
+def load_splits(config: Config, directory: Path, *, tokens: ImageTokens | None = None) -> dict[str, Split]:
+    """Aligns tokens, those of the main layer where none are given, and responses, and takes them apart by split."""
+    responses, tokens = load_responses(directory), load_tokens(directory) if tokens is None else tokens
     aligned = data.align(responses, tokens, on_missing=config.data.on_missing)
     known = split_of(directory)
     split = np.array([known[image_id] for image_id in aligned.responses.image_ids])

@@ -16,7 +16,16 @@ from mine_jax.config import AttributionConfig
 from mine_jax.description import CorpusShares
 from mine_jax.errors import MissingInputError
 from mine_jax.run import tables
-from mine_jax.types import Attributions, CriticalTokens, Descriptions, Encoders, Faithfulness, Profiles, Scores
+from mine_jax.types import (
+    Attributions,
+    CriticalTokens,
+    Descriptions,
+    Encoders,
+    Faithfulness,
+    Profiles,
+    Responses,
+    Scores,
+)
 
 # Folders of what is fitted beside the voxels, in the folder of each stage.
 DECOYS, HALVES = "decoys", ("halves/0", "halves/1")
@@ -74,6 +83,18 @@ def load_reference(directory: Path) -> Scores | None:
     """Loads the scores of the reference ridge; None where it was not fitted."""
     folder = directory / "scores" / "ridge"
     return artifacts.load(folder) if (folder / "meta.json").is_file() else None
+
+
+def save_layers(directory: Path, responses: Responses, by_layer: dict[int, Scores]) -> None:
+    """Writes which layer predicts each voxel best, and how many voxels of each area; nothing for one layer."""
+    by_area, by_voxel = (directory / "encoder" / name for name in ("layers.tsv", "voxel_layers.tsv"))
+    if len(by_layer) < 2:
+        for path in (by_area, by_voxel):
+            path.unlink(missing_ok=True)
+        return
+    best = encoder.best_layers(by_layer)
+    artifacts.write_table(by_area, tables.layers(responses, best, by_layer))
+    artifacts.write_table(by_voxel, tables.voxel_layers(best, by_layer))
 
 
 def save_rival(directory: Path, predicted: np.ndarray, scores: Scores) -> None:

@@ -43,11 +43,18 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         "mean_r": finite_mean(scores.r[usable]),
         "mean_r2_normalized": finite_mean(scores.r2_normalized[usable]),
     }
+    if "linear" in encoders.per_voxel:
+        terms = np.asarray(encoders.per_voxel["linear"])[: len(usable)]
+        summary["voxels_with_linear_term"] = int((terms[usable] != 0).any(1).sum())
     reference = _reference(config.encoder)
     if reference is not None:
         linear = _scored(config, _fitted(config, reference, splits, silent), splits)
         files.save_reference(directory, linear)
         summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
+    by_layer = {splits["train"].tokens.layer: scores}
+    for layer, split in _more_layers(config, directory):
+        by_layer[layer] = _scored(config, _fitted(config, config.encoder, split, silent), split)
+    files.save_layers(directory, files.load_responses(directory), by_layer)
     files.remove_rival(directory)
     rival = _rival(config, directory, batch)
     if rival is not None:
@@ -66,6 +73,8 @@ def share(config: Config, directory: Path, progress: Progress) -> None:
     reference = _reference(config.encoder)
     if reference is not None:
         _fitted(config, reference, splits, progress)
+    for _, split in _more_layers(config, directory):
+        _fitted(config, config.encoder, split, progress)
     _rival(config, directory, batch)
 
 
@@ -90,7 +99,7 @@ def plan(config: Config, directory: Path) -> list[str]:
     planned = encoder.plan_query(e, n_images=n_images, n_voxels=n_voxels_each, token_shape=token_shape, wanted=wanted)
     n_cells, width = n_tokens // e.pool**2, min(e.width, token_width)
     # three products per training step, two products and one Gram matrix per closed-form readout
-    work = 2 * n_images * n_voxels * e.heads * width * (5 * n_cells + e.heads * width) * (e.epochs + 1)
+    work = 2 * n_images * n_voxels * e.heads * width * (5 * n_cells + e.heads * width) * (e.epochs + 1) * e.members
     lines += [f"{n_voxels} voxels, {n_images} images x {n_cells} cells x width {width}"]
     lines += [*_chunks(planned), f"work at most {work / 1e12:.2g} TFLOP"]
     return lines + _what_would_fit(e, planned.chunk, free, n_images=n_images, token_shape=token_shape)
@@ -99,6 +108,12 @@ def plan(config: Config, directory: Path) -> list[str]:
 def _with_decoys(config: Config, splits: dict[str, Split]) -> dict[str, Split]:
     copies = encoder.n_copies(len(splits["train"].responses.voxel_ids), config.encoder.decoys)
     return {name: encoder.add_decoys(split, copies, seed=config.run.seed) for name, split in splits.items()}
+
+
+def _more_layers(config: Config, directory: Path) -> list[tuple[int, dict[str, Split]]]:
+    """Opens the splits of the further layers that the features stage stored; decoys and halves are of the main one."""
+    stored = files.load_more_layers(config, directory)
+    return [(layer, files.load_splits(config, directory, tokens=tokens)) for layer, tokens in stored.items()]
 
 
 def _halves(config: Config, batch: dict[str, Split]) -> list[dict[str, Split]]:
