@@ -49,6 +49,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
+CountOrShare = Count | Annotated[float, Field(gt=0, lt=1)]
 File = Annotated[str | None, PathKey()]
 # `features.model` of the models in the package -> what follows the kind in the name of their folder: the image-tokens
 # of the first were trained to name what they show, those of the second, as everywhere else, were not
@@ -122,6 +123,9 @@ class NsdConfig(_NsdLayout):
     kind: Literal["nsd"] = "nsd"
 
 
+Ceiling = Annotated[float, Field(gt=0, lt=1)]
+
+
 class PhantomConfig(_NsdLayout):
     """Stage 1: a simulated subject; the keys say what to write when `root` does not hold it yet."""
 
@@ -129,7 +133,9 @@ class PhantomConfig(_NsdLayout):
     n_images: Annotated[int, Field(ge=20)] = 2500
     n_shared: Annotated[int, Field(ge=4)] = 400
     n_repeats: Annotated[int, Field(ge=1, le=3)] = 3
-    ceiling: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    n_repeats_shared: Annotated[int, Field(ge=1, le=20)] | None = None
+    # the mean, or the two ends between which noise ceilings are spread evenly
+    ceiling: Ceiling | tuple[Ceiling, Ceiling] = 0.6
     shape: Shape = (24, 24, 18)
 
 
@@ -141,6 +147,8 @@ class _Features(Section):
 
     layer: int = -1  # not stated in the paper; ours: last
     words: File = None  # one word per line; default: the checkpoint's own list, else the shipped one
+    # ours: also stores low-level statistics of the images, for the rival of every description; needs photos
+    low_level: bool = True
 
 
 class _Model(_Features):
@@ -231,6 +239,11 @@ class QueryConfig(_Encoder):
     # ours: keys or tokens of one split up to so many bytes stay on the device, larger ones are streamed
     resident_bytes: Count = 4_294_967_296
     storage: Literal["float32", "bfloat16"] = "float32"  # ours: of keys and tokens during the fit
+    # ours: queries of each voxel that are averaged, each with validation images of its own; paper: 1
+    members: Annotated[int, Field(ge=1, le=16)] = 1
+    # ours: adds a linear term on the grid of cells to the voxels whose validation images ask for it; paper: none
+    linear: bool = False
+    linear_width: Count = 256  # ours: principal components of the grid that linear terms read, at most
     reference: bool = True  # ours: also fits a ridge on the mean token, to compare with
 
 
@@ -255,7 +268,7 @@ class AttributionConfig(Section):
     quadrature: Literal["gausslegendre", "midpoint"] = "gausslegendre"  # ours
     baseline: Literal["mean", "zero"] = "mean"  # parent
     reduce: Literal["sum", "abs"] = "sum"  # ours; parent: abs
-    k: Count = 50  # paper
+    k: CountOrShare = 50  # paper: so many image-tokens; a number between 0 and 1 is a share of them
     n_images: Count = 48  # not stated in the paper; ours: images per voxel
     images: Literal["top", "random"] = "top"  # ours: highest predicted responses
     split: Literal["all", "train", "test"] = "all"  # train: images used for the fit

@@ -181,6 +181,20 @@ def false_discovery_rate(p: np.ndarray) -> np.ndarray:
     return q
 
 
+def standardized(values: np.ndarray) -> np.ndarray:
+    """Scales columns to mean 0 and deviation 1.
+
+    Args:
+        values: [N, ...].
+
+    Returns:
+        float64 of the same shape; constant columns become 0.
+    """
+    values = np.asarray(values, np.float64) - values.mean(0, dtype=np.float64)
+    spread = values.std(0)
+    return values / np.where(spread > 0, spread, 1)
+
+
 def prediction_range(predicted: np.ndarray, predicted_baseline: np.ndarray) -> np.ndarray:
     """Computes the range of each voxel's predictions, of which an allowed completeness gap is a share.
 

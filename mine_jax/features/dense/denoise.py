@@ -119,7 +119,12 @@ class DenoisedBackbone(WrappedBackbone):
 
 
 def denoised_on_sample(
-    backbone: Backbone, steps: Sequence[str], stimuli: Stimuli, extraction: Extraction, *, fitting: Array | None = None
+    backbone: Backbone,
+    steps: Sequence[str],
+    stimuli: Stimuli,
+    extraction: Extraction,
+    *,
+    fitted_on: np.ndarray | None = None,
 ) -> DenoisedBackbone:
     """Denoises every layer of an extraction, fitted on evenly spaced images or read from the store.
 
@@ -128,7 +133,7 @@ def denoised_on_sample(
         steps: see `denoise`.
         stimuli: all N images.
         extraction: which layers; the statistics go to the store of the first.
-        fitting: [F] str ids of the images that may be used for the fit; None for all.
+        fitted_on: [F] str ids of the images that may be used for the fit; None for all.
 
     Returns:
         The denoised model.
@@ -139,11 +144,16 @@ def denoised_on_sample(
     """
     directory = extraction.places[extraction.layers[0]]
     ordered = tuple(step for step in DENOISING_STEPS if step in steps)
-    identity = {"model_sha256": backbone.sha256, "layers": sorted(extraction.layers), "steps": list(ordered)}
+    sample = sampled(stimuli, fitted_on)
+    identity = {
+        "model_sha256": backbone.sha256,
+        "layers": sorted(extraction.layers),
+        "steps": list(ordered),
+        "sample_sha256": kept.hash_of(sample.image_ids),
+    }
     folder = None if directory is None else directory / FOLDER
     if folder is not None and kept.is_kept(folder):
         return DenoisedBackbone(backbone, *_read(folder, identity))
-    sample = sampled(stimuli, fitting)
     starts, size = batch_starts(sample, extraction.batch_size)
 
     def batches() -> Batches:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from mine_jax.errors import CheckpointError
 def is_kept(folder: Path | None) -> bool:
     """Says whether a folder holds something fitted."""
     return folder is not None and (folder / "meta.json").is_file()
+
+
+def hash_of(image_ids: Iterable[str]) -> str:
+    """Returns a sha256 by which the images of a fit are told from others."""
+    return hashlib.sha256("\n".join(map(str, image_ids)).encode()).hexdigest()
 
 
 def write(folder: Path, kind: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:

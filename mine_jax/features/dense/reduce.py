@@ -102,7 +102,7 @@ def reduced_on_sample(
     extraction: Extraction,
     progress: Progress,
     *,
-    fitting: Array | None = None,
+    fitted_on: np.ndarray | None = None,
 ) -> ReducedBackbone:
     """Reduces every layer of an extraction, fitted on evenly spaced images or read from the store.
 
@@ -112,7 +112,7 @@ def reduced_on_sample(
         stimuli: all N images.
         extraction: its first layer is the one that the lens reads; the projections go to the store of that.
         progress: called with (batches done, batches done).
-        fitting: [F] str ids of the images that may be used for the fit; None for all.
+        fitted_on: [F] str ids of the images that may be used for the fit; None for all.
 
     Returns:
         The reduced model.
@@ -120,7 +120,7 @@ def reduced_on_sample(
     Raises:
         MineError: as `reduced`.
     """
-    sample = sampled(stimuli, fitting)
+    sample = sampled(stimuli, fitted_on)
     main, *more = extraction.layers
     batches = encoded(
         backbone, sample, *batch_starts(sample, extraction.batch_size), extraction.layers, np.dtype(np.float32)
@@ -131,6 +131,7 @@ def reduced_on_sample(
         main=main,
         more=more,
         batches=batches,
+        sample_ids=sample.image_ids,
         directory=extraction.places[main],
         progress=progress,
     )
@@ -143,6 +144,7 @@ def reduced(
     main: int,
     more: Sequence[int] = (),
     batches: Iterable[tuple[int, Mapping[int, np.ndarray]]],
+    sample_ids: np.ndarray | None = None,
     directory: Path | None = None,
     progress: Progress = silent,
 ) -> ReducedBackbone:
@@ -154,6 +156,7 @@ def reduced(
         main: layer that the lens reads, counted from 0.
         more: further layers.
         batches: (first row, layer -> tokens [n, P, D]) of the sample; not touched if read.
+        sample_ids: ids of the images of the sample, by which projections on disk are told from others.
         directory: where the projections are kept, or found; None keeps them in memory.
         progress: called with (batches done, batches done).
 
@@ -162,13 +165,18 @@ def reduced(
 
     Raises:
         ConfigError: if E is larger than D.
-        CheckpointError: if the folder holds projections of another model, layer or size.
+        CheckpointError: if the folder holds projections of another model, layer, size or sample.
         DataError: if the sample has fewer tokens than E.
     """
     if n_dimensions > backbone.width:
         raise ConfigError(f"`features.reduce` must be at most the token width {backbone.width}, but is {n_dimensions}.")
     layers = (main, *more)
-    identity = {"model_sha256": backbone.sha256, "layers": sorted(layers), "dimensions": n_dimensions}
+    identity = {
+        "model_sha256": backbone.sha256,
+        "layers": sorted(layers),
+        "dimensions": n_dimensions,
+        "sample_sha256": kept.hash_of([] if sample_ids is None else sample_ids),
+    }
     folder = None if directory is None else directory / FOLDER
     if folder is not None and kept.is_kept(folder):
         return ReducedBackbone(backbone, _read(folder, identity), main)

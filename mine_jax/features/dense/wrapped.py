@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from mine_jax._progress import Progress, silent
-from mine_jax.errors import DataError
 from mine_jax.features.backbone import Backbone
 from mine_jax.features.extract import check_ids
-from mine_jax.types import Array, Lens, Stimuli
+from mine_jax.features.lens import spaced_rows
+from mine_jax.types import Lens, Stimuli
 
 # Images on which a change is fitted; a few hundred tokens each.
 SAMPLE_IMAGES = 512
@@ -72,12 +72,12 @@ class WrappedBackbone:
         return self.backbone.lens(words, templates, progress=progress)
 
 
-def sampled(stimuli: Stimuli, fitting: Array | None) -> Stimuli:
+def sampled(stimuli: Stimuli, fitted_on: np.ndarray | None) -> Stimuli:
     """Takes evenly spaced images for a fit.
 
     Args:
         stimuli: N images.
-        fitting: [F] str ids of images that may take part, those of training; None for all.
+        fitted_on: [F] str ids of images that may take part, those of training; None for all.
 
     Returns:
         At most `SAMPLE_IMAGES` of them, in the order of `stimuli`.
@@ -88,11 +88,7 @@ def sampled(stimuli: Stimuli, fitting: Array | None) -> Stimuli:
     """
     image_ids = np.asarray(stimuli.image_ids, dtype=str)
     check_ids(image_ids)
-    allowed = np.arange(len(image_ids)) if fitting is None else np.flatnonzero(np.isin(image_ids, fitting))
-    if not len(allowed):
-        raise DataError(f"none of {len(image_ids)} images is for training, so nothing can be fitted to their tokens.")
-    spaced = np.linspace(0, len(allowed) - 1, min(len(allowed), SAMPLE_IMAGES)).round().astype(np.int64)
-    rows = allowed[np.unique(spaced)]
+    rows = spaced_rows(image_ids, fitted_on, SAMPLE_IMAGES)
     return dataclasses.replace(
         stimuli, image_ids=stimuli.image_ids[rows], hashes=stimuli.hashes[rows], shared=stimuli.shared[rows]
     )

@@ -9,12 +9,16 @@ from mine_jax.run.files.inputs import data_folder as data_folder
 from mine_jax.run.files.inputs import data_source as data_source
 from mine_jax.run.files.inputs import features_folder as features_folder
 from mine_jax.run.files.inputs import has_phantom as has_phantom
+from mine_jax.run.files.inputs import has_photos as has_photos
 from mine_jax.run.files.inputs import load_lens as load_lens
+from mine_jax.run.files.inputs import load_low_level as load_low_level
 from mine_jax.run.files.inputs import load_responses as load_responses
 from mine_jax.run.files.inputs import load_splits as load_splits
 from mine_jax.run.files.inputs import load_tokens as load_tokens
 from mine_jax.run.files.inputs import remove_features as remove_features
+from mine_jax.run.files.inputs import remove_low_level as remove_low_level
 from mine_jax.run.files.inputs import save_data as save_data
+from mine_jax.run.files.inputs import save_low_level as save_low_level
 from mine_jax.run.files.inputs import save_voxels as save_voxels
 from mine_jax.run.files.inputs import shown_stimuli as shown_stimuli
 from mine_jax.run.files.inputs import split_of as split_of
@@ -43,8 +47,10 @@ from mine_jax.run.files.results import load_half as load_half
 from mine_jax.run.files.results import load_heat as load_heat
 from mine_jax.run.files.results import load_profiles as load_profiles
 from mine_jax.run.files.results import load_reference as load_reference
+from mine_jax.run.files.results import load_rival as load_rival
 from mine_jax.run.files.results import load_scores as load_scores
 from mine_jax.run.files.results import maps_folder as maps_folder
+from mine_jax.run.files.results import remove_rival as remove_rival
 from mine_jax.run.files.results import save_attribution as save_attribution
 from mine_jax.run.files.results import save_control_attribution as save_control_attribution
 from mine_jax.run.files.results import save_control_descriptions as save_control_descriptions
@@ -57,6 +63,7 @@ from mine_jax.run.files.results import save_no_profiles as save_no_profiles
 from mine_jax.run.files.results import save_no_validation as save_no_validation
 from mine_jax.run.files.results import save_profiles as save_profiles
 from mine_jax.run.files.results import save_reference as save_reference
+from mine_jax.run.files.results import save_rival as save_rival
 from mine_jax.run.files.results import save_roi as save_roi
 from mine_jax.run.files.results import save_validation as save_validation
 from mine_jax.run.files.results import test_images as test_images

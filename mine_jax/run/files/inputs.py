@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from mine_jax import artifacts, data, features
-from mine_jax.config import Config, DataConfig, PhantomConfig
+from mine_jax.config import Config, DataConfig, FolderConfig, PhantomConfig
 from mine_jax.run import tables
 from mine_jax.types import ImageTokens, Lens, Profiles, Responses, Scores, Split, Stimuli
+
+# Folder of the low-level statistics, in that of the features.
+_LOW_LEVEL = "low_level"
 
 
 def data_folder(directory: Path) -> Path:
@@ -34,6 +37,11 @@ def has_phantom(source: PhantomConfig) -> bool:
     """Says whether the phantom's folder holds the subject already."""
     root = Path(source.root or "")
     return (root / "nsddata" / "ppdata" / source.subject).is_dir() and (root / "phantom.json").is_file()
+
+
+def has_photos(config: Config) -> bool:
+    """Says whether the images of a run can be read."""
+    return not isinstance(config.data, FolderConfig) or config.data.images is not None
 
 
 def shown_stimuli(config: Config, directory: Path) -> Stimuli:
@@ -88,6 +96,22 @@ def load_lens(directory: Path) -> Lens | None:
 def load_tokens(directory: Path) -> ImageTokens:
     """Opens the image-tokens of the feature stage."""
     return features.open_store(features_folder(directory), verify=False)
+
+
+def save_low_level(directory: Path, statistics: ImageTokens) -> None:
+    """Writes the low-level statistics of the images."""
+    artifacts.save(statistics, features_folder(directory) / _LOW_LEVEL)
+
+
+def load_low_level(directory: Path) -> ImageTokens | None:
+    """Opens the low-level statistics of the images; None where there are none."""
+    folder = features_folder(directory) / _LOW_LEVEL
+    return artifacts.load(folder, verify=False) if (folder / "meta.json").is_file() else None
+
+
+def remove_low_level(directory: Path) -> None:
+    """Deletes the low-level statistics of an earlier run."""
+    shutil.rmtree(features_folder(directory) / _LOW_LEVEL, ignore_errors=True)
 
 
 def remove_features(directory: Path) -> None:

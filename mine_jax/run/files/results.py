@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mine_jax.types import Attributions, CriticalTokens, Descriptions, Encoders,
 
 # Folders of what is fitted beside the voxels, in the folder of each stage.
 DECOYS, HALVES = "decoys", ("halves/0", "halves/1")
+_RIVAL = "low_level"
 
 
 def save_encoders(directory: Path, encoders: Encoders, scores: Scores) -> None:
@@ -73,6 +75,26 @@ def load_reference(directory: Path) -> Scores | None:
     return artifacts.load(folder) if (folder / "meta.json").is_file() else None
 
 
+def save_rival(directory: Path, predicted: np.ndarray, scores: Scores) -> None:
+    """Writes what the low-level rival predicts of the test images, [T, V] with decoys, and how well it does."""
+    folder = directory / "scores" / _RIVAL
+    artifacts.save(scores, folder)
+    artifacts.write_array(folder / "predicted.npy", predicted)
+
+
+def load_rival(directory: Path) -> tuple[np.ndarray, Scores] | None:
+    """Opens what `save_rival` wrote; None where no rival was fitted."""
+    folder = directory / "scores" / _RIVAL
+    if not (folder / "meta.json").is_file():
+        return None
+    return artifacts.read_array(folder / "predicted.npy", mmap=True), artifacts.load(folder)
+
+
+def remove_rival(directory: Path) -> None:
+    """Deletes the rival of an earlier run."""
+    shutil.rmtree(directory / "scores" / _RIVAL, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def kept_scores(
     directory: Path, shape: tuple[int, int, int], *, keep: bool
@@ -109,6 +131,7 @@ def save_attribution(
     attributions: Attributions,
     critical: CriticalTokens,
     faithfulness: Faithfulness,
+    of_halves: np.ndarray,
     *,
     scores: Scores,
     settings: AttributionConfig,
@@ -121,6 +144,7 @@ def save_attribution(
         attributions: of V x I pairs.
         critical: their critical tokens.
         faithfulness: their patching curves.
+        of_halves: [V] faithfulness of one refit's attributions in the other; NaN where unknown.
         scores: of all voxels of the run.
         settings: of the stage.
         seed: of the bootstrap of the curves.
@@ -134,7 +158,7 @@ def save_attribution(
     artifacts.write_array(out / "tokens.npy", critical.indices.reshape(-1, k))
     artifacts.write_array(out / "scores.npy", critical.scores.reshape(-1, k))
     artifacts.write_table(out / "curves.tsv", tables.curves(attributions, faithfulness, seed=seed))
-    per_voxel = tables.attributed_voxels(attributions, faithfulness, critical, scores)
+    per_voxel = tables.attributed_voxels(attributions, faithfulness, of_halves, critical, scores)
     artifacts.write_table(out / "voxels.tsv", per_voxel)
     artifacts.save(faithfulness, out / "faithfulness")
     meta = {"schema": artifacts.SCHEMA, "n_voxels": n_voxels, "n_images": n_images, "k": k, **settings.model_dump()}

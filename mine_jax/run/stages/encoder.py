@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mine_jax import encoder, memory, sharding
+from mine_jax import encoder, features, memory, sharding, statistics
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
@@ -20,7 +21,7 @@ from mine_jax.types import Encoders, Scores, Split
 
 
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
-    """Fits and scores the encoders, and the ridge that they are compared with."""
+    """Fits and scores the encoders, the ridge they are compared with, and the low-level rival of voxels and decoys."""
     splits = files.load_splits(config, directory)
     batch = _with_decoys(config, splits)
     half_fits = _halves(config, batch)
@@ -47,6 +48,12 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         linear = _scored(config, _fitted(config, reference, splits, silent), splits)
         files.save_reference(directory, linear)
         summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
+    files.remove_rival(directory)
+    rival = _rival(config, directory, batch)
+    if rival is not None:
+        low_level = _scored_rival(all_scores, rival, batch["test"])
+        files.save_rival(directory, rival.predicted, low_level)
+        summary["mean_r2_low_level"] = finite_mean(low_level.r2[: len(usable)][usable])
     return summary
 
 
@@ -59,6 +66,7 @@ def share(config: Config, directory: Path, progress: Progress) -> None:
     reference = _reference(config.encoder)
     if reference is not None:
         _fitted(config, reference, splits, progress)
+    _rival(config, directory, batch)
 
 
 def plan(config: Config, directory: Path) -> list[str]:
@@ -129,10 +137,42 @@ def _scored(config: Config, encoders: Encoders, splits: dict[str, Split]) -> Sco
     )
 
 
+def _rival(config: Config, directory: Path, batch: dict[str, Split]) -> encoder.Rival | None:
+    """Fits the low-level rival, penalties chosen from the same range; None without statistics of the images."""
+    low_level = files.load_low_level(directory)
+    if low_level is None:
+        return None
+    return encoder.fit_rival(
+        batch,
+        low_level,
+        groups=features.LOW_LEVEL_GROUPS,
+        key=jax.random.key(config.run.seed),
+        config=config.encoder if isinstance(config.encoder, RidgeConfig) else _ridge(config.encoder),
+        voxel_chunk=config.run.voxel_chunk,
+        image_chunk=config.run.image_chunk,
+        mesh=sharding.mesh(config.run.mesh),
+    )
+
+
+def _scored_rival(scores: Scores, rival: encoder.Rival, test: Split) -> Scores:
+    """Scores the rival like the encoders of the same voxels and decoys."""
+    measured, usable = test.responses.responses, scores.status == "ok"
+    r2, r = (
+        np.where(usable, statistic(measured, rival.predicted), np.nan)
+        for statistic in (statistics.r2, statistics.pearson)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        normalized = np.where(np.isfinite(scores.r2_normalized), r2 / scores.noise_ceiling, np.nan)
+    selection = np.asarray(rival.r2_selection, np.float64)
+    return replace(scores, r2=r2, r=r, r2_normalized=normalized, r2_selection=selection)
+
+
 def _reference(e: EncoderConfig) -> RidgeConfig | None:
     """Returns the settings of the ridge to compare with, penalties chosen as the user says; None for no ridge."""
-    if not isinstance(e, QueryConfig) or not e.reference:
-        return None
+    return _ridge(e) if isinstance(e, QueryConfig) and e.reference else None
+
+
+def _ridge(e: QueryConfig) -> RidgeConfig:
     return RidgeConfig(
         selection=e.selection,
         folds=e.folds,

@@ -25,17 +25,16 @@ logger = logging.getLogger("mine_jax")
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Extracts image-tokens, or refers to the precomputed ones."""
     shown = files.shown_stimuli(config, directory)
-    training = files.training_images(directory)
 
     def loaded() -> tuple[ImageTokens, Lens | None]:
         return features.load_features(
             config.features,
             shown,
+            fitted_on=files.training_images(directory),
             directory=files.features_folder(directory),
             progress=progress,
             precision=config.run.precision,
             mesh=config.run.mesh,
-            fitting=training,
         )
 
     try:
@@ -45,6 +44,10 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         logger.warning("features/ is extracted anew: %s", error)
         files.remove_features(directory)
         tokens, lens = loaded()
+    if config.features.low_level and files.has_photos(config):
+        files.save_low_level(directory, features.low_level_statistics(shown))
+    else:
+        files.remove_low_level(directory)
     n_images, n_tokens, width = tokens.tokens.shape
     words = 0 if lens is None else len(lens.words)
     return {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
@@ -86,10 +89,10 @@ def extract_part(
             stimuli,
             directory=files.features_folder(directory),
             part=part,
+            fitted_on=files.training_images(directory),
             progress=progress,
             precision=config.run.precision,
             mesh=config.run.mesh,
-            fitting=files.training_images(directory),
         )
     following = "all parts are there; mine-jax features without --shard completes the stage"
     return [

@@ -93,8 +93,6 @@ def _population(config: Config, directory: Path, described: _Described, progress
         faithfulness,
         corpus=shares.mean,
         usable=usable,
-        halves=_halves(config, directory, descriptions.voxel_ids),
-        common=common,
         faithfulness_quantile=settings.faithfulness_quantile,
         min_images=settings.min_images,
         n_words=settings.n_words,
@@ -102,8 +100,11 @@ def _population(config: Config, directory: Path, described: _Described, progress
         seed=config.run.seed,
         progress=progress,
     )
+    halves = _halves(config, directory, descriptions.voxel_ids)
+    if halves is not None:
+        profiles = profile.with_halves(profiles, halves, corpus=shares.mean, common=common)
     chosen = profile.most_faithful(
-        faithfulness, usable, quantile=settings.faithfulness_quantile, min_images=settings.min_images
+        faithfulness, usable=usable, quantile=settings.faithfulness_quantile, min_images=settings.min_images
     )
     rows = np.searchsorted(scores.voxel_ids, descriptions.voxel_ids)
     return _Population(profiles, scores.take(rows), _whole_images(descriptions, chosen, shares))
@@ -232,11 +233,12 @@ def _held_out(config: Config, directory: Path, shares: CorpusShares, voxel_ids: 
     )
     order = np.argsort(shares.image_ids)
     rows = order[np.searchsorted(shares.image_ids, test.responses.image_ids, sorter=order)]
+    rival = files.load_rival(directory)
     return _HeldOut(
         words=np.asarray(shares.images[rows]),
         measured=np.asarray(test.responses.responses[:, columns]),
         predicted=predicted,
-        rival=None,
+        rival=None if rival is None else np.asarray(rival[0][:, np.searchsorted(rival[1].voxel_ids, voxel_ids)]),
     )
 
 

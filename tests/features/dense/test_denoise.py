@@ -106,11 +106,11 @@ def stage(checkpoint, words, tmp_path):
     """Runs the features stage on `n` images; returns (tokens, lens, directory)."""
     (tmp_path / "words.txt").write_text("\n".join(words))
 
-    def run(name, stimuli, *, fitting=None, **keys):
+    def run(name, stimuli, *, fitted_on=None, **keys):
         config = ClipConfig(
             model=str(checkpoint), words=str(tmp_path / "words.txt"), batch_size=8, dtype="float32", **keys
         )
-        return *load_features(config, stimuli, directory=tmp_path / name, fitting=fitting), tmp_path / name
+        return *load_features(config, stimuli, directory=tmp_path / name, fitted_on=fitted_on), tmp_path / name
 
     return run
 
@@ -142,7 +142,7 @@ def test_the_stage_denoises_and_new_images_follow(stage, checkpoint):
 
 def test_only_training_images_decide(stage):
     training = np.array([f"im{i}" for i in range(16)])
-    keys = {"denoise": STEPS, "reduce": 5, "fitting": training}
+    keys = {"denoise": STEPS, "reduce": 5, "fitted_on": training}
     first = stage("first", make_stimuli(), **keys)
     other = stage("other", make_stimuli(changed=range(16, 24)), **keys)
     np.testing.assert_array_equal(other[0].tokens[:16], first[0].tokens[:16])
@@ -150,8 +150,8 @@ def test_only_training_images_decide(stage):
     assert first[0].model == other[0].model
     changed = stage("changed", make_stimuli(changed=range(8)), **keys)
     assert not np.allclose(changed[0].tokens[8:16], first[0].tokens[8:16])
-    with pytest.raises(DataError, match="none of 24 images is for training"):
-        stage("none", make_stimuli(), **{**keys, "fitting": np.array(["elsewhere"])})
+    with pytest.raises(DataError, match="none of the images that features are fitted on"):
+        stage("none", make_stimuli(), **{**keys, "fitted_on": np.array(["elsewhere"])})
 
 
 def test_reduced_after_it_and_kept(stage, checkpoint):
