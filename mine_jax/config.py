@@ -174,6 +174,8 @@ class ClipConfig(_Contrastive):
     """Stage 2: images to the image-tokens of a CLIP model and a lens."""
 
     kind: Literal["clip"] = "clip"
+    # ours; values: what the class token becomes that looks at one image-token alone, for models of captions
+    image_tokens: Literal["states", "values"] = "states"
 
 
 class SiglipConfig(_Contrastive):

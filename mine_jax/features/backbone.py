@@ -27,7 +27,7 @@ FAMILIES = {
     "siglip": "mine_jax.features.ports.siglip.backbone",
 }
 # keys of `[features]` that the `load` of a family takes besides precision and mesh
-OPTIONS = {"clip": ("weights",), "llava": ("prompt", "weights"), "siglip": ("weights",)}
+OPTIONS = {"clip": ("image_tokens", "weights"), "llava": ("prompt", "weights"), "siglip": ("weights",)}
 
 
 @runtime_checkable

@@ -175,7 +175,9 @@ def _hit_rate(
     """Fraction of tokens [n, 2] with a true word that have one, or any of several, among the `top` best."""
     candidates = np.arange(logits.shape[-1]) if among is None else np.array(among)
     named = [(s, t, [words] if isinstance(words, str) else words) for s, t in tokens if (words := truth(s, t))]
-    rows = np.array([logits[s, t, candidates] for s, t, _ in named])
+    rows = logits[[s for s, _, _ in named], [t for _, t, _ in named]][:, candidates]
     best = candidates[np.argsort(-rows, axis=1)[:, :top]]
-    right = [[_WORD_INDEX[word] for word in words] for _, _, words in named]
-    return float(np.mean([np.isin(found, wanted).any() for found, wanted in zip(best, right, strict=True)]))
+    is_right = np.zeros((len(named), logits.shape[-1]), bool)
+    for row, (_, _, words) in zip(is_right, named, strict=True):
+        row[[_WORD_INDEX[word] for word in words]] = True
+    return float(np.take_along_axis(is_right, best, axis=1).any(axis=1).mean())

@@ -12,7 +12,6 @@ import numpy as np
 
 from mine_jax import features
 from mine_jax.config import DENOISING_STEPS, EMBEDDED_MODELS, ClipConfig
-from mine_jax.features.backbone import resolve_layer
 from mine_jax.features.dense import denoise as denoising
 from mine_jax.features.lens import build_lens
 from mine_jax.phantom import scenes
@@ -24,7 +23,13 @@ _logger = logging.getLogger("mine_jax.phantom.training")
 _BATCH = 100
 _N_FITTING = 500
 # Columns of the table, as `evaluation.lens_scores` names them.
-COLUMNS = ("concept_top5_box", "concept_top1_box", "other_top5_box", "concept_top5", "place_top5", "place_top1")
+COLUMNS = (
+    *("concept_top5_box", "concept_top1_box", "other_top5_box", "concept_top5", "concept_top1"),
+    *("place_top5", "place_top1", "outliers"),
+)
+
+
+_RULE = "---|" * (1 + len(COLUMNS))
 
 
 def main() -> None:
@@ -32,19 +37,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--models", nargs="+", default=list(EMBEDDED_MODELS), help="names or checkpoint directories")
     parser.add_argument("--scenes", type=int, default=train.N_HELD_OUT, help="number of held-out scenes")
-    parser.add_argument("--layer", type=int, default=-1)
+    parser.add_argument("--image-tokens", nargs="+", default=["states", "values"], help="as `features.image_tokens`")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     held_out = clip_corpus.render_corpus(options.scenes, seed=train.HELD_OUT_SEED)
     fitting = clip_corpus.render_corpus(_N_FITTING, seed=train.TRAINING_SEED, with_targets=False)
-    for model in options.models:
-        _logger.info("\n%s\n\n| denoising | %s |\n|%s", model, " | ".join(COLUMNS), "---|" * (1 + len(COLUMNS)))
-        for steps, scores in measured(model, held_out, fitting, layer=options.layer).items():
-            _logger.info("| %s | %s |", steps, " | ".join(f"{scores[name]:.3f}" for name in COLUMNS))
+    for model, image_tokens in itertools.product(options.models, options.image_tokens):
+        _logger.info("\n%s, %s\n\n| denoising | %s |\n|%s", model, image_tokens, " | ".join(COLUMNS), _RULE)
+        for steps, scores in measured(model, held_out, fitting, image_tokens=image_tokens).items():
+            _logger.info(
+                "| %s | %s |", steps, " | ".join(f"{scores[name]:.3f}" if name in scores else "" for name in COLUMNS)
+            )
 
 
 def measured(
-    model: str, held_out: clip_corpus.Corpus, fitting: clip_corpus.Corpus, *, layer: int = -1
+    model: str, held_out: clip_corpus.Corpus, fitting: clip_corpus.Corpus, *, image_tokens: str = "states"
 ) -> dict[str, dict[str, float]]:
     """Scores the words of a model's image-tokens under every combination of denoising steps.
 
@@ -52,14 +59,14 @@ def measured(
         model: as `features.model`.
         held_out: N scenes that are scored.
         fitting: scenes that everything is fitted on.
-        layer: as `features.layer`.
+        image_tokens: as `features.image_tokens`.
 
     Returns:
         dict[str, dict[str, float]]: steps joined by " + ", "none" for none -> scores of `evaluation.lens_scores`,
         with the share of tokens that are outliers as "outliers" where that was asked.
     """
-    backbone = features.load_backbone(ClipConfig(model=model))
-    number = resolve_layer(layer, backbone.layers)
+    backbone = features.load_backbone(ClipConfig.model_validate({"model": model, "image_tokens": image_tokens}))
+    number = backbone.layers
     lens = build_lens(backbone, None, (), lambda done, total: None)
     assert lens is not None
     order = [lens.words.tolist().index(word) for word in scenes.VOCABULARY]
