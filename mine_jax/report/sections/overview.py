@@ -135,8 +135,11 @@ def _criteria(run: reading.Run) -> str:
         "min_images": "images at least",
         "max_q": "q at most",
     }
+    rival = run.table("profile/voxels.tsv", ("r_low_level",))
+    warning = " Words were tested without a low-level rival: contrast or colour alone may explain some of them."
+    warned = warning if rival is not None and rival["r_low_level"].isna().all() else ""
     parts = [f"{text} {run.setting('profile', key)}" for key, text in limits.items() if run.setting("profile", key)]
-    return f"Rule: {', '.join(parts)}." if parts else ""
+    return (f"Rule: {', '.join(parts)}." if parts else "") + warned
 
 
 def _by_area(voxels: pd.DataFrame) -> page.Table | None:
