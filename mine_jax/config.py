@@ -49,8 +49,14 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
+CountOrShare = Count | Annotated[float, Field(gt=0, lt=1)]
 File = Annotated[str | None, PathKey()]
-Checkpoint = Annotated[str | None, PathKey(frozenset({"phantom"}))]
+# `features.model` of the models in the package -> what follows the kind in the name of their folder: the image-tokens
+# of the first were trained to name what they show, those of the second, as everywhere else, were not
+EMBEDDED_MODELS = {"phantom": "", "phantom-captions": "-captions"}
+DENOISING_STEPS = ("register", "position", "neighbors")
+Checkpoint = Annotated[str | None, PathKey(frozenset(EMBEDDED_MODELS))]
+Denoising = Annotated[tuple[Literal["register", "position", "neighbors"], ...], BeforeValidator(_as_tuple)]
 TestImages = Annotated[Annotated[float, Field(gt=0, lt=1)] | str, PathKey(frozenset({"shared"}))]
 Maker = Annotated[str, PathKey(frozenset({"phantom", "oracle", "fill", "none"}))]
 
@@ -117,6 +123,9 @@ class NsdConfig(_NsdLayout):
     kind: Literal["nsd"] = "nsd"
 
 
+Ceiling = Annotated[float, Field(gt=0, lt=1)]
+
+
 class PhantomConfig(_NsdLayout):
     """Stage 1: a simulated subject; the keys say what to write when `root` does not hold it yet."""
 
@@ -124,7 +133,9 @@ class PhantomConfig(_NsdLayout):
     n_images: Annotated[int, Field(ge=20)] = 2500
     n_shared: Annotated[int, Field(ge=4)] = 400
     n_repeats: Annotated[int, Field(ge=1, le=3)] = 3
-    ceiling: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    n_repeats_shared: Annotated[int, Field(ge=1, le=20)] | None = None
+    # the mean, or the two ends between which noise ceilings are spread evenly
+    ceiling: Ceiling | tuple[Ceiling, Ceiling] = 0.6
     shape: Shape = (24, 24, 18)
 
 
@@ -143,11 +154,13 @@ class _Features(Section):
 class _Model(_Features):
     """Keys of features that a model computes."""
 
-    model: Checkpoint = None  # checkpoint directory, or "phantom"
+    model: Checkpoint = None  # checkpoint directory, or one of the package: "phantom", "phantom-captions"
     batch_size: Count = 64
     dtype: Literal["bfloat16", "float16", "float32"] = "float16"
     weights: Literal["float32", "bfloat16"] = "float32"  # of the model in memory, and of its products
     more_layers: Layers = ()  # also stored, each in a folder of its own; not used by later stages
+    # ours: what is done to tokens, always in the order of `DENOISING_STEPS`; () for nothing
+    denoise: Denoising = ()
     reduce: Count | None = None  # PCA of the tokens to so many dimensions, None for none
 
 
@@ -224,6 +237,11 @@ class QueryConfig(_Encoder):
     # ours: keys or tokens of one split up to so many bytes stay on the device, larger ones are streamed
     resident_bytes: Count = 4_294_967_296
     storage: Literal["float32", "bfloat16"] = "float32"  # ours: of keys and tokens during the fit
+    # ours: queries of each voxel that are averaged, each with validation images of its own; paper: 1
+    members: Annotated[int, Field(ge=1, le=16)] = 1
+    # ours: adds a linear term on the grid of cells to the voxels whose validation images ask for it; paper: none
+    linear: bool = False
+    linear_width: Count = 256  # ours: principal components of the grid that linear terms read, at most
     reference: bool = True  # ours: also fits a ridge on the mean token, to compare with
 
 
@@ -248,7 +266,7 @@ class AttributionConfig(Section):
     quadrature: Literal["gausslegendre", "midpoint"] = "gausslegendre"  # ours
     baseline: Literal["mean", "zero"] = "mean"  # parent
     reduce: Literal["sum", "abs"] = "sum"  # ours; parent: abs
-    k: Count = 50  # paper
+    k: CountOrShare = 50  # paper: so many image-tokens; a number between 0 and 1 is a share of them
     n_images: Count = 48  # not stated in the paper; ours: images per voxel
     images: Literal["top", "random"] = "top"  # ours: highest predicted responses
     split: Literal["all", "train", "test"] = "all"  # train: images used for the fit

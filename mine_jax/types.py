@@ -356,7 +356,8 @@ class Faithfulness(_Shown):
     """Activation patching: what remains when critical tokens go, or when only they stay.
 
     Attributes:
-        faithfulness: [V, I] float32, (h(x with only S) - h(x')) / (h(x) - h(x')); NaN where h(x) is h(x').
+        faithfulness: [V, I] float32, area between the sufficiency curves of "ig" and "random" over all numbers of
+            tokens: 0 no better than random, 1 best; NaN where h(x) is h(x').
         k_adaptive: [V, I] int32, smallest K whose sufficiency reaches the set level; -1 if none.
         k_values: [C] int32, numbers of tokens patched.
         necessity: order -> [V, I, C] float32, predictions with the first k tokens replaced by the baseline.

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from mine_jax import encoder
 from mine_jax._progress import Progress, silent
 from mine_jax.attribution.blocks import image_rows
-from mine_jax.attribution.critical_tokens import critical_tokens
+from mine_jax.attribution.critical_tokens import critical_tokens, n_critical
 from mine_jax.attribution.integrated_gradients import integrate
 from mine_jax.attribution.patching import Patching, PatchSettings, patch
 from mine_jax.attribution.path import Path, PathSettings, check_settings
@@ -60,13 +60,14 @@ def attribute_and_patch(
         mesh: devices, as for `integrated_gradients`. Never the result.
         progress: called with (done, total) voxels.
         **settings: `baseline`, `n_steps`, `max_steps`, `tolerance`, `method`, `quadrature` and `reduce`, as for
-            `integrated_gradients`; `k`, critical tokens kept, `sufficiency`, `n_random` and `seed`, as for
-            `patch_tokens`.
+            `integrated_gradients`; `k`, critical tokens kept (or their share), `sufficiency`, `n_random` and
+            `seed`, as for `patch_tokens`.
 
     Returns:
         Attributions without scores ([V, I, 0]), critical tokens [V, I, K] and faithfulness [V, I].
 
     Raises:
+        ConfigError: if `k` leaves no token out.
         DataError: if the tokens have another width than the encoders, or an image has none.
         TypeError: for an unknown keyword.
         ValueError: as for `integrated_gradients` and `patch_tokens`.
@@ -77,6 +78,7 @@ def attribute_and_patch(
     path, patching = Path(**_fields(settings, Path)), Patching(**_fields(settings, Patching))
     chunks = Chunks(voxel_chunk, image_chunk, mesh)
     n_voxels, n_tokens = len(encoders.voxel_ids), tokens.tokens.shape[1]
+    n_critical(patching.k, n_tokens)  # an error costs least before anything is computed
     n_images = len(tokens.image_ids) if image_ids is None else np.shape(image_ids)[1]
     size = chunk_size(n_voxels, max(1, HELD_SCORES // max(1, n_images * n_tokens)))
     parts = []
@@ -96,6 +98,59 @@ def attribute_and_patch(
         parts.append((dataclasses.replace(attributions, scores=no_scores), critical, faithfulness))
     attributed, critical_sets, patched = zip(*parts, strict=True)
     return _joined(attributed), _joined(critical_sets), _joined(patched)
+
+
+def faithfulness_of_halves(
+    halves: tuple[Encoders, Encoders],
+    tokens: ImageTokens,
+    *,
+    image_ids: np.ndarray,
+    voxel_chunk: int | None = None,
+    image_chunk: int | None = None,
+    mesh: Mesh | None = None,
+    progress: Progress = silent,
+    **settings: Unpack[Settings],
+) -> np.ndarray:
+    """Measures whether the image-tokens that drive one refit drive another one.
+
+    Faithfulness in the attributed encoder says that attribution is right about the encoder, which it is of an
+    encoder of noise, too. Here the attributions of each half order the tokens that are patched in the other.
+
+    Args:
+        halves: encoders of the same V voxels, fitted to disjoint images.
+        tokens: image-tokens [N, P, D].
+        image_ids: [V, I] images of each voxel.
+        voxel_chunk: voxels held at once. Memory only, never the result.
+        image_chunk: images held at once. Memory only, never the result.
+        mesh: devices, as for `integrated_gradients`. Never the result.
+        progress: called with (done, total) voxels.
+        **settings: as for `attribute_and_patch`.
+
+    Returns:
+        [V] median over images and both directions; about 0 where the halves share nothing, NaN where unknown.
+    """
+    check_settings(settings, Path, Patching)
+    path, patching = Path(**_fields(settings, Path)), Patching(**_fields(settings, Patching))
+    chunks, n_tokens = Chunks(voxel_chunk, image_chunk, mesh), tokens.tokens.shape[1]
+    n_critical(patching.k, n_tokens)
+    n_voxels, n_images = image_ids.shape
+    size = chunk_size(n_voxels, max(1, HELD_SCORES // max(1, n_images * n_tokens)))
+    out = np.full(n_voxels, np.nan)
+    for start in range(0, n_voxels, size):
+        voxels = np.arange(start, min(start + size, n_voxels))
+        rows = image_rows(tokens, image_ids[voxels], len(voxels))
+        both = []
+        for explained, patched in (halves, halves[::-1]):
+            integrals = integrate(explained.take(voxels), tokens, rows, path, chunks)
+            attributions = integrals.attributions(explained.voxel_ids[voxels], tokens.image_ids[rows])
+            slab = patched.take(voxels)
+            found = patch(slab, tokens, rows, attributions, path.baseline, patching, chunks, progress=silent)
+            both.append(found.faithfulness)
+        pairs = np.concatenate(both, 1)
+        known = np.isfinite(pairs).any(1)
+        out[voxels[known]] = np.nanmedian(pairs[known], axis=1)
+        progress(start + len(voxels), n_voxels)
+    return out
 
 
 def _fields(settings: Mapping[str, Any], kind: type) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from mine_jax._progress import Progress, silent
 from mine_jax.attribution.blocks import image_rows
 from mine_jax.attribution.integrated_gradients import integrate
 from mine_jax.attribution.path import Path, PathSettings, check_settings
+from mine_jax.errors import ConfigError
 from mine_jax.memory.chunks import Chunks
 from mine_jax.types import Attributions, CriticalTokens, Encoders, ImageTokens
 
@@ -19,7 +20,7 @@ def find_critical_tokens(
     encoders: Encoders,
     tokens: ImageTokens,
     *,
-    k: int = 50,
+    k: int | float = 50,
     image_ids: np.ndarray | None = None,
     voxel_chunk: int | None = None,
     image_chunk: int | None = None,
@@ -35,7 +36,7 @@ def find_critical_tokens(
     Args:
         encoders: V fitted encoders.
         tokens: image-tokens [N, P, D].
-        k: tokens kept; all P when there are fewer.
+        k: tokens kept, fewer than P, or a share of P.
         image_ids: [V, I] images of each voxel; None for all images.
         voxel_chunk: voxels held in memory at once. Memory only, never the result.
         image_chunk: images of a voxel held at once. Memory only, never the result.
@@ -49,6 +50,7 @@ def find_critical_tokens(
         predictions and completeness gaps [V, I], z-scored beta.
 
     Raises:
+        ConfigError: if `k` leaves no token out.
         DataError: if the tokens have another width than the encoders, or an image has none.
         TypeError: for an unknown keyword.
         ValueError: as for `integrated_gradients`.
@@ -57,7 +59,7 @@ def find_critical_tokens(
     """
     check_settings(path, Path)
     rows = image_rows(tokens, image_ids, len(encoders.voxel_ids))
-    n_kept, chunks = min(k, tokens.tokens.shape[1]), Chunks(voxel_chunk, image_chunk, mesh)
+    n_kept, chunks = n_critical(k, tokens.tokens.shape[1]), Chunks(voxel_chunk, image_chunk, mesh)
     integrals = integrate(encoders, tokens, rows, Path(**path), chunks, k=n_kept, progress=progress)
     attributions = integrals.attributions(encoders.voxel_ids, tokens.image_ids[rows])
     critical = CriticalTokens(
@@ -69,20 +71,46 @@ def find_critical_tokens(
     return critical, attributions
 
 
-def critical_tokens(attributions: Attributions, *, k: int = 50) -> CriticalTokens:
+def n_critical(k: int | float, n_tokens: int) -> int:
+    """Returns the number of critical tokens K that a setting means.
+
+    Args:
+        k: a number of tokens, or a share of them between 0 and 1.
+        n_tokens: P.
+
+    Returns:
+        K, at least 1.
+
+    Raises:
+        ConfigError: if K tokens are all there are: nothing would be left to be uncritical.
+    """
+    count = k if isinstance(k, int) else max(1, round(k * n_tokens))
+    if count >= n_tokens:
+        todo = f"Set fewer than {n_tokens}, or a share such as 0.1" if n_tokens > 1 else "Stop at the encoder stage"
+        raise ConfigError(
+            f"`attribution.k` is {k:g}, which is {count} critical tokens, but an image has {n_tokens} image-tokens: "
+            f"all would be critical. {todo}."
+        )
+    return count
+
+
+def critical_tokens(attributions: Attributions, *, k: int | float = 50) -> CriticalTokens:
     """Takes the K tokens with the largest attribution of every pair.
 
     Args:
         attributions: scores [V, I, P], z-scored beta.
-        k: tokens kept; all P when there are fewer.
+        k: tokens kept, fewer than P, or a share of P.
 
     Returns:
         Critical tokens, best first; ties go to the lowest position, NaN comes last.
 
+    Raises:
+        ConfigError: if `k` leaves no token out.
+
     Source: MINE, K = 50.
     """
-    k = min(k, attributions.scores.shape[-1])
-    indices = np.argsort(-attributions.scores, axis=-1, kind="stable")[..., :k].astype(np.int32)
+    n_kept = n_critical(k, attributions.scores.shape[-1])
+    indices = np.argsort(-attributions.scores, axis=-1, kind="stable")[..., :n_kept].astype(np.int32)
     return CriticalTokens(
         voxel_ids=attributions.voxel_ids,
         image_ids=attributions.image_ids,

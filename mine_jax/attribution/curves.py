@@ -13,6 +13,8 @@ import numpy as np
 from mine_jax import statistics
 from mine_jax.types import Attributions, Faithfulness
 
+# A voxel is localised where the median image needs at most this share of its tokens to reach the response.
+LOCALISED_SHARE = 0.25
 # Bootstrap over voxels for the bands of the curves.
 N_BOOTSTRAP = 500
 
@@ -88,6 +90,23 @@ def left_without(attributions: Attributions, faithfulness: Faithfulness, *, k: i
     at = int(np.flatnonzero(faithfulness.k_values == k)[0])
     relative = relative_curves(attributions, faithfulness)
     return {order: curve[:, at] for (kind, order), curve in relative.items() if kind == "necessity"}
+
+
+def extent(faithfulness: Faithfulness) -> np.ndarray:
+    """Says of each voxel whether a few tokens of an image carry its response, or many.
+
+    Args:
+        faithfulness: of V x I pairs, with adaptive K.
+
+    Returns:
+        [V] str: "localised" where the median adaptive K is at most a quarter of the tokens, else "distributed";
+        "" where no image has one.
+    """
+    k = np.where(faithfulness.k_adaptive < 0, np.nan, faithfulness.k_adaptive)
+    known = np.asarray(np.isfinite(k).any(1))
+    median = np.array([np.nanmedian(row) if any_known else np.nan for row, any_known in zip(k, known, strict=True)])
+    few = median <= LOCALISED_SHARE * faithfulness.k_values[-1]
+    return np.where(known, np.where(few, "localised", "distributed"), "")
 
 
 def median_faithfulness(faithfulness: Faithfulness) -> np.ndarray:

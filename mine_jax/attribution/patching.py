@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from mine_jax import encoder, memory, sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.attribution import blocks
+from mine_jax.attribution.critical_tokens import n_critical
 from mine_jax.attribution.path import Baseline, Path, check_settings
 from mine_jax.attribution.terms import Terms, block_terms, readout_one
 from mine_jax.memory.chunks import Chunks
@@ -36,7 +37,7 @@ _MAX_SPREAD = 60.0
 class PatchSettings(TypedDict, total=False):
     """Keywords of the public functions that become a `Patching`; what is left out has its default there."""
 
-    k: int
+    k: int | float
     sufficiency: float
     n_random: int
     seed: int
@@ -47,13 +48,13 @@ class Patching:
     """Settings of activation patching; the defaults are those of the configuration.
 
     Attributes:
-        k: tokens of the critical set S (at most P).
+        k: tokens of the critical set S, fewer than P, or a share of P.
         sufficiency: level that defines the adaptive K, as a share of h(x) - h(x').
         n_random: random orders averaged.
         seed: of the random orders.
     """
 
-    k: int = 50
+    k: int | float = 50
     sufficiency: float = 0.9
     n_random: int = 5
     seed: int = 0
@@ -71,11 +72,12 @@ ORDERS = Orders._fields
 
 
 class Curves(NamedTuple):
-    """Responses at C numbers of tokens [V, I, C] of each order, and of every kept top-k [V, I, P]."""
+    """Responses at C numbers of tokens [V, I, C] of each order, at all P of the first, and of each of R random ones."""
 
     necessity: Orders
     sufficiency: Orders
     every: Array
+    each_random: Array
 
 
 class Points(NamedTuple):
@@ -105,26 +107,29 @@ def patch_tokens(
     Args:
         encoders: the V encoders that were attributed.
         tokens: image-tokens [N, P, D].
-        attributions: scores [V, I, P] of the same encoders.
+        attributions: scores [V, I, P], which order the tokens. They may be those of other encoders, such as
+            refits on other images: faithfulness is then about 0 unless both found the same tokens.
         baseline: as for the attributions.
         voxel_chunk: voxels held at once. Memory only, never the result.
         image_chunk: images of a voxel held at once. Memory only, never the result.
         mesh: devices of `sharding.mesh`; if they belong to several processes, all must call this.
             None for one device. Never the result.
         progress: called with (done, total) voxels.
-        **patching: `k`, tokens of the critical set S (default 50, at most P); `sufficiency`, level that
+        **patching: `k`, tokens of the critical set S or their share (default 50); `sufficiency`, level that
             defines the adaptive K, as a share of h(x) - h(x') (0.9); `n_random`, random orders
             averaged (5); `seed` of the random orders (0).
 
     Returns:
         Faithfulness: curves [V, I, C] in predicted response (z-scored beta) at C numbers of
-        tokens, faithfulness [V, I] of the critical set, adaptive K [V, I].
+        tokens, faithfulness [V, I], adaptive K [V, I].
 
     Raises:
+        ConfigError: if `k` leaves no token out.
         TypeError: for an unknown keyword.
         ValueError: for encoders of kind "own".
 
-    Source: MINE, activation patching with random and lowest-IG controls.
+    Source: MINE, activation patching with random and lowest-IG controls. Differs from the paper:
+    faithfulness is an area over all K, see `area_over_random`.
     """
     check_settings(patching, Patching)
     path = Path(baseline=baseline)
@@ -162,8 +167,7 @@ def patch(
     if not encoder.model(encoders.architecture).has_token_terms:
         raise ValueError('patching needs token terms, which encoders of kind "own" do not have.')
     n_voxels, n_tokens = len(encoders.voxel_ids), tokens.tokens.shape[1]
-    k = min(patching.k, n_tokens)
-    k_values = curve_points(n_tokens, k)
+    k_values = curve_points(n_tokens, n_critical(patching.k, n_tokens))
     scores = np.nan_to_num(attributions.scores, nan=-np.inf)
     start = blocks.start_of(encoders, baseline, n_tokens)
     rng = np.random.default_rng(patching.seed)
@@ -177,10 +181,13 @@ def patch(
         n_voxels,
         chunks.mesh,
     )
-    every = np.asarray(curves.every)
+    kept = np.asarray(curves.sufficiency.ig)
+    ends = kept[..., 0], kept[..., -1]
+    ours = _share(kept, *ends)
+    random = _share(np.asarray(curves.each_random), *ends).reshape(*ours.shape[:2], -1, len(k_values))
     return Faithfulness(
-        faithfulness=_share(every[..., k - 1], attributions),
-        k_adaptive=_smallest_k(_share(every, attributions), patching.sufficiency),
+        faithfulness=area_over_random(ours, random, k_values),
+        k_adaptive=_smallest_k(_share(np.asarray(curves.every), *ends), patching.sufficiency),
         k_values=k_values,
         necessity=curves.necessity._asdict(),
         sufficiency=curves.sufficiency._asdict(),
@@ -212,6 +219,34 @@ def _patch(
     return jax.tree.map(lambda array: array.reshape(*rows.shape, -1), curves)
 
 
+def area_over_random(shares: np.ndarray, random: np.ndarray, k_values: np.ndarray) -> np.ndarray:
+    """Computes how far a sufficiency curve runs above those of random orders, over all numbers of tokens.
+
+    The mean over k from 1 to P of what is restored, at least 0 and at most 1, is compared: the first tokens of a
+    voxel that sums over many overshoot its response before those that oppose it come in, and restore it no less.
+
+    Args:
+        shares: [..., C] of the response that the first k tokens restore, 1 for the whole image.
+        random: [..., R, C], of random orders.
+        k_values: [C] int, 0 to P.
+
+    Returns:
+        [...] float32: (ours - random) / (1 - random). 0 is no better than random orders, 1 is a single token
+        that restores everything, below 0 is worse than random; NaN where shares are, or P is 1.
+    """
+    kept = np.asarray(k_values) > 0
+    k = np.asarray(k_values, np.float64)[kept]
+    if len(k) < 2:
+        return np.full(shares.shape[:-1], np.nan, np.float32)
+
+    def mean_restored(curves: np.ndarray) -> np.ndarray:
+        restored = np.clip(np.asarray(curves[..., kept], np.float64), 0, 1)
+        return np.trapezoid(restored, k, axis=-1) / (k[-1] - k[0])
+
+    ours, theirs = mean_restored(shares), mean_restored(random).mean(-1)
+    return ((ours - theirs) / np.maximum(1 - theirs, 1e-12)).astype(np.float32)
+
+
 def curve_points(n_tokens: int, k: int) -> np.ndarray:
     """Returns the numbers of tokens at which curves are drawn, [C] int32; includes 0, K and P."""
     shares = np.array([0, 0.02, 0.05, 0.1, 0.15, 0.25, 0.4, 0.6, 0.8, 1])
@@ -237,7 +272,7 @@ def _patch_block(block: blocks.Block, points: Points, how: Architecture) -> Curv
             respond(rank, jnp.arange(n_tokens + 1), True),
             respond(rank, ends, False),
             *(
-                jnp.stack([respond(ranks, k_values, keep) for ranks in points.random_ranks[:, None, None]]).mean(0)
+                jnp.stack([respond(ranks, k_values, keep) for ranks in points.random_ranks[:, None, None]], -2)
                 for keep in (True, False)
             ),
         )
@@ -246,15 +281,16 @@ def _patch_block(block: blocks.Block, points: Points, how: Architecture) -> Curv
     if blocks.is_query(how) and terms.cells is None:
         sums, spread = _exponentials(terms)
         fast = functools.partial(_respond_by_sums, sums, jnp.atleast_2d(voxels["intercept"]))
-        every, without, *random = jax.lax.cond(spread < _MAX_SPREAD, lambda: curves(fast), lambda: curves(slow))
+        every, without, kept, left = jax.lax.cond(spread < _MAX_SPREAD, lambda: curves(fast), lambda: curves(slow))
     else:
-        every, without, *random = curves(slow)
+        every, without, kept, left = curves(slow)
     # the k lowest from the image are all but the first P - k from it
     first, last = without[..., : len(k_values)], without[..., len(k_values) :]
     return Curves(
-        necessity=Orders(ig=first, random=random[1], lowest=every[..., n_tokens - k_values]),
-        sufficiency=Orders(ig=every[..., k_values], random=random[0], lowest=last),
+        necessity=Orders(ig=first, random=left.mean(-2), lowest=every[..., n_tokens - k_values]),
+        sufficiency=Orders(ig=every[..., k_values], random=kept.mean(-2), lowest=last),
         every=every[..., 1:],
+        each_random=kept.reshape(*kept.shape[:-2], -1),
     )
 
 
@@ -301,16 +337,13 @@ def _respond_by_sums(
     return (weighted / total).sum(-2) + intercept[..., None]
 
 
-def _share(kept: np.ndarray, attributions: Attributions) -> np.ndarray:
-    """Returns (h(kept) - h(x')) / (h(x) - h(x')); NaN where the denominator says nothing."""
-    change = attributions.predicted - attributions.predicted_baseline
-    every = np.concatenate([attributions.predicted, attributions.predicted_baseline], 1)
+def _share(kept: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Returns (h(kept) - h(x')) / (h(x) - h(x')) [V, I, C]; NaN where the denominator says nothing."""
+    change = after - before
+    every = np.concatenate([after, before], 1)
     too_small = np.abs(change) < _MIN_SHARE * np.maximum(np.ptp(every, axis=1), 1e-12)[:, None]
     change = np.where(too_small, np.nan, change)
-    before = attributions.predicted_baseline
-    if kept.ndim == 3:
-        change, before = change[..., None], before[..., None]
-    return ((kept - before) / change).astype(np.float32)
+    return ((kept - before[..., None]) / change[..., None]).astype(np.float32)
 
 
 def _smallest_k(share: np.ndarray, level: float) -> np.ndarray:

@@ -18,3 +18,4 @@ from mine_jax.data.splits import align as align
 from mine_jax.data.splits import assign_splits as assign_splits
 from mine_jax.data.splits import find_duplicates as find_duplicates
 from mine_jax.data.splits import split_rows as split_rows
+from mine_jax.data.splits import with_low_ceiling as with_low_ceiling

@@ -10,6 +10,7 @@ import pandas as pd
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
 from mine_jax.data import folder, masks, splits
+from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.data.nsd import areas as nsd_areas
 from mine_jax.data.nsd import betas as nsd_betas
 from mine_jax.data.nsd import design as nsd_design
@@ -39,11 +40,14 @@ def check(config: DataConfig, *, seed: int = 0, progress: Progress = silent) -> 
     """
     if isinstance(config, FolderConfig):
         responses, stimuli = folder.load_folder(config, progress=progress)
-        findings = _status_findings(responses)
+        findings = []
     else:
         stimuli, findings = _check_nsd(config)
         responses = _bare(stimuli.image_ids)
     assigned = splits.assign_splits(responses, stimuli, test=config.test, val=config.val, seed=seed)
+    if isinstance(config, FolderConfig):
+        scored = with_noise_ceiling(responses, assigned == "test")
+        findings += _status_findings(splits.with_low_ceiling(scored, min_noise_ceiling=config.min_noise_ceiling))
     counts = [f"{int((assigned == name).sum())} {name}" for name in splits.NAMES]
     findings.append(f"{len(assigned)} images: {', '.join(counts)}")
     if isinstance(config, FolderConfig) and config.images is None:
@@ -133,7 +137,9 @@ def _status_findings(responses: Responses) -> list[str]:
     findings = [f"{len(responses.status)} voxels: " + ", ".join(f"{c} {n}" for n, c in zip(names, counts, strict=True))]
     ceiling = responses.noise_ceiling[np.isfinite(responses.noise_ceiling)]
     findings.append(
-        f"median noise ceiling {np.median(ceiling):.2f}" if len(ceiling) else "noise ceiling unknown: no repeats"
+        f"median noise ceiling of the test images {np.median(ceiling):.2f}"
+        if len(ceiling)
+        else "noise ceiling unknown: no repeats"
     )
     return findings
 

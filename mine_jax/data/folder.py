@@ -51,7 +51,8 @@ def load_folder(
 
     Returns:
         Responses [N, V] float32, rows by ascending image id; voxels whose status is not "ok" hold 0.
-        Averages have an unknown noise ceiling (NaN). And the Stimuli of the same images.
+        `noise_ceiling` is that of all rows (`with_noise_ceiling` gives it for chosen ones); NaN for averages,
+        and where no image was repeated. And the Stimuli of the same images.
 
     Raises:
         ConfigError: if a key is missing.
@@ -246,7 +247,7 @@ def _responses(
         voxel_ids=np.arange(n_voxels),
         status=status,
         ncsnr=ncsnr,
-        noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, int(np.bincount(n_repeats).argmax())),
+        noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, n_repeats),
         rois=np.full(n_voxels, ""),
     )
 

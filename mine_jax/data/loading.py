@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, NsdConfig, PhantomConfig
-from mine_jax.data import folder, nsd, splits
+from mine_jax.data import folder, nsd
 from mine_jax.errors import ConfigError
 from mine_jax.types import Responses, Stimuli
 
@@ -36,13 +36,13 @@ def load(
         progress: called with work done and total.
 
     Returns:
-        Responses [N, V], voxels below `min_noise_ceiling` marked "low_ceiling", and their Stimuli.
+        Responses [N, V] and their Stimuli. Which voxels are below `min_noise_ceiling` depends on the rows that
+        will be scored: see `with_noise_ceiling` and `with_low_ceiling`.
 
     Raises:
         MineError: a named error, see `load_nsd` and `load_folder`.
     """
-    responses, stimuli = READERS[config.kind].load(config, directory=directory, progress=progress)
-    return splits.with_low_ceiling(responses, min_noise_ceiling=config.min_noise_ceiling), stimuli
+    return READERS[config.kind].load(config, directory=directory, progress=progress)
 
 
 def open_stimuli(config: DataConfig) -> Stimuli:

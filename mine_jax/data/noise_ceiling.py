@@ -14,19 +14,22 @@ from mine_jax.errors import DataError
 from mine_jax.types import Responses
 
 
-def ncsnr(trials: np.ndarray, image_index: np.ndarray, *, n_repeats: int | None = None) -> np.ndarray:
+def ncsnr(trials: np.ndarray, image_index: np.ndarray) -> np.ndarray:
     """Estimates the noise-ceiling signal-to-noise ratio from repeated images.
 
     sigma_n = sqrt(mean over images of the n-1 variance over repeats),
     ncsnr = sqrt(max(0, 1 - sigma_n^2)) / sigma_n.
 
+    Trials must have unit variance over all images, repeated or not, since the signal is what the noise
+    leaves of 1. What z-scoring within sessions takes from an image in one session and not in another
+    differs between its repeats, and so counts as the noise that it is.
+
     Args:
         trials: [T, V], betas z-scored within session.
         image_index: [T] int >= 0, image shown in each trial.
-        n_repeats: use only images seen exactly so often (NSD: 3). Default: seen at least twice.
 
     Returns:
-        np.ndarray: float64 [V]; NaN where no image qualifies or a trial is not finite.
+        np.ndarray: float64 [V]; NaN where no image was repeated or a trial is not finite.
 
     Source: NSD, export_noiseceiling.m.
     """
@@ -35,7 +38,7 @@ def ncsnr(trials: np.ndarray, image_index: np.ndarray, *, n_repeats: int | None 
     order = np.argsort(image_index, kind="stable")
     counts = np.bincount(image_index)
     starts = np.cumsum(counts) - counts
-    wanted = np.flatnonzero(counts >= 2 if n_repeats is None else counts == max(n_repeats, 2))
+    wanted = np.flatnonzero(counts >= 2)
     if not len(wanted):
         return np.full(len(trials), np.nan)
     total = np.zeros(len(trials))
@@ -86,13 +89,15 @@ def noise_ceiling(ncsnr: np.ndarray, n_repeats: int | np.ndarray) -> np.ndarray:
 
 
 def with_noise_ceiling(responses: Responses, rows: np.ndarray) -> Responses:
-    """Computes the noise ceiling for the repeats of some rows, such as the test rows.
+    """Computes the noise ceiling of some rows, such as the test rows, from their own numbers of repeats.
 
     Args:
         responses: N images, V voxels with their ncsnr [V].
         rows: positions or mask [N] of the images that will be scored.
 
     Returns:
-        Responses: the same with that `noise_ceiling` [V], fraction of variance.
+        Responses: the same with that `noise_ceiling` [V], fraction of variance; one that was given for
+        a voxel without an ncsnr stays.
     """
-    return replace(responses, noise_ceiling=noise_ceiling(responses.ncsnr, responses.n_repeats[rows]))
+    ceiling = noise_ceiling(responses.ncsnr, responses.n_repeats[rows])
+    return replace(responses, noise_ceiling=np.where(np.isfinite(ceiling), ceiling, responses.noise_ceiling))

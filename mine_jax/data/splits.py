@@ -11,6 +11,7 @@ from PIL import Image
 
 from mine_jax._progress import Progress, silent
 from mine_jax.data import tables
+from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.errors import AlignmentError, ConfigError, DataError
 from mine_jax.types import ImageTokens, Responses, Split, Stimuli
 
@@ -107,7 +108,7 @@ def split_rows(split: Split, assigned: np.ndarray, *, names: str | tuple[str, ..
         names: "train", "val", "test", or several of them.
 
     Returns:
-        Split: those images, named "train+val" and the like.
+        Split: those images, named "train+val" and the like; the noise ceiling is that of these rows.
 
     Raises:
         AlignmentError: if the number of images differs.
@@ -119,7 +120,10 @@ def split_rows(split: Split, assigned: np.ndarray, *, names: str | tuple[str, ..
             "Assign splits after `align`, or drop the same images from both."
         )
     rows = np.flatnonzero(np.isin(assigned, wanted))
-    return Split(split.tokens.take_images(rows), split.responses.take_images(rows), "+".join(wanted))
+    responses = split.responses.take_images(rows)
+    if len(rows):
+        responses = with_noise_ceiling(responses, np.arange(len(rows)))
+    return Split(split.tokens.take_images(rows), responses, "+".join(wanted))
 
 
 def find_duplicates(stimuli: Stimuli, assigned: np.ndarray, *, progress: Progress = silent) -> list[tuple[str, str]]:

@@ -84,7 +84,14 @@ def project_tokens(lens: Lens, tokens: Array, *, precision: str = "highest") -> 
     return y if lens.center is None else y - _like(lens.center, y)
 
 
-def center_lens(lens: Lens, tokens: ImageTokens, *, sample: int | None = 200_000, progress: Progress = silent) -> Lens:
+def center_lens(
+    lens: Lens,
+    tokens: ImageTokens,
+    *,
+    fitted_on: np.ndarray | None = None,
+    sample: int | None = 200_000,
+    progress: Progress = silent,
+) -> Lens:
     """Sets the center of a lens to the mean projected token of a corpus.
 
     Image and text vectors of CLIP-type models sit in two separate cones; subtracting the
@@ -92,18 +99,22 @@ def center_lens(lens: Lens, tokens: ImageTokens, *, sample: int | None = 200_000
 
     Args:
         lens: W words; its own center is ignored.
-        tokens: the corpus, [N, P, D].
-        sample: most tokens used, from evenly spaced images; None for all.
+        tokens: image-tokens [N, P, D].
+        fitted_on: ids of the images that are the corpus, such as those of the fit; None for all N.
+        sample: most tokens used, from evenly spaced images of the corpus; None for all.
         progress: called with (images done, images used).
 
     Returns:
         The lens with `center` [J]: the mean over real tokens of z in `types.Lens`, summed in float64.
+
+    Raises:
+        DataError: if the corpus has no real image-token.
     """
     check_shape("tokens", tokens.tokens, "N P D")
-    n_images, n_tokens, _ = tokens.tokens.shape
+    n_tokens = tokens.tokens.shape[1]
     bare = dataclasses.replace(lens, center=None)
-    n_used = n_images if sample is None else max(1, min(n_images, sample // n_tokens))
-    rows = np.unique(np.linspace(0, n_images - 1, n_used).round().astype(np.int64))
+    most = None if sample is None else max(1, sample // n_tokens)
+    rows = spaced_rows(np.asarray(tokens.image_ids), fitted_on, most)
     project = jax.jit(functools.partial(project_tokens, bare))
     total, count, done = 0.0, 0, 0
     for positions, n_valid in padded_chunks(len(rows), CENTER_IMAGES):
@@ -116,6 +127,27 @@ def center_lens(lens: Lens, tokens: ImageTokens, *, sample: int | None = 200_000
     if count == 0:
         raise DataError("the lens cannot be centered: no image-token is real in the sampled images. Check the mask.")
     return dataclasses.replace(lens, center=np.asarray(total / count, np.float32))
+
+
+def spaced_rows(image_ids: np.ndarray, fitted_on: np.ndarray | None, most: int | None) -> np.ndarray:
+    """Finds evenly spaced images among those that something may be fitted on.
+
+    Args:
+        image_ids: [N] str.
+        fitted_on: ids of the images that may be used; None for all.
+        most: images found at most; None for all.
+
+    Returns:
+        Their positions [n], ascending.
+
+    Raises:
+        DataError: if there are none.
+    """
+    rows = np.arange(len(image_ids)) if fitted_on is None else np.flatnonzero(np.isin(image_ids, fitted_on))
+    if not len(rows):
+        raise DataError("none of the images that features are fitted on is among the images. Check the ids.")
+    n = len(rows) if most is None else min(len(rows), most)
+    return rows[np.unique(np.linspace(0, len(rows) - 1, n).round().astype(np.int64))]
 
 
 def text_lens_vectors(vectors: np.ndarray) -> np.ndarray:

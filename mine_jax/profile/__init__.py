@@ -3,6 +3,7 @@
 from mine_jax.profile.build import build as build
 from mine_jax.profile.build import mean_shares as mean_shares
 from mine_jax.profile.build import most_faithful as most_faithful
+from mine_jax.profile.build import with_halves as with_halves
 from mine_jax.profile.ladder import Evidence as Evidence
 from mine_jax.profile.ladder import Limits as Limits
 from mine_jax.profile.ladder import Rung as Rung

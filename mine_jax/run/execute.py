@@ -47,6 +47,8 @@ class Step:
             are: the stage itself makes sure that they are valid.
         plan: lines about shapes, memory and work for `--dry-run`, from the configuration and the run
             directory; must not compute.
+        check: raises for settings that cannot work with the sizes known so far, from headers of files; called
+            before every stage that runs, until this one has run.
         share: with several processes, what the others do while process 0 does `compute`: the
             same calls where they take shares of the work; it writes nothing.
     """
@@ -58,6 +60,7 @@ class Step:
     inputs: Callable[[Config], list[Path]] = lambda config: []
     partial: tuple[str, ...] = ()
     plan: Callable[[Config, Path], list[str]] | None = None
+    check: Callable[[Config, Path], None] | None = None
     share: Callable[[Config, Path, Progress], Any] | None = None
 
 
@@ -196,6 +199,7 @@ class _Run:
                     if reason is None:
                         self.reporter.say(f"{name}: unchanged, skipped")
                     elif only is None or name == only:
+                        self._check(names[names.index(name) :])
                         self._one(name, reason, flag)
                         ran.append(name)
             except BaseException as error:
@@ -207,6 +211,13 @@ class _Run:
         self.manifest["state"] = "done" if all(done) else "incomplete"
         self.save()
         return {**self.manifest, "ran": ran}
+
+    def _check(self, names: list[str]) -> None:
+        """Finds settings that a later stage could not work with before an earlier one computes."""
+        for name in names:
+            check = self.steps[name].check
+            if check is not None:
+                check(self.config, self.directory)
 
     def reason(self, name: str) -> str | None:
         """Says why a stage must run; None where its recorded result stands."""

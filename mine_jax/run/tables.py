@@ -95,7 +95,11 @@ def curves(attributions: Attributions, faithfulness: Faithfulness, *, seed: int 
 
 
 def attributed_voxels(
-    attributions: Attributions, faithfulness: Faithfulness, critical: CriticalTokens, scores: Scores
+    attributions: Attributions,
+    faithfulness: Faithfulness,
+    of_halves: np.ndarray,
+    critical: CriticalTokens,
+    scores: Scores,
 ) -> pd.DataFrame:
     """Builds attribution/voxels.tsv: what patching the K critical tokens does, against controls."""
     k = critical.indices.shape[2]
@@ -110,6 +114,8 @@ def attributed_voxels(
             "left_without_random": left["random"],
             "left_without_lowest": left["lowest"],
             "faithfulness": attribution.median_faithfulness(faithfulness),
+            "faithfulness_of_halves": of_halves,
+            "extent": attribution.extent(faithfulness),
         }
     )
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from mine_jax.attribution import critical_tokens, find_critical_tokens, integrated_gradients
+from mine_jax.errors import ConfigError
 from mine_jax.types import Attributions
 
 
@@ -32,14 +33,15 @@ def test_ties_go_to_the_lowest_position():
 
 
 def test_nan_comes_last():
-    got = critical_tokens(attributions([[[np.nan, -5, np.nan, -np.inf, 3]]]), k=5)
-    assert got.indices[0, 0].tolist() == [4, 1, 3, 0, 2]
+    got = critical_tokens(attributions([[[np.nan, -5, np.nan, -np.inf, 3]]]), k=4)
+    assert got.indices[0, 0].tolist() == [4, 1, 3, 0]
     assert np.isnan(got.scores[0, 0, 3:]).all()
 
 
 @pytest.mark.parametrize("k", [5, 6, 50])
-def test_at_most_all_tokens(k):
-    assert critical_tokens(attributions([[[1, 2, 3, 4, 5]]]), k=k).indices.shape == (1, 1, 5)
+def test_all_tokens_are_an_error(k):
+    with pytest.raises(ConfigError, match=f"{k} critical tokens, but an image has 5 image-tokens"):
+        critical_tokens(attributions([[[1, 2, 3, 4, 5]]]), k=k)
 
 
 @pytest.mark.parametrize("kind", ["query_heads", "query_pool", "ridge_mean"])

@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 
 from mine_jax import encoder
-from mine_jax.attribution import critical_tokens, integrated_gradients, patch_tokens
-from mine_jax.attribution.patching import ORDERS, curve_points
+from mine_jax.attribution import (
+    attribute_and_patch,
+    critical_tokens,
+    faithfulness_of_halves,
+    find_critical_tokens,
+    integrated_gradients,
+    patch_tokens,
+)
+from mine_jax.attribution.patching import ORDERS, area_over_random, curve_points
+from mine_jax.errors import ConfigError
 
-KINDS = ("query_pool", "query_heads", "ridge_mean", "ridge_grid")
+KINDS = ("query_pool", "query_heads", "query_linear", "query_linear_pool", "ridge_mean", "ridge_grid")
 
 
 @pytest.fixture(params=KINDS)
@@ -53,6 +61,80 @@ def test_ends_of_the_curves(patched):
             np.testing.assert_allclose(curve[order][..., -1], last, atol=1e-4)
 
 
+def random_shares(encoders, tokens, attributions, i):
+    """Shares [V, I, P] that the first 1..P tokens of a random order restore."""
+    rng = np.random.default_rng(0)
+    rank = np.broadcast_to([rng.permutation(16) for _ in range(i + 1)][-1], attributions.scores.shape)
+    change = attributions.predicted - attributions.predicted_baseline + 1e-30
+    kept = [repredict(encoders, tokens, rank < k) for k in range(1, 17)]
+    return np.stack([(one - attributions.predicted_baseline) / change for one in kept], -1)
+
+
+def area(ours, random, k_values):
+    """The definition in words, by loops: mean over k of what is restored, against the mean of random orders."""
+    k = k_values[1:]
+    weights = np.zeros(len(k))
+    for left, right in zip(range(len(k) - 1), range(1, len(k)), strict=True):
+        weights[[left, right]] += (k[right] - k[left]) / 2 / (k[-1] - k[0])
+    restored = [(np.clip(one[..., k - 1], 0, 1) * weights).sum(-1) for one in (ours, *random)]
+    chance = np.mean(restored[1:], 0)
+    return (restored[0] - chance) / (1 - chance)
+
+
+def test_area_of_curves_that_are_known():
+    k_values = curve_points(64, 8)
+    k = k_values / 64
+    at_once = np.where(k > 0, 1.0, 0.0)
+    random = np.stack([k, k])
+    assert area_over_random(at_once, random, k_values) == pytest.approx(1)
+    assert area_over_random(k, random, k_values) == pytest.approx(0, abs=1e-6)
+    # overshooting to twice the response restores it no less
+    assert area_over_random(2 * at_once, random, k_values) == pytest.approx(1)
+    lowest = np.where(k < 1, 0.0, 1.0)
+    assert area_over_random(lowest, random, k_values) < -0.5
+    assert np.isnan(area_over_random(np.full(len(k), np.nan), random, k_values))
+
+
+def test_orders_that_say_nothing_have_no_area():
+    """Random "attributions" of tokens that add up: about 0 over many pairs, whatever K is."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((4000, 64)) + 0.5
+    values /= values.sum(1, keepdims=True)
+    for k in (2, 8, 50):
+        k_values = curve_points(64, k)
+
+        def restored(order, k_values=k_values):
+            sums = np.cumsum(np.take_along_axis(values, order, 1), 1)
+            return np.concatenate([np.zeros((len(values), 1)), sums], 1)[:, k_values]
+
+        orders = [rng.permuted(np.tile(np.arange(64), (len(values), 1)), axis=1) for _ in range(6)]
+        random = np.stack([restored(order) for order in orders[1:]], 1)
+        noise = area_over_random(restored(orders[0]), random, k_values)
+        assert abs(noise.mean()) < 0.02 and (noise > 0.5).mean() < 0.02
+
+
+@pytest.mark.parametrize(("k", "expected"), [(5, 5), (0.1, 2), (0.5, 8), (0.01, 1)])
+def test_k_is_a_number_or_a_share(make, k, expected):
+    encoders, tokens = make.encoders("query"), make.tokens(2)
+    attributions = integrated_gradients(encoders, tokens)
+    assert critical_tokens(attributions, k=k).indices.shape[-1] == expected
+    assert expected in patch_tokens(encoders, tokens, attributions, k=k, n_random=1).k_values
+
+
+@pytest.mark.parametrize("k", [16, 50, 0.99])
+def test_k_must_leave_a_token_out(make, k):
+    encoders, tokens = make.encoders("query"), make.tokens(2)
+    attributions = integrated_gradients(encoders, tokens)
+    for what in (
+        lambda: patch_tokens(encoders, tokens, attributions, k=k),
+        lambda: attribute_and_patch(encoders, tokens, k=k),
+        lambda: find_critical_tokens(encoders, tokens, k=k),
+        lambda: critical_tokens(attributions, k=k),
+    ):
+        with pytest.raises(ConfigError, match=r"critical tokens, but an image has 16 image-tokens"):
+            what()
+
+
 def test_faithfulness_and_adaptive_k(patched):
     encoders, tokens, attributions, got = patched
     rank = np.argsort(np.argsort(-attributions.scores, axis=-1, kind="stable"), axis=-1)
@@ -70,7 +152,8 @@ def test_faithfulness_and_adaptive_k(patched):
     spread = np.ptp(np.concatenate([attributions.predicted, attributions.predicted_baseline], 1), axis=1)
     clear = np.abs(change) > 0.021 * spread[:, None]
     clear[:, ~known] = False
-    np.testing.assert_allclose(got.faithfulness[clear], shares[..., 4][clear], rtol=1e-3, atol=1e-4)
+    expected = area(shares, [random_shares(encoders, tokens, attributions, i) for i in range(2)], got.k_values)
+    np.testing.assert_allclose(got.faithfulness[clear], expected[clear], rtol=2e-3, atol=2e-4)
     for share, k in zip(shares[clear], got.k_adaptive[clear], strict=True):
         assert share[k - 1] >= 0.9 - 1e-4 and (share[: k - 1] < 0.9 + 1e-4).all()
 
@@ -137,3 +220,22 @@ def test_sums_match_predictions_when_attention_is_sharp(make, gain):
             expected = repredict(encoders, tokens, ~chosen)
             # logits of several hundreds round to 3e-5, and so do exponentials of their differences
             np.testing.assert_allclose(got.necessity[order][..., c], expected, atol=5e-6 * gain * scale)
+
+
+def test_halves_that_share_nothing_are_not_faithful(make):
+    """The same encoders as two halves reach their own faithfulness; unrelated ones reach none."""
+    encoders, tokens = make.encoders("query", n_voxels=60), make.tokens(60)
+    ids = tokens.image_ids[encoder.top_images(encoders, tokens, n=8)]
+    same = faithfulness_of_halves((encoders, encoders), tokens, image_ids=ids, k=4)
+    own = attribute_and_patch(encoders, tokens, image_ids=ids, k=4)[2].faithfulness
+    np.testing.assert_allclose(same, np.nanmedian(own, axis=1), atol=1e-5)
+    rng = np.random.default_rng(1)
+    query, readout = (rng.standard_normal(encoders.per_voxel[name].shape) for name in ("query", "readout"))
+    other = encoders.replace(
+        per_voxel=encoders.per_voxel | {"query": np.float32(query), "readout": np.float32(readout)}
+    )
+    crossed = faithfulness_of_halves((encoders, other), tokens, image_ids=ids, k=4)
+    assert np.median(same) > 0.5 and abs(np.median(crossed)) < 0.15
+    np.testing.assert_allclose(
+        faithfulness_of_halves((encoders, other), tokens, image_ids=ids, k=4, voxel_chunk=13), crossed, atol=1e-4
+    )

@@ -344,7 +344,8 @@ def test_large_responses_are_memory_mapped(own, tmp_path, monkeypatch):
 
 
 def test_low_ceilings_are_a_status(own):
-    responses, _ = own.load_trials(min_noise_ceiling=0.6)
+    responses, _ = own.load_trials()
+    responses = data.with_low_ceiling(responses, min_noise_ceiling=0.6)
     low = responses.noise_ceiling < 0.6
     assert 0 < low.sum() < V
     np.testing.assert_array_equal(responses.status, np.where(low, "low_ceiling", "ok"))

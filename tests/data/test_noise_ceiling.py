@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,11 +13,10 @@ def test_matches_loop_over_images():
     image_index = rng.permutation(np.repeat(np.arange(40), rng.integers(1, 5, 40)))
     trials = rng.standard_normal((len(image_index), 6)) * 0.7
     counts = np.bincount(image_index)
-    for n_repeats in (None, 2, 3):
-        chosen = [i for i in range(40) if (counts[i] >= 2 if n_repeats is None else counts[i] == n_repeats)]
-        noise = np.mean([trials[image_index == i].var(0, ddof=1) for i in chosen], 0)
-        expected = np.sqrt(np.maximum(0, 1 - noise)) / np.sqrt(noise)
-        np.testing.assert_allclose(nc.ncsnr(trials, image_index, n_repeats=n_repeats), expected, rtol=1e-12)
+    chosen = [i for i in range(40) if counts[i] >= 2]
+    noise = np.mean([trials[image_index == i].var(0, ddof=1) for i in chosen], 0)
+    expected = np.sqrt(np.maximum(0, 1 - noise)) / np.sqrt(noise)
+    np.testing.assert_allclose(nc.ncsnr(trials, image_index), expected, rtol=1e-12)
 
 
 def test_recovers_a_planted_ceiling():
@@ -59,3 +60,33 @@ def test_ceiling_of_the_test_rows():
     )
     found = nc.with_noise_ceiling(responses, np.array([1, 2]))
     np.testing.assert_allclose(found.noise_ceiling, 0.25 / (0.25 + 0.75))
+    given = replace(responses, ncsnr=np.array([np.nan]), noise_ceiling=np.array([0.3]))
+    assert nc.with_noise_ceiling(given, np.array([1, 2])).noise_ceiling == [0.3]
+
+
+def things_like(rng, *, n_sessions=12, n_train=720, n_test=100, snr=(0.3, 0.6, 1.0)):
+    """Trials z-scored within session, their images, and the signal [N, V]; each test image once in every session."""
+    n = n_train + n_test
+    signal = rng.standard_normal((n, len(snr)))
+    train = rng.permutation(n_train).reshape(n_sessions, -1)
+    images = [np.concatenate([part, np.arange(n_train, n)]) for part in train]
+    parts = []
+    for session in images:
+        values = 3 * rng.standard_normal() + signal[session] + rng.standard_normal((len(session), len(snr))) / snr
+        parts.append((values - values.mean(0)) / values.std(0))
+    return np.concatenate(parts), np.concatenate(images), signal
+
+
+def test_a_perfect_model_reaches_the_ceiling_of_rows_with_other_repeats():
+    reached = []
+    for seed in range(10):
+        trials, index, signal = things_like(np.random.default_rng(seed))
+        ratio, test = nc.ncsnr(trials, index), np.arange(720, 820)
+        ceiling = nc.noise_ceiling(ratio, np.bincount(index)[test])
+        measured = np.stack([trials[index == i].mean(0) for i in test])
+        # what a perfect model knows: the signal, up to the scale of z-scores
+        predicted = signal[test] * (signal[test] * measured).sum(0) / (signal[test] ** 2).sum(0)
+        predicted = predicted + (measured - predicted).mean(0)
+        residual, total = ((measured - predicted) ** 2).sum(0), ((measured - measured.mean(0)) ** 2).sum(0)
+        reached.append((1 - residual / total) / ceiling)
+    np.testing.assert_allclose(np.mean(reached, 0), 1, atol=0.04)

@@ -1,4 +1,4 @@
-"""Low-level statistics: gratings have their frequency and orientation, windows their contrast, and size is no matter."""
+"""Low-level statistics: gratings have their frequency and orientation, windows their contrast at any size."""
 
 import numpy as np
 import PIL.Image

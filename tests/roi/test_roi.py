@@ -56,7 +56,7 @@ def test_a_voxel_may_belong_to_two_areas_and_unexplained_ones_do_not_count():
     members = roi.memberships(np.array(["A;B", "B", ""]))
     assert {k: v.tolist() for k, v in members.items()} == {"A": [True, False, False], "B": [True, True, False]}
     made = profiles([0] * 10 + [2] * 10)
-    made = replace(made, explained=np.arange(20) >= 6)
+    made = replace(made, claims=np.where(np.arange(20) >= 6, "words", "reliable"))
     rows = roi.selectivity(made, np.array(["A"] * 10 + [""] * 10), corpus=CORPUS, categories=CATEGORIES, min_voxels=5)
     assert rows == []
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mine_jax import artifacts, config, encoder, features, run
-from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
+from mine_jax.errors import AlignmentError, ConfigError, DataError, IntegrityError, MissingInputError
 from mine_jax.phantom.write_nsd import write_phantom
 from mine_jax.run import demo, graph
 from mine_jax.run.recovery import truth
@@ -25,7 +25,15 @@ FILES = {
     "description/sentences.tsv": ["voxel_id", "image_id", "sentence"],
     "profile/words.tsv": ["voxel_id", "rank", "word", "weight", "low", "high", "log_odds"],
     "profile/sentences.tsv": ["voxel_id", "sentence"],
-    "profile/voxels.tsv": ["voxel_id", "n_images", "reliability", "effect_words", "p_words", "q_predicted", "r_measured"],
+    "profile/voxels.tsv": [
+        "voxel_id",
+        "n_images",
+        "reliability",
+        "effect_words",
+        "p_words",
+        "q_predicted",
+        "r_measured",
+    ],
     "profile/decoys.tsv": ["voxel_id", "reliability", "p_words", "q_words", "claim"],
     "roi/selectivity.tsv": ["roi", "category", "enrichment", "low", "high", "p", "q"],
     "roi/structure.tsv": ["roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability"],
@@ -115,6 +123,7 @@ def recordings(tmp_path):
         "data": {"kind": "folder", "responses": "responses.npy", "image_ids": "ids.txt", "test": 0.25},
         "features": {"kind": "precomputed", "tokens": "tokens.npy", "token_image_ids": "ids.txt", "grid": [4, 4]},
         "encoder": {"width": 8, "epochs": 4, "learning_rate": 0.1},
+        "attribution": {"k": 4},
     }
     return tmp_path, values
 
@@ -157,6 +166,32 @@ def test_the_reference_ridge_is_the_default_one_with_default_settings(recordings
     np.testing.assert_array_equal(
         artifacts.load(out / "scores/ridge").r2, artifacts.load(folder / "linear" / "scores").r2
     )
+
+
+def test_features_are_fitted_on_training_images(recordings, monkeypatch):
+    seen, load = [], features.load_features
+
+    def spy(*given, **named):
+        seen.append(named["fitted_on"])
+        return load(*given, **named)
+
+    monkeypatch.setattr(features, "load_features", spy)
+    folder, values = recordings
+    run.execute(config.from_dict(values, base=folder), folder / "run", graph.STEPS, until="features")
+    images = artifacts.read_table(folder / "run/images.tsv")
+    assert set(seen[0]) == set(images["image_id"][images["split"] == "train"])
+
+
+@pytest.mark.parametrize("k", [16, 50, 0.99])
+def test_too_many_critical_tokens_are_an_error_before_anything_is_computed(recordings, k):
+    with pytest.raises(ConfigError, match="critical tokens, but an image has 16 image-tokens"):
+        execute(recordings, attribution={"k": k})
+    assert not (recordings[0] / "run" / "data").exists()
+
+
+def test_attributions_of_one_half_hold_in_the_other(recordings):
+    table = artifacts.read_table(execute(recordings) / "attribution/voxels.tsv")
+    assert (table["faithfulness"] > 0).all() and table["faithfulness_of_halves"].notna().all()
 
 
 def test_random_images_are_the_same_for_all_voxels(recordings):

@@ -68,8 +68,8 @@ def load_nsd(
 
     Returns:
         Responses [N, V] float32, images by ascending id, voxels by ascending position; voxels whose
-        status is not "ok" hold 0. `noise_ceiling` is for the most frequent number of repeats;
-        `noise_ceiling.with_noise_ceiling` gives it for chosen rows. And the Stimuli.
+        status is not "ok" hold 0. `noise_ceiling` is that of all rows; `with_noise_ceiling` gives it for
+        chosen ones. And the Stimuli.
 
     Raises:
         MissingInputError: with the full path of a file that is not there.
@@ -164,8 +164,6 @@ class _Reading:
         positions = nsd_design.trial_positions(replace(self.sessions, numbers=tuple(numbers), n_trials=tuple(n_trials)))
         images, image_index = np.unique(self.design.images[positions], return_inverse=True)
         n_repeats = np.bincount(image_index)
-        # NSD's rule: the noise ceiling comes from images seen exactly three times.
-        ceiling_repeats = 3 if np.any(n_repeats == 3) else None
         n_voxels = len(self.voxel_ids)
         out = trials.allocate((len(images), n_voxels), self.directory)
         ncsnr, is_finite = np.empty(n_voxels), np.empty(n_voxels, bool)
@@ -177,7 +175,7 @@ class _Reading:
             scores, is_flat[block] = trials.zscore(values, session_of, min_sd=_MIN_SD)
             is_finite[block] = np.isfinite(values).all(1)
             usable = is_finite[block] & ~is_flat[block].any(1)
-            ncsnr[block] = noise_ceiling.ncsnr(scores.T, image_index, n_repeats=ceiling_repeats)
+            ncsnr[block] = noise_ceiling.ncsnr(scores.T, image_index)
             averaged = trials.average_repeats(values if self.zscore == "none" else scores, image_index)
             out[:, block] = np.where(usable[:, None], averaged, 0.0).T
             moments += [part[usable].sum(0) for part in _session_sums(values, n_trials)]
@@ -195,7 +193,7 @@ class _Reading:
             voxel_ids=self.voxel_ids,
             status=status,
             ncsnr=ncsnr,
-            noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, int(np.bincount(n_repeats).argmax())),
+            noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, n_repeats),
             rois=np.full(n_voxels, ""),
         )
 
@@ -229,8 +227,8 @@ def _with_file_ncsnr(responses: Responses, ncsnr: np.ndarray | None) -> Response
         return responses
     _log.info("no image was repeated in these sessions: the noise ceiling is NSD's own, over all sessions")
     ncsnr = np.where(status == "ok", ncsnr, np.nan)
-    modal = int(np.bincount(responses.n_repeats).argmax())
-    return replace(responses, ncsnr=ncsnr, noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, modal))
+    ceiling = noise_ceiling.noise_ceiling(ncsnr, responses.n_repeats)
+    return replace(responses, ncsnr=ncsnr, noise_ceiling=ceiling)
 
 
 def _log_sessions(sessions: Sessions) -> None:

@@ -69,8 +69,8 @@ def _pairs(run: reading.Run) -> page.Table | None:
         return None
     rows = []
     names = {
-        "faithfulness": "Share of the response that the critical tokens alone restore",
-        "k_adaptive": "Tokens needed to reach the set level of sufficiency",
+        "faithfulness": "Faithfulness: area between the curves of highest first and random (0 none better, 1 best)",
+        "k_adaptive": "Tokens needed to reach the set level of sufficiency (few: localised, many: distributed)",
         "completeness_gap": "Completeness gap of integrated gradients (absolute; 0 is exact)",
     }
     for name, text in names.items():

@@ -76,6 +76,11 @@ def split_of(directory: Path) -> dict[str, str]:
     return dict(zip(images["image_id"].astype(str), images["split"], strict=True))
 
 
+def training_images(directory: Path) -> np.ndarray:
+    """Returns the ids [n] of the training images, which alone may decide what is fitted before the encoders."""
+    return np.array([image_id for image_id, split in split_of(directory).items() if split == "train"], dtype=str)
+
+
 def splits_of_images(directory: Path, image_ids: np.ndarray) -> np.ndarray:
     """Returns the split [N] of each of these images [N]; "" for images without responses."""
     known = split_of(directory)

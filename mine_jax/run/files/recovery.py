@@ -59,8 +59,11 @@ def comparisons_table(directory: Path) -> pd.DataFrame | None:
     return artifacts.read_table(path) if path.is_file() else None
 
 
-def save_recovery(directory: Path, measures: pd.DataFrame, voxels: pd.DataFrame | None = None) -> None:
-    """Writes the measures of a run or of several, and for one also its voxels."""
+def save_recovery(
+    directory: Path, measures: pd.DataFrame, claims: pd.DataFrame, voxels: pd.DataFrame | None = None
+) -> None:
+    """Writes the measures and claims of a run or of several, and for one also its voxels."""
+    artifacts.write_table(directory / "truth_claims.tsv", claims)
     if voxels is not None:
         artifacts.write_table(directory / "truth_voxels.tsv", voxels)
     artifacts.write_table(directory / "truth.tsv", measures)

@@ -131,6 +131,7 @@ def save_attribution(
     attributions: Attributions,
     critical: CriticalTokens,
     faithfulness: Faithfulness,
+    of_halves: np.ndarray,
     *,
     scores: Scores,
     settings: AttributionConfig,
@@ -143,6 +144,7 @@ def save_attribution(
         attributions: of V x I pairs.
         critical: their critical tokens.
         faithfulness: their patching curves.
+        of_halves: [V] faithfulness of one refit's attributions in the other; NaN where unknown.
         scores: of all voxels of the run.
         settings: of the stage.
         seed: of the bootstrap of the curves.
@@ -156,7 +158,7 @@ def save_attribution(
     artifacts.write_array(out / "tokens.npy", critical.indices.reshape(-1, k))
     artifacts.write_array(out / "scores.npy", critical.scores.reshape(-1, k))
     artifacts.write_table(out / "curves.tsv", tables.curves(attributions, faithfulness, seed=seed))
-    per_voxel = tables.attributed_voxels(attributions, faithfulness, critical, scores)
+    per_voxel = tables.attributed_voxels(attributions, faithfulness, of_halves, critical, scores)
     artifacts.write_table(out / "voxels.tsv", per_voxel)
     artifacts.save(faithfulness, out / "faithfulness")
     meta = {"schema": artifacts.SCHEMA, "n_voxels": n_voxels, "n_images": n_images, "k": k, **settings.model_dump()}

@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mine_jax import attribution, encoder, memory, sharding
-from mine_jax._progress import Progress
+from mine_jax._progress import Progress, silent
 from mine_jax.config import Config
 from mine_jax.run import files
 from mine_jax.run.execute import Step
 from mine_jax.run.record.summary import finite_mean
 from mine_jax.types import Attributions, CriticalTokens, Encoders, Faithfulness, ImageTokens, Scores
+
+# Images of each voxel on which the two halves are compared.
+N_COMPARED = 12
 
 
 class _Pairs(NamedTuple):
@@ -44,8 +47,16 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         results = _attributed(config, pairs, _part_of(progress, 0, len(batches)), _of_voxels(keep, n_voxels))
     voxels = np.arange(n_voxels)
     attributions, critical, faithfulness = (results[0].take(voxels), results[1].take(voxels), results[2].take(voxels))
+    of_halves = _of_halves(config, pairs, halves, silent)
     per_voxel = files.save_attribution(
-        directory, attributions, critical, faithfulness, scores=scores, settings=settings, seed=config.run.seed
+        directory,
+        attributions,
+        critical,
+        faithfulness,
+        of_halves[:n_voxels],
+        scores=scores,
+        settings=settings,
+        seed=config.run.seed,
     )
     if n_voxels < len(pairs.image_ids):
         decoys = np.arange(n_voxels, len(pairs.image_ids))
@@ -61,6 +72,8 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         "k": critical.indices.shape[2],
         "max_completeness_gap": float(np.abs(attributions.completeness_gap).max()),
         "median_faithfulness": finite_mean([np.nanmedian(faithfulness.faithfulness)]),
+        "median_faithfulness_of_halves": _median(of_halves[:n_voxels]),
+        "the_same_of_decoys": _median(of_halves[n_voxels:]),
         "voxels_r2_above_0.2": len(good),
         "share_hurt_more_than_random": finite_mean(good["left_without_ig"] < good["left_without_random"]),
     }
@@ -68,8 +81,18 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
 
 def share(config: Config, directory: Path, progress: Progress) -> None:
     """Takes this process's share of `compute`; writes nothing."""
-    for pairs in _batches(config, directory):
+    batches = _batches(config, directory)
+    for i, pairs in enumerate(batches):
         _attributed(config, pairs, progress, None)
+        if i == 0:
+            _of_halves(config, pairs, batches[1:], progress)
+
+
+def check(config: Config, directory: Path) -> None:
+    """Raises if as many image-tokens would be critical as there are, once their number is known."""
+    shape = files.tokens_shape(config, directory)
+    if shape is not None and len(shape) == 3:
+        attribution.n_critical(config.attribution.k, shape[1])
 
 
 def plan(config: Config, directory: Path) -> list[str]:
@@ -152,31 +175,41 @@ def _part_of(progress: Progress, i: int, n: int) -> Progress:
     return lambda done, total: progress(i * total + done, n * total)
 
 
+def _of_halves(config: Config, pairs: _Pairs, halves: list[_Pairs], progress: Progress) -> np.ndarray:
+    """Measures [V] whether both halves rest on the same image-tokens; NaN where no halves were fitted."""
+    if len(halves) < 2:
+        return np.full(len(pairs.image_ids), np.nan)
+    return attribution.faithfulness_of_halves(
+        (halves[0].encoders, halves[1].encoders),
+        pairs.tokens,
+        image_ids=pairs.image_ids[:, :N_COMPARED],
+        progress=progress,
+        **_settings(config),
+    )
+
+
+def _median(values: np.ndarray) -> float | None:
+    return finite_mean([np.nanmedian(values)]) if np.isfinite(values).any() else None
+
+
 def _attributed(
     config: Config, pairs: _Pairs, progress: Progress, keep: Callable[[slice, np.ndarray], None] | None
 ) -> tuple[Attributions, CriticalTokens, Faithfulness]:
-    settings = config.attribution
     return attribution.attribute_and_patch(
-        pairs.encoders,
-        pairs.tokens,
-        image_ids=pairs.image_ids,
-        baseline=settings.baseline,
-        n_steps=settings.n_steps,
-        max_steps=settings.max_steps,
-        tolerance=settings.tolerance,
-        method=settings.method,
-        quadrature=settings.quadrature,
-        reduce=settings.reduce,
-        k=settings.k,
-        sufficiency=settings.sufficiency,
-        n_random=settings.n_random,
-        seed=config.run.seed,
-        keep=keep,
-        voxel_chunk=config.run.voxel_chunk,
-        image_chunk=config.run.image_chunk,
-        mesh=sharding.mesh(config.run.mesh),
-        progress=progress,
+        pairs.encoders, pairs.tokens, image_ids=pairs.image_ids, keep=keep, progress=progress, **_settings(config)
     )
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    names = ("baseline", "n_steps", "max_steps", "tolerance", "method", "quadrature", "reduce")
+    names += ("k", "sufficiency", "n_random")
+    return {
+        **{name: getattr(config.attribution, name) for name in names},
+        "seed": config.run.seed,
+        "voxel_chunk": config.run.voxel_chunk,
+        "image_chunk": config.run.image_chunk,
+        "mesh": sharding.mesh(config.run.mesh),
+    }
 
 
 STEP = Step(
@@ -185,5 +218,6 @@ STEP = Step(
     sections=("attribution", "run.seed", "run.precision"),
     outputs=("attribution/*",),
     plan=plan,
+    check=check,
     share=share,
 )

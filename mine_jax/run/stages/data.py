@@ -21,10 +21,12 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     if isinstance(source, PhantomConfig) and not files.has_phantom(source):
         _write_phantom(source, seed=config.run.seed, progress=progress)
     responses, stimuli = data.load(source, directory=files.data_folder(directory), progress=progress)
-    if source.permute:
-        order = np.random.default_rng(config.run.seed).permutation(len(responses.image_ids))
-        responses = replace(responses, responses=responses.responses[order])
     splits = data.assign_splits(responses, stimuli, test=source.test, val=source.val, seed=config.run.seed)
+    if source.permute:
+        order = _exchanged(splits, seed=config.run.seed)
+        responses = replace(responses, responses=responses.responses[order], n_repeats=responses.n_repeats[order])
+    responses = data.with_noise_ceiling(responses, splits == "test")
+    responses = data.with_low_ceiling(responses, min_noise_ceiling=source.min_noise_ceiling)
     files.save_data(directory, responses, splits)
     counts = {name: int((splits == name).sum()) for name in ("train", "val", "test")}
     usable = int((responses.status == "ok").sum())
@@ -56,6 +58,15 @@ def inputs(config: Config) -> list[Path]:
     return []
 
 
+def _exchanged(splits: np.ndarray, *, seed: int) -> np.ndarray:
+    """Returns an order [N] that exchanges images within each split, so that test rows keep their repeats."""
+    order, rng = np.arange(len(splits)), np.random.default_rng(seed)
+    for name in np.unique(splits):
+        rows = np.flatnonzero(splits == name)
+        order[rows] = rng.permutation(rows)
+    return order
+
+
 def _write_phantom(source: PhantomConfig, *, seed: int, progress: Progress) -> None:
     from mine_jax.phantom.write_nsd import write_phantom
 
@@ -65,6 +76,7 @@ def _write_phantom(source: PhantomConfig, *, seed: int, progress: Progress) -> N
         n_images=source.n_images,
         n_shared=source.n_shared,
         n_repeats=source.n_repeats,
+        n_repeats_shared=source.n_repeats_shared,
         ceiling=source.ceiling,
         shape=source.shape,
         seed=seed,

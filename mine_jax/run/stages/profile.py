@@ -97,8 +97,6 @@ def _population(config: Config, directory: Path, described: _Described, progress
         faithfulness,
         corpus=shares.mean,
         usable=usable,
-        halves=_halves(config, directory, descriptions.voxel_ids),
-        common=common,
         faithfulness_quantile=settings.faithfulness_quantile,
         min_images=settings.min_images,
         n_words=settings.n_words,
@@ -106,8 +104,11 @@ def _population(config: Config, directory: Path, described: _Described, progress
         seed=config.run.seed,
         progress=progress,
     )
+    halves = _halves(config, directory, descriptions.voxel_ids)
+    if halves is not None:
+        profiles = profile.with_halves(profiles, halves, corpus=shares.mean, common=common)
     chosen = profile.most_faithful(
-        faithfulness, usable, quantile=settings.faithfulness_quantile, min_images=settings.min_images
+        faithfulness, usable=usable, quantile=settings.faithfulness_quantile, min_images=settings.min_images
     )
     rows = np.searchsorted(scores.voxel_ids, descriptions.voxel_ids)
     return _Population(profiles, scores.take(rows), _whole_images(descriptions, chosen, shares))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mine_jax import data, features, sharding, validation
+from mine_jax import attribution, data, features, sharding, validation
 from mine_jax._progress import Progress
 from mine_jax.config import Config, DataConfig, FolderConfig, PrecomputedConfig
 from mine_jax.run import files
@@ -78,7 +78,10 @@ def read_inputs(config: Config, directory: Path) -> Inputs | str:
         tokens=files.load_tokens(directory),
         lens=lens,
         backbone=features.reduce_like(
-            features.load_backbone(config.features, precision=config.run.precision, mesh=config.run.mesh),
+            features.denoise_like(
+                features.load_backbone(config.features, precision=config.run.precision, mesh=config.run.mesh),
+                directory / "features",
+            ),
             directory / "features",
             layer=config.features.layer,
         ),
@@ -87,7 +90,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs | str:
             dtype=config.features.dtype,
             batch_size=config.features.batch_size,
             m=config.description.m,
-            k=config.attribution.k,
+            k=attribution.n_critical(config.attribution.k, heat.shape[2]),
         ),
         stimuli=data.open_stimuli(source),
         unseen=Split(splits["test"].tokens, splits["test"].responses.take(rows), "test"),
