@@ -183,10 +183,13 @@ def profile_sentences(profiles: Profiles) -> pd.DataFrame:
     return pd.DataFrame({"voxel_id": profiles.voxel_ids, "sentence": texts})
 
 
-def profile_voxels(profiles: Profiles) -> pd.DataFrame:
-    """Builds profile/voxels.tsv."""
+def profile_voxels(profiles: Profiles, low_level: Scores | None) -> pd.DataFrame:
+    """Builds profile/voxels.tsv; `low_level` are scores of the rival, of these voxels among others."""
     names = ("n_images", "reliability", "faithfulness", "r_measured")
     table = pd.DataFrame({"voxel_id": profiles.voxel_ids, **{name: getattr(profiles, name) for name in names}})
+    table["r_low_level"] = np.nan
+    if low_level is not None:
+        table["r_low_level"] = low_level.r[np.searchsorted(low_level.voxel_ids, profiles.voxel_ids)]
     for claim in CLAIMS[1:]:
         for name, values in (
             ("effect", profiles.effects),

@@ -160,8 +160,11 @@ def _criteria(run: reading.Run) -> str:
         "max_rank": "share of other voxels' words that do as well at most",
         "min_images": "images at least",
     }
+    rival = run.table("profile/voxels.tsv")
+    warning = " Words were tested without a low-level rival: contrast or colour alone may explain some of them."
+    warned = warning if rival is not None and "r_low_level" in rival and rival["r_low_level"].isna().all() else ""
     parts = [f"{text} {run.setting('profile', key)}" for key, text in limits.items() if run.setting("profile", key)]
-    return f"Rule: {'; '.join(parts)}." if parts else ""
+    return (f"Rule: {'; '.join(parts)}." if parts else "") + warned
 
 
 def _by_area(voxels: pd.DataFrame) -> page.Table | None:

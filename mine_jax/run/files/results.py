@@ -298,10 +298,12 @@ def save_profiles(directory: Path, profiles: Profiles, decoys: Profiles | None) 
     artifacts.save(profiles, out)
     artifacts.write_table(out / "words.tsv", tables.profile_words(profiles))
     artifacts.write_table(out / "sentences.tsv", tables.profile_sentences(profiles))
-    artifacts.write_table(out / "voxels.tsv", tables.profile_voxels(profiles))
+    rival = load_rival(directory)
+    low_level = None if rival is None else rival[1]
+    artifacts.write_table(out / "voxels.tsv", tables.profile_voxels(profiles, low_level))
     if decoys is not None:
         artifacts.save(decoys, out / DECOYS)
-        artifacts.write_table(out / "decoys.tsv", tables.profile_voxels(decoys))
+        artifacts.write_table(out / "decoys.tsv", tables.profile_voxels(decoys, low_level))
 
 
 def save_evidence(directory: Path, evidence: dict[str, pd.DataFrame]) -> None:

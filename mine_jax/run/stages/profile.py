@@ -18,6 +18,9 @@ from mine_jax.run.execute import Step
 from mine_jax.run.record.summary import finite_mean
 from mine_jax.types import CLAIMS, Descriptions, Profiles, Scores, reaches
 
+# Said where words could not be tested against low-level features.
+NO_RIVAL = "no low-level rival: no photos could be read, or features.low_level = false"
+
 
 class _Population(NamedTuple):
     """Voxels, or decoys: profiles of V, their scores, and the words [V, C] of the images that made them, as a whole."""
@@ -59,6 +62,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     files.save_evidence(directory, evidence_tables(config, directory, profiles))
     files.save_voxels(directory, responses, scores, profiles)
     return {
+        **({} if files.load_rival(directory) else {"warning": NO_RIVAL}),
         "profiled": len(profiles.voxel_ids),
         **{claim: int(reaches(profiles.claims, claim).sum()) for claim in CLAIMS[1:5]},
         "explained": int(profiles.explained.sum()),
