@@ -326,6 +326,10 @@ class RoiConfig(Section):
 
     categories: dict[str, Names] = {}  # category -> words; default: the built-in lists
     min_voxels: Count = 5  # ours
+    min_enrichment: Fraction = 0.1  # ours: smallest difference of shares that is a preference
+    min_worded: Fraction = 0.2  # ours: of the fitted voxels of an area that must reach `words`
+    max_q: Fraction = 0.05  # ours: of preferences, structure and contrasts
+    n_surrogates: Count = 500  # ours: maps as smooth as the measured ones
     n_permutations: Count = 2000  # ours
     n_bootstrap: Count = 200  # ours
 

@@ -20,8 +20,15 @@ from mine_jax.types import (
     reaches,
 )
 
-SELECTIVITY = ("roi", "category", "share", "enrichment", "low", "high", "p", "q", "n_voxels", "preferred")
-STRUCTURE = ("roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability")
+SELECTIVITY = (
+    *("roi", "category", "share", "enrichment", "low", "high", "p", "q", "n_voxels", "preferred"),
+    *("worded", "border_q", "null"),
+)
+STRUCTURE = (
+    *("roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability"),
+    *("reproducible_p", "reproducible_q", "patches", "structure_p", "structure_q", "is_structured", "cluster_p"),
+)
+CONTRASTS = ("roi", "other", "word", "log_odds", "share", "share_other", "p", "q")
 
 
 def rows(records: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from mine_jax import roi
+from mine_jax.config import RoiConfig
 from mine_jax.roi.structure import adjusted_rand, silhouette
 from mine_jax.types import Profiles
 
@@ -33,7 +34,7 @@ def profiles(words_of_voxels, *, noise=0.0, seed=0):
 def test_each_area_prefers_its_planted_category():
     words = [0, 1] * 10 + [2, 3] * 10 + [4] * 12
     rois = np.array(["FFA"] * 20 + ["PPA"] * 20 + [""] * 12)
-    rows = roi.selectivity(profiles(words), rois, corpus=CORPUS, categories=CATEGORIES, n_permutations=400)
+    rows = roi.selectivity(profiles(words), rois, corpus=CORPUS, categories=CATEGORIES, settings=RoiConfig(n_permutations=400))
     assert {r["roi"]: r["category"] for r in rows if r["preferred"]} == {"FFA": "face", "PPA": "place"}
     row = next(r for r in rows if r["preferred"])
     assert row["low"] <= row["enrichment"] <= row["high"] and row["q"] < 0.05
@@ -46,7 +47,7 @@ def test_exchanged_labels_rarely_show_a_preference():
         rng = np.random.default_rng(seed)
         rois = np.where(rng.random(120) < 0.4, "FFA", "")
         made = profiles(rng.integers(6, size=120))
-        rows = roi.selectivity(made, rois, corpus=CORPUS, categories=CATEGORIES, n_permutations=200, seed=seed)
+        rows = roi.selectivity(made, rois, corpus=CORPUS, categories=CATEGORIES, settings=RoiConfig(n_permutations=200), seed=seed)
         found.append(any(r["preferred"] for r in rows))
     # the false discovery rate is held at 5 %; 3 of 20 or fewer with probability 0.98
     assert sum(found) <= 3
@@ -57,7 +58,7 @@ def test_a_voxel_may_belong_to_two_areas_and_unexplained_ones_do_not_count():
     assert {k: v.tolist() for k, v in members.items()} == {"A": [True, False, False], "B": [True, True, False]}
     made = profiles([0] * 10 + [2] * 10)
     made = replace(made, claims=np.where(np.arange(20) >= 6, "words", "reliable"))
-    rows = roi.selectivity(made, np.array(["A"] * 10 + [""] * 10), corpus=CORPUS, categories=CATEGORIES, min_voxels=5)
+    rows = roi.selectivity(made, np.array(["A"] * 10 + [""] * 10), corpus=CORPUS, categories=CATEGORIES)
     assert rows == []
 
 

@@ -23,14 +23,15 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     if profiles is not None:
         corpus, categories = files.corpus(directory), settings.categories or roi.CATEGORIES
         rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)
+        indices = None if responses.indices is None else responses.indices[rows]
         selectivity = roi.selectivity(
             profiles,
             responses.rois[rows],
             corpus=corpus,
             categories=categories,
-            min_voxels=settings.min_voxels,
-            n_permutations=settings.n_permutations,
-            n_bootstrap=settings.n_bootstrap,
+            indices=indices,
+            fitted=responses.rois[scores.status == "ok"],
+            settings=settings,
             seed=config.run.seed,
             progress=progress,
         )
