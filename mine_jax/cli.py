@@ -189,14 +189,14 @@ def truth(
 def study(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("study"),
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Phantoms of every size.")] = 5,
-    images: Annotated[str, typer.Option(metavar="N,...", help="Numbers of images.")] = "500,1000,2500",
+    images: Annotated[str, typer.Option(metavar="N,...", help="Numbers of images.")] = "500,1000,2000",
     models: Annotated[str, typer.Option(metavar="NAME,...", help="Models of the image-tokens.")] = (
         "phantom,phantom-captions"
     ),
 ) -> None:
     """Runs many phantoms: how often claims are right, and how often voxels are found.
 
-    The largest number of images is run with every model, the others with the first; the middle one also with 60
+    The largest number of images is run with every model, the others with the first; the smallest also with 60
     and 200 test images. True noise ceilings lie between .05 and .7. An interrupted study goes on.
     """
     from mine_jax.run import study as studies
