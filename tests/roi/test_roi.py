@@ -34,7 +34,9 @@ def profiles(words_of_voxels, *, noise=0.0, seed=0):
 def test_each_area_prefers_its_planted_category():
     words = [0, 1] * 10 + [2, 3] * 10 + [4] * 12
     rois = np.array(["FFA"] * 20 + ["PPA"] * 20 + [""] * 12)
-    rows = roi.selectivity(profiles(words), rois, corpus=CORPUS, categories=CATEGORIES, settings=RoiConfig(n_permutations=400))
+    rows = roi.selectivity(
+        profiles(words), rois, corpus=CORPUS, categories=CATEGORIES, settings=RoiConfig(n_permutations=400)
+    )
     assert {r["roi"]: r["category"] for r in rows if r["preferred"]} == {"FFA": "face", "PPA": "place"}
     row = next(r for r in rows if r["preferred"])
     assert row["low"] <= row["enrichment"] <= row["high"] and row["q"] < 0.05
@@ -47,7 +49,9 @@ def test_exchanged_labels_rarely_show_a_preference():
         rng = np.random.default_rng(seed)
         rois = np.where(rng.random(120) < 0.4, "FFA", "")
         made = profiles(rng.integers(6, size=120))
-        rows = roi.selectivity(made, rois, corpus=CORPUS, categories=CATEGORIES, settings=RoiConfig(n_permutations=200), seed=seed)
+        rows = roi.selectivity(
+            made, rois, corpus=CORPUS, categories=CATEGORIES, settings=RoiConfig(n_permutations=200), seed=seed
+        )
         found.append(any(r["preferred"] for r in rows))
     # the false discovery rate is held at 5 %; 3 of 20 or fewer with probability 0.98
     assert sum(found) <= 3
