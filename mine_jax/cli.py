@@ -186,7 +186,7 @@ def query(
         str,
         typer.Argument(
             metavar="WORDS",
-            help="A word, words separated by commas, or a sentence in quotation marks; a category stands for its words.",
+            help="A word, words separated by commas, or a sentence in quotes; a category stands for its words.",
             show_default=False,
         ),
     ],

@@ -9,8 +9,6 @@ import numpy as np
 from mine_jax.statistics import permutation_p
 
 MAX_CLUSTERS = 8
-# Of several numbers of clusters that agree about as well, the largest counts.
-_ABOUT = 0.95
 
 
 class Clusters(NamedTuple):
@@ -34,24 +32,28 @@ def clusters(first: np.ndarray, second: np.ndarray, *, max_p: float, n_permutati
 
     Returns:
         The clusters; their stability is the adjusted Rand index between clusters of one half and the nearest of
-        these for the other, over both directions. p is for the best of all numbers of clusters.
+        these for the other, over both directions. p is for the best of all numbers of clusters. Of numbers that
+        agree equally well, the largest counts.
 
     Source: prediction strength, Tibshirani & Walther 2005, with the adjusted Rand index in its place.
     """
-    rng, numbers = np.random.default_rng(seed), range(2, min(MAX_CLUSTERS, len(first) - 1) + 1)
-    directions = [_predicted(a, b, numbers) for a, b in ((first, second), (second, first))]
+    rng, one = np.random.default_rng(seed), np.ones(len(first), int)
+    directions = [_predicted(a, b) for a, b in ((first, second), (second, first))]
+    numbers = sorted(set(directions[0]) & set(directions[1]))
+    if not numbers:
+        return Clusters(1, 0.0, 1.0, one)
 
     def agreement(order: np.ndarray) -> np.ndarray:
-        found = [[adjusted_rand(cut, other[order]) for cut, other in direction] for direction in directions]
-        return np.mean(found, axis=0)
+        pairs = [[direction[n] for n in numbers] for direction in directions]
+        return np.mean([[adjusted_rand(cut, other[order]) for cut, other in cuts] for cuts in pairs], axis=0)
 
     observed = agreement(np.arange(len(first)))
     null = [agreement(rng.permutation(len(first))).max() for _ in range(n_permutations)]
     p = float(permutation_p(int((np.array(null) >= observed.max()).sum()), n_permutations))
     if p > max_p:
-        return Clusters(1, float(observed.max()), p, np.ones(len(first), int))
-    best = max(i for i, value in enumerate(observed) if value >= _ABOUT * observed.max())
-    return Clusters(numbers[best], float(observed[best]), p, directions[0][best][0])
+        return Clusters(1, float(observed.max()), p, one)
+    best = max(n for n, value in zip(numbers, observed, strict=True) if value >= observed.max())
+    return Clusters(best, float(observed.max()), p, directions[0][best][0])
 
 
 def adjusted_rand(a: np.ndarray, b: np.ndarray) -> float:
@@ -68,14 +70,16 @@ def _pairs(counts: np.ndarray) -> float:
     return float((counts * (counts - 1.0) / 2).sum())
 
 
-def _predicted(a: np.ndarray, b: np.ndarray, numbers: range) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cuts of one half into each number of clusters, and the nearest of these for the voxels of the other half."""
+def _predicted(a: np.ndarray, b: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Number of clusters -> cut of one half, and the nearest of its clusters for the voxels of the other half."""
     from scipy.cluster import hierarchy
 
-    tree, cuts = hierarchy.linkage(a, "ward"), []
-    for n in numbers:
+    tree, cuts = hierarchy.linkage(a, "ward"), {}
+    for n in range(2, min(MAX_CLUSTERS, len(a) - 1) + 1):
         labels = hierarchy.fcluster(tree, n, "maxclust")
-        means = np.stack([a[labels == label].mean(0) for label in range(1, labels.max() + 1)])
+        if labels.max() < n:  # equal vectors are not divided
+            continue
+        means = np.stack([a[labels == label].mean(0) for label in range(1, n + 1)])
         nearest = (b**2).sum(1)[:, None] - 2 * b @ means.T + (means**2).sum(1)
-        cuts.append((labels, nearest.argmin(1) + 1))
+        cuts[n] = labels, nearest.argmin(1) + 1
     return cuts

@@ -115,7 +115,7 @@ def words_of(text: str, *, vocabulary: np.ndarray, categories: Mapping[str, Sequ
 
 def _known(name: str, known: Mapping[str, str], expand: Mapping[str, list[str]]) -> list[str]:
     for form in (name, name.removesuffix("s"), name.removesuffix("es")):
-        if form in expand and expand[form]:
+        if expand.get(form):
             return expand[form]
         if form in known:
             return [known[form]]

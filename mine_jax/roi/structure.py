@@ -31,7 +31,7 @@ def structure(
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """Tests whether voxels of an area differ reproducibly, and whether they do so in patches.
+    """Tests whether voxels of an area differ reproducibly, and in patches.
 
     Distances are 1 - cosine of positive saliences. Each voxel has profiles from two halves of
     its images: between different voxels, one half of each is compared; the noise distance
@@ -78,7 +78,7 @@ def structure(
         for row, value in zip(rows, q, strict=True):
             row[f"{test}_q"] = float(value)
     for row in rows:
-        row["is_structured"] = max(row["reproducible_q"], row["structure_q"]) <= settings.max_q
+        row["is_structured"] = row["reproducible_q"] <= settings.max_q and row["structure_q"] <= settings.max_q
     return rows
 
 
@@ -119,9 +119,9 @@ def _tests(
 
 
 def _neighbours(indices: np.ndarray) -> np.ndarray:
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    return cKDTree(indices).query_pairs(_NEIGHBOURS, output_type="ndarray")
+    return KDTree(indices).query_pairs(_NEIGHBOURS, output_type="ndarray")
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

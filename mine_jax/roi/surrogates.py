@@ -216,7 +216,7 @@ def step_weights(place: Space, inside: np.ndarray) -> np.ndarray:
         Weights [V]: mean over pairs of an inner and an outer voxel at most 3 voxels apart of their difference; all 0
         where the area has no neighbours.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     within = np.flatnonzero(inside)
     low, high = place.at[within].min(0) - _STEP, place.at[within].max(0) + _STEP
@@ -224,7 +224,7 @@ def step_weights(place: Space, inside: np.ndarray) -> np.ndarray:
     weights = np.zeros(len(inside))
     if not len(outer):
         return weights
-    neighbours = cKDTree(place.at[within]).query_ball_tree(cKDTree(place.at[outer]), _STEP)
+    neighbours = KDTree(place.at[within]).query_ball_tree(KDTree(place.at[outer]), _STEP)
     count = np.array([len(found) for found in neighbours])
     if not count.sum():
         return weights

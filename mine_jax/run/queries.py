@@ -79,9 +79,8 @@ def _write(table: pd.DataFrame, responses: Responses, out: Path) -> list[Path]:
         if responses.volume is None:
             raise GeometryError(f"the data of this run have no geometry, so {out.name} must be a .tsv file instead.")
         name = out.name.removesuffix(".nii.gz")
-        return roi.write_maps(
-            out.parent, responses, {name: table["value"].to_numpy(), f"{name}_q": table["q"].to_numpy()}
-        )
+        values = {name: table["value"].to_numpy(), f"{name}_q": table["q"].to_numpy()}
+        return roi.write_maps(out.parent, responses, values)
     if out.suffix == ".tsv":
         return [files.save_answer(out, table)]
     raise ConfigError(f"--out must end with .nii.gz or .tsv, but is {out.name!r}.")
