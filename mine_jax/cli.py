@@ -186,6 +186,34 @@ def truth(
 
 
 @app.command()
+def query(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run with profiles.", show_default=False)],
+    words: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORDS",
+            help="A word, words separated by commas, or a sentence in quotes; a category stands for its words.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Every voxel's answer: a map (.nii.gz) or a table (.tsv)."),
+    ] = None,
+) -> None:
+    """Finds the voxels that prefer a word, a list of words, or what a sentence speaks of.
+
+    A voxel's value is the share of its profile that falls on these words, beyond what images show anyway. q compares
+    it with decoys, over all voxels; only voxels whose claim is at least "words" can have a small q. A map has the
+    values, and one named FILE_q.nii.gz beside it has q. Words that the vocabulary lacks are an error that names the
+    nearest ones.
+    """
+    from mine_jax.run import queries
+
+    typer.echo(queries.query(directory, words, out=out))
+
+
+@app.command()
 def study(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("study"),
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Phantoms of every size.")] = 5,

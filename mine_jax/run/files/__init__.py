@@ -53,6 +53,7 @@ from mine_jax.run.files.results import load_rival as load_rival
 from mine_jax.run.files.results import load_scores as load_scores
 from mine_jax.run.files.results import maps_folder as maps_folder
 from mine_jax.run.files.results import remove_rival as remove_rival
+from mine_jax.run.files.results import save_answer as save_answer
 from mine_jax.run.files.results import save_attribution as save_attribution
 from mine_jax.run.files.results import save_control_attribution as save_control_attribution
 from mine_jax.run.files.results import save_control_descriptions as save_control_descriptions

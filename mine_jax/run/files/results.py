@@ -333,11 +333,23 @@ def load_profiles(directory: Path, *, decoys: bool = False) -> Profiles | None:
     return artifacts.load(folder) if (folder / "meta.json").is_file() else None
 
 
-def save_roi(directory: Path, selectivity: list[dict[str, Any]], structure: list[dict[str, Any]]) -> None:
-    """Writes what areas prefer and what is inside them."""
+def save_roi(
+    directory: Path,
+    selectivity: list[dict[str, Any]],
+    structure: list[dict[str, Any]],
+    contrasts: list[dict[str, Any]],
+) -> None:
+    """Writes what areas prefer, what is inside them, and the words that tell them apart."""
     out = directory / "roi"
     artifacts.write_table(out / "selectivity.tsv", tables.rows(selectivity, tables.SELECTIVITY))
     artifacts.write_table(out / "structure.tsv", tables.rows(structure, tables.STRUCTURE))
+    artifacts.write_table(out / "contrasts.tsv", tables.rows(contrasts, tables.CONTRASTS))
+
+
+def save_answer(path: Path, table: pd.DataFrame) -> Path:
+    """Writes what a query finds, one row per voxel, and returns the path."""
+    artifacts.write_table(path, table)
+    return path
 
 
 def maps_folder(directory: Path) -> Path:

@@ -35,11 +35,16 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
             seed=config.run.seed,
             progress=progress,
         )
-        structure = roi.structure(profiles, responses.rois[rows], corpus=corpus, min_voxels=settings.min_voxels)
-        files.save_roi(directory, selectivity, structure)
+        areas = responses.rois[rows]
+        structure = roi.structure(
+            profiles, areas, corpus=corpus, indices=indices, settings=settings, seed=config.run.seed
+        )
+        contrasts = roi.contrasts(profiles, areas, indices=indices, settings=settings)
+        files.save_roi(directory, selectivity, structure, contrasts)
         labels = roi.map_labels(profiles, responses.voxel_ids, corpus=corpus, categories=categories)
         values |= labels
         summary["preferred"] = {row["roi"]: row["category"] for row in selectivity if row["preferred"]}
+        summary["structured"] = [row["roi"] for row in structure if row["is_structured"]]
     has_geometry = responses.volume is not None
     maps = roi.write_maps(files.maps_folder(directory), responses, values) if has_geometry else []
     return {**summary, "maps": len(maps)}
