@@ -227,7 +227,7 @@ def study(
     The largest number of images is run with every model, the others with the first; the smallest also with 60
     and 200 test images. True noise ceilings lie between .05 and .7. An interrupted study goes on.
     """
-    from mine_jax.run import study as studies
+    from mine_jax.run.recovery import study as studies
 
     sizes = [_whole(size, "--images") for size in images.split(",")]
     listed = studies.points(seeds=seeds, models=[name.strip() for name in models.split(",")], images=sizes)

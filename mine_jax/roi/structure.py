@@ -61,11 +61,11 @@ def structure(
     rng = np.random.default_rng(seed)
     areas = {roi: np.flatnonzero(m & profiles.explained) for roi, m in memberships(rois).items()}
     areas = {roi: voxels for roi, voxels in areas.items() if len(voxels) >= max(settings.min_voxels, 4)}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for done, (roi, members) in enumerate(areas.items()):
         voxels = np.sort(rng.choice(members, _MAX_VOXELS, replace=False)) if len(members) > _MAX_VOXELS else members
         saliences = [np.maximum(salience(half[voxels], corpus), 0) for half in profiles.halves]
-        row = {"roi": roi, "n_voxels": len(members)} | _distances(saliences)
+        row: dict[str, Any] = {"roi": roi, "n_voxels": len(members)} | _distances(saliences)
         first, second = (_unit(_unit(half) - _unit(half).mean(0)) for half in saliences)
         near = None if indices is None else _neighbours(indices[voxels])
         row |= _tests(first @ second.T, near, n_permutations=settings.n_permutations, rng=rng)

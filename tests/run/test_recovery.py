@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from mine_jax.run import study
+from mine_jax.run.recovery import study
 from mine_jax.run.recovery.claims import claims_table, false_discovery_proportion
 from mine_jax.run.recovery.voxels import _targets
 

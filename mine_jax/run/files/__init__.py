@@ -32,6 +32,7 @@ from mine_jax.run.files.recovery import phantom_folder as phantom_folder
 from mine_jax.run.files.recovery import run_directories as run_directories
 from mine_jax.run.files.recovery import save_recovery as save_recovery
 from mine_jax.run.files.recovery import selectivity_table as selectivity_table
+from mine_jax.run.files.recovery import structure_table as structure_table
 from mine_jax.run.files.recovery import voxels_table as voxels_table
 from mine_jax.run.files.results import DECOYS as DECOYS
 from mine_jax.run.files.results import HALVES as HALVES

@@ -53,6 +53,11 @@ def selectivity_table(directory: Path) -> pd.DataFrame:
     return artifacts.read_table(directory / "roi" / "selectivity.tsv")
 
 
+def structure_table(directory: Path) -> pd.DataFrame:
+    """Reads what is inside areas."""
+    return artifacts.read_table(directory / "roi" / "structure.tsv")
+
+
 def comparisons_table(directory: Path) -> pd.DataFrame | None:
     """Reads the comparisons of the validation stage; None where it tested nothing."""
     path = directory / "validation" / "summary.tsv"

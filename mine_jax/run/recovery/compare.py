@@ -13,6 +13,7 @@ import pandas as pd
 from mine_jax.run import files
 from mine_jax.run.recovery.areas import areas_table
 from mine_jax.run.recovery.claims import RUNGS, claims_table, false_discovery_proportion, uniformity
+from mine_jax.run.recovery.evidence import evidence_table, of_evidence
 from mine_jax.run.recovery.opened import Opened, opened
 from mine_jax.run.recovery.pairs import pairs_table, random_tokens
 from mine_jax.run.recovery.voxels import MIN_CEILING, UNUSABLE, voxels_table
@@ -37,6 +38,7 @@ class Compared(NamedTuple):
     areas: pd.DataFrame
     pairs: pd.DataFrame
     tests: pd.DataFrame
+    evidence: pd.DataFrame
     decoys: Profiles | None
 
 
@@ -71,12 +73,13 @@ def compare_run(run: Opened) -> Compared:
     """Compares one run with its truth."""
     control = random_tokens(run)
     voxels = voxels_table(run, control.profiles)
-    return Compared(voxels, areas_table(run), pairs_table(run, voxels, control), _tests(run), run.decoys)
+    pairs = pairs_table(run, voxels, control)
+    return Compared(voxels, areas_table(run), pairs, _tests(run), evidence_table(run, voxels), run.decoys)
 
 
 def joined(compared: Sequence[Compared]) -> Compared:
     """Puts several runs together, as if they were one."""
-    tables = [pd.concat(parts, ignore_index=True) for parts in zip(*(one[:4] for one in compared), strict=True)]
+    tables = [pd.concat(parts, ignore_index=True) for parts in zip(*(one[:-1] for one in compared), strict=True)]
     decoys = [one.decoys for one in compared if one.decoys is not None]
     return Compared(*tables, _joined_decoys(decoys) if decoys else None)
 
@@ -101,6 +104,7 @@ def measures(compared: Compared) -> pd.DataFrame:
         ("control: first word from random tokens of the same images", counted["control_hit1"], None, 1),
         *_of_claims(compared),
         *_of_areas(compared.areas),
+        *of_evidence(compared.evidence),
         ("image shows the concept: first word is right", compared.pairs["first"], None, 1),
         ("control: the same from random tokens", compared.pairs["first_control"], None, 1),
         ("critical tokens on the planted thing", compared.pairs["inside"], None, 1),
@@ -159,6 +163,10 @@ def _of_areas(areas: pd.DataFrame) -> list[tuple[str, Any, float | None, int]]:
     return [
         ("area prefers the planted category", planted["right"], 1.0, 1),
         ("control areas that prefer a category", ~control["right"].astype(bool), 0.0, -1),
+        ("areas with patches in which structure is found", areas.loc[areas["has_patches"] == 1, "structured"], 1.0, 1),
+        ("areas without in which it is", areas.loc[areas["has_patches"] == 0, "structured"], 0.05, -1),
+        ("face areas that a query for faces names", areas.loc[areas["planted"] == "face", "named"], 1.0, 1),
+        ("control areas that it names", control["named"], 0.0, -1),
     ]
 
 

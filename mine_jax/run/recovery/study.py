@@ -19,9 +19,12 @@ from mine_jax import artifacts, report
 from mine_jax.config import Config, from_dict
 from mine_jax.phantom import scenes
 from mine_jax.phantom.write_nsd import write_phantom
-from mine_jax.run import files, graph, recovery
+from mine_jax.run import files, graph
 from mine_jax.run.demo import K
 from mine_jax.run.execute import execute
+from mine_jax.run.recovery.claims import claims_table
+from mine_jax.run.recovery.compare import Compared, compare_run, measures
+from mine_jax.run.recovery.opened import opened
 from mine_jax.run.reporter import Reporter
 
 # True noise ceilings, from hardly measurable to the best voxels of a good subject.
@@ -80,14 +83,12 @@ def study(directory: str | Path, listed: Sequence[Point], *, reporter: Reporter 
         The summary, ready to print.
     """
     directory, reporter = Path(directory), reporter or Reporter()
-    found: dict[Point, recovery.Compared] = {}
+    found: dict[Point, Compared] = {}
     for i, point in enumerate(listed):
         reporter.say(f"{i + 1} of {len(listed)}: {point.name}")
         found[point] = _compared(directory, point, reporter)
-    measured = pd.concat([_labelled(recovery.measures(one), point) for point, one in found.items()])
-    shares = pd.concat(
-        [_labelled(recovery.claims_table(one.voxels, one.decoys), point) for point, one in found.items()]
-    )
+    measured = pd.concat([_labelled(measures(one), point) for point, one in found.items()])
+    shares = pd.concat([_labelled(claims_table(one.voxels, one.decoys), point) for point, one in found.items()])
     voxels = pd.concat([_labelled(one.voxels, point) for point, one in found.items()], ignore_index=True)
     summary = over_seeds(measured, value="value", by=["model", "n_images", "n_test", "metric", "target", "sign"])
     artifacts.write_table(directory / "study.tsv", summary)
@@ -135,8 +136,8 @@ def configuration(root: Path, point: Point) -> Config:
     )
 
 
-def _compared(directory: Path, point: Point, reporter: Reporter) -> recovery.Compared:
-    root = directory / f"phantom-{point.n_images}-{point.n_test}-seed{point.seed}"
+def _compared(directory: Path, point: Point, reporter: Reporter) -> Compared:
+    root = directory / "data" / f"{point.n_images}-{point.n_test}-seed{point.seed}"
     with reporter.task("phantom") as progress:
         write_phantom(
             root,
@@ -150,7 +151,7 @@ def _compared(directory: Path, point: Point, reporter: Reporter) -> recovery.Com
     out = directory / point.name
     config = configuration(root, point)
     execute(config, out, graph.STEPS, until="roi", resume=files.is_run(out), reporter=reporter)
-    return recovery.compare_run(recovery.opened(out))
+    return compare_run(opened(out))
 
 
 def _labelled(table: pd.DataFrame, point: Point) -> pd.DataFrame:
