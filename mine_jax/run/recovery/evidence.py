@@ -96,7 +96,7 @@ def _pairs(run: Opened, truth: pd.DataFrame) -> dict[str, list[float]]:
     for kind, words in named.items():
         planted = strong.loc[strong["kind"] == kind, "concepts"].str.split(";").str[-1]
         found[kind] = [
-            float(bool({category, *CATEGORIES[category]} & words.get(voxel, set())))
+            float(category in words.get(voxel, set()) or bool(set(CATEGORIES[category]) & words.get(voxel, set())))
             for voxel, category in planted.items()
         ]
     noise = truth.index[truth["kind"] == "noise"]
