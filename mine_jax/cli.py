@@ -82,7 +82,12 @@ def phantom(
     images: Annotated[int, typer.Option(metavar="N", help="Images per subject.")] = 2500,
     shared: Annotated[int | None, typer.Option(metavar="N", help="Of these, seen by all; by default 16 %.")] = None,
     repeats: Annotated[int, typer.Option(metavar="R", help="Trials per image, 1 to 3.")] = 3,
-    ceiling: Annotated[float, typer.Option(metavar="C", help="Mean noise ceiling, between 0 and 1.")] = 0.6,
+    repeats_shared: Annotated[
+        int | None, typer.Option(metavar="R", help="Trials per shared image, 1 to 20; by default as many.")
+    ] = None,
+    ceiling: Annotated[
+        str, typer.Option(metavar="C", help="Mean noise ceiling between 0 and 1, or the two ends of a range: LOW,HIGH.")
+    ] = "0.6",
     shape: Annotated[str, typer.Option(metavar="X,Y,Z", help="Voxels along each axis.")] = "24,24,18",
     seed: Seed = 0,
 ) -> None:
@@ -97,7 +102,8 @@ def phantom(
             n_images=images,
             n_shared=round(0.16 * images) if shared is None else shared,
             n_repeats=repeats,
-            ceiling=ceiling,
+            n_repeats_shared=repeats_shared,
+            ceiling=_ceiling(ceiling),
             shape=_shape(shape),
             seed=seed,
             progress=progress,
@@ -177,6 +183,55 @@ def truth(
     from mine_jax.run.recovery import truth as compare
 
     typer.echo(compare(directory))
+
+
+@app.command()
+def query(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run with profiles.", show_default=False)],
+    words: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORDS",
+            help="A word, words separated by commas, or a sentence in quotes; a category stands for its words.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Every voxel's answer: a map (.nii.gz) or a table (.tsv)."),
+    ] = None,
+) -> None:
+    """Finds the voxels that prefer a word, a list of words, or what a sentence speaks of.
+
+    A voxel's value is the share of its profile that falls on these words, beyond what images show anyway. q compares
+    it with decoys, over all voxels; only voxels whose claim is at least "words" can have a small q. A map has the
+    values, and one named FILE_q.nii.gz beside it has q. Words that the vocabulary lacks are an error that names the
+    nearest ones.
+    """
+    from mine_jax.run import queries
+
+    typer.echo(queries.query(directory, words, out=out))
+
+
+@app.command()
+def study(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("study"),
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Phantoms of every size.")] = 5,
+    images: Annotated[str, typer.Option(metavar="N,...", help="Numbers of images.")] = "500,1000,2000",
+    models: Annotated[str, typer.Option(metavar="NAME,...", help="Models of the image-tokens.")] = (
+        "phantom,phantom-captions"
+    ),
+) -> None:
+    """Runs many phantoms: how often claims are right, and how often voxels are found.
+
+    The largest number of images is run with every model, the others with the first; the smallest also with 60
+    and 200 test images. True noise ceilings lie between .05 and .7. An interrupted study goes on.
+    """
+    from mine_jax.run.recovery import study as studies
+
+    sizes = [_whole(size, "--images") for size in images.split(",")]
+    listed = studies.points(seeds=seeds, models=[name.strip() for name in models.split(",")], images=sizes)
+    typer.echo(studies.study(out, listed, reporter=_reporter()))
 
 
 @app.command()
@@ -284,12 +339,26 @@ def _steps() -> Mapping[str, Step]:
     return STEPS
 
 
+def _ceiling(text: str) -> float | list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--ceiling must be a number, or two such as .05,.7, but is {text!r}.") from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 def _shape(text: str) -> tuple[int, int, int]:
     try:
         x, y, z = (int(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"--shape must be three whole numbers such as 24,24,18, but is {text!r}.") from None
     return x, y, z
+
+
+def _whole(text: str, option: str) -> int:
+    if not text.strip().isdecimal():
+        raise ConfigError(f"{option} must be whole numbers separated by commas, but has {text!r}.")
+    return int(text)
 
 
 def _shard(text: str) -> tuple[int, int]:

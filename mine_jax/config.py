@@ -59,7 +59,12 @@ Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
 CountOrShare = Annotated[int | float, PlainValidator(_count_or_share)]
 File = Annotated[str | None, PathKey()]
-Checkpoint = Annotated[str | None, PathKey(frozenset({"phantom"}))]
+# `features.model` of the models in the package -> what follows the kind in the name of their folder: the image-tokens
+# of the first were trained to name what they show, those of the second, as everywhere else, were not
+EMBEDDED_MODELS = {"phantom": "", "phantom-captions": "-captions"}
+DENOISING_STEPS = ("register", "position", "neighbors")
+Checkpoint = Annotated[str | None, PathKey(frozenset(EMBEDDED_MODELS))]
+Denoising = Annotated[tuple[Literal["register", "position", "neighbors"], ...], BeforeValidator(_as_tuple)]
 TestImages = Annotated[Annotated[float, Field(gt=0, lt=1)] | str, PathKey(frozenset({"shared"}))]
 Maker = Annotated[str, PathKey(frozenset({"phantom", "oracle", "fill", "none"}))]
 
@@ -126,6 +131,9 @@ class NsdConfig(_NsdLayout):
     kind: Literal["nsd"] = "nsd"
 
 
+Ceiling = Annotated[float, Field(gt=0, lt=1)]
+
+
 class PhantomConfig(_NsdLayout):
     """Stage 1: a simulated subject; the keys say what to write when `root` does not hold it yet."""
 
@@ -133,7 +141,9 @@ class PhantomConfig(_NsdLayout):
     n_images: Annotated[int, Field(ge=20)] = 2500
     n_shared: Annotated[int, Field(ge=4)] = 400
     n_repeats: Annotated[int, Field(ge=1, le=3)] = 3
-    ceiling: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    n_repeats_shared: Annotated[int, Field(ge=1, le=20)] | None = None
+    # the mean, or the two ends between which noise ceilings are spread evenly
+    ceiling: Ceiling | tuple[Ceiling, Ceiling] = 0.6
     shape: Shape = (24, 24, 18)
 
 
@@ -145,16 +155,20 @@ class _Features(Section):
 
     layer: int = -1  # not stated in the paper; ours: last
     words: File = None  # one word per line; default: the checkpoint's own list, else the shipped one
+    # ours: also stores low-level statistics of the images, for the rival of every description; needs photos
+    low_level: bool = True
 
 
 class _Model(_Features):
     """Keys of features that a model computes."""
 
-    model: Checkpoint = None  # checkpoint directory, or "phantom"
+    model: Checkpoint = None  # checkpoint directory, or one of the package: "phantom", "phantom-captions"
     batch_size: Count = 64
     dtype: Literal["bfloat16", "float16", "float32"] = "float16"
     weights: Literal["float32", "bfloat16"] = "float32"  # of the model in memory, and of its products
-    more_layers: Layers = ()  # also stored, each in a folder of its own; not used by later stages
+    more_layers: Layers = ()  # also stored; the encoder stage says which layer predicts each voxel best
+    # ours: what is done to tokens, always in the order of `DENOISING_STEPS`; () for nothing
+    denoise: Denoising = ()
     reduce: Count | None = None  # PCA of the tokens to so many dimensions, None for none
 
 
@@ -168,6 +182,8 @@ class ClipConfig(_Contrastive):
     """Stage 2: images to the image-tokens of a CLIP model and a lens."""
 
     kind: Literal["clip"] = "clip"
+    # ours; values: what the class token becomes that looks at one image-token alone, for models of captions
+    image_tokens: Literal["states", "values"] = "states"
 
 
 class SiglipConfig(_Contrastive):
@@ -231,6 +247,11 @@ class QueryConfig(_Encoder):
     # ours: keys or tokens of one split up to so many bytes stay on the device, larger ones are streamed
     resident_bytes: Count = 4_294_967_296
     storage: Literal["float32", "bfloat16"] = "float32"  # ours: of keys and tokens during the fit
+    # ours: queries of each voxel that are averaged, each with validation images of its own
+    members: Annotated[int, Field(ge=1, le=16)] = 1
+    # ours: adds a linear term on the grid of cells to the voxels whose validation images ask for it
+    linear: bool = False
+    linear_width: Count = 256  # ours: principal components of the grid that linear terms read, at most
     reference: bool = True  # ours: also fits a ridge on the mean token, to compare with
 
 
@@ -313,6 +334,10 @@ class RoiConfig(Section):
 
     categories: dict[str, Names] = {}  # category -> words; default: the built-in lists
     min_voxels: Count = 5  # ours
+    min_enrichment: Fraction = 0.1  # ours: smallest difference of shares that is a preference
+    min_worded: Fraction = 0.2  # ours: of the fitted voxels of an area that must reach `words`
+    max_q: Fraction = 0.05  # ours: of preferences, structure and contrasts
+    n_surrogates: Count = 500  # ours: maps as smooth as the measured ones
     n_permutations: Count = 2000  # ours
     n_bootstrap: Count = 200  # ours
 

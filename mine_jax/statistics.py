@@ -132,6 +132,64 @@ def leave_one_out_rank_p(null: np.ndarray) -> np.ndarray:
     return np.where(known, permutation_p(np.maximum(reaching, 0), max(len(order) - 1, 0)), np.nan)
 
 
+def without(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Computes what is left of columns when other columns, and a constant, are regressed out of each.
+
+    Args:
+        values: [N, R].
+        others: [N, R, K], K regressors of each column; those that do not vary take nothing away.
+
+    Returns:
+        Residuals [N, R] float64, standardised as by `standardized`; 0 where nothing but rounding is left.
+
+    Source: Gram-Schmidt; with `column_permutation_p` the partial correlation of Freedman & Lane 1983.
+    """
+    left = standardized(values)
+    basis: list[np.ndarray] = []
+    for k in range(others.shape[2]):
+        direction = standardized(others[:, :, k])
+        for _ in range(2):  # twice is enough for regressors that are nearly the same
+            for one in basis:
+                direction = direction - (direction * one).mean(0) * one
+        size = np.sqrt((direction**2).mean(0))
+        basis.append(np.where(size > 1e-6, direction / np.maximum(size, 1e-6), 0))
+        left = left - (left * basis[-1]).mean(0) * basis[-1]
+    size = np.sqrt((left**2).mean(0))
+    return np.where(size > 1e-6, left / np.maximum(size, 1e-6), 0)
+
+
+def column_permutation_p(
+    a: np.ndarray, b: np.ndarray, *, n_permutations: int, seed: int | list[int] = 0, is_two_sided: bool = False
+) -> np.ndarray:
+    """Computes p of the correlation of each column of two arrays, when rows of one are exchanged.
+
+    Args:
+        a: [N, R], standardised columns (or zeros).
+        b: [N, R], of the same rows.
+        n_permutations: random orders of the rows, the same for all columns.
+        seed: of the orders.
+        is_two_sided: whether correlations of either sign count; else those at or above the observed one.
+
+    Returns:
+        p [R]; NaN where a column of either array is 0.
+    """
+    out = np.full(a.shape[1], np.nan)
+    step = max(1, BLOCK_BYTES // (8 * max(1, len(a))))
+    for start in range(0, a.shape[1], step):
+        columns = slice(start, start + step)
+        ours, theirs = np.ascontiguousarray(a[:, columns]), np.ascontiguousarray(b[:, columns])
+        reached = np.einsum("nr,nr->r", ours, theirs)
+        rng, exceeding = np.random.default_rng(seed), np.zeros(len(reached))
+        # sums of the same numbers in another order differ by rounding
+        enough = (np.abs(reached) if is_two_sided else reached) - 1e-9 * len(a)
+        for _ in range(n_permutations):
+            drawn = np.einsum("nr,nr->r", ours[rng.permutation(len(ours))], theirs)
+            exceeding += (np.abs(drawn) if is_two_sided else drawn) >= enough
+        known = (ours != 0).any(0) & (theirs != 0).any(0) & np.isfinite(reached)
+        out[columns] = np.where(known, permutation_p(exceeding, n_permutations), np.nan)
+    return out
+
+
 def sign_flip_p(values: np.ndarray, *, n_permutations: int, rng: np.random.Generator) -> float:
     """Computes the two-sided p of a total under random signs.
 
@@ -179,6 +237,20 @@ def false_discovery_rate(p: np.ndarray) -> np.ndarray:
     if known.any():
         q[known] = false_discovery_control(np.asarray(p)[known])
     return q
+
+
+def standardized(values: np.ndarray) -> np.ndarray:
+    """Scales columns to mean 0 and deviation 1.
+
+    Args:
+        values: [N, ...].
+
+    Returns:
+        float64 of the same shape; constant columns become 0.
+    """
+    values = np.asarray(values, np.float64) - values.mean(0, dtype=np.float64)
+    spread = values.std(0)
+    return values / np.where(spread > 0, spread, 1)
 
 
 def prediction_range(predicted: np.ndarray, predicted_baseline: np.ndarray) -> np.ndarray:

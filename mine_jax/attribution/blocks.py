@@ -23,6 +23,7 @@ from mine_jax._checks import check_shape
 from mine_jax._progress import Progress
 from mine_jax.attribution.path import Baseline
 from mine_jax.encoder import check_token_width, model
+from mine_jax.encoder.linear import model as linear
 from mine_jax.encoder.query import model as query_encoder
 from mine_jax.errors import DataError
 from mine_jax.memory.chunks import Chunks, padded_chunks
@@ -249,6 +250,7 @@ def pairs_at_once(encoders: Encoders, tokens: ImageTokens, *, needs_states: bool
     """Returns how many pairs a device holds at once: what suits its cache, or its memory if that is less."""
     n_tokens, width = tokens.tokens.shape[1:]
     n_heads = encoders.per_voxel["query"].shape[1] if "query" in encoders.per_voxel else 1
+    n_heads += linear.has_linear(encoders.per_voxel)
     held = n_tokens * (width if needs_states else n_heads)
     fitting = int(memory.SAFE_SHARE * sharding.free_bytes()) // _BYTES_PER_ELEMENT
     wanted = _BLOCK_ELEMENTS.get(sharding.platform(), _BLOCK_ELEMENTS_ELSEWHERE)

@@ -12,6 +12,7 @@ import numpy as np
 
 from mine_jax import encoder
 from mine_jax.attribution.blocks import Images, is_query, over_pairs
+from mine_jax.encoder.linear import model as linear
 from mine_jax.encoder.query import model as query_encoder
 from mine_jax.types import Architecture, Array
 
@@ -85,7 +86,7 @@ def readout_one(
     """Predicts one pair from its terms [H, P]; the terms are those of an `End`."""
     cells = _cells(architecture, logits.shape[-1], image.mask)
     if is_query(architecture):
-        voxel = {**voxel, "position": _position(voxel, image, architecture)}
+        voxel = {**voxel, "position": _position(voxel, image, architecture)}  # its linear head included
     return encoder.model(architecture).readout_one(shared, logits, scalars, voxel, cells, architecture)
 
 
@@ -98,6 +99,8 @@ def _end_one(shared: Parameters, voxel: Parameters, image: Images, *, architectu
         values = image.keys if image.values is None else image.values
         logits = _read_through(image.keys, voxel["query"]) / np.sqrt(voxel["query"].shape[1])
         scalars = _read_through(values, voxel["readout"])
+        if linear.has_linear(voxel):
+            logits, scalars = linear.with_linear(shared, voxel, image.keys[:, 0], logits, scalars, architecture)
     if _is_hidden(architecture, image.mask):
         scalars = jnp.where(image.mask, scalars, 0.0)
     every = [jnp.broadcast_to(x, (len(x), n_tokens)) for x in (logits, scalars)]
@@ -112,9 +115,12 @@ def _read_through(keys: jax.Array, vectors: Array) -> jax.Array:
 
 
 def _position(voxel: Parameters, image: Images, architecture: Architecture) -> Array:
+    position = voxel["position"]
+    if linear.has_linear(voxel):
+        position = linear.with_place(position, len(position) + 1)
     if _is_hidden(architecture, image.mask):
-        return jnp.where(image.mask, voxel["position"], _HIDDEN)
-    return voxel["position"]
+        return jnp.where(image.mask, position, _HIDDEN)
+    return position
 
 
 def _is_hidden(architecture: Architecture, mask: Array | None) -> bool:

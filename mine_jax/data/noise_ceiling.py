@@ -89,7 +89,7 @@ def noise_ceiling(ncsnr: np.ndarray, n_repeats: int | np.ndarray) -> np.ndarray:
 
 
 def with_noise_ceiling(responses: Responses, rows: np.ndarray) -> Responses:
-    """Computes the noise ceiling of some rows, such as the test rows, from their own numbers of repeats.
+    """Computes the noise ceiling of some rows from their own numbers of repeats.
 
     Args:
         responses: N images, V voxels with their ncsnr [V].

@@ -162,7 +162,15 @@ def find_duplicates(stimuli: Stimuli, assigned: np.ndarray, *, progress: Progres
 
 
 def with_low_ceiling(responses: Responses, *, min_noise_ceiling: float) -> Responses:
-    """Gives "ok" voxels below a noise ceiling the status "low_ceiling"; unknown ceilings stay."""
+    """Gives "ok" voxels below a noise ceiling the status "low_ceiling".
+
+    Args:
+        responses: of V voxels.
+        min_noise_ceiling: fraction of variance; voxels whose ceiling is unknown keep their status.
+
+    Returns:
+        The responses with `status` [V] changed.
+    """
     low = (responses.status == "ok") & (responses.noise_ceiling < min_noise_ceiling)
     return replace(responses, status=np.where(low, "low_ceiling", responses.status))
 

@@ -3,7 +3,9 @@
 from mine_jax.encoder.blocks import predict_blocks as predict_blocks
 from mine_jax.encoder.blocks import top_images as top_images
 from mine_jax.encoder.controls import Half as Half
+from mine_jax.encoder.controls import Rival as Rival
 from mine_jax.encoder.controls import add_decoys as add_decoys
+from mine_jax.encoder.controls import fit_rival as fit_rival
 from mine_jax.encoder.controls import halves as halves
 from mine_jax.encoder.controls import is_decoy as is_decoy
 from mine_jax.encoder.controls import n_copies as n_copies
@@ -23,4 +25,5 @@ from mine_jax.encoder.query.train import batches as batches
 from mine_jax.encoder.query.train import fit_step as fit_step
 from mine_jax.encoder.query.train import init_fit as init_fit
 from mine_jax.encoder.query.train import solve_readouts as solve_readouts
+from mine_jax.encoder.score import best_layers as best_layers
 from mine_jax.encoder.score import score as score

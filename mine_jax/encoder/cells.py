@@ -35,6 +35,12 @@ def n_cells(architecture: Architecture, n_tokens: int) -> int:
     return _windows(architecture, n_tokens).shape[0]
 
 
+def cell_of_token(architecture: Architecture, n_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the tokens [P] in the order of their cells, and the places [P] of the tokens in that order."""
+    order = np.argsort(_windows(architecture, n_tokens).argmax(0), kind="stable")
+    return order, np.argsort(order)
+
+
 def pooled_tokens(tokens: ImageTokens, rows: np.ndarray, architecture: Architecture) -> tuple[Array, Array | None]:
     """Returns cell states [B, C, D] float32 and the mask of real cells [B, C] (None when all are)."""
     states = jnp.asarray(np.asarray(tokens.tokens[rows], dtype=np.float32))

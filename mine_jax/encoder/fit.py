@@ -65,6 +65,8 @@ _KINDS: dict[str, type[KindFit]] = {"query": QueryFit, "ridge": RidgeFit}
 _OK, _CONSTANT, _NONFINITE, _DIVERGED = (STATUSES.index(s) for s in ("ok", "constant", "nonfinite", "diverged"))
 # A voxel whose spread is below this share of its mean is float noise.
 _MIN_RELATIVE_SD = 1e-6
+# Parameters that predictions are linear in, besides the intercept.
+_LINEAR = ("coef", "readout", "linear")
 # Voxels whose parameters are put in their places at once.
 _BLOCK = 4096
 
@@ -225,7 +227,6 @@ def _all_voxels(
     per_voxel: dict[str, Any], targets: Targets, usable: np.ndarray, diverged: np.ndarray, n_voxels: int
 ) -> dict[str, Array]:
     """Undoes the standardisation and puts the fitted voxels among all of them; empties `per_voxel`."""
-    linear = "coef" if "coef" in per_voxel else "readout"
     out: dict[str, Array] = {}
     for name in list(per_voxel):
         value = per_voxel.pop(name)
@@ -233,7 +234,7 @@ def _all_voxels(
         for start in range(0, len(usable), _BLOCK):
             voxels = np.arange(start, min(start + _BLOCK, len(usable)))[~diverged[start : start + _BLOCK]]
             part = np.array(value[voxels], np.float32)
-            if name == linear:
+            if name in _LINEAR:
                 part *= targets.spread[voxels].reshape(-1, *[1] * (part.ndim - 1))
             if name == "intercept":
                 part = part * targets.spread[voxels] + targets.mean[voxels]

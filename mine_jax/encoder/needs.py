@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from mine_jax import sharding
 from mine_jax.config import QueryConfig, RidgeConfig
+from mine_jax.encoder.linear.banded import N_CANDIDATES
+from mine_jax.encoder.linear.components import MOST_IMAGES
 from mine_jax.encoder.query.images import IMAGE_CHUNK
 from mine_jax.encoder.query.readout import CHUNK_LOGITS
 from mine_jax.memory.plan import Need, Plan, plan_chunk
@@ -99,9 +101,23 @@ def query_need(config: QueryConfig, *, n_images: int, token_shape: tuple[int, in
     attended = 2 * at_once * size
     logits = 3 * at_once * n_heads * n_cells
     tokens = n_images * n_cells * n_inputs * (2 if config.storage == "bfloat16" else _FLOAT)
-    # twice: folded into parts for the readout
-    fixed = 2 * min(tokens, config.resident_bytes) + _FLOAT * constant
-    return Need(fixed, _FLOAT * (kept + grams + attended + logits))
+    linear = _linear_need(config, n_images, n_cells * n_inputs, size)
+    # twice: folded into parts for the readout; members have copies of their own
+    fixed = (1 + config.members) * min(tokens, config.resident_bytes) + _FLOAT * constant
+    return Need(fixed + linear.fixed, _FLOAT * (kept + grams + attended + logits) + linear.each)
+
+
+def _linear_need(config: QueryConfig, n_images: int, n_columns: int, size: int) -> Need:
+    """Counts the bytes of linear terms: of their components, and of the sums and candidates of each voxel."""
+    if not config.linear:
+        return Need(0, 0)
+    width = min(config.linear_width, max(1, n_images), n_columns)
+    # the grids of the images that are decomposed, and their products with each other in float64
+    decomposed = min(n_images, MOST_IMAGES)
+    fixed = decomposed * (2 * n_columns + 6 * decomposed) + config.members * width * (n_columns + 3 * n_images)
+    candidates = N_CANDIDATES * (size + width + 1)
+    predicted = 2 * IMAGE_CHUNK * N_CANDIDATES
+    return Need(_FLOAT * fixed, _FLOAT * (3 * width * size + 2 * candidates + 3 * size**2 + predicted))
 
 
 def ridge_need(config: RidgeConfig, *, n_images: int, token_shape: tuple[int, int]) -> Need:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from jax.sharding import Mesh
 
@@ -64,6 +66,22 @@ def score(
         status=status.astype(str),
         r2_selection=_selection_r2(encoders, len(status)),
     )
+
+
+def best_layers(by_layer: Mapping[int, Scores]) -> np.ndarray:
+    """Chooses for each voxel the layer whose encoder predicts it best.
+
+    Args:
+        by_layer: layer -> scores of the same V voxels; the one that comes first wins where two are equal.
+
+    Returns:
+        Layers [V] int, chosen by R2 on images that had no part in the readouts, never by test images; -1 for
+        voxels that were fitted at no layer.
+    """
+    selection = np.stack([np.where(s.status == "ok", s.r2_selection, np.nan) for s in by_layer.values()])
+    known = np.isfinite(selection)
+    best = np.argmax(np.where(known, selection, -np.inf), axis=0)
+    return np.where(known.any(0), np.array(list(by_layer))[best], -1)
 
 
 def _selection_r2(encoders: Encoders, n_voxels: int) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 from mine_jax.features.backbone import Backbone as Backbone
 from mine_jax.features.backbone import load_backbone as load_backbone
+from mine_jax.features.dense.denoise import denoise as denoise
+from mine_jax.features.dense.denoise import denoise_like as denoise_like
+from mine_jax.features.dense.reduce import reduce_like as reduce_like
 from mine_jax.features.extract import extract as extract
 from mine_jax.features.extract import extract_layers as extract_layers
 from mine_jax.features.lens import center_lens as center_lens
@@ -11,7 +14,8 @@ from mine_jax.features.lens import reduced_lens as reduced_lens
 from mine_jax.features.lens import visual_words as visual_words
 from mine_jax.features.load import extract_part as extract_part
 from mine_jax.features.load import load_features as load_features
+from mine_jax.features.low_level import LOW_LEVEL_GROUPS as LOW_LEVEL_GROUPS
+from mine_jax.features.low_level import low_level_statistics as low_level_statistics
 from mine_jax.features.precomputed import load_precomputed as load_precomputed
-from mine_jax.features.reduce import reduce_like as reduce_like
 from mine_jax.features.store import ShardedTokens as ShardedTokens
 from mine_jax.features.store import open_store as open_store

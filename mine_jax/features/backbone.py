@@ -16,7 +16,7 @@ import numpy as np
 
 from mine_jax import sharding
 from mine_jax._progress import Progress, silent
-from mine_jax.config import FeaturesConfig, PrecomputedConfig
+from mine_jax.config import EMBEDDED_MODELS, FeaturesConfig, PrecomputedConfig
 from mine_jax.errors import ConfigError
 from mine_jax.types import Array, Lens
 
@@ -27,7 +27,7 @@ FAMILIES = {
     "siglip": "mine_jax.features.ports.siglip.backbone",
 }
 # keys of `[features]` that the `load` of a family takes besides precision and mesh
-OPTIONS = {"clip": ("weights",), "llava": ("prompt", "weights"), "siglip": ("weights",)}
+OPTIONS = {"clip": ("image_tokens", "weights"), "llava": ("prompt", "weights"), "siglip": ("weights",)}
 
 
 @runtime_checkable
@@ -96,7 +96,7 @@ def load_backbone(
     """Loads the model that a configuration names.
 
     Args:
-        config: `kind` picks the family, `model` is a checkpoint directory or "phantom".
+        config: `kind` picks the family, `model` is a checkpoint directory or a name in `config.EMBEDDED_MODELS`.
         precision: of matrix products on accelerators, as in `jax.default_matmul_precision`.
         mesh: `run.mesh`. `model` devices share one copy of the weights (1), `data` copies each
             encode a part of every batch (as many as there are devices).
@@ -116,8 +116,9 @@ def load_backbone(
     if config.model is None:
         raise ConfigError('`features.model` must be a checkpoint directory, or "phantom" for the embedded one.')
     directory = Path(config.model)
-    if config.model == "phantom":
-        directory = Path(str(importlib.resources.files("mine_jax") / "phantom" / "weights" / config.kind))
+    if config.model in EMBEDDED_MODELS:
+        folder = config.kind + EMBEDDED_MODELS[config.model]
+        directory = Path(str(importlib.resources.files("mine_jax") / "phantom" / "weights" / folder))
     options = {key: getattr(config, key) for key in OPTIONS[config.kind]}
     family = importlib.import_module(FAMILIES[config.kind])
     return family.load(directory, precision=precision, mesh=sharding.model_mesh(mesh or {}), **options)

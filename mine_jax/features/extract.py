@@ -329,7 +329,7 @@ def encoded(
         return start, batch
 
     running = None
-    for start, n_valid, pixels in _ahead(load, starts):
+    for start, n_valid, pixels in ahead(load, starts):
         tokens = backbone.encode(pixels, layers=layers)
         # the device works on this batch while the one before is fetched and written
         waiting, running = running, (start, n_valid, {n: jnp.asarray(t).astype(dtype) for n, t in tokens.items()})
@@ -351,7 +351,7 @@ def _preprocessed(backbone: Backbone, images: list[np.ndarray], ids: np.ndarray)
         raise
 
 
-def _ahead(load: Callable[[int], Any], starts: Iterable[int]) -> Iterator[Any]:
+def ahead(load: Callable[[int], Any], starts: Iterable[int]) -> Iterator[Any]:
     """Yields load(start) in order, with a few calls running ahead in threads."""
     n_threads = min(MAX_THREADS, os.cpu_count() or 1)
     executor = ThreadPoolExecutor(n_threads, thread_name_prefix="mine_jax-images")

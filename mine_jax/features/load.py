@@ -10,14 +10,15 @@ import numpy as np
 
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
-from mine_jax.config import FeaturesConfig, LlavaConfig, PrecomputedConfig
+from mine_jax.config import FeaturesConfig, LlavaConfig, ModelConfig, PrecomputedConfig
 from mine_jax.errors import ConfigError
 from mine_jax.features import store
-from mine_jax.features.backbone import load_backbone
-from mine_jax.features.extract import configured, extract_into, fill_stores
+from mine_jax.features.backbone import Backbone, load_backbone
+from mine_jax.features.dense.denoise import denoised_on_sample
+from mine_jax.features.dense.reduce import reduced_on_sample
+from mine_jax.features.extract import Extraction, configured, extract_into, fill_stores
 from mine_jax.features.lens import build_lens, center_lens
 from mine_jax.features.precomputed import load_precomputed
-from mine_jax.features.reduce import reduced_on_sample
 from mine_jax.types import ImageTokens, Lens, Stimuli
 
 
@@ -25,24 +26,24 @@ def load_features(
     config: FeaturesConfig,
     stimuli: Stimuli | None,
     *,
-    fitted_on: np.ndarray | None = None,
     directory: str | Path | None = None,
     progress: Progress = silent,
     precision: str = "highest",
     mesh: Mapping[str, int] | None = None,
+    fitted_on: np.ndarray | None = None,
 ) -> tuple[ImageTokens, Lens | None]:
     """Runs the features stage: image-tokens and the lens that reads them.
 
     Args:
         config: the `[features]` section.
         stimuli: the N images; not needed for precomputed tokens.
-        fitted_on: ids of the images that the reduction and the center of the lens are computed from: those
-            of the fit, so that no test image has a part in them. None for all N.
         directory: the token store, `DIR/features` of a run; the lens goes to `lens` in it.
             None keeps everything in memory.
         progress: called with (images done, N).
         precision: of matrix products on accelerators.
         mesh: `run.mesh`, see `load_backbone`.
+        fitted_on: [F] str ids of the images that denoising, reduction and the center of the lens are fitted on:
+            those of training, so that no test image has a part in them. None for all N.
 
     Returns:
         Tokens [N, P, D], and the lens over W words; None if there is no word list. The lens of a
@@ -63,8 +64,7 @@ def load_features(
         waiting = _waiting(progress, len(stimuli.image_ids))
         backbone = load_backbone(config, precision=precision, mesh=mesh)
         extraction = configured(config, backbone.layers, directory)
-        if config.reduce is not None:
-            backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting, fitted_on=fitted_on)
+        backbone = _prepared(backbone, config, stimuli, extraction, waiting, fitted_on)
         # a language model reads words without a sentence around them
         templates = () if isinstance(config, LlavaConfig) else config.templates
         lens = build_lens(backbone, config.words, templates, waiting)
@@ -87,10 +87,10 @@ def extract_part(
     *,
     directory: str | Path,
     part: tuple[int, int],
-    fitted_on: np.ndarray | None = None,
     progress: Progress = silent,
     precision: str = "highest",
     mesh: Mapping[str, int] | None = None,
+    fitted_on: np.ndarray | None = None,
 ) -> bool:
     """Does one of n parts of the features stage, while other processes do the others.
 
@@ -102,10 +102,10 @@ def extract_part(
         stimuli: all N images, not only those of the part.
         directory: the token store, shared by the processes.
         part: (i, n) with i from 0 to n - 1.
-        fitted_on: as for `load_features`.
         progress: called with (images done, images of the part).
         precision: of matrix products on accelerators.
         mesh: `run.mesh`, see `load_backbone`; the devices of this process.
+        fitted_on: as in `load_features`.
 
     Returns:
         Whether the token store is whole now: all other parts were done before.
@@ -120,10 +120,24 @@ def extract_part(
         )
     backbone = load_backbone(config, precision=precision, mesh=mesh)
     extraction = configured(config, backbone.layers, Path(directory))
-    if config.reduce is not None:
-        waiting = _waiting(progress, len(stimuli.image_ids))
-        backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, waiting, fitted_on=fitted_on)
+    backbone = _prepared(backbone, config, stimuli, extraction, _waiting(progress, len(stimuli.image_ids)), fitted_on)
     return fill_stores(backbone, stimuli, extraction, progress, part)
+
+
+def _prepared(
+    backbone: Backbone,
+    config: ModelConfig,
+    stimuli: Stimuli,
+    extraction: Extraction,
+    progress: Progress,
+    fitted_on: np.ndarray | None,
+) -> Backbone:
+    """Denoises the tokens of a model, then reduces them, where the configuration says so."""
+    if config.denoise:
+        backbone = denoised_on_sample(backbone, config.denoise, stimuli, extraction, fitted_on=fitted_on)
+    if config.reduce is not None:
+        backbone = reduced_on_sample(backbone, config.reduce, stimuli, extraction, progress, fitted_on=fitted_on)
+    return backbone
 
 
 def _waiting(progress: Progress, n_images: int) -> Progress:

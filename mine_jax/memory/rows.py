@@ -92,7 +92,8 @@ class SideBySide:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Returns a copy in memory of some rows (slice, positions or mask), and of all or some columns."""
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        key = key if isinstance(key, tuple) else (key,)
+        rows, columns = key if len(key) == 2 else (*key, slice(None))
         wanted, chosen = np.arange(self.shape[1])[columns], np.arange(len(self))[rows]
         if not isinstance(rows, slice):
             rows = chosen

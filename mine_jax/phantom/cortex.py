@@ -1,9 +1,9 @@
 """A simulated cortex: a seed enters; voxels with planted preferences and their responses leave.
 
-Category voxels sum what their receptive field sees of every thing, compressed by a power, and
-weigh it by a category and by a finer preference (a concept, two, or a colour). V1 voxels see
-local luminance contrast and no word. What each voxel wants is known exactly, so a run on its
-responses can be scored.
+Voxels of category areas sum what their receptive field sees of every thing, compressed by a power, and
+weigh it by a category and by a finer preference: a concept, two, a place, a colour, two categories at once,
+or a category that lowers the response. Others see pixels only, prefer what their place on the sheet says, or
+hold noise. What each voxel wants is known exactly, so a run on its responses can be scored.
 
 Source: compressive spatial summation, Kay et al. 2013, doi:10.1152/jn.00105.2013.
 """
@@ -17,34 +17,23 @@ import numpy as np
 import pandas as pd
 
 from mine_jax._progress import Progress, silent
-from mine_jax.errors import DataError
+from mine_jax.phantom import areas as area_module
 from mine_jax.phantom import scenes as scene_module
-from mine_jax.phantom.scenes import CATEGORIES, CATEGORY_OF, COLORS, CONCEPTS, Scene
+from mine_jax.phantom import signals
+from mine_jax.phantom.areas import AREAS
+from mine_jax.phantom.scenes import CATEGORIES, CATEGORY_OF, COLORS, PLACES, Scene
 
-# Area -> (preferred categories, voxels at the default size), in the order in which they tile the sheet.
-AREAS: dict[str, tuple[tuple[str, ...], int]] = {
-    "V1v": ((), 30),
-    "V1d": ((), 30),
-    "OFA": (("face",), 45),
-    "FFA-1": (("face",), 45),
-    "FFA-2": (("face",), 45),
-    "EBA": (("body",), 45),
-    "VWFA-1": (("word",), 45),
-    "food": (("food",), 45),
-    "PPA": (("place", "building"), 45),
-    "OPA": (("place", "building"), 45),
-    "": ((), 95),
-}
-KINDS = ("concept", "pair", "category", "attribute", "lowlevel", "noise", "constant", "invalid")
-# Shares of the fine preferences among the voxels of a category area.
-_SHARES = {"concept": 0.55, "pair": 0.20, "category": 0.15, "attribute": 0.10}
+# Kinds that respond to things and places; then those that do not.
+THING_KINDS = ("concept", "pair", "category", "attribute", "place", "conjunction", "suppressed", "smooth")
+KINDS = (*THING_KINDS, "lowlevel", "noise", "constant", "invalid")
 _N_CONSTANT, _N_INVALID = 10, 5
-# Receptive fields are given in pixels of an image of this size.
-_SIZE = 64
 _EXPONENT = 0.7  # between 0.2 and 1 in Kay et al. 2013
 _REPEATS = 3  # `noise_ceiling` is for the mean of this many
-_LUMINANCE = np.array([0.299, 0.587, 0.114]) / 255
 _BLOCK = 512
+# Smoothness of the preferences of the control areas, voxels; how much joint presence counts beyond one thing.
+_SMOOTH_SIGMA, _JOINT = 2.5, 3.0
+# What a conjunction asks for beside the area's own category, and what lowers a response.
+_OTHER_CATEGORIES = ("animal", "vehicle", "tool")
 
 
 @dataclass(frozen=True)
@@ -58,7 +47,11 @@ class Cortex:
         area: [V] str, a key of `AREAS`.
         category: [V] str, preferred categories, ";"-joined.
         kind: [V] str of `KINDS`.
-        concepts: [V] str, what the fine preference matches, ";"-joined; a colour for "attribute".
+        concepts: [V] str, what the fine preference matches, ";"-joined: concepts, a colour for "attribute",
+            categories for "conjunction" (both at once) and "suppressed" (lowers the response).
+        feature: [V] str of `signals.FEATURES` for "lowlevel", else "".
+        patch: [V] int, contiguous patch of fine preferences within the area; -1 where there are none.
+        tuning: [V] float64, what a low-level feature is tuned to, see `signals.low_level`.
         weight_category: [V] float64.
         weight_fine: [V] float64.
         rf_x: [V] float64, centre of the receptive field in pixels of a 64-pixel image, from the left.
@@ -68,6 +61,7 @@ class Cortex:
         noise_ceiling: [V] float64, true fraction of variance for the mean of three repeats.
         signal_mean: [V] float64, mean of the raw signal over the images of `calibrate`.
         signal_sd: [V] float64, its standard deviation.
+        smooth: [V, categories] float64, weights of "smooth" voxels, which vary smoothly over the sheet.
         exponent: power on the coverage of the receptive field.
     """
 
@@ -78,6 +72,9 @@ class Cortex:
     category: np.ndarray
     kind: np.ndarray
     concepts: np.ndarray
+    feature: np.ndarray
+    patch: np.ndarray
+    tuning: np.ndarray
     weight_category: np.ndarray
     weight_fine: np.ndarray
     rf_x: np.ndarray
@@ -87,6 +84,7 @@ class Cortex:
     noise_ceiling: np.ndarray
     signal_mean: np.ndarray
     signal_sd: np.ndarray
+    smooth: np.ndarray
     exponent: float = _EXPONENT
 
 
@@ -94,7 +92,7 @@ def plant(
     seed: int | Sequence[int],
     *,
     shape: tuple[int, int, int] = (24, 24, 18),
-    ceiling: float = 0.6,
+    ceiling: float | Sequence[float] = 0.6,
     exponent: float = _EXPONENT,
 ) -> Cortex:
     """Plants areas and preferences on a folded sheet.
@@ -102,52 +100,58 @@ def plant(
     Args:
         seed: decides the fold, every preference, receptive field and noise ceiling.
         shape: size of the volume; small ones get fewer voxels per area, in proportion.
-        ceiling: about the mean noise ceiling of the voxels, fraction of variance for three repeats.
+        ceiling: about the mean noise ceiling of the voxels, fraction of variance for three repeats; or the two
+            ends between which they are spread evenly.
         exponent: power on the coverage of the receptive field.
 
     Returns:
-        Cortex: about 515 voxels at the default shape, not yet calibrated (mean 0, deviation 1).
+        Cortex: about 575 voxels at the default shape, not yet calibrated (mean 0, deviation 1).
 
     Raises:
         DataError: if the volume is too small for three voxels per area.
     """
     rng = np.random.default_rng(seed)
-    sheet = _fold(rng, shape)
-    voxel_ids, area = _tile(sheet, shape)
+    sheet = area_module.fold(rng, shape)
+    voxel_ids, area = area_module.tile(sheet, shape)
     n = len(voxel_ids)
-    kind = np.full(n, "lowlevel", object)
-    concepts = np.full(n, "", object)
-    for name, (categories, _) in AREAS.items():
+    kind, concepts = np.full(n, "noise", object), np.full(n, "", object)
+    feature, patch, tuning = np.full(n, "", object), np.full(n, -1), np.zeros(n)
+    for name, planted in AREAS.items():
         where = np.flatnonzero(area == name)
-        if categories:
-            kind[where] = rng.permutation(_spread(len(where)))
-            pool = [concept for category in categories for concept in CATEGORIES[category]]
-            for voxel in where:
-                concepts[voxel] = _fine(rng, kind[voxel], pool)
-        elif not name:
-            kind[where] = rng.permutation(_silent_kinds(len(where)))
+        kinds = _spread(planted.kinds, len(where)) if planted.kinds else _silent_kinds(len(where))
+        kind[where] = rng.permutation(kinds)
+        if planted.n_patches:
+            patch[where] = area_module.patches(voxel_ids[where], planted.n_patches, shape)
+        liked = _liked(rng, planted)
+        for voxel in where:
+            concepts[voxel] = _fine(rng, kind[voxel], planted.categories, liked[patch[voxel]])
+            feature[voxel], tuning[voxel] = _low_level(rng) if kind[voxel] == "lowlevel" else ("", 0.0)
     lowlevel, has_fine = kind == "lowlevel", concepts != ""
-    has_signal = np.isin(kind.astype(str), KINDS[:5])
-    has_category = has_signal & ~lowlevel
+    has_signal = np.isin(kind.astype(str), (*THING_KINDS, "lowlevel"))
+    has_category = has_signal & ~lowlevel & (kind != "smooth")
     centre = rng.uniform(12, 52, (2, n))
-    logit = np.log(ceiling / (1 - ceiling)) + np.clip(rng.normal(0, 0.6, n), -1.5, 1.5)
+    ceilings = _ceilings(rng, ceiling, n)
     return Cortex(
         shape=shape,
         sheet=sheet,
         voxel_ids=voxel_ids,
         area=area.astype(str),
-        category=np.array([";".join(AREAS[name][0]) for name in area]),
+        category=np.array([";".join(AREAS[name].categories) for name in area]),
         kind=kind.astype(str),
         concepts=concepts.astype(str),
+        feature=feature.astype(str),
+        patch=patch,
+        tuning=tuning,
         weight_category=np.where(has_category, 0.5 * rng.uniform(0.6, 1.2, n), 0.0),
         weight_fine=np.where(has_fine, rng.uniform(0.8, 1.2, n), 0.0),
         rf_x=centre[0],
         rf_y=centre[1],
         rf_sigma=np.where(lowlevel, rng.uniform(5, 9, n), rng.uniform(14, 28, n)),
         gain=rng.uniform(0.5, 1.5, n),
-        noise_ceiling=np.where(has_signal, 1 / (1 + np.exp(-logit)), 0.0),
+        noise_ceiling=np.where(has_signal, ceilings, 0.0),
         signal_mean=np.zeros(n),
         signal_sd=np.ones(n),
+        smooth=np.where((kind == "smooth")[:, None], _smooth_weights(rng, sheet, voxel_ids, shape), 0.0),
         exponent=exponent,
     )
 
@@ -173,17 +177,17 @@ def true_response(
         np.ndarray: float32 [N, V], in standard deviations of the calibration images.
     """
     out = np.zeros((len(scenes), len(cortex.voxel_ids)), np.float32)
-    by_thing = np.isin(cortex.kind, KINDS[:4])
-    by_contrast = cortex.kind == "lowlevel"
-    table = _preferences(cortex)[:, by_thing]
+    by_thing, by_pixel = np.isin(cortex.kind, THING_KINDS), cortex.kind == "lowlevel"
     for start in range(0, len(scenes), _BLOCK):
         block = scenes[start : start + _BLOCK]
         size = block[0].size
-        fields = _receptive_fields(cortex, size)
-        out[start : start + _BLOCK, by_thing] = _thing_signal(block, fields[:, by_thing], table, cortex.exponent)
-        if by_contrast.any():
+        fields = signals.receptive_fields(cortex.rf_x, cortex.rf_y, cortex.rf_sigma, size)
+        out[start : start + _BLOCK, by_thing] = _thing_signal(cortex, by_thing, block, fields[:, by_thing])
+        if by_pixel.any():
             drawn = [scene_module.render(s) for s in block] if images is None else images[start : start + _BLOCK]
-            out[start : start + _BLOCK, by_contrast] = _contrast(np.stack(drawn), fields[:, by_contrast])
+            out[start : start + _BLOCK, by_pixel] = signals.low_level(
+                np.stack(drawn), fields[:, by_pixel], cortex.feature[by_pixel], cortex.tuning[by_pixel]
+            )
         progress(min(start + _BLOCK, len(scenes)), len(scenes))
     return ((out - cortex.signal_mean) / cortex.signal_sd).astype(np.float32)
 
@@ -226,70 +230,40 @@ def simulate_trials(
 def to_table(cortex: Cortex, *, subject: str) -> pd.DataFrame:
     """Returns one row of planted truth per voxel, as `phantom_truth.tsv` holds them."""
     i, j, k = np.unravel_index(cortex.voxel_ids, cortex.shape)
-    columns = {name: getattr(cortex, name) for name in _COLUMNS}
+    columns = {name: getattr(cortex, name) for name in (*_TEXTS, "patch", *_NUMBERS)}
     table = pd.DataFrame({"subject": subject, "voxel_id": cortex.voxel_ids, "i": i, "j": j, "k": k, **columns})
-    return table.assign(exponent=cortex.exponent)
+    return table.assign(exponent=cortex.exponent, **dict(zip(_SMOOTH, cortex.smooth.T, strict=True)))
 
 
 def from_table(table: pd.DataFrame, *, shape: tuple[int, int, int]) -> Cortex:
     """Restores the cortex of one subject from its truth rows; unlabelled cortex is not kept."""
     ids = table["voxel_id"].to_numpy(np.int64)
-    columns = {name: table[name].fillna("").to_numpy(str) for name in _COLUMNS[:4]}
-    columns |= {name: table[name].to_numpy(np.float64) for name in _COLUMNS[4:]}
+    columns = {name: table[name].fillna("").to_numpy(str) for name in _TEXTS}
+    columns |= {name: table[name].to_numpy(np.float64) for name in _NUMBERS}
+    columns |= {"patch": table["patch"].to_numpy(np.int64), "smooth": table[list(_SMOOTH)].to_numpy(np.float64)}
     return Cortex(shape=shape, sheet=ids, voxel_ids=ids, exponent=float(table["exponent"].iloc[0]), **columns)
 
 
-_COLUMNS = (
-    *("area", "category", "kind", "concepts", "weight_category", "weight_fine", "rf_x", "rf_y", "rf_sigma"),
+_TEXTS = ("area", "category", "kind", "concepts", "feature")
+_NUMBERS = (
+    *("tuning", "weight_category", "weight_fine", "rf_x", "rf_y", "rf_sigma"),
     *("gain", "noise_ceiling", "signal_mean", "signal_sd"),
 )
+_SMOOTH = tuple(f"smooth_{category}" for category in CATEGORIES)
 
 
-def _fold(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
-    """Positions [C] of the voxels within one voxel of a wavy sheet."""
-    x, y, z = np.indices(shape)
-    phase = rng.uniform(0, 1, 2)
-    # The slope stays below one voxel per voxel, so the sheet has no holes.
-    height = min(0.3 * shape[2], 0.13 * min(shape[:2]))
-    wave = np.sin(2 * np.pi * (x / shape[0] + phase[0])) * np.cos(2 * np.pi * (0.8 * y / shape[1] + phase[1]))
-    return np.flatnonzero(np.abs(z - (shape[2] - 1) / 2 - height * wave) < 1.0).astype(np.int64)
+def _ceilings(rng: np.random.Generator, ceiling: float | Sequence[float], n: int) -> np.ndarray:
+    if not isinstance(ceiling, (int, float)):
+        return rng.uniform(*ceiling, n)
+    logit = np.log(ceiling / (1 - ceiling)) + np.clip(rng.normal(0, 0.6, n), -1.5, 1.5)
+    return 1 / (1 + np.exp(-logit))
 
 
-def _tile(sheet: np.ndarray, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Gives each area a contiguous patch of the sheet's middle: positions [V] and areas [V]."""
-    wanted = {name: count for name, (_, count) in AREAS.items()}
-    # At least a fifth of the cortex stays outside, as unlabelled cortex does in a brain.
-    share = min(1.0, 0.8 * len(sheet) / sum(wanted.values()))
-    counts = {name: int(count * share) for name, count in wanted.items()}
-    if min(counts.values()) < 3:
-        raise DataError(
-            f"`shape` {shape} holds {len(sheet)} cortex voxels, too few for {len(AREAS)} areas of three. "
-            "Choose a larger one, for instance 16, 16, 12."
-        )
-    x, y, _ = np.unravel_index(sheet, shape)
-    distance = np.maximum(np.abs(x / (shape[0] - 1) - 0.5), np.abs(y / (shape[1] - 1) - 0.5))
-    inside = sheet[np.argsort(distance, kind="stable")[: sum(counts.values())]]
-    area = dict(_bisect(np.sort(inside), list(counts.items()), shape))
-    voxel_ids = np.sort(inside)
-    return voxel_ids, np.array([area[int(voxel)] for voxel in voxel_ids], object)
-
-
-def _bisect(ids: np.ndarray, counts: list[tuple[str, int]], shape: tuple[int, int, int]) -> list[tuple[int, str]]:
-    """Cuts a patch along its longer side until each part is one area."""
-    if len(counts) == 1:
-        return [(int(voxel), counts[0][0]) for voxel in ids]
-    totals = np.cumsum([count for _, count in counts])
-    cut = int(np.argmin(np.abs(totals[:-1] - totals[-1] / 2))) + 1
-    x, y, z = np.unravel_index(ids, shape)
-    order = np.lexsort((z, y, x) if np.ptp(x) >= np.ptp(y) else (z, x, y))
-    first, second = ids[order[: totals[cut - 1]]], ids[order[totals[cut - 1] :]]
-    return _bisect(first, counts[:cut], shape) + _bisect(second, counts[cut:], shape)
-
-
-def _spread(n: int) -> np.ndarray:
-    """Kinds [n] of fine preference in their shares."""
-    edges = np.cumsum(list(_SHARES.values())) * n
-    return np.array(list(_SHARES), object)[np.searchsorted(edges, np.arange(n) + 0.5, side="right").clip(0, 3)]
+def _spread(shares: dict[str, float], n: int) -> np.ndarray:
+    """Kinds [n] in their shares."""
+    edges = np.cumsum(list(shares.values())) * n
+    positions = np.searchsorted(edges, np.arange(n) + 0.5, side="right")
+    return np.array(list(shares), object)[positions.clip(0, len(shares) - 1)]
 
 
 def _silent_kinds(n: int) -> np.ndarray:
@@ -298,57 +272,77 @@ def _silent_kinds(n: int) -> np.ndarray:
     return np.array(["constant"] * constant + ["invalid"] * invalid + ["noise"] * (n - constant - invalid), object)
 
 
-def _fine(rng: np.random.Generator, kind: str, pool: list[str]) -> str:
-    """What a voxel prefers within (or, for a colour, beside) its categories."""
+def _liked(rng: np.random.Generator, area: area_module.Area) -> dict[int, list[str]]:
+    """Concepts that the voxels of each patch choose from: one in a patch, all of the categories elsewhere."""
+    pool = [concept for category in area.categories for concept in CATEGORIES[category]]
+    liked = {-1: pool}
+    if area.n_patches:
+        chosen = rng.choice(pool, area.n_patches, replace=False).tolist()
+        liked |= {patch: [concept] for patch, concept in enumerate(chosen)}
+    return liked
+
+
+def _fine(rng: np.random.Generator, kind: str, categories: tuple[str, ...], liked: list[str]) -> str:
+    """What a voxel prefers within its categories, or beside them."""
     if kind == "attribute":
         return str(rng.choice(list(COLORS)))
-    number = {"concept": 1, "pair": 2, "category": 0}[kind]
-    return ";".join(sorted(rng.choice(pool, number, replace=False).tolist()))
+    if kind == "place":
+        return str(rng.choice(list(PLACES)))
+    if kind in ("conjunction", "suppressed"):
+        other = str(rng.choice(list(_OTHER_CATEGORIES)))
+        return f"{categories[-1]};{other}" if kind == "conjunction" else other
+    if kind not in ("concept", "pair"):
+        return ""
+    pool = [concept for category in categories for concept in CATEGORIES[category]]
+    first = str(rng.choice([concept for concept in liked if kind == "pair" or concept not in PLACES]))
+    if kind == "concept":
+        return first
+    return ";".join(sorted((first, str(rng.choice([concept for concept in pool if concept != first])))))
 
 
-def _preferences(cortex: Cortex) -> np.ndarray:
-    """Weight [concepts + colours, V] that one fully covered receptive field adds."""
-    names = (*CONCEPTS, *COLORS)
-    fine = [set(text.split(";")) for text in cortex.concepts]
-    categories = [set(text.split(";")) for text in cortex.category]
-    matches = np.array([[name in wanted for wanted in fine] for name in names], float)
-    kinds = np.array([[CATEGORY_OF.get(name, "?") in wanted for wanted in categories] for name in names], float)
-    return (matches * cortex.weight_fine + kinds * cortex.weight_category).astype(np.float32)
+def _low_level(rng: np.random.Generator) -> tuple[str, float]:
+    """A feature, and what it is tuned to."""
+    feature = str(rng.choice(list(signals.FEATURES)))
+    tunings = {
+        "contrast": (0.0,),
+        "orientation": signals.ANGLES,
+        "frequency": signals.FREQUENCIES,
+        "color": signals.COLOR_AXES,
+    }
+    return feature, float(rng.choice(tunings[feature]))
 
 
-def _receptive_fields(cortex: Cortex, size: int) -> np.ndarray:
-    """Gaussians [size * size, V], each of sum 1."""
-    grid = (np.arange(size) + 0.5) * _SIZE / size
-    across = np.exp(-((grid[:, None] - cortex.rf_x) ** 2) / (2 * cortex.rf_sigma**2))
-    down = np.exp(-((grid[:, None] - cortex.rf_y) ** 2) / (2 * cortex.rf_sigma**2))
-    fields = (down[:, None] * across[None]).reshape(size * size, -1)
-    return (fields / fields.sum(0)).astype(np.float32)
+def _smooth_weights(
+    rng: np.random.Generator, sheet: np.ndarray, voxel_ids: np.ndarray, shape: tuple[int, int, int]
+) -> np.ndarray:
+    """Weights [V, categories] at least 0 that vary smoothly over the volume, whatever the areas are."""
+    from scipy.ndimage import gaussian_filter
+
+    weights = []
+    for _ in CATEGORIES:
+        smooth = gaussian_filter(rng.standard_normal(shape), _SMOOTH_SIGMA).ravel()
+        weights.append(np.maximum((smooth[voxel_ids] - smooth[sheet].mean()) / smooth[sheet].std(), 0))
+    # a place fills the background, a thing a few per cent of the image: their responses vary about alike so
+    scale = np.where(np.array(list(CATEGORIES)) == "place", 0.2, 0.6)
+    return scale * np.stack(weights, 1)
 
 
-def _thing_signal(scenes: Sequence[Scene], fields: np.ndarray, table: np.ndarray, exponent: float) -> np.ndarray:
-    """Raw signal [N, V] of category voxels; the place counts as a thing that fills the background."""
-    rows, masks, features = [], [], []
-    column = {name: index for index, name in enumerate((*CONCEPTS, *COLORS))}
-    for row, scene in enumerate(scenes):
-        shown = scene_module.thing_masks(scene)
-        for thing, mask in zip(scene.things, shown, strict=True):
-            rows.append(row)
-            masks.append(mask.ravel())
-            features.append([column[name] for name in (thing.concept, thing.color) if name])
-        if scene.place is not None:
-            rows.append(row)
-            masks.append(~shown.any(0).ravel())
-            features.append([column[scene.place]])
-    signal = np.zeros((len(scenes), fields.shape[1]), np.float32)
-    if rows:
-        weights = np.stack([table[found].sum(0) for found in features])
-        coverage = np.stack(masks).astype(np.float32) @ fields
-        np.add.at(signal, rows, weights * np.maximum(coverage, 0) ** exponent)
+def _thing_signal(cortex: Cortex, voxels: np.ndarray, scenes: Sequence[Scene], fields: np.ndarray) -> np.ndarray:
+    """Raw signal [N, v] of voxels that respond to things; a place counts as a thing that fills the background."""
+    rows, is_named, covered = signals.coverages(scenes, fields, cortex.exponent)
+    kind, n = cortex.kind[voxels], len(scenes)
+    by_category = np.array([[CATEGORY_OF.get(name) == category for name in signals.NAMES] for category in CATEGORIES])
+    sign = np.where(kind == "conjunction", 0.0, np.where(kind == "suppressed", -1.0, 1.0))
+    weights = signals.matches(cortex.concepts[voxels]) * (sign * cortex.weight_fine[voxels])[:, None]
+    weights = weights + signals.matches(cortex.category[voxels]) * cortex.weight_category[voxels, None]
+    weights = (weights + cortex.smooth[voxels] @ by_category).astype(np.float32)
+    signal = signals.summed(n, rows, covered * (is_named.astype(np.float32) @ weights.T))
+    joint = np.flatnonzero(kind == "conjunction")
+    if len(joint):
+        words = [text.split(";") for text in cortex.concepts[voxels][joint]]
+        first, second = (
+            signals.summed(n, rows, covered[:, joint] * (is_named @ signals.matches([pair[i] for pair in words]).T))
+            for i in (0, 1)
+        )
+        signal[:, joint] += (_JOINT * cortex.weight_fine[voxels][joint] * np.minimum(first, second)).astype(np.float32)
     return signal
-
-
-def _contrast(images: np.ndarray, fields: np.ndarray) -> np.ndarray:
-    """Weighted standard deviation [N, V] of luminance (0..1) within receptive fields."""
-    luminance = (images @ _LUMINANCE).reshape(len(images), -1)
-    fields = fields.astype(np.float64)
-    return np.sqrt(np.maximum(luminance**2 @ fields - (luminance @ fields) ** 2, 0))

@@ -28,12 +28,13 @@ from mine_jax.errors import ConfigError, DataError
 from mine_jax.phantom import cortex as cortex_module
 from mine_jax.phantom import scenes as scene_module
 from mine_jax.phantom.cortex import Cortex
+from mine_jax.phantom.sampling import sample_correlated
 
-SCHEMA = 1
+SCHEMA = 2
 SPACE = "func1pt8mm"
 BETA_VERSION = "betas_fithrf_GLMdenoise_RR"
-# ROI collections of the phantom; NSD has no food area of its own.
-ROIS = {**layout.ROI_LABELS, "food": ("food",)}
+# ROI collections of the phantom; NSD has no food area of its own, and no areas without preference.
+ROIS = {**layout.ROI_LABELS, "food": ("food",), "control": ("control-1", "control-2")}
 _VOXEL_MM = 1.8
 _INT16_MAX = 32767
 # A session's files take about as long as this many images.
@@ -62,7 +63,8 @@ def write_phantom(
     n_images: int = 2500,
     n_shared: int = 400,
     n_repeats: int = 3,
-    ceiling: float = 0.6,
+    n_repeats_shared: int | None = None,
+    ceiling: float | Sequence[float] = 0.6,
     shape: tuple[int, int, int] = (24, 24, 18),
     seed: int = 0,
     progress: Progress = silent,
@@ -75,7 +77,10 @@ def write_phantom(
         n_images: distinct images that each subject sees, shared ones included.
         n_shared: images that all subjects see.
         n_repeats: how often each subject sees each image, 1 to 3.
-        ceiling: about the mean noise ceiling, fraction of variance for three repeats.
+        n_repeats_shared: how often it sees the shared ones, up to 20, as data sets do that train on single
+            trials and test on many; None for as often.
+        ceiling: about the mean noise ceiling, fraction of variance for three repeats; or the two ends between
+            which noise ceilings are spread evenly.
         shape: size of the volume in voxels.
         seed: decides everything; the same seed gives the same bytes.
         progress: called with work done and total.
@@ -91,12 +96,15 @@ def write_phantom(
     root = Path(directory)
     parameters: dict[str, Any] = {
         **{"subjects": list(subjects), "n_images": n_images, "n_shared": n_shared, "n_repeats": n_repeats},
-        **{"ceiling": ceiling, "shape": list(shape), "seed": seed},
+        **{"shape": list(shape), "seed": seed},
+        "ceiling": ceiling if isinstance(ceiling, (int, float)) else list(ceiling),
+        "n_repeats_shared": n_repeats if n_repeats_shared is None else n_repeats_shared,
     }
     _check(parameters)
     if _is_there(root, parameters):
         return root
-    design = _design(subjects, n_images, n_shared, n_repeats, seed)
+    repeats = np.where(np.arange(n_images) < n_shared, parameters["n_repeats_shared"], n_repeats)
+    design = _design(subjects, repeats, n_shared, seed)
     n_sessions = int(design.sessions[-1]) + 1
     files = _files(root, subjects, n_sessions)
     record = {"schema": SCHEMA, "parameters": parameters, "files": [str(f.relative_to(root)) for f in files]}
@@ -132,7 +140,7 @@ def read_truth(root: str | Path) -> pd.DataFrame:
     Raises:
         MissingInputError: if the folder holds no phantom.
     """
-    kinds = dict.fromkeys(("subject", "area", "category", "kind", "concepts"), str)
+    kinds = dict.fromkeys(("subject", "area", "category", "kind", "concepts", "feature"), str)
     table = artifacts.read_table(Path(root) / "phantom_truth.tsv", **kinds)
     return table.fillna(dict.fromkeys(kinds, ""))
 
@@ -182,13 +190,19 @@ def _check(parameters: dict[str, Any]) -> None:
         (n_images >= 2, "n_images", "at least 2"),
         (0 <= n_shared <= n_images, "n_shared", "0..n_images"),
         (1 <= parameters["n_repeats"] <= 3, "n_repeats", "1, 2 or 3"),
-        (0 < parameters["ceiling"] < 1, "ceiling", "between 0 and 1"),
+        (1 <= parameters["n_repeats_shared"] <= 20, "n_repeats_shared", "1 to 20"),
+        (_are_ceilings(parameters["ceiling"]), "ceiling", "between 0 and 1, or two such numbers, low before high"),
         (len(parameters["shape"]) == 3 and min(parameters["shape"]) >= 4, "shape", "three numbers of at least 4"),
         (parameters["seed"] >= 0, "seed", "at least 0"),
     )
     problems = [f"`{name}` must be {rule}, but is {parameters[name]!r}." for fits, name, rule in rules if not fits]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _are_ceilings(value: float | list[float]) -> bool:
+    ends = value if isinstance(value, list) else [value, value]
+    return len(ends) == 2 and 0 < ends[0] <= ends[1] < 1
 
 
 def _is_there(root: Path, parameters: dict[str, Any]) -> bool:
@@ -223,23 +237,24 @@ def _files(root: Path, subjects: Sequence[str], n_sessions: int) -> list[Path]:
     return [*files, root / "phantom_truth.tsv", root / "phantom_scenes.jsonl"]
 
 
-def _design(subjects: Sequence[str], n_images: int, n_shared: int, n_repeats: int, seed: int) -> _Design:
-    """Samples scenes, gives them shuffled rows, and orders the trials."""
+def _design(subjects: Sequence[str], repeats: np.ndarray, n_shared: int, seed: int) -> _Design:
+    """Samples scenes, gives them shuffled rows, and orders the trials; each image is shown `repeats` [n] times."""
+    n_images = len(repeats)
     n_total = n_shared + len(subjects) * (n_images - n_shared)
     rows = np.random.default_rng([seed, 100]).permutation(n_total)
     shared, rest = np.sort(rows[:n_shared]), rows[n_shared:]
     scenes: list[Any] = [None] * n_total
     rng = np.random.default_rng([seed, 0])
     for row in shared:
-        scenes[row] = scene_module.sample_scene(rng)
+        scenes[row] = sample_correlated(rng)
     images_of = {}
     for number, subject in enumerate(subjects):
         unshared = np.sort(rest[number * (n_images - n_shared) : (number + 1) * (n_images - n_shared)])
         rng = np.random.default_rng([seed, int(subject[-1])])
         for row in unshared:
-            scenes[row] = scene_module.sample_scene(rng)
+            scenes[row] = sample_correlated(rng)
         images_of[subject] = np.concatenate([shared, unshared])
-    order = np.random.default_rng([seed, 200]).permutation(np.repeat(np.arange(n_images), n_repeats))
+    order = np.random.default_rng([seed, 200]).permutation(np.repeat(np.arange(n_images), repeats))
     return _Design(scenes, shared, images_of, order)
 
 
@@ -271,11 +286,11 @@ def _write_stimuli(root: Path, images: np.ndarray, design: _Design) -> None:
         "BOLD5000": False,
         "shared1000": np.isin(np.arange(n), design.shared),
     }
-    repeats = {}
+    repeats, most = {}, max(3, int(np.bincount(design.order).max()))
     for number in range(1, 9):
         images_of = design.images_of.get(f"subj{number:02d}", np.zeros(0, int))
         columns[f"subject{number}"] = np.isin(np.arange(n), images_of).astype(int)
-        for repeat in range(3):
+        for repeat in range(most):
             repeats[f"subject{number}_rep{repeat}"] = np.zeros(n, int)
         if len(images_of):
             seen = np.zeros(n, int)
@@ -310,7 +325,11 @@ def _write_subject(
 ) -> Cortex:
     """Plants one subject's cortex and writes betas, noise ceiling and ROIs."""
     seed = [parameters["seed"], int(subject[-1])]
-    planted = cortex_module.plant([*seed, 1], shape=tuple(parameters["shape"]), ceiling=parameters["ceiling"])
+    planted = cortex_module.plant(
+        [*seed, 1],
+        shape=tuple(parameters["shape"]),
+        ceiling=parameters["ceiling"],
+    )
     rows = design.images_of[subject]
     scenes = [design.scenes[row] for row in rows]
     raw = cortex_module.true_response(planted, scenes, images[rows])

@@ -3,6 +3,15 @@
 from mine_jax.profile.build import build as build
 from mine_jax.profile.build import mean_shares as mean_shares
 from mine_jax.profile.build import most_faithful as most_faithful
+from mine_jax.profile.build import with_halves as with_halves
+from mine_jax.profile.conjunctions import Conjunctions as Conjunctions
+from mine_jax.profile.conjunctions import Seen as Seen
+from mine_jax.profile.conjunctions import conjunctions as conjunctions
+from mine_jax.profile.drivers import Drivers as Drivers
+from mine_jax.profile.drivers import drivers as drivers
+from mine_jax.profile.drivers import word_correlations as word_correlations
+from mine_jax.profile.field import Fields as Fields
+from mine_jax.profile.field import fields as fields
 from mine_jax.profile.ladder import Evidence as Evidence
 from mine_jax.profile.ladder import Limits as Limits
 from mine_jax.profile.ladder import Rung as Rung
@@ -10,6 +19,8 @@ from mine_jax.profile.ladder import climb as climb
 from mine_jax.profile.ladder import climb_decoys as climb_decoys
 from mine_jax.profile.ladder import family_q as family_q
 from mine_jax.profile.ladder import judge as judge
+from mine_jax.profile.ledger import Ledger as Ledger
+from mine_jax.profile.ledger import ledger as ledger
 from mine_jax.profile.localised import LocalisedTest as LocalisedTest
 from mine_jax.profile.localised import localised_test as localised_test
 from mine_jax.profile.measured import MeasuredTest as MeasuredTest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mine_jax._progress import Progress, silent
@@ -18,8 +20,6 @@ def build(
     *,
     corpus: np.ndarray,
     usable: np.ndarray | None = None,
-    halves: np.ndarray | None = None,
-    common: np.ndarray | None = None,
     faithfulness_quantile: float = 0.75,
     min_images: int = 6,
     n_words: int = 20,
@@ -34,8 +34,6 @@ def build(
         faithfulness: [V, I] of the same pairs.
         corpus: [C] mean share of each word over a corpus of images.
         usable: [V, I] bool, pairs that may be used (for instance only training images); None for all.
-        halves: [2, V, C] profiles of two refits; None for none.
-        common: [C] what decoys share, see `common_profile`; None for nothing.
         faithfulness_quantile: images at or above this quantile of the voxel's faithfulness are used.
         min_images: at least so many images are used where the voxel has them.
         n_words: words kept, L.
@@ -44,12 +42,12 @@ def build(
         progress: called with (done, total) voxels.
 
     Returns:
-        Profiles without a claim; `judge` makes them.
+        Profiles without halves, which `with_halves` adds, and without a claim: `judge` makes them.
 
     Source: MINE, functional profiles from the upper quartile of faithfulness.
     """
     n_voxels = len(descriptions.voxel_ids)
-    chosen = most_faithful(faithfulness, usable, quantile=faithfulness_quantile, min_images=min_images)
+    chosen = most_faithful(faithfulness, usable=usable, quantile=faithfulness_quantile, min_images=min_images)
     mean = mean_shares(descriptions, chosen)
     word_ids = _ranked(mean, corpus, n_words)
     low, high = (np.full(word_ids.shape, np.nan, np.float32) for _ in range(2))
@@ -60,8 +58,6 @@ def build(
             low[v], high[v] = bootstrap_interval_of_mean(tables, n_bootstrap=n_bootstrap, rng=rng)
         progress(v + 1, n_voxels)
     low, high = (np.where(word_ids >= 0, ends, np.nan).astype(np.float32) for ends in (low, high))
-    if halves is None:
-        halves = np.zeros((2, *mean.shape), np.float32)
     is_named = (word_ids >= 0) & (low > corpus[np.maximum(word_ids, 0)])
     faithful = np.where(chosen, faithfulness, np.nan)
     return Profiles(
@@ -73,7 +69,7 @@ def build(
         high=high,
         log_odds=_pick(_log_odds(mean), word_ids),
         distribution=mean,
-        halves=halves,
+        halves=np.zeros((2, *mean.shape), np.float32),
         faithfulness=np.array([np.nanmedian(f) if np.isfinite(f).any() else np.nan for f in faithful], np.float32),
         sentences=np.array(
             [
@@ -83,7 +79,7 @@ def build(
             dtype=str,
         ),
         n_images=chosen.sum(1).astype(np.int32),
-        reliability=agreement(*halves, corpus, common).astype(np.float32),
+        reliability=np.full(n_voxels, np.nan, np.float32),
         r_measured=np.full(n_voxels, np.nan, np.float32),
         effects={},
         p_values={},
@@ -93,10 +89,28 @@ def build(
     )
 
 
+def with_halves(
+    profiles: Profiles, halves: np.ndarray, *, corpus: np.ndarray, common: np.ndarray | None = None
+) -> Profiles:
+    """Adds what two refits on disjoint halves of the images found.
+
+    Args:
+        profiles: of V voxels over C words.
+        halves: [2, V, C] profiles of the refits.
+        corpus: [C] mean share of each word over a corpus of images.
+        common: [C] what decoys share, see `common_profile`; None for nothing.
+
+    Returns:
+        The profiles with `halves` and `reliability`.
+    """
+    reliability = agreement(*halves, corpus, common=common).astype(np.float32)
+    return replace(profiles, halves=halves, reliability=reliability)
+
+
 def most_faithful(
-    faithfulness: np.ndarray, usable: np.ndarray | None = None, *, quantile: float = 0.75, min_images: int = 6
+    faithfulness: np.ndarray, *, usable: np.ndarray | None = None, quantile: float = 0.75, min_images: int = 6
 ) -> np.ndarray:
-    """Chooses the pairs that make a profile: those whose critical tokens alone restore the response best.
+    """Chooses the pairs that make a profile by their faithfulness.
 
     Args:
         faithfulness: [V, I].

@@ -90,12 +90,12 @@ def climb(voxels: Evidence, decoys: Evidence | None, limits: Limits) -> dict[str
         claim: _against_decoys(effect, of_decoys, voxels.n_fitted, limits, claim=claim)
         for claim, effect, of_decoys in zip(CLAIMS[1:3], voxels[:2], null, strict=True)
     }
-    decoy_r = None if decoys is None else _of_all(decoys.measured.r_beyond, decoys.n_fitted)
+    decoy_r = None if decoys is None else _of_all(decoys.measured.effect, decoys.n_fitted)
     return first | _measured_rungs(voxels, decoy_r, limits)
 
 
 def climb_decoys(decoys: Evidence, limits: Limits) -> dict[str, Rung]:
-    """Tests every rung for decoys, each of which has the others as its null: none should reach any.
+    """Tests every rung for decoys, each against the others: none should hold.
 
     Args:
         decoys: evidence of M decoys.
@@ -113,14 +113,24 @@ def climb_decoys(decoys: Evidence, limits: Limits) -> dict[str, Rung]:
 
 
 def family_q(p: np.ndarray, n_fitted: int) -> np.ndarray:
-    """Computes Benjamini-Hochberg q [V] over all fitted voxels: one that could not be tested counts as p = 1."""
+    """Computes Benjamini-Hochberg q over all fitted voxels.
+
+    Args:
+        p: [V] of the voxels that were described; NaN, and those that were not described, count as p = 1.
+        n_fitted: how many voxels were fitted.
+
+    Returns:
+        q [V]; NaN where p is NaN.
+
+    Source: Benjamini & Hochberg 1995.
+    """
     tested = np.isfinite(p)
     family = np.concatenate([np.where(tested, p, 1.0), np.ones(max(0, n_fitted - len(p)))])
     return np.where(tested, false_discovery_rate(family)[: len(p)], np.nan)
 
 
 def judge(profiles: Profiles, rungs: dict[str, Rung], *, statuses: np.ndarray, min_images: int = 6) -> Profiles:
-    """Gives every voxel the highest claim that holds, and the reason why the next one does not.
+    """Gives every voxel its highest claim, and the reason why not a higher one.
 
     Args:
         profiles: of V voxels.
@@ -173,8 +183,9 @@ def _measured_rungs(voxels: Evidence, decoy_r: np.ndarray | None, limits: Limits
     """Tests words and localisation, on measured responses to held-out images."""
     test, localised, chance = voxels.measured, voxels.localised, f"(q > {limits.max_q:g})"
     q, local_q = (family_q(p, voxels.n_fitted) for p in (test.p, localised.p))
-    of_decoys = q if decoy_r is None else family_q(rank_p(test.r_beyond, decoy_r), voxels.n_fitted)
-    known = ~np.isfinite(test.r_encoder)  # without predictions no share can be asked for
+    of_decoys = q if decoy_r is None else family_q(rank_p(test.effect, decoy_r), voxels.n_fitted)
+    # without predictions no share can be asked for; words that are tested whole carry enough
+    excused = ~np.isfinite(test.r_encoder) | test.is_whole
     with np.errstate(invalid="ignore", divide="ignore"):
         share = test.r_beyond / test.r_encoder
         words = [
@@ -182,14 +193,14 @@ def _measured_rungs(voxels: Evidence, decoy_r: np.ndarray | None, limits: Limits
             (q <= limits.max_q, f"words predict held-out responses no better than chance {chance}"),
             (of_decoys <= limits.max_q, f"words predict held-out responses no better than those of decoys {chance}"),
             (
-                known | (share >= limits.min_share),
+                excused | (share >= limits.min_share),
                 f"words add less than {limits.min_share:g} of the encoder's r to low-level features",
             ),
             (test.rank <= limits.max_rank, f"more than {limits.max_rank:g} of other voxels' words predict it as well"),
         ]
         local = [(local_q <= limits.max_q, f"image-level: all tokens of its images give the same words {chance}")]
     return {
-        "words": Rung(test.r_beyond, test.p, q, *_first_failure(words)),
+        "words": Rung(test.effect, test.p, q, *_first_failure(words)),
         "localised": Rung(localised.effect, localised.p, local_q, *_first_failure(local)),
     }
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.description import salience
-from mine_jax.statistics import permutation_p
+from mine_jax.statistics import permutation_p, standardized
 
 # Images that show several things: the share with the most even words.
 _SEVERAL_SHARE = 2 / 3
@@ -56,7 +56,7 @@ def localised_test(
     seed: int = 0,
     progress: Progress = silent,
 ) -> LocalisedTest:
-    """Compares profiles of critical tokens with profiles of the same images as a whole.
+    """Compares profiles of critical tokens with those of whole images.
 
     Args:
         distribution: [V, C] profiles as shares.
@@ -72,9 +72,9 @@ def localised_test(
         The test, one-sided.
     """
     chosen = images_of_several_things(image_words)
-    response = _standardized(measured[chosen])
+    response = standardized(measured[chosen])
     ours, theirs = (
-        _standardized(image_words[chosen] @ np.maximum(salience(one, corpus), 0).T)
+        standardized(image_words[chosen] @ np.maximum(salience(one, corpus), 0).T)
         for one in (distribution, whole_images)
     )
     change = (ours - theirs) * response
@@ -88,9 +88,3 @@ def localised_test(
             progress(i + 1, n_permutations)
     p = permutation_p(exceeding, n_permutations)
     return LocalisedTest(*(np.where(tested, part, np.nan) for part in (effect, p)))
-
-
-def _standardized(values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values, np.float64) - values.mean(0, dtype=np.float64)
-    spread = values.std(0)
-    return values / np.where(spread > 0, spread, 1)

@@ -12,7 +12,7 @@ from mine_jax.description import salience
 
 
 def agreement(
-    first: np.ndarray, second: np.ndarray, corpus: np.ndarray, common: np.ndarray | None = None
+    first: np.ndarray, second: np.ndarray, corpus: np.ndarray, *, common: np.ndarray | None = None
 ) -> np.ndarray:
     """Correlates the profiles of two halves, voxel by voxel.
 
@@ -33,7 +33,7 @@ def agreement(
 
 
 def common_profile(halves: np.ndarray, corpus: np.ndarray) -> np.ndarray:
-    """Finds the profile that decoys share: what an encoder says that has found nothing.
+    """Finds the profile that decoys share: what an encoder of noise says.
 
     An encoder of noise spreads its attribution over whatever differs from the mean token. Two of them
     agree on that, and on nothing else.
@@ -50,7 +50,7 @@ def common_profile(halves: np.ndarray, corpus: np.ndarray) -> np.ndarray:
 
 
 def agreement_with_others(first: np.ndarray, second: np.ndarray, corpus: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """Correlates each voxel's first half with the second half of the other voxels of its area.
+    """Correlates one half of a voxel with the other halves of its area's voxels.
 
     Args:
         first: [V, C] profiles as shares of words.

@@ -40,6 +40,7 @@ def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: rea
     overall = directory / "truth.tsv"
     context = {
         "overall": _overall(overall) if overall.is_file() else None,
+        "claims": recovery.claims(directory),
         "subjects": _by_run(opened),
         "runs": [_facts(run, directory) for run in opened],
         "scenes": _contact_sheet(opened),

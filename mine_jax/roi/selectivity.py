@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 
 from mine_jax._progress import Progress, silent
+from mine_jax.config import RoiConfig
 from mine_jax.description import salience
+from mine_jax.roi import surrogates
 from mine_jax.statistics import bootstrap_interval, false_discovery_rate, permutation_p
 from mine_jax.types import Profiles
+
+# The variogram inside one area rests on few independent pieces of it: a normal distribution would promise too much.
+_DEGREES = 8
+SURROGATES, PERMUTED = "surrogates", "permuted voxels"
 
 
 def selectivity(
@@ -19,9 +25,9 @@ def selectivity(
     *,
     corpus: np.ndarray,
     categories: Mapping[str, Sequence[str]],
-    min_voxels: int = 5,
-    n_permutations: int = 2000,
-    n_bootstrap: int = 200,
+    indices: np.ndarray | None = None,
+    fitted: np.ndarray | None = None,
+    settings: RoiConfig | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
@@ -29,56 +35,105 @@ def selectivity(
 
     The share of a category in a profile is the part of the profile's positive salience that
     falls on the category's words. Enrichment is the difference of the mean share inside and
-    outside the area; under the null, area labels may be exchanged between explained voxels.
+    outside the area. Under the null the map of shares is as smooth as it is within areas; both
+    the enrichment and the step of the map at the area's border must be larger than that allows,
+    and the map must change at borders of areas in general more than a map as smooth as itself.
+    Without geometry, area labels may be exchanged between voxels, which is not enough for
+    neighbours that resemble each other.
 
     Args:
-        profiles: of V voxels; only explained ones count.
+        profiles: of V voxels; only those with words count.
         rois: [V] str, ";"-joined areas of each voxel.
         corpus: [C] mean shares of words over a corpus.
         categories: category to its words.
-        min_voxels: areas with fewer explained voxels are left out.
-        n_permutations: permutations of the labels.
-        n_bootstrap: bootstrap samples over the area's voxels for the 95 % interval.
-        seed: of both.
+        indices: [V, 3] int, i j k of the voxels; None without geometry.
+        fitted: [U] str, areas of all fitted voxels, also of those without a profile; by default `rois`.
+        settings: sizes, thresholds and numbers of draws; by default those of the configuration.
+        seed: of all that is drawn.
         progress: called with (done, total) areas.
 
     Returns:
-        One row per area and category: roi, category, share, enrichment, low, high, p, q,
-        n_voxels, preferred (the largest enrichment of the area with q < 0.05).
+        One row per area and category: roi, category, share, enrichment, low, high, p, q, n_voxels, preferred
+        (the largest enrichment of the area that passes), worded (share of the area's fitted voxels with words; too
+        small a share leaves p and q empty), border_q (of the category's map), null (what p comes from).
+
+    Source: variogram-matched null maps, Burt et al. 2020, doi:10.1016/j.neuroimage.2020.117038.
     """
+    settings = settings or RoiConfig()
     explained = np.flatnonzero(profiles.explained)
     names, shares = category_shares(profiles, corpus=corpus, categories=categories)
     shares = shares[explained]
     areas = {roi: members[explained] for roi, members in memberships(rois).items()}
-    areas = {roi: inside for roi, inside in areas.items() if min_voxels <= inside.sum() < len(explained)}
+    areas = {roi: inside for roi, inside in areas.items() if settings.min_voxels <= inside.sum() < len(explained)}
+    if not areas or not names:
+        return []
+    worded = _worded(areas, memberships(rois if fitted is None else fitted))
+    null = _Null(shares, rois[explained], None if indices is None else indices[explained], settings, seed)
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     for done, (roi, inside) in enumerate(areas.items()):
-        enrichment = shares[inside].mean(0) - shares[~inside].mean(0)
-        null = np.stack([_difference(shares, rng.permutation(inside)) for _ in range(n_permutations)])
-        p = permutation_p((null >= enrichment).sum(0), n_permutations)
+        enough = worded[roi] >= settings.min_worded
+        p = null.p(inside) if enough else np.full(len(names), np.nan)
         within, outside = shares[inside], shares[~inside].mean(0)
         low, high = bootstrap_interval(
             lambda draws, within=within, outside=outside: within[draws].mean(1) - outside,
             len(within),
-            n_bootstrap=n_bootstrap,
+            n_bootstrap=settings.n_bootstrap,
             rng=rng,
         )
+        per_category = {"share": within.mean(0), "enrichment": within.mean(0) - outside, "low": low, "high": high}
+        per_category |= {"p": p, "border_q": null.border_q}
+        of_area = {"roi": roi, "n_voxels": int(inside.sum()), "worded": worded[roi], "null": null.name}
         rows += [
-            {
-                "roi": roi,
-                "category": name,
-                "share": shares[inside, j].mean(),
-                "enrichment": enrichment[j],
-                "low": low[j],
-                "high": high[j],
-                "p": p[j],
-                "n_voxels": int(inside.sum()),
-            }
+            {**of_area, "category": name, **{key: float(value[j]) for key, value in per_category.items()}}
             for j, name in enumerate(names)
         ]
         progress(done + 1, len(areas))
-    return _with_preference(rows)
+    return _with_preference(rows, settings)
+
+
+class _Null:
+    """What enrichment is compared with, for any area of the same voxels."""
+
+    def __init__(
+        self, shares: np.ndarray, rois: np.ndarray, indices: np.ndarray | None, settings: RoiConfig, seed: int
+    ) -> None:
+        self.shares, self.settings, self.seed = shares, settings, seed
+        self.name = PERMUTED if indices is None else SURROGATES
+        self.border_q = np.full(shares.shape[1], np.nan)
+        self.place = None
+        if indices is not None:
+            self.place = surrogates.space(indices, rois, seed=seed)
+            self.pooled = surrogates.components(self.place, shares, within=True)
+            p = surrogates.border_p(self.place, shares, n_surrogates=settings.n_surrogates, seed=seed)
+            self.border_q = false_discovery_rate(p)
+
+    def p(self, inside: np.ndarray) -> np.ndarray:
+        """Computes p of each category for an area [V] bool."""
+        difference = np.where(inside, 1 / inside.sum(), -1 / (~inside).sum())
+        if self.place is None:
+            observed, rng = difference @ self.shares, np.random.default_rng(self.seed)
+            n = self.settings.n_permutations
+            exceeding = sum((rng.permutation(difference) @ self.shares >= observed).astype(int) for _ in range(n))
+            return permutation_p(np.asarray(exceeding), n)
+        anchors = np.flatnonzero(inside[self.place.anchors])
+        own = surrogates.components(self.place, self.shares, within=True, anchors=anchors)
+        step = surrogates.step_weights(self.place, inside)
+        weights = [difference, step] if step.any() else [difference]
+        return np.max([self._p_of_sum(w, own) for w in weights], axis=0)
+
+    def _p_of_sum(self, weights: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Computes p of a weighted sum, against the less favourable of the area's own and the pooled variogram."""
+        from scipy import stats
+
+        unit = surrogates.variance_of_weighted_sums(self.place, weights)  # ty: ignore[invalid-argument-type]
+        spread = np.sqrt(np.maximum(np.maximum(self.pooled @ unit, own @ unit), 1e-24))
+        return stats.t.sf((weights @ self.shares) / spread, _DEGREES)
+
+
+def _worded(areas: Mapping[str, np.ndarray], fitted: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Computes which share of each area's fitted voxels has words."""
+    return {roi: float(inside.sum() / max(fitted[roi].sum(), inside.sum())) for roi, inside in areas.items()}
 
 
 def category_shares(
@@ -120,17 +175,15 @@ def memberships(rois: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.array([name in voxel for voxel in labels]) for name in names}
 
 
-def _difference(shares: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    return shares[inside].mean(0) - shares[~inside].mean(0)
-
-
-def _with_preference(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_preference(rows: list[dict[str, Any]], settings: RoiConfig) -> list[dict[str, Any]]:
     for row, q in zip(rows, false_discovery_rate(np.array([row["p"] for row in rows], float)), strict=True):
         row["q"] = float(q)
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
         row["preferred"] = False
-        if row["q"] < 0.05 and row["enrichment"] > best.get(row["roi"], {"enrichment": 0})["enrichment"]:
+        at_border = not row["border_q"] > settings.max_q
+        passes = row["q"] <= settings.max_q and row["enrichment"] >= settings.min_enrichment and at_border
+        if passes and row["enrichment"] > best.get(row["roi"], {"enrichment": 0})["enrichment"]:
             best[row["roi"]] = row
     for row in best.values():
         row["preferred"] = True

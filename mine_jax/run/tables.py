@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax import attribution, statistics
+from mine_jax import attribution, roi, statistics
 from mine_jax.types import (
     CLAIMS,
     Attributions,
@@ -20,8 +20,15 @@ from mine_jax.types import (
     reaches,
 )
 
-SELECTIVITY = ("roi", "category", "share", "enrichment", "low", "high", "p", "q", "n_voxels", "preferred")
-STRUCTURE = ("roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability")
+SELECTIVITY = (
+    *("roi", "category", "share", "enrichment", "low", "high", "p", "q", "n_voxels", "preferred"),
+    *("worded", "border_q", "null"),
+)
+STRUCTURE = (
+    *("roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability"),
+    *("reproducible_p", "reproducible_q", "patches", "structure_p", "structure_q", "is_structured", "cluster_p"),
+)
+CONTRASTS = ("roi", "other", "word", "log_odds", "share", "share_other", "p", "q")
 
 
 def rows(records: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
@@ -63,6 +70,28 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
     table["explained"] = np.where(reaches(claim, "words"), "true", "false")
     table["reason"] = reason
     return table
+
+
+def layers(responses: Responses, best: np.ndarray, by_layer: dict[int, Scores]) -> pd.DataFrame:
+    """Tables how many voxels of each area, and of all, each layer predicts best, with their mean R2 at that layer."""
+    fitted = best >= 0
+    areas = {"all": fitted} | {name: fitted & inside for name, inside in roi.memberships(responses.rois).items()}
+    records = []
+    for name, inside in areas.items():
+        for layer, scores in by_layer.items():
+            chosen = inside & (best == layer)
+            r2 = float(np.mean(scores.r2[chosen])) if chosen.any() else np.nan
+            n_voxels, share = int(chosen.sum()), chosen.sum() / max(1, inside.sum())
+            records.append({"roi": name, "layer": layer, "n_voxels": n_voxels, "share": share, "r2": r2})
+    return rows(records, ("roi", "layer", "n_voxels", "share", "r2"))
+
+
+def voxel_layers(best: np.ndarray, by_layer: dict[int, Scores]) -> pd.DataFrame:
+    """Tables the layer that predicts each voxel best, -1 for none, and what it was chosen by."""
+    table = {"voxel_id": next(iter(by_layer.values())).voxel_ids, "layer": best}
+    for layer, scores in by_layer.items():
+        table |= {f"r2_selection_{layer}": scores.r2_selection, f"r2_{layer}": scores.r2}
+    return pd.DataFrame(table)
 
 
 def pairs(attributions: Attributions, faithfulness: Faithfulness, *, tolerance: float) -> pd.DataFrame:
@@ -161,10 +190,13 @@ def profile_sentences(profiles: Profiles) -> pd.DataFrame:
     return pd.DataFrame({"voxel_id": profiles.voxel_ids, "sentence": texts})
 
 
-def profile_voxels(profiles: Profiles) -> pd.DataFrame:
-    """Builds profile/voxels.tsv."""
+def profile_voxels(profiles: Profiles, low_level: Scores | None) -> pd.DataFrame:
+    """Builds profile/voxels.tsv; `low_level` are scores of the rival, of these voxels among others."""
     names = ("n_images", "reliability", "faithfulness", "r_measured")
     table = pd.DataFrame({"voxel_id": profiles.voxel_ids, **{name: getattr(profiles, name) for name in names}})
+    table["r_low_level"] = np.nan
+    if low_level is not None:
+        table["r_low_level"] = low_level.r[np.searchsorted(low_level.voxel_ids, profiles.voxel_ids)]
     for claim in CLAIMS[1:]:
         for name, values in (
             ("effect", profiles.effects),

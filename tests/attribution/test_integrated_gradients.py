@@ -13,7 +13,7 @@ from mine_jax.encoder.query import model as query
 from mine_jax.errors import DataError
 from mine_jax.types import Architecture, Encoders, ImageTokens
 
-QUERY_KINDS = ("query", "query_pool", "query_heads", "query_shared")
+QUERY_KINDS = ("query", "query_pool", "query_heads", "query_shared", "query_linear", "query_linear_pool")
 
 
 def nodes_and_weights(n_steps):
@@ -50,9 +50,9 @@ def test_exact_matches_autodiff_in_float64(make, kind, masked):
         cells = query.cells(encoders.architecture, len(states), mask)
         terms = [query.token_terms_one(shared, voxel, x, cells, encoders.architecture) for x in (start, states)]
         (logits_0, scalars_0), (logits_1, scalars_1) = terms
-        exact = mine_kernels.token_ig(
-            logits_0, logits_1, scalars_0, scalars_1, voxel["position"], nodes, weights, cells=cells
-        )
+        # a linear term is one more head that has no places
+        position = jnp.pad(voxel["position"], ((0, len(logits_0) - len(voxel["position"])), (0, 0)))
+        exact = mine_kernels.token_ig(logits_0, logits_1, scalars_0, scalars_1, position, nodes, weights, cells=cells)
         gradient = jax.jit(jax.grad(lambda x: encoder.predict_one(shared, voxel, x, mask, encoders.architecture)))
         expected = sum(w * gradient(start + a * (states - start)) for a, w in zip(nodes, weights, strict=True))
         np.testing.assert_allclose(exact, (expected * (states - start)).sum(-1), atol=1e-12, rtol=0)
@@ -82,6 +82,23 @@ def test_linear_encoder_is_exact_at_one_step(make, method):
     np.testing.assert_allclose(got.completeness_gap, 0, atol=5e-6)
 
 
+@pytest.mark.parametrize(("kind", "window"), [("query_linear", 1), ("query_linear_pool", 4)])
+def test_linear_term_is_exact_at_one_step(make, kind, window):
+    """The scores of a linear term are w . (x - x'), whatever the number of steps."""
+    encoders, tokens = make.encoders(kind), make.tokens(3)
+    silent_query = encoders.per_voxel | {"readout": np.zeros_like(encoders.per_voxel["readout"])}
+    encoders = encoders.replace(per_voxel=silent_query)
+    got = integrated_gradients(encoders, tokens, n_steps=1, max_steps=1)
+    row, column = np.divmod(np.arange(16), 4)
+    cell = np.arange(16) if window == 1 else row // 2 * 2 + column // 2
+    shared, weights = encoders.shared, np.einsum("cer,vr->vce", encoders.shared["linear_basis"], silent_query["linear"])
+    change = (tokens.tokens - encoders.baseline).astype(np.float64) @ shared["key_weight"][:, 0]
+    # a cell is the mean of its tokens, and the term the mean over cells
+    expected = np.einsum("npe,vpe->vnp", change, weights[:, cell]) / 16
+    np.testing.assert_allclose(got.scores, expected, atol=2e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(got.completeness_gap, 0, atol=2e-6 * np.abs(expected).sum(-1).max())
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("kind", QUERY_KINDS)
 def test_matches_captum(make, kind):
@@ -108,7 +125,11 @@ def test_matches_captum(make, kind):
             values = torch.einsum("npd,dge->ngpe", states, shared["value_weight"]) + shared["value_bias"][:, None]
         logits = (keys * voxels["query"][v][None, :, None]).sum(-1) / width**0.5 + voxels["position"][v]
         scalars = (values * voxels["readout"][v][None, :, None]).sum(-1)
-        return (torch.softmax(logits, -1) * scalars).sum((1, 2)) + voxels["intercept"][v]
+        predicted = (torch.softmax(logits, -1) * scalars).sum((1, 2)) + voxels["intercept"][v]
+        if "linear" in voxels:
+            weights = shared["linear_basis"] @ voxels["linear"][v]
+            predicted = predicted + (keys[:, 0] * weights).sum(-1).mean(-1)
+        return predicted
 
     states = torch.tensor(tokens.tokens)
     start = torch.tensor(encoders.baseline).expand(states.shape)

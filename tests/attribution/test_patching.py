@@ -15,7 +15,7 @@ from mine_jax.attribution import (
 from mine_jax.attribution.patching import ORDERS, area_over_random, curve_points
 from mine_jax.errors import ConfigError
 
-KINDS = ("query_pool", "query_heads", "ridge_mean", "ridge_grid")
+KINDS = ("query_pool", "query_heads", "query_linear", "query_linear_pool", "ridge_mean", "ridge_grid")
 
 
 @pytest.fixture(params=KINDS)

@@ -8,7 +8,8 @@ import pytest
 from mine_jax.encoder.cells import n_cells as count_cells
 from mine_jax.types import Architecture, Encoders, ImageTokens, Responses, Split
 
-KINDS = ("query", "query_pool", "query_heads", "query_shared", "ridge_mean", "ridge_grid", "ridge_grid_pool")
+KINDS = ("query", "query_pool", "query_heads", "query_shared", "query_linear", "query_linear_pool")
+KINDS += ("ridge_mean", "ridge_grid", "ridge_grid_pool")
 
 
 def image_tokens(n_images, *, grid=(4, 4), width=6, masked=False, seed=0):
@@ -62,6 +63,9 @@ def random_encoders(kind, *, n_voxels=5, grid=(4, 4), width=6, inner=4, seed=0):
             "position": normal(n_voxels, heads, n_cells),
             "readout": normal(n_voxels, heads, inner),
         }
+        if "linear" in kind:
+            shared["linear_basis"] = normal(n_cells, inner, 7)
+            per_voxel["linear"] = normal(n_voxels, 7)
     elif kind == "ridge_mean":
         architecture = Architecture("ridge")
         shared = {"center": normal(width)}

@@ -12,6 +12,7 @@ from mine_jax import attribution, encoder, memory, sharding
 from mine_jax.attribution import blocks
 from mine_jax.config import Config, PrecomputedConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
+from mine_jax.encoder.linear import banded, choose
 from mine_jax.encoder.query import adam, readout, solving, train
 from mine_jax.encoder.query.images import Batch
 from mine_jax.encoder.ridge import kfold
@@ -138,6 +139,34 @@ def test_query_count_bounds_the_compiled_programs(solver, heads, width, n_cells)
     measured = max(peak(program.compile()) for program in programs)
     need = needs.query_need(config, n_images=n_images, token_shape=(n_cells, 512))
     assert measured <= need.fixed + n_voxels * need.each <= 2 * measured
+
+
+@pytest.mark.parametrize(("heads", "width", "n_components"), [(1, 96, 256), (4, 16, 100), (1, 32, 512)])
+def test_linear_count_bounds_the_compiled_programs(heads, width, n_components):
+    """Each voxel's bytes: between what the largest program needs and twice that; the components are on the host."""
+    config = QueryConfig(width=width, heads=heads, linear=True, linear_width=n_components)
+    n_voxels, n_images, n_cells, size = 64, 600, 49, heads * width
+    state = {"trunk": {}, "query": floats(n_voxels, heads, width), "position": floats(n_voxels, heads, 15)}
+    state |= {"readout": floats(n_voxels, heads, width), "intercept": floats(n_voxels)}
+    sums = {"gram": floats(n_voxels, size, size), "cross": floats(n_voxels, size), "total": floats(n_voxels, size)}
+    sums |= {"linear_cross": floats(n_voxels, n_components, size), "linear_y": floats(n_voxels, n_components)}
+    sums |= {"y_total": floats(n_voxels), "y_square": floats(n_voxels), "count": floats()}
+    position = floats(n_voxels, heads, n_cells)
+    images = Batch(
+        floats(n_images, n_cells, 1, width), None, floats(n_images, n_voxels), floats(n_images, n_components)
+    )
+    n = banded.N_CANDIDATES
+    solution = (floats(n_voxels, n, size), floats(n_voxels, n, n_components), floats(n_voxels, n))
+    programs = [
+        solving.add_images.lower(sums, state, position, images, is_projected=True),
+        banded.solved.lower(sums, floats(n_components)),
+        choose.errors_of.lower(state, position, images, solution, is_projected=True),
+    ]
+    measured = max(peak(program.compile()) for program in programs)
+    need = needs.query_need(config, n_images=n_images, token_shape=(n_cells, 512))
+    plain = needs.query_need(config.model_copy(update={"linear": False}), n_images=n_images, token_shape=(n_cells, 512))
+    assert measured <= plain.fixed + n_voxels * need.each <= 2 * measured
+    assert need.fixed > plain.fixed
 
 
 def test_ridge_count_bounds_the_compiled_program():

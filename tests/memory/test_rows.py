@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mine_jax import data
+from mine_jax import data, memory
 from mine_jax.memory import rows
-from mine_jax.memory.rows import ChosenRows, read_columns, take_rows
+from mine_jax.memory.rows import ChosenRows, is_in_memory, read_columns, take_rows
 from mine_jax.types import ImageTokens, Responses
 
 VALUES = np.arange(60, dtype=np.float32).reshape(10, 6)
@@ -94,3 +94,22 @@ def test_align_and_split_read_no_responses(mapped):
     np.testing.assert_array_equal(part.responses, VALUES[[3, 5, 7, 9]])
     np.testing.assert_array_equal(part.take(np.array([4, 0])).responses, VALUES[[3, 5, 7, 9]][:, [4, 0]])
     assert "float32[4,6]" in repr(part)
+
+
+def test_arrays_side_by_side_read_like_one(tmp_path):
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((30, 4)), rng.standard_normal((30, 9))
+    np.save(tmp_path / "right.npy", right)
+    mapped = np.load(tmp_path / "right.npy", mmap_mode="r")
+    rows = rng.permutation(30)
+    joined = memory.SideBySide((left, slice(0, 4)), (memory.ChosenRows(mapped, rows), slice(2, 7)))
+    whole = np.concatenate([left, right[rows][:, 2:7]], 1)
+    assert joined.shape == whole.shape and joined.dtype == whole.dtype
+    np.testing.assert_array_equal(joined[:], whole)
+    np.testing.assert_array_equal(joined[3:20, 2:6], whole[3:20, 2:6])
+    np.testing.assert_array_equal(joined[np.array([5, 1])], whole[[5, 1]])
+    np.testing.assert_array_equal(joined[whole[:, 0] > 0, [7, 0]], whole[whole[:, 0] > 0][:, [7, 0]])
+    chosen = memory.take_rows(joined, np.array([4, 9, 2]))
+    np.testing.assert_array_equal(np.asarray(chosen), whole[[4, 9, 2]])
+    np.testing.assert_array_equal(memory.read_columns(chosen, slice(3, 8)), whole[[4, 9, 2], 3:8])
+    assert not is_in_memory(joined) and is_in_memory(memory.SideBySide((left, slice(0, 2))))

@@ -90,6 +90,7 @@ def _voxels(rng, n_voxels):
             "n_train": 50,
             "n_test": 10,
             "status": status,
+            "claim": np.where(reason == "", "words", "none"),
             "explained": reason == "",
             "reason": reason,
         }
@@ -163,10 +164,20 @@ def _words(directory, rng, voxels, pairs):
             for r, w, s in words
         ]
         sentences.append({"voxel_id": voxel, "sentence": f"Responds to {words[0][1]} and {words[1][1]}."})
-        facts.append({"voxel_id": voxel, "n_images": 12, "reliability": 0.71, "p_words": 5e-4, "q_words": 2e-3, "r_measured": 0.33})
+        facts.append(
+            {
+                "voxel_id": voxel,
+                "n_images": 12,
+                "reliability": 0.71,
+                "p_words": 5e-4,
+                "q_words": 2e-3,
+                "r_measured": 0.33,
+            }
+        )
     _write(directory, "profile/words.tsv", rows)
     _write(directory, "profile/sentences.tsv", sentences)
     _write(directory, "profile/voxels.tsv", facts)
+    _write(directory, "profile/decoys.tsv", [{"voxel_id": i, "claim": "none" if i else "words"} for i in range(50)])
 
 
 def _validation(directory, voxels):

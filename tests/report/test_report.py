@@ -13,7 +13,7 @@ import pytest
 
 from mine_jax import artifacts
 from mine_jax.errors import IntegrityError, MissingExtraError, MissingInputError
-from mine_jax.report import write_report
+from mine_jax.report import page, write_report
 
 SECTIONS = (
     "overview",
@@ -218,6 +218,18 @@ def test_leak_is_flagged(run):
     info["configuration"]["data"]["allow_leak"] = True
     (run / "run.json").write_text(json.dumps(info))
     assert "Leak allowed." in read(write_report(run, max_examples=1)).text
+
+
+@pytest.mark.usefixtures("quick")
+def test_claims_stand_beside_those_of_decoys(run):
+    table = artifacts.read_table(run / "voxels.tsv")
+    usable = table[table["status"] == "ok"]
+    kinds = [{"kind": "noise", "n": 20, "predicted": 0.05, "words": 0.0}, {"kind": "place", "n": 9, "words": 0.75}]
+    artifacts.write_table(run / "truth_claims.tsv", pd.DataFrame(kinds))
+    text = read(write_report(run, max_examples=1)).text
+    share = re.escape(page.share(usable["explained"].astype(bool).mean()))
+    assert re.search(rf"words\s+{usable['explained'].sum()}\s+{share}\s+2%", text)
+    assert re.search(r"place\s+9\s+75\s*%", text)
 
 
 @pytest.mark.usefixtures("quick")

@@ -4,36 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.metrics import adjusted_rand_score
 
 from mine_jax import roi
-from mine_jax.roi.structure import adjusted_rand, silhouette
-from mine_jax.types import Profiles
-
-WORDS = np.array(["man", "woman", "house", "beach", "pizza", "apple"])
-CATEGORIES = {"face": ("man", "woman"), "place": ("house", "beach"), "food": ("pizza", "apple"), "tool": ("hammer",)}
-CORPUS = np.full(6, 1 / 6)
-
-
-def profiles(words_of_voxels, *, noise=0.0, seed=0):
-    rng = np.random.default_rng(seed)
-    n = len(words_of_voxels)
-    distribution = np.full((n, 6), 0.05, np.float32)
-    distribution[np.arange(n), words_of_voxels] = 0.75
-    halves = np.clip(distribution + noise * rng.standard_normal((2, n, 6)), 0, None).astype(np.float32)
-    blank, ids = np.zeros((n, 1), np.float32), np.zeros((n, 1), np.int32)
-    one, text = np.ones(n), np.full(n, "")
-    return Profiles(
-        voxel_ids=np.arange(n), words=WORDS, word_ids=ids, weights=blank, low=blank, high=blank, log_odds=blank,
-        distribution=distribution, halves=halves, faithfulness=one, sentences=text, n_images=np.full(n, 10),
-        reliability=one, r_measured=one, effects={}, p_values={}, q_values={}, claims=np.full(n, "words"), reasons=text,
-    )  # fmt: skip
+from mine_jax.config import RoiConfig
+from mine_jax.roi.clusters import adjusted_rand
+from tests.roi.planted import CATEGORIES, CORPUS, profiles
 
 
 def test_each_area_prefers_its_planted_category():
     words = [0, 1] * 10 + [2, 3] * 10 + [4] * 12
     rois = np.array(["FFA"] * 20 + ["PPA"] * 20 + [""] * 12)
-    rows = roi.selectivity(profiles(words), rois, corpus=CORPUS, categories=CATEGORIES, n_permutations=400)
+    rows = roi.selectivity(profiles(words), rois, corpus=CORPUS, categories=CATEGORIES)
     assert {r["roi"]: r["category"] for r in rows if r["preferred"]} == {"FFA": "face", "PPA": "place"}
     row = next(r for r in rows if r["preferred"])
     assert row["low"] <= row["enrichment"] <= row["high"] and row["q"] < 0.05
@@ -46,7 +28,8 @@ def test_exchanged_labels_rarely_show_a_preference():
         rng = np.random.default_rng(seed)
         rois = np.where(rng.random(120) < 0.4, "FFA", "")
         made = profiles(rng.integers(6, size=120))
-        rows = roi.selectivity(made, rois, corpus=CORPUS, categories=CATEGORIES, n_permutations=200, seed=seed)
+        settings = RoiConfig(n_permutations=200, min_enrichment=0)
+        rows = roi.selectivity(made, rois, corpus=CORPUS, categories=CATEGORIES, settings=settings, seed=seed)
         found.append(any(r["preferred"] for r in rows))
     # the false discovery rate is held at 5 %; 3 of 20 or fewer with probability 0.98
     assert sum(found) <= 3
@@ -56,8 +39,8 @@ def test_a_voxel_may_belong_to_two_areas_and_unexplained_ones_do_not_count():
     members = roi.memberships(np.array(["A;B", "B", ""]))
     assert {k: v.tolist() for k, v in members.items()} == {"A": [True, False, False], "B": [True, True, False]}
     made = profiles([0] * 10 + [2] * 10)
-    made = replace(made, explained=np.arange(20) >= 6)
-    rows = roi.selectivity(made, np.array(["A"] * 10 + [""] * 10), corpus=CORPUS, categories=CATEGORIES, min_voxels=5)
+    made = replace(made, claims=np.where(np.arange(20) >= 6, "words", "reliable"))
+    rows = roi.selectivity(made, np.array(["A"] * 10 + [""] * 10), corpus=CORPUS, categories=CATEGORIES)
     assert rows == []
 
 
@@ -68,12 +51,17 @@ def test_planted_clusters_are_found_and_stable():
     assert row["between_distance"] > 5 * row["noise_distance"]
 
 
-def test_silhouette_and_rand_match_scikit_learn():
+def test_noise_has_one_cluster_and_no_reproducible_differences():
     rng = np.random.default_rng(0)
-    points = rng.standard_normal((20, 4))
-    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
-    a, b = rng.integers(3, size=20), rng.integers(3, size=20)
-    assert silhouette(distance, a) == pytest.approx(silhouette_score(distance, a, metric="precomputed"), abs=1e-9)
+    made = profiles([0] * 30)
+    made = replace(made, halves=np.clip(made.halves + 0.1 * rng.standard_normal(made.halves.shape), 0, None))
+    (row,) = roi.structure(made, np.array(["A"] * 30), corpus=CORPUS, indices=np.argwhere(np.ones((5, 6, 1))))
+    assert row["n_clusters"] == 1 and row["reproducible_p"] > 0.05 and not row["is_structured"]
+
+
+def test_rand_matches_scikit_learn():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(1, 4, size=20), rng.integers(1, 4, size=20)
     assert adjusted_rand(a, b) == pytest.approx(adjusted_rand_score(a, b), abs=1e-9)
 
 

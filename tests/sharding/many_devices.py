@@ -20,6 +20,7 @@ from mine_jax.types import ImageTokens, Responses, Split
 N_VOXELS, N_IMAGES, WIDTH, GRID = 5, 43, 6, (3, 3)
 QUERY = QueryConfig(width=4, position_order=2, batch_size=16, epochs=2)
 SHARED = QUERY.model_copy(update={"trunk": "shared", "heads": 2})
+LINEAR = QUERY.model_copy(update={"linear": True, "members": 2})
 RIDGE = RidgeConfig(folds=3, penalties=6)
 
 
@@ -53,7 +54,7 @@ def results(mesh):
     split, key = made_split(), jax.random.key(0)
     is_all = mesh is None or min(mesh.shape.values()) > 1
     out, chosen = {}, None
-    for name, config in {"query": QUERY, "shared": SHARED, "ridge": RIDGE}.items():
+    for name, config in {"query": QUERY, "shared": SHARED, "linear": LINEAR, "ridge": RIDGE}.items():
         if name == "ridge" and not is_all:
             return out
         encoders = encoder.fit(split, key=key, config=config, mesh=mesh)

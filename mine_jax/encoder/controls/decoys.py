@@ -32,11 +32,14 @@ _MIN_STRATUM = 20
 
 
 def n_copies(n_voxels: int, wanted: int) -> int:
-    """Returns how many decoys each voxel gets: as many as are wanted, more where there are few voxels.
+    """Computes how many decoys each voxel gets: more where voxels are few.
 
     Args:
         n_voxels: V.
         wanted: copies of each voxel; 0 for none.
+
+    Returns:
+        Copies of each voxel, at most 15; as many as are wanted where that makes 100 decoys.
     """
     if wanted == 0:
         return 0
@@ -88,16 +91,31 @@ def add_decoys(split: Split, copies: int, *, seed: int = 0) -> Split:
 
 
 def is_decoy(voxel_ids: np.ndarray) -> np.ndarray:
-    """Says which voxel ids [V] are those of decoys."""
+    """Returns which voxel ids are those of decoys.
+
+    Args:
+        voxel_ids: [V].
+
+    Returns:
+        [V] bool.
+    """
     return np.asarray(voxel_ids) >= FIRST_ID
 
 
 def together(voxels: Encoders, decoys: Encoders | None) -> Encoders:
-    """Joins encoders of voxels and of their decoys, which share all arrays without a voxel axis."""
+    """Joins encoders of voxels and of their decoys.
+
+    Args:
+        voxels: encoders of V voxels.
+        decoys: of their decoys; None for none.
+
+    Returns:
+        Encoders of all, voxels first.
+    """
     if decoys is None:
         return voxels
     known = [one.selection_r2 for one in (voxels, decoys) if one.selection_r2 is not None]
-    return voxels.replace(  # ty: ignore[unresolved-attribute]
+    return voxels.replace(  # ty: ignore[missing-attribute]
         per_voxel={
             name: np.concatenate([np.asarray(value), np.asarray(decoys.per_voxel[name])])
             for name, value in voxels.per_voxel.items()

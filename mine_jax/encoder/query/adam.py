@@ -19,8 +19,8 @@ from mine_jax import sharding
 from mine_jax.encoder.query.images import Batch
 from mine_jax.encoder.query.state import (
     ARRAYS,
+    IMAGES,
     LARGEST,
-    RESPONSES,
     VOXELS,
     WHOLE,
     Arrays,
@@ -84,7 +84,7 @@ def steps(
         return _scanned(gradients, arrays, moments, rates, order)
 
     kept = (ARRAYS, {name: WHOLE if name == "trunk" else VOXELS for name in moments})
-    specs = (*kept, kept[1], Batch(WHOLE, WHOLE, RESPONSES), WHOLE, PartitionSpec(None, sharding.DATA))
+    specs = (*kept, kept[1], IMAGES, WHOLE, PartitionSpec(None, sharding.DATA))
     divided = sharding.mapped(on_device, mesh, specs, kept)
     return divided(arrays, moments, rates, images, basis, order)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,14 +12,35 @@ from mine_jax import sharding
 from mine_jax._progress import Progress
 from mine_jax.config import QueryConfig
 from mine_jax.encoder.cells import position_basis
+from mine_jax.encoder.linear.choose import Grids, grids_of
+from mine_jax.encoder.linear.model import BASIS
 from mine_jax.encoder.needs import plan_query
 from mine_jax.encoder.query import images, train
 from mine_jax.encoder.query.images import Examples
 from mine_jax.encoder.query.state import Arrays, Problem
 from mine_jax.encoder.targets import FittedVoxels, Targets
 from mine_jax.encoder.trunk import fit_trunk, split_trunk
+from mine_jax.errors import ConfigError
 from mine_jax.memory import Chunks, in_chunks
 from mine_jax.types import Architecture, ImageTokens
+
+
+class Member(NamedTuple):
+    """Training and validation images [n] of one query of a voxel, without responses.
+
+    Attributes:
+        rows: their positions among the given training images and, below them, the given validation images.
+        splits: their keys or tokens.
+        grids: what linear terms read of them; None without such terms.
+    """
+
+    rows: tuple[np.ndarray, np.ndarray]
+    splits: tuple[Examples, Examples]
+    grids: Grids | None
+
+
+# Arrays that have an axis of heads, and those of them that say where a head attends.
+_OF_HEADS, _ATTENDING = ("query", "position", "readout"), ("query", "position")
 
 
 @dataclass(frozen=True)
@@ -26,11 +48,11 @@ class QueryFit:
     """All of a fit that does not depend on voxels.
 
     Attributes:
-        shared: arrays of the projection, where the fit starts from.
+        trunk: arrays of the projection, where the fit starts from.
         baseline: [D] mean token.
         architecture: static description.
         basis: [C, J] functions of the position term.
-        examples: training and validation images, without responses.
+        members: of each member of the average, first that of the given validation images.
         token_shape: P and D.
         key: random key.
         config: settings.
@@ -38,11 +60,11 @@ class QueryFit:
         free_bytes: of a device, before there were images on it.
     """
 
-    shared: Arrays
+    trunk: Arrays
     baseline: np.ndarray
     architecture: Architecture
     basis: np.ndarray
-    examples: tuple[Examples, Examples]
+    members: tuple[Member, ...]
     token_shape: tuple[int, int]
     key: jax.Array
     config: QueryConfig
@@ -76,8 +98,12 @@ class QueryFit:
             The fit of any voxels of these images.
 
         Raises:
-            ConfigError: if pooling, positions or heads do not suit the tokens.
+            ConfigError: if pooling, positions or heads do not suit the tokens, or linear terms the solver.
         """
+        if config.members > 1 and config.trunk != "fixed":
+            raise ConfigError('encoder.members needs encoder.trunk = "fixed".')
+        if config.linear and (config.trunk, config.solver) != ("fixed", "varpro"):
+            raise ConfigError('encoder.linear needs encoder.trunk = "fixed" and encoder.solver = "varpro".')
         # without a shared trunk each process fits its share of the voxels alone
         mesh = chunks.mesh if config.trunk == "shared" else sharding.local(chunks.mesh)
         free_bytes = sharding.free_bytes()
@@ -93,11 +119,11 @@ class QueryFit:
             for tokens in (training, validation)
         )
         return cls(
-            shared=trunk,
+            trunk=trunk,
             baseline=baseline,
             architecture=architecture,
             basis=basis,
-            examples=(first, second),
+            members=_members((first, second), key, config),
             token_shape=(n_tokens, width),
             key=key,
             config=config,
@@ -106,22 +132,31 @@ class QueryFit:
         )
 
     @property
+    def shared(self) -> Arrays:
+        """Arrays without a voxel axis: the projection, and the components of linear terms."""
+        grids = self.members[0].grids
+        return self.trunk if grids is None else self.trunk | {BASIS: grids.both.basis}
+
+    @property
     def is_coupled(self) -> bool:
         """Whether all voxels must be fitted together."""
         return self.config.trunk == "shared"
 
-    def problem(self, targets: Targets, voxels: np.ndarray) -> Problem:
+    def problem(self, targets: Targets, voxels: np.ndarray, *, member: int = 0) -> Problem:
         """Returns what the training loop is given for some voxels.
 
         Args:
             targets: standardised responses [N, V].
             voxels: positions [v] in ascending order; the last may repeat.
+            member: whose images.
         """
-        responses = targets.columns(voxels)
+        responses = np.concatenate(targets.columns(voxels))
+        rows, splits, grids = self.members[member]
         training, validation = (
-            examples.with_responses(y) for examples, y in zip(self.examples, responses, strict=True)
+            examples.with_responses(responses[chosen]) for examples, chosen in zip(splits, rows, strict=True)
         )
-        return Problem(self.shared, self.basis, training, validation, targets.voxel_ids[voxels], self.config)
+        voxel_ids = targets.voxel_ids[voxels]
+        return Problem(self.trunk, self.basis, training, validation, voxel_ids, self.config, grids)
 
     def fit_voxels(self, targets: Targets, *, progress: Progress) -> FittedVoxels:
         """Fits voxels, as many at once as fit in memory.
@@ -134,7 +169,8 @@ class QueryFit:
             Trunk and parameters [V, ...], for standardised responses.
         """
         n_images, n_voxels = targets.shape
-        n_epochs, n_shards = self.config.epochs + 1, sharding.n_shards(self.chunks.mesh, sharding.VOXEL)
+        n_epochs, n_members = self.config.epochs + 1, len(self.members)
+        n_shards = sharding.n_shards(self.chunks.mesh, sharding.VOXEL)
         planned = plan_query(
             self.config,
             n_images=n_images,
@@ -144,27 +180,74 @@ class QueryFit:
             available=self.free_bytes,
         )
 
+        whole = n_voxels * n_epochs * n_members
+
         def fit_chunk(index: np.ndarray) -> train.Trained:
             n_valid = min(len(index), n_voxels - index[0])
 
-            def advance(done: int, total: int) -> None:
-                progress(int(index[0]) * total + done * n_valid, n_voxels * total)
+            def fit_member(member: int) -> train.Trained:
+                def advance(done: int, total: int) -> None:
+                    progress(int(index[0]) * total * n_members + (member * total + done) * n_valid, whole)
 
-            return train.train(self.problem(targets, index), key=self.key, progress=advance)
+                problem = self.problem(targets, index, member=member)
+                key = jax.random.fold_in(self.key, member) if member else self.key
+                return train.train(problem, key=key, progress=advance)
+
+            return _averaged([fit_member(member) for member in range(n_members)])
 
         # voxels that share a trunk cannot be fitted in halves
         chunk, multiple = (n_voxels,) * 2 if self.is_coupled else (planned.chunk * n_shards, n_shards)
-        shared, per_voxel, diverged = self.shared, {}, np.zeros(n_voxels, bool)
+        trunk, per_voxel, diverged = self.trunk, {}, np.zeros(n_voxels, bool)
         selection_r2 = np.full(n_voxels, np.nan, np.float32)
         for trained, n_valid, done in in_chunks(
             fit_chunk, n_voxels, chunk, setting="run.voxel_chunk", multiple=multiple
         ):
-            shared, fitted = trained.trunk, slice(done - n_valid, done)
+            trunk, fitted = trained.trunk, slice(done - n_valid, done)
             for name, value in trained.per_voxel.items():
                 if name not in per_voxel:
                     per_voxel[name] = np.empty((n_voxels, *value.shape[1:]), np.float32)
                 per_voxel[name][fitted] = value[:n_valid]
             diverged[fitted] = trained.diverged[:n_valid]
             selection_r2[fitted] = trained.selection_r2[:n_valid]
-            progress(done * n_epochs, n_voxels * n_epochs)
-        return FittedVoxels(shared, per_voxel, diverged, selection_r2)
+            progress(done * n_epochs * n_members, whole)
+        return FittedVoxels({**self.shared, **trunk}, per_voxel, diverged, selection_r2)
+
+
+def _members(splits: tuple[Examples, Examples], key: jax.Array, config: QueryConfig) -> tuple[Member, ...]:
+    """Divides the images for every member: the first as they are given, then with other validation images."""
+    sizes = [len(examples.tokens) for examples in splits]
+    n_images, n_held = sum(sizes), sizes[1]
+    rows = (np.arange(sizes[0]), np.arange(sizes[0], n_images))
+    members = [Member(rows, splits, grids_of(*splits, config.linear_width) if config.linear else None)]
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, n_images), n_images))
+    for member in range(1, config.members):
+        held = np.zeros(n_images, bool)
+        held[np.take(order, np.arange((member - 1) * n_held, member * n_held), mode="wrap")] = True
+        rows = (np.flatnonzero(~held), np.flatnonzero(held))
+        drawn = (images.chosen_from(splits, rows[0]), images.chosen_from(splits, rows[1]))
+        first = members[0].grids
+        grids = None if first is None else first.divided_as(rows, drawn, config.linear_width)
+        members.append(Member(rows, drawn, grids))
+    return tuple(members)
+
+
+def _averaged(members: list[train.Trained]) -> train.Trained:
+    """Averages the predictions of members: their heads beside each other, readouts divided by their number.
+
+    A member that diverged has no part in it, and a voxel diverged if all its members did.
+    """
+    if len(members) == 1:
+        return members[0]
+    sound = np.stack([~member.diverged for member in members])  # [M, V]
+    shares = sound / np.maximum(sound.sum(0), 1)
+    per_voxel = {}
+    for name in members[0].per_voxel:
+        values = np.stack([member.per_voxel[name] for member in members])  # [M, V, ...]
+        here = sound.reshape(*sound.shape, *[1] * (values.ndim - 2))
+        share = shares.astype(np.float32).reshape(here.shape)
+        values = np.where(here, values if name in _ATTENDING else values * share, 0)
+        by_heads = np.concatenate(list(values), 1) if name in _OF_HEADS else values.sum(0)
+        per_voxel[name] = by_heads.astype(np.float32)
+    r2 = np.stack([member.selection_r2 for member in members])
+    selection_r2 = np.where(sound, r2 * shares, 0).sum(0).astype(np.float32)
+    return train.Trained(members[0].trunk, per_voxel, np.asarray(~sound.any(0)), selection_r2)

@@ -30,11 +30,15 @@ _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloa
 
 
 class Batch(NamedTuple):
-    """Some images on the device: keys or cell states [B, C, ...], mask [B, C] or None, responses [B, V]."""
+    """Some images on the device: keys or cell states [B, C, ...], mask [B, C] or None, responses [B, V].
+
+    Where a linear term is solved for, also the components [B, R] of the images.
+    """
 
     tokens: Any
     mask: Any
     responses: Any
+    components: Any = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Examples:
         is_projected: whether `tokens` are keys.
         mask: [N, C] bool, or None.
         responses: [N, V] float32, z-scored beta.
+        components: [N, R], centred, while a linear term is solved for; else None.
         block_images: images staged at once; None when `tokens` are resident.
         mesh: devices: tokens and mask are on each, voxels are divided; None for one device.
     """
@@ -55,6 +60,7 @@ class Examples:
     is_projected: bool
     mask: Any
     responses: Any = None
+    components: Any = None
     block_images: int | None = None
     mesh: Mesh | None = None
 
@@ -65,6 +71,10 @@ class Examples:
         if n_more:
             responses = np.pad(responses, ((0, 0), (0, n_more)))
         return replace(self, responses=sharding.placed(responses, self.mesh, None, sharding.VOXEL))
+
+    def with_components(self, components: np.ndarray) -> Examples:
+        """Returns the same images with components [N, R] of a linear term."""
+        return replace(self, components=sharding.placed(components, self.mesh))
 
     def staged(self, parts: Sequence[np.ndarray]) -> Iterator[Batch]:
         """Yields tokens, mask and responses of each part (rows), on the device; reads one part ahead.
@@ -83,7 +93,7 @@ class Examples:
     def in_order(self) -> Iterator[Batch]:
         """Yields tokens, mask and responses of all images in order: at once where they are resident."""
         if self.block_images is None:
-            yield Batch(self.tokens, self.mask, self.responses)
+            yield Batch(self.tokens, self.mask, self.responses, self.components)
             return
         n_images = len(self.responses)
         size = max(1, self.block_images // IMAGE_CHUNK) * min(IMAGE_CHUNK, self.block_images)
@@ -99,7 +109,50 @@ class Examples:
             Their tokens, mask and responses [B, V], on the device.
         """
         mask = None if self.mask is None else self.mask[rows]
-        return Batch(sharding.placed(self.tokens[rows], self.mesh), mask, self.responses[rows])
+        components = None if self.components is None else self.components[rows]
+        return Batch(sharding.placed(self.tokens[rows], self.mesh), mask, self.responses[rows], components)
+
+
+def chosen_from(splits: Sequence[Examples], rows: np.ndarray) -> Examples:
+    """Chooses images from splits of the same kind, one below the other, without their responses.
+
+    Args:
+        splits: each N images, resident or not.
+        rows: positions [n] in all of them; what is not resident is read when it is asked for.
+    """
+    first, parts = splits[0], _Stacked([examples.tokens for examples in splits], rows)
+    mask = None if first.mask is None else _Stacked([examples.mask for examples in splits], rows)
+    every = np.arange(len(rows))
+    blocks = [examples.block_images for examples in splits]
+    tokens = sharding.placed(parts[every], first.mesh) if blocks == [None] * len(splits) else parts
+    mask = None if mask is None else sharding.placed(mask[every], first.mesh)
+    block_images = min((block for block in blocks if block is not None), default=None)
+    return replace(first, tokens=tokens, mask=mask, responses=None, block_images=block_images)
+
+
+class _Stacked:
+    """Rows of arrays that are one below the other; those asked for are read."""
+
+    def __init__(self, arrays: Sequence[Any], rows: np.ndarray) -> None:
+        self._arrays, self._rows = arrays, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self._rows), *self._arrays[0].shape[1:])
+
+    def __getitem__(self, chosen: np.ndarray) -> np.ndarray:
+        rows, out = self._rows[chosen], None
+        start = 0
+        for array in self._arrays:
+            places = np.flatnonzero((rows >= start) & (rows < start + len(array)))
+            part = np.asarray(sharding.host(array[rows[places] - start]))
+            out = np.empty((len(rows), *part.shape[1:]), part.dtype) if out is None else out
+            out[places] = part
+            start += len(array)
+        return np.asarray(out)
 
 
 def load(
@@ -151,6 +204,9 @@ class _States:
 
     def __init__(self, tokens: ImageTokens, architecture: Architecture, dtype: np.dtype, image_chunk: int) -> None:
         self._tokens, self._architecture, self._dtype, self._image_chunk = tokens, architecture, dtype, image_chunk
+
+    def __len__(self) -> int:
+        return len(self._tokens.image_ids)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         parts = [rows[a : a + self._image_chunk] for a in range(0, len(rows), self._image_chunk)]

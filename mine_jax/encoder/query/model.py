@@ -1,13 +1,13 @@
 """The query encoder: each voxel attends to image-tokens with its own query and reads out one number.
 
     k_p = W_k x_p + b_k,  u_p = W_v x_p + b_v
-    yhat_v = sum_h sum_p softmax_p(q_vh . k_p / sqrt(E) + position_vhp) (w_vh . u_p) + c_v
+    yhat_v = sum_h sum_p softmax_p(q_vh . k_p / sqrt(E) + position_vhp) (w_vh . u_p) + c_v  [+ l_v]
 
 Tokens may first be averaged over square windows of the grid ("cells"); that is linear in
 the tokens, so everything downstream stays exact for single tokens. With a fixed trunk the
 keys are a PCA of the training tokens, shared by all heads and voxels, and also serve as
 values: voxels are independent. Source: MINE (query operation over stimulus information);
-fixed trunk, cells and position term are ours.
+fixed trunk, cells, position term and the linear term l_v (`encoder.linear`) are ours.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from jax.sharding import Mesh, PartitionSpec
 from mine_jax import sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.cells import cells, pooled_tokens
+from mine_jax.encoder.linear import model as linear
 from mine_jax.types import Architecture, Array, ImageTokens
 
 Arrays = Mapping[str, Array]
@@ -34,7 +35,8 @@ def predict_one(shared: Arrays, voxel: Arrays, tokens: Array, mask: Array | None
 
     Args:
         shared: `key_weight` [D, G, E], `key_bias` [G, E], and `value_*` unless values are keys.
-        voxel: `query` [H, E], `position` [H, C], `readout` [H, E], `intercept` [].
+        voxel: `query` [H, E], `position` [H, C], `readout` [H, E], `intercept` [], and `linear` [R] with
+            `linear_basis` in `shared` where there is a linear term.
         tokens: [P, D].
         mask: [P] bool or None.
         architecture: static description.
@@ -54,14 +56,20 @@ def token_terms_one(
 ) -> tuple[Array, Array]:
     """Returns key logits and value scalars of single tokens, both [H, P], before averaging to cells.
 
+    A linear term is one more head: see `encoder.linear`.
+
     Query and readout are folded through the projections first: keys [P, E] never exist, and
     with tokens shared by many voxels one matrix product over D serves them all.
     """
-    del cell_weights, architecture
+    del cell_weights
     values = "value" if "value_weight" in shared else "key"
     logits = _read_through(shared["key_weight"], shared["key_bias"], voxel["query"], tokens)
     scalars = _read_through(shared[f"{values}_weight"], shared[f"{values}_bias"], voxel["readout"], tokens)
-    return logits / np.sqrt(voxel["query"].shape[1]), scalars
+    logits = logits / np.sqrt(voxel["query"].shape[1])
+    if not linear.has_linear(voxel):
+        return logits, scalars
+    keys = tokens @ shared["key_weight"][:, 0] + shared["key_bias"]
+    return linear.with_linear(shared, voxel, keys, logits, scalars, architecture)
 
 
 def _read_through(weight: Array, bias: Array, vectors: Array, tokens: Array) -> Array:
@@ -86,7 +94,8 @@ def readout_one(
     real = None
     if cell_weights is not None:
         logits, scalars, real = logits @ cell_weights.T, scalars @ cell_weights.T, cell_weights.sum(1) > 0
-    attention = mine_kernels.masked_softmax(logits + voxel["position"], real)
+    position = linear.with_place(voxel["position"], len(logits))
+    attention = mine_kernels.masked_softmax(logits + position, real)
     return (attention * scalars).sum() + voxel["intercept"]
 
 
@@ -172,7 +181,10 @@ def _predicted(
         predicted = mine_kernels.voxel_attention(
             scaled, per_voxel["position"], per_voxel["readout"], keys, values, mask, chunk=chunk
         )
-        return predicted + per_voxel["intercept"][None]
+        predicted = predicted + per_voxel["intercept"][None]
+        if not linear.has_linear(per_voxel):
+            return predicted
+        return predicted + linear.features_of(shared[linear.BASIS], keys[:, :, 0], mask) @ per_voxel[linear.WEIGHTS].T
 
     whole, images = PartitionSpec(), PartitionSpec(sharding.DEVICES)
     divided = sharding.mapped(on_device, mesh, (whole, whole, images, images), images)

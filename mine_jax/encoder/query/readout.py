@@ -36,6 +36,7 @@ def add(
     weights: Array,
     mask: Array | None = None,
     values: Array | None = None,
+    components: Array | None = None,
     *,
     image_chunk: int = 128,
 ) -> dict[str, jax.Array]:
@@ -50,11 +51,12 @@ def add(
         weights: [N] 0 or 1; images with 0 are left out (padding).
         mask: [N, C] bool or None.
         values: [N, C, G, E]; None where they are the keys.
+        components: [N, R], centred, of a linear term; None where there is none.
         image_chunk: images held at once. Memory only.
 
     Returns:
         Sums over images: `gram` [V, H E, H E], `cross` [V, H E], `total` [V, H E], `y_total` [V],
-        `y_square` [V] and `count` [].
+        `y_square` [V] and `count` []; with components also `linear_cross` [V, R, H E] and `linear_y` [V, R].
     """
     n_voxels, n_heads, width = query.shape
     size = n_heads * width
@@ -63,12 +65,15 @@ def add(
     if sums is None:
         shapes = {"gram": (n_voxels, size, size), "cross": (n_voxels, size), "total": (n_voxels, size)}
         shapes |= {"y_total": (n_voxels,), "y_square": (n_voxels,), "count": ()}
+        if components is not None:
+            n_components = components.shape[1]
+            shapes |= {"linear_cross": (n_voxels, n_components, size), "linear_y": (n_voxels, n_components)}
         sums = {name: jnp.zeros(shape) for name, shape in shapes.items()}
 
     def one_part(sums: dict[str, jax.Array], part: tuple[Any, ...]) -> tuple[dict[str, jax.Array], None]:
-        chunk_keys, y, w, chunk_mask, chunk_values = part
+        chunk_keys, y, w, chunk_mask, chunk_values, z = part
         chunk_values = chunk_keys if chunk_values is None else chunk_values
-        attended = _attended(query, position, chunk_keys, chunk_values, chunk_mask) * w[:, None, None]
+        attended = attended_tokens(query, position, chunk_keys, chunk_values, chunk_mask) * w[:, None, None]
         y = y * w[:, None]
         more = {
             "gram": jnp.einsum("bvi,bvj->vij", attended, attended, **_F32),
@@ -78,9 +83,12 @@ def add(
             "y_square": (y**2).sum(0),
             "count": w.sum(),
         }
+        if z is not None:
+            more["linear_cross"] = jnp.einsum("br,bvi->vri", z, attended, **_F32)
+            more["linear_y"] = jnp.einsum("br,bv->vr", z, y, **_F32)
         return jax.tree.map(jnp.add, sums, more), None
 
-    parts = _fold((keys, responses, jnp.asarray(weights, jnp.float32), mask, values), image_chunk)
+    parts = folded((keys, responses, jnp.asarray(weights, jnp.float32), mask, values, components), image_chunk)
     return lax.scan(one_part, sums, parts)[0]
 
 
@@ -121,8 +129,8 @@ def _solve_one(
     return readout, y_mean - mean @ readout, penalties[best]
 
 
-def _attended(query: Array, position: Array, keys: Array, values: Array, mask: Array | None) -> jax.Array:
-    """Attended tokens [B, V, H E]: what each head of each voxel sees of each image."""
+def attended_tokens(query: Array, position: Array, keys: Array, values: Array, mask: Array | None) -> jax.Array:
+    """Returns attended tokens [B, V, H E]: what each head of each voxel sees of each image."""
     shared = keys.shape[2] == 1
     if shared:
         logits = jnp.einsum("vhe,bce->bvhc", query, keys[:, :, 0], **_F32)
@@ -136,7 +144,7 @@ def _attended(query: Array, position: Array, keys: Array, values: Array, mask: A
     return attended.reshape(*attended.shape[:2], -1)
 
 
-def _fold(arrays: tuple[Any, ...], chunk: int) -> tuple[Any, ...]:
+def folded(arrays: tuple[Any, ...], chunk: int) -> tuple[Any, ...]:
     """Pads axis 0 with zeros to a multiple of the chunk and folds it; None stays None."""
     length = arrays[0].shape[0]
     chunk = min(chunk, length)

@@ -15,7 +15,7 @@ from mine_jax.encoder.query import readout
 from mine_jax.encoder.query.images import IMAGE_CHUNK, Batch, Examples
 from mine_jax.encoder.query.state import (
     ARRAYS,
-    RESPONSES,
+    IMAGES,
     VOXELS,
     WHOLE,
     Arrays,
@@ -25,19 +25,25 @@ from mine_jax.encoder.query.state import (
 from mine_jax.types import Array
 
 _SUMS = dict.fromkeys(("gram", "cross", "total", "y_total", "y_square"), VOXELS) | {"count": WHOLE}
+_LINEAR_SUMS = _SUMS | dict.fromkeys(("linear_cross", "linear_y"), VOXELS)
 
 
 def solved(arrays: Arrays, splits: Sequence[Examples], basis: Array) -> Arrays:
     """Returns arrays of a `State` with the best readouts [V, H, E] and intercepts [V] for its queries."""
+    sums = sums_of(arrays, splits, basis)
+    readouts, intercept = _finished(sums, heads=arrays["query"].shape[1], mesh=splits[0].mesh)
+    return arrays | {"readout": readouts, "intercept": intercept}
+
+
+def sums_of(arrays: Arrays, splits: Sequence[Examples], basis: Array) -> Arrays:
+    """Sums over the images of some splits what readouts are solved from."""
     position = arrays["position"] @ basis.T
-    mesh = splits[0].mesh
     sums: Any = None
     for examples in splits:
         for images in examples.in_order():
-            options = {"is_projected": examples.is_projected, "mesh": mesh}
+            options = {"is_projected": examples.is_projected, "mesh": examples.mesh}
             sums = jax.block_until_ready(add_images(sums, arrays, position, images, **options))
-    readouts, intercept = _finished(sums, heads=arrays["query"].shape[1], mesh=mesh)
-    return arrays | {"readout": readouts, "intercept": intercept}
+    return sums
 
 
 @functools.partial(jax.jit, static_argnames=("is_projected", "mesh"))
@@ -65,12 +71,14 @@ def add_images(
             weights,
             batch.mask,
             values,
+            batch.components,
             image_chunk=IMAGE_CHUNK,
         )
         return sharding.summed(sums, mesh, sharding.DATA)
 
-    specs = (None if sums is None else _SUMS, ARRAYS, VOXELS, Batch(WHOLE, WHOLE, RESPONSES))
-    added = sharding.mapped(on_device, mesh, specs, _SUMS)(sums, arrays, position, images)
+    of_sums = _SUMS if images.components is None else _LINEAR_SUMS
+    specs = (None if sums is None else of_sums, ARRAYS, VOXELS, IMAGES)
+    added = sharding.mapped(on_device, mesh, specs, of_sums)(sums, arrays, position, images)
     return jax.tree.map(jnp.add, sums, added) if is_divided and sums is not None else added
 
 

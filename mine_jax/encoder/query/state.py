@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from mine_jax import sharding
 from mine_jax.config import QueryConfig
 from mine_jax.encoder.query import model
-from mine_jax.encoder.query.images import Examples
+from mine_jax.encoder.query.images import Batch, Examples
 from mine_jax.encoder.query.stopping import Record
 from mine_jax.types import Array
 
@@ -28,6 +28,7 @@ PER_VOXEL = ("query", "position", "readout", "intercept")
 VOXELS, WHOLE = PartitionSpec(sharding.VOXEL), PartitionSpec()
 ARRAYS = {"trunk": WHOLE} | dict.fromkeys(PER_VOXEL, VOXELS)
 RESPONSES = PartitionSpec(None, sharding.VOXEL)
+IMAGES = Batch(WHOLE, WHOLE, RESPONSES, WHOLE)
 # A voxel with larger parameters or responses is broken. Voxels that share a trunk are so long before they overflow:
 # their part of its gradient, and Adam's square of that, must stay float32 numbers. Responses are z-scored.
 LARGEST = {"fixed": float(np.finfo(np.float32).max), "shared": 1e4}
@@ -44,6 +45,7 @@ class Problem:
         validation: images for early stopping; the final readouts use them too.
         voxel_ids: [V] int; start values depend on the id, not on the position.
         config: settings.
+        grids: what linear terms read of the images; None without them.
     """
 
     trunk: Arrays
@@ -52,6 +54,7 @@ class Problem:
     validation: Examples
     voxel_ids: np.ndarray
     config: QueryConfig
+    grids: Any = None
 
     @property
     def mesh(self) -> Mesh | None:

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from mine_jax import sharding
 from mine_jax._progress import Progress
+from mine_jax.encoder.linear import choose
 from mine_jax.encoder.query import adam, solving
 from mine_jax.encoder.query.images import Batch, Examples
 from mine_jax.encoder.query.state import (
@@ -46,9 +47,10 @@ class Trained(NamedTuple):
 
     Attributes:
         trunk: arrays of the projection; changed only when it is shared.
-        per_voxel: `query` [V, H, E] unscaled, `position` [V, H, C], `readout` [V, H, E], `intercept` [V].
+        per_voxel: `query` [V, H, E] unscaled, `position` [V, H, C], `readout` [V, H, E], `intercept` [V], and
+            with linear terms `linear` [V, R], zeros for a voxel that has none.
         diverged: [V] bool.
-        selection_r2: [V] float32, validation R2 of the best epoch.
+        selection_r2: [V] float32, validation R2 of the best epoch, or with the linear term that it asked for.
     """
 
     trunk: Arrays
@@ -88,7 +90,7 @@ def train(problem: Problem, *, key: jax.Array, progress: Progress) -> Trained:
         if epoch == n_epochs or state.record.finished:
             break
         state = _epoch(state, problem, batches(problem, epoch, key=key))
-    return _finished(state, problem)
+    return _finished(state, problem, measured)
 
 
 def init_fit(problem: Problem, *, key: jax.Array) -> State:
@@ -209,14 +211,32 @@ def _judged(state: State, problem: Problem, measured: np.ndarray, sound: np.ndar
     return state
 
 
-def _finished(state: State, problem: Problem) -> Trained:
-    best, n_voxels = state.best, problem.n_voxels
+def _finished(state: State, problem: Problem, measured: np.ndarray) -> Trained:
+    best, n_voxels, r2 = state.best, problem.n_voxels, state.record.best
     if problem.config.solver == "varpro":
         best = solving.solved(best, [problem.training, problem.validation], problem.basis)
     diverged = state.record.diverged | ~_bounded_voxels(of_voxels(best), problem)
     parameters = of_voxels(best) | {"position": best["position"] @ problem.basis.T}
     on_host = {name: sharding.host(value)[:n_voxels] for name, value in parameters.items()}
-    return Trained(jax.tree.map(sharding.host, best["trunk"]), on_host, diverged, state.record.best.astype(np.float32))
+    if problem.grids is not None:
+        on_host, r2 = _with_linear(state, problem, on_host, measured)
+    return Trained(jax.tree.map(sharding.host, best["trunk"]), on_host, diverged, r2.astype(np.float32))
+
+
+def _with_linear(
+    state: State, problem: Problem, alone: dict[str, np.ndarray], measured: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Adds linear terms to fitted voxels, zeros to those that do better without; and validation R2 [V]."""
+    found = choose.chosen(state.best, problem.training, problem.validation, problem.basis, problem.grids)
+    readouts, intercept, linear, errors, kept = (part[: problem.n_voxels] for part in found)
+    spread = ((measured - measured.mean(0)) ** 2).sum(0)
+    r2 = 1 - errors / np.where(spread > 0, spread, np.inf)
+    added = {
+        "readout": np.where(kept[:, None, None], readouts.reshape(alone["readout"].shape), alone["readout"]),
+        "intercept": np.where(kept, intercept, alone["intercept"]),
+        "linear": np.where(kept[:, None], linear, 0).astype(np.float32),
+    }
+    return alone | added, np.where(kept, r2, state.record.best)
 
 
 def _bounded_voxels(tree: Any, problem: Problem, *, axis: int = 0) -> np.ndarray:

@@ -74,12 +74,14 @@ class TwoTowerBackbone(CheckpointBackbone):
     Attributes:
         network: the flax module.
         n_class: tokens before the patches, which are no image-tokens.
+        states: method of the network that gives hidden states.
         bare_prefixes: prefix of keys in vision-only checkpoints -> that in full ones.
         processor_defaults: of the family's image processor, where they differ from CLIP's.
     """
 
     network: ClassVar[type[TwoTowers]]
     n_class: ClassVar[int] = 0
+    states: str = "image_states"
     bare_prefixes: ClassVar[Mapping[str, str]]
     processor_defaults: ClassVar[Mapping[str, Any]] = {}
 
@@ -133,7 +135,9 @@ class TwoTowerBackbone(CheckpointBackbone):
         """
         numbers = tuple(resolve_layer(layer, self.layers) for layer in layers)
         placed = sharding.split_batch(pixels, self.mesh)
-        tokens = encode_layers(self.params, placed, model=self.model, layers=numbers, n_class=self.n_class)
+        tokens = encode_layers(
+            self.params, placed, model=self.model, layers=numbers, n_class=self.n_class, method=self.states
+        )
         return {layer: states[: len(pixels)] for layer, states in zip(layers, tokens, strict=True)}
 
     def image_features(self, pixels: Array) -> jax.Array:
@@ -238,12 +242,18 @@ def keeps_float32(path: str) -> bool:
     return not (path.startswith("vision_model/") and is_block_product(path))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "layers", "n_class"))
+@functools.partial(jax.jit, static_argnames=("model", "layers", "n_class", "method"))
 def encode_layers(
-    params: dict[str, Any], pixels: Array, *, model: TwoTowers, layers: tuple[int, ...], n_class: int
+    params: dict[str, Any],
+    pixels: Array,
+    *,
+    model: TwoTowers,
+    layers: tuple[int, ...],
+    n_class: int,
+    method: str = "image_states",
 ) -> tuple[jax.Array, ...]:
     """Returns the image-tokens [B, P, D] of layers counted from 0; compiled once per shape."""
-    states: Any = model.apply({"params": params}, pixels, n_blocks=max(layers), method="image_states")
+    states: Any = model.apply({"params": params}, pixels, n_blocks=max(layers), method=method)
     return tuple(states[layer][:, n_class:] for layer in layers)
 
 

@@ -57,6 +57,10 @@ class Attention(nn.Module):
         mixed = product("bhts,bshe->bthe", weights.astype(kind), v.astype(kind), self.precision)
         return self.out_proj(mixed.reshape(x.shape))
 
+    def of_one(self, x: jax.Array) -> jax.Array:
+        """Returns what a token would get that looked at each token of x [B, T, D] alone, [B, T, D]."""
+        return self.out_proj(self.v_proj(x))
+
 
 class Mlp(nn.Module):
     """Two dense layers."""
@@ -90,6 +94,11 @@ class Block(nn.Module):
         x = x + self.self_attn(self.layer_norm1(x), mask)
         return x + self.mlp(self.layer_norm2(x))
 
+    def first_at_one(self, x: jax.Array) -> jax.Array:
+        """Returns what the first of x [B, 1 + P, D] becomes if it looks at one other token alone, [B, P, D]."""
+        y = x[:, :1] + self.self_attn.of_one(self.layer_norm1(x[:, 1:]))
+        return y + self.mlp(self.layer_norm2(y))
+
 
 class Encoder(nn.Module):
     """The stack of blocks."""
@@ -107,6 +116,14 @@ class Encoder(nn.Module):
         for block in self.layers[:n_blocks]:
             states.append(block(states[-1], mask))
         return states
+
+    def first_at_one(self, states: list[jax.Array]) -> list[jax.Array]:
+        """Puts `Block.first_at_one` in place of all but the first of states [B, 1 + P, D] after 0, 1, ... blocks."""
+        changed = [
+            jnp.concatenate([state[:, :1], block.first_at_one(before)], 1)
+            for block, before, state in zip(self.layers, states, states[1:], strict=False)
+        ]
+        return [states[0], *changed]
 
 
 class VisionEmbeddings(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mine_jax.report import page, reading
+from mine_jax.types import CLAIMS, reaches
 
 # With more distinct reasons than this, numbers inside them are left out to group them.
 MAX_REASONS = 12
@@ -34,8 +35,8 @@ def build(run: reading.Run) -> page.Section:
 
 
 def abstentions(run: reading.Run) -> page.Section:
-    """Builds the section that counts explained and not explained voxels, with reasons."""
-    anchor, title = "explained", "Which voxels are explained, and which are not"
+    """Builds the section that counts how far voxels and decoys climb the ladder of claims, and why not further."""
+    anchor, title = "explained", "What may be claimed of the voxels"
     voxels = run.voxels
     if voxels is None or voxels.empty:
         return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
@@ -48,8 +49,30 @@ def abstentions(run: reading.Run) -> page.Section:
         f"All {page.count(len(voxels), 'voxel')} of voxels.tsv, each counted once, by the columns `explained` and "
         f"`reason`. {_criteria(run)}"
     )
-    content = {"table": page.Table(caption, ("Outcome", "Voxels", "Share"), rows), "areas": _by_area(voxels)}
+    content = {
+        "ladder": _ladder(run, voxels),
+        "table": page.Table(caption, ("Outcome", "Voxels", "Share"), rows),
+        "areas": _by_area(voxels),
+    }
     return page.Section(anchor, title, content)
+
+
+def _ladder(run: reading.Run, voxels: pd.DataFrame) -> page.Table | None:
+    if "claim" not in voxels or voxels["claim"].isna().all():
+        return None
+    decoys = run.table("profile/decoys.tsv", ("claim",))
+    usable = voxels[voxels["status"] == "ok"]
+    rows = []
+    for claim in CLAIMS[1:]:
+        reached = reaches(usable["claim"].to_numpy(str), claim)
+        cells = [claim, page.count(int(reached.sum())), page.share(reached.mean() if len(reached) else 0.0)]
+        if decoys is not None:
+            cells.append(page.share(reaches(decoys["claim"].to_numpy(str), claim).mean()))
+        rows.append(cells)
+    beside = "" if decoys is None else f" {page.count(len(decoys), 'decoy')} of decoys.tsv stand beside them."
+    caption = f"{page.count(len(usable), 'voxel')} with status ok that reach each claim or a higher one.{beside}"
+    columns = ("Claim", "Voxels", "Share") + (() if decoys is None else ("Share of decoys",))
+    return page.Table(caption, columns, rows)
 
 
 def _facts(run: reading.Run) -> list[tuple[str, str]]:
@@ -61,7 +84,7 @@ def _facts(run: reading.Run) -> list[tuple[str, str]]:
         facts.append((page.count(len(usable)), "voxels fitted and scored"))
         if len(usable):
             facts.append((f"{usable.mean():.2f}", "mean R² of these, on held-out images"))
-        facts.append((page.count(int(voxels["explained"].sum())), "voxels explained in words"))
+        facts.append((page.count(int(voxels["explained"].sum())), "voxels with words that stand their tests"))
     images = run.table("images.tsv", ("image_id",))
     if images is not None:
         facts.append((page.count(len(images)), "images"))
@@ -132,11 +155,16 @@ def _grouped(reasons: pd.Series) -> pd.Series:
 
 def _criteria(run: reading.Run) -> str:
     limits = {
+        "max_q": "q of every rung at most",
+        "min_share": "r of the words as a share of the encoder's at least",
+        "max_rank": "share of other voxels' words that do as well at most",
         "min_images": "images at least",
-        "max_q": "q at most",
     }
+    rival = run.table("profile/voxels.tsv")
+    warning = " Words were tested without a low-level rival: contrast or colour alone may explain some of them."
+    warned = warning if rival is not None and "r_low_level" in rival and rival["r_low_level"].isna().all() else ""
     parts = [f"{text} {run.setting('profile', key)}" for key, text in limits.items() if run.setting("profile", key)]
-    return f"Rule: {', '.join(parts)}." if parts else ""
+    return (f"Rule: {'; '.join(parts)}." if parts else "") + warned
 
 
 def _by_area(voxels: pd.DataFrame) -> page.Table | None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mine_jax import artifacts
 from mine_jax.report import page, reading
+from mine_jax.types import CLAIMS
 
 
 def build(run: reading.Run) -> page.Section:
@@ -26,16 +27,37 @@ def build(run: reading.Run) -> page.Section:
         f"All {page.count(len(table), 'measure')} of truth.tsv; n is the number of cases behind each. "
         f"{page.count(int(met.sum()))} of {page.count(len(met), 'target')} met."
     )
-    return page.Section(anchor, title, {"table": page.Table(caption, COLUMNS, rows_of(table))})
+    content = {"table": page.Table(caption, COLUMNS, rows_of(table)), "claims": claims(run.truth.parent)}
+    return page.Section(anchor, title, content)
 
 
 COLUMNS = ("Measure", "Value", "n", "Target", "Met")
 
 
+def claims(directory: Path) -> page.Table | None:
+    """Builds the table of kinds of voxels and the rungs they reach, from `truth_claims.tsv`; None without."""
+    path = directory / "truth_claims.tsv"
+    if not path.is_file():
+        return None
+    table = artifacts.read_table(path, kind=str)
+    shown = [name for name in (*CLAIMS[1:5], "first", "first_five") if name in table]
+    table[shown] = table[shown].apply(pd.to_numeric, errors="coerce")
+    rows = [
+        (row["kind"], written(row["n"]), *(page.share(row[name]) if pd.notna(row[name]) else "" for name in shown))
+        for row in table.to_dict("records")
+    ]
+    caption = (
+        "Planted kinds of voxels, and the share that reaches each claim or a higher one; of those with words, how "
+        "often a planted word is first, and among the first five. Kinds with words: true ceiling at least .3."
+    )
+    heads = [name.replace("first_five", "planted in five").replace("first", "planted first") for name in shown]
+    return page.Table(caption, ("Kind", "Voxels", *heads), rows)
+
+
 def load(path: Path) -> pd.DataFrame:
     """Reads a truth table: metric, value, n, target, met."""
     table = reading.checked(artifacts.read_table(path, metric=str), path, ("metric", "value"))
-    return table.assign(**{name: table.get(name, "") for name in ("n", "target", "met")})
+    return table.assign(**{name: table.get(name, "") for name in ("n", "target", "sign", "met")})
 
 
 def rows_of(table: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -45,7 +67,10 @@ def rows_of(table: pd.DataFrame) -> list[tuple[str, ...]]:
     for row, is_aimed, is_met in zip(table.to_dict("records"), aimed, met, strict=True):
         verdict = ("yes" if is_met else "no") if is_aimed else ""
         name = row["metric"].replace("_", " ")
-        rows.append((name, written(row["value"]), written(row["n"]), written(row["target"]), verdict))
+        goal = written(row["target"])
+        if goal and not goal.startswith(("<", ">")):
+            goal = f"{'<=' if row['sign'] in (-1, '-1') else '>='} {goal}"
+        rows.append((name, written(row["value"]), written(row["n"]), goal, verdict))
     return rows
 
 

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from mine_jax import artifacts, data, features
-from mine_jax.config import Config, DataConfig, PhantomConfig
+from mine_jax.config import Config, DataConfig, FolderConfig, PhantomConfig
 from mine_jax.run import tables
 from mine_jax.types import ImageTokens, Lens, Profiles, Responses, Scores, Split, Stimuli
+
+# Folder of the low-level statistics, in that of the features.
+_LOW_LEVEL = "low_level"
 
 
 def data_folder(directory: Path) -> Path:
@@ -34,6 +37,11 @@ def has_phantom(source: PhantomConfig) -> bool:
     """Says whether the phantom's folder holds the subject already."""
     root = Path(source.root or "")
     return (root / "nsddata" / "ppdata" / source.subject).is_dir() and (root / "phantom.json").is_file()
+
+
+def has_photos(config: Config) -> bool:
+    """Says whether the images of a run can be read."""
+    return not isinstance(config.data, FolderConfig) or config.data.images is not None
 
 
 def shown_stimuli(config: Config, directory: Path) -> Stimuli:
@@ -68,9 +76,9 @@ def split_of(directory: Path) -> dict[str, str]:
     return dict(zip(images["image_id"].astype(str), images["split"], strict=True))
 
 
-def fitted_images(directory: Path) -> np.ndarray:
-    """Returns the ids of the training and validation images: those that anything may be fitted on."""
-    return np.array([image_id for image_id, split in split_of(directory).items() if split != "test"], dtype=str)
+def training_images(directory: Path) -> np.ndarray:
+    """Returns the ids [n] of the training images, which alone may decide what is fitted before the encoders."""
+    return np.array([image_id for image_id, split in split_of(directory).items() if split == "train"], dtype=str)
 
 
 def splits_of_images(directory: Path, image_ids: np.ndarray) -> np.ndarray:
@@ -90,14 +98,39 @@ def load_tokens(directory: Path) -> ImageTokens:
     return features.open_store(features_folder(directory), verify=False)
 
 
+def load_more_layers(config: Config, directory: Path) -> dict[int, ImageTokens]:
+    """Opens the image-tokens of further layers that the features stage stored: layer -> tokens."""
+    if not getattr(config.features, "more_layers", ()):
+        return {}
+    folders = sorted(features_folder(directory).glob("layer-*"))
+    stores = [features.open_store(folder, verify=False) for folder in folders]
+    return {tokens.layer: tokens for tokens in stores}
+
+
+def save_low_level(directory: Path, statistics: ImageTokens) -> None:
+    """Writes the low-level statistics of the images."""
+    artifacts.save(statistics, features_folder(directory) / _LOW_LEVEL)
+
+
+def load_low_level(directory: Path) -> ImageTokens | None:
+    """Opens the low-level statistics of the images; None where there are none."""
+    folder = features_folder(directory) / _LOW_LEVEL
+    return artifacts.load(folder, verify=False) if (folder / "meta.json").is_file() else None
+
+
+def remove_low_level(directory: Path) -> None:
+    """Deletes the low-level statistics of an earlier run."""
+    shutil.rmtree(features_folder(directory) / _LOW_LEVEL, ignore_errors=True)
+
+
 def remove_features(directory: Path) -> None:
     """Deletes the token store."""
     shutil.rmtree(features_folder(directory), ignore_errors=True)
 
 
-def load_splits(config: Config, directory: Path) -> dict[str, Split]:
-    """Aligns tokens and responses and takes them apart by split."""
-    responses, tokens = load_responses(directory), load_tokens(directory)
+def load_splits(config: Config, directory: Path, *, tokens: ImageTokens | None = None) -> dict[str, Split]:
+    """Aligns tokens, those of the main layer where none are given, and responses, and takes them apart by split."""
+    responses, tokens = load_responses(directory), load_tokens(directory) if tokens is None else tokens
     aligned = data.align(responses, tokens, on_missing=config.data.on_missing)
     known = split_of(directory)
     split = np.array([known[image_id] for image_id in aligned.responses.image_ids])

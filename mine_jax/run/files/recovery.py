@@ -53,14 +53,22 @@ def selectivity_table(directory: Path) -> pd.DataFrame:
     return artifacts.read_table(directory / "roi" / "selectivity.tsv")
 
 
+def structure_table(directory: Path) -> pd.DataFrame:
+    """Reads what is inside areas."""
+    return artifacts.read_table(directory / "roi" / "structure.tsv")
+
+
 def comparisons_table(directory: Path) -> pd.DataFrame | None:
     """Reads the comparisons of the validation stage; None where it tested nothing."""
     path = directory / "validation" / "summary.tsv"
     return artifacts.read_table(path) if path.is_file() else None
 
 
-def save_recovery(directory: Path, measures: pd.DataFrame, voxels: pd.DataFrame | None = None) -> None:
-    """Writes the measures of a run or of several, and for one also its voxels."""
+def save_recovery(
+    directory: Path, measures: pd.DataFrame, claims: pd.DataFrame, voxels: pd.DataFrame | None = None
+) -> None:
+    """Writes the measures and claims of a run or of several, and for one also its voxels."""
+    artifacts.write_table(directory / "truth_claims.tsv", claims)
     if voxels is not None:
         artifacts.write_table(directory / "truth_voxels.tsv", voxels)
     artifacts.write_table(directory / "truth.tsv", measures)

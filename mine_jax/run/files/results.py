@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,22 @@ import pandas as pd
 from mine_jax import artifacts, encoder
 from mine_jax.config import AttributionConfig
 from mine_jax.description import CorpusShares
+from mine_jax.errors import MissingInputError
 from mine_jax.run import tables
-from mine_jax.types import Attributions, CriticalTokens, Descriptions, Encoders, Faithfulness, Profiles, Scores
+from mine_jax.types import (
+    Attributions,
+    CriticalTokens,
+    Descriptions,
+    Encoders,
+    Faithfulness,
+    Profiles,
+    Responses,
+    Scores,
+)
 
 # Folders of what is fitted beside the voxels, in the folder of each stage.
 DECOYS, HALVES = "decoys", ("halves/0", "halves/1")
+_RIVAL = "low_level"
 
 
 def save_encoders(directory: Path, encoders: Encoders, scores: Scores) -> None:
@@ -71,6 +83,38 @@ def load_reference(directory: Path) -> Scores | None:
     """Loads the scores of the reference ridge; None where it was not fitted."""
     folder = directory / "scores" / "ridge"
     return artifacts.load(folder) if (folder / "meta.json").is_file() else None
+
+
+def save_layers(directory: Path, responses: Responses, by_layer: dict[int, Scores]) -> None:
+    """Writes which layer predicts each voxel best, and how many voxels of each area; nothing for one layer."""
+    by_area, by_voxel = (directory / "encoder" / name for name in ("layers.tsv", "voxel_layers.tsv"))
+    if len(by_layer) < 2:
+        for path in (by_area, by_voxel):
+            path.unlink(missing_ok=True)
+        return
+    best = encoder.best_layers(by_layer)
+    artifacts.write_table(by_area, tables.layers(responses, best, by_layer))
+    artifacts.write_table(by_voxel, tables.voxel_layers(best, by_layer))
+
+
+def save_rival(directory: Path, predicted: np.ndarray, scores: Scores) -> None:
+    """Writes what the low-level rival predicts of the test images, [T, V] with decoys, and how well it does."""
+    folder = directory / "scores" / _RIVAL
+    artifacts.save(scores, folder)
+    artifacts.write_array(folder / "predicted.npy", predicted)
+
+
+def load_rival(directory: Path) -> tuple[np.ndarray, Scores] | None:
+    """Opens what `save_rival` wrote; None where no rival was fitted."""
+    folder = directory / "scores" / _RIVAL
+    if not (folder / "meta.json").is_file():
+        return None
+    return artifacts.read_array(folder / "predicted.npy", mmap=True), artifacts.load(folder)
+
+
+def remove_rival(directory: Path) -> None:
+    """Deletes the rival of an earlier run."""
+    shutil.rmtree(directory / "scores" / _RIVAL, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -254,10 +298,28 @@ def save_profiles(directory: Path, profiles: Profiles, decoys: Profiles | None) 
     artifacts.save(profiles, out)
     artifacts.write_table(out / "words.tsv", tables.profile_words(profiles))
     artifacts.write_table(out / "sentences.tsv", tables.profile_sentences(profiles))
-    artifacts.write_table(out / "voxels.tsv", tables.profile_voxels(profiles))
+    rival = load_rival(directory)
+    low_level = None if rival is None else rival[1]
+    artifacts.write_table(out / "voxels.tsv", tables.profile_voxels(profiles, low_level))
     if decoys is not None:
         artifacts.save(decoys, out / DECOYS)
-        artifacts.write_table(out / "decoys.tsv", tables.profile_voxels(decoys))
+        artifacts.write_table(out / "decoys.tsv", tables.profile_voxels(decoys, low_level))
+
+
+def save_evidence(directory: Path, evidence: dict[str, pd.DataFrame]) -> None:
+    """Writes what rests on profiles, one table by name."""
+    for name, table in evidence.items():
+        artifacts.write_table(directory / "profile" / f"{name}.tsv", table)
+
+
+def load_evidence(directory: Path, name: str) -> pd.DataFrame | None:
+    """Reads a table that `save_evidence` wrote; None where there is none."""
+    path = directory / "profile" / f"{name}.tsv"
+    names = dict.fromkeys(("confound", "role", "first", "second"), str)
+    try:
+        return artifacts.read_table(path, **names)
+    except MissingInputError:
+        return None
 
 
 def save_no_profiles(directory: Path, reason: str) -> None:
@@ -271,11 +333,23 @@ def load_profiles(directory: Path, *, decoys: bool = False) -> Profiles | None:
     return artifacts.load(folder) if (folder / "meta.json").is_file() else None
 
 
-def save_roi(directory: Path, selectivity: list[dict[str, Any]], structure: list[dict[str, Any]]) -> None:
-    """Writes what areas prefer and what is inside them."""
+def save_roi(
+    directory: Path,
+    selectivity: list[dict[str, Any]],
+    structure: list[dict[str, Any]],
+    contrasts: list[dict[str, Any]],
+) -> None:
+    """Writes what areas prefer, what is inside them, and the words that tell them apart."""
     out = directory / "roi"
     artifacts.write_table(out / "selectivity.tsv", tables.rows(selectivity, tables.SELECTIVITY))
     artifacts.write_table(out / "structure.tsv", tables.rows(structure, tables.STRUCTURE))
+    artifacts.write_table(out / "contrasts.tsv", tables.rows(contrasts, tables.CONTRASTS))
+
+
+def save_answer(path: Path, table: pd.DataFrame) -> Path:
+    """Writes what a query finds, one row per voxel, and returns the path."""
+    artifacts.write_table(path, table)
+    return path
 
 
 def maps_folder(directory: Path) -> Path:

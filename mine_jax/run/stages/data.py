@@ -76,6 +76,7 @@ def _write_phantom(source: PhantomConfig, *, seed: int, progress: Progress) -> N
         n_images=source.n_images,
         n_shared=source.n_shared,
         n_repeats=source.n_repeats,
+        n_repeats_shared=source.n_repeats_shared,
         ceiling=source.ceiling,
         shape=source.shape,
         seed=seed,

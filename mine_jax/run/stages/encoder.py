@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mine_jax import encoder, memory, sharding
+from mine_jax import encoder, features, memory, sharding, statistics
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
@@ -20,7 +21,7 @@ from mine_jax.types import Encoders, Scores, Split
 
 
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
-    """Fits and scores the encoders, and the ridge that they are compared with."""
+    """Fits and scores the encoders, the ridge they are compared with, and the low-level rival of voxels and decoys."""
     splits = files.load_splits(config, directory)
     batch = _with_decoys(config, splits)
     half_fits = _halves(config, batch)
@@ -42,11 +43,24 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         "mean_r": finite_mean(scores.r[usable]),
         "mean_r2_normalized": finite_mean(scores.r2_normalized[usable]),
     }
+    if "linear" in encoders.per_voxel:
+        terms = np.asarray(encoders.per_voxel["linear"])[: len(usable)]
+        summary["voxels_with_linear_term"] = int((terms[usable] != 0).any(1).sum())
     reference = _reference(config.encoder)
     if reference is not None:
         linear = _scored(config, _fitted(config, reference, splits, silent), splits)
         files.save_reference(directory, linear)
         summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
+    by_layer = {splits["train"].tokens.layer: scores}
+    for layer, split in _more_layers(config, directory):
+        by_layer[layer] = _scored(config, _fitted(config, config.encoder, split, silent), split)
+    files.save_layers(directory, files.load_responses(directory), by_layer)
+    files.remove_rival(directory)
+    rival = _rival(config, directory, batch)
+    if rival is not None:
+        low_level = _scored_rival(all_scores, rival, batch["test"])
+        files.save_rival(directory, rival.predicted, low_level)
+        summary["mean_r2_low_level"] = finite_mean(low_level.r2[: len(usable)][usable])
     return summary
 
 
@@ -59,6 +73,9 @@ def share(config: Config, directory: Path, progress: Progress) -> None:
     reference = _reference(config.encoder)
     if reference is not None:
         _fitted(config, reference, splits, progress)
+    for _, split in _more_layers(config, directory):
+        _fitted(config, config.encoder, split, progress)
+    _rival(config, directory, batch)
 
 
 def plan(config: Config, directory: Path) -> list[str]:
@@ -82,7 +99,7 @@ def plan(config: Config, directory: Path) -> list[str]:
     planned = encoder.plan_query(e, n_images=n_images, n_voxels=n_voxels_each, token_shape=token_shape, wanted=wanted)
     n_cells, width = n_tokens // e.pool**2, min(e.width, token_width)
     # three products per training step, two products and one Gram matrix per closed-form readout
-    work = 2 * n_images * n_voxels * e.heads * width * (5 * n_cells + e.heads * width) * (e.epochs + 1)
+    work = 2 * n_images * n_voxels * e.heads * width * (5 * n_cells + e.heads * width) * (e.epochs + 1) * e.members
     lines += [f"{n_voxels} voxels, {n_images} images x {n_cells} cells x width {width}"]
     lines += [*_chunks(planned), f"work at most {work / 1e12:.2g} TFLOP"]
     return lines + _what_would_fit(e, planned.chunk, free, n_images=n_images, token_shape=token_shape)
@@ -91,6 +108,12 @@ def plan(config: Config, directory: Path) -> list[str]:
 def _with_decoys(config: Config, splits: dict[str, Split]) -> dict[str, Split]:
     copies = encoder.n_copies(len(splits["train"].responses.voxel_ids), config.encoder.decoys)
     return {name: encoder.add_decoys(split, copies, seed=config.run.seed) for name, split in splits.items()}
+
+
+def _more_layers(config: Config, directory: Path) -> list[tuple[int, dict[str, Split]]]:
+    """Opens the splits of the further layers that the features stage stored; decoys and halves are of the main one."""
+    stored = files.load_more_layers(config, directory)
+    return [(layer, files.load_splits(config, directory, tokens=tokens)) for layer, tokens in stored.items()]
 
 
 def _halves(config: Config, batch: dict[str, Split]) -> list[dict[str, Split]]:
@@ -129,10 +152,42 @@ def _scored(config: Config, encoders: Encoders, splits: dict[str, Split]) -> Sco
     )
 
 
+def _rival(config: Config, directory: Path, batch: dict[str, Split]) -> encoder.Rival | None:
+    """Fits the low-level rival, penalties chosen from the same range; None without statistics of the images."""
+    low_level = files.load_low_level(directory)
+    if low_level is None:
+        return None
+    return encoder.fit_rival(
+        batch,
+        low_level,
+        groups=features.LOW_LEVEL_GROUPS,
+        key=jax.random.key(config.run.seed),
+        config=config.encoder if isinstance(config.encoder, RidgeConfig) else _ridge(config.encoder),
+        voxel_chunk=config.run.voxel_chunk,
+        image_chunk=config.run.image_chunk,
+        mesh=sharding.mesh(config.run.mesh),
+    )
+
+
+def _scored_rival(scores: Scores, rival: encoder.Rival, test: Split) -> Scores:
+    """Scores the rival like the encoders of the same voxels and decoys."""
+    measured, usable = test.responses.responses, scores.status == "ok"
+    r2, r = (
+        np.where(usable, statistic(measured, rival.predicted), np.nan)
+        for statistic in (statistics.r2, statistics.pearson)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        normalized = np.where(np.isfinite(scores.r2_normalized), r2 / scores.noise_ceiling, np.nan)
+    selection = np.asarray(rival.r2_selection, np.float64)
+    return replace(scores, r2=r2, r=r, r2_normalized=normalized, r2_selection=selection)
+
+
 def _reference(e: EncoderConfig) -> RidgeConfig | None:
     """Returns the settings of the ridge to compare with, penalties chosen as the user says; None for no ridge."""
-    if not isinstance(e, QueryConfig) or not e.reference:
-        return None
+    return _ridge(e) if isinstance(e, QueryConfig) and e.reference else None
+
+
+def _ridge(e: QueryConfig) -> RidgeConfig:
     return RidgeConfig(
         selection=e.selection,
         folds=e.folds,

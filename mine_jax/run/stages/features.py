@@ -12,7 +12,7 @@ import numpy as np
 
 from mine_jax import features, memory
 from mine_jax._progress import Progress
-from mine_jax.config import Config, PrecomputedConfig
+from mine_jax.config import EMBEDDED_MODELS, Config, PrecomputedConfig
 from mine_jax.errors import CheckpointError
 from mine_jax.run import files
 from mine_jax.run.execute import Step, stale
@@ -30,7 +30,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         return features.load_features(
             config.features,
             shown,
-            fitted_on=files.fitted_images(directory),
+            fitted_on=files.training_images(directory),
             directory=files.features_folder(directory),
             progress=progress,
             precision=config.run.precision,
@@ -44,6 +44,10 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         logger.warning("features/ is extracted anew: %s", error)
         files.remove_features(directory)
         tokens, lens = loaded()
+    if config.features.low_level and files.has_photos(config):
+        files.save_low_level(directory, features.low_level_statistics(shown))
+    else:
+        files.remove_low_level(directory)
     n_images, n_tokens, width = tokens.tokens.shape
     words = 0 if lens is None else len(lens.words)
     return {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
@@ -85,7 +89,7 @@ def extract_part(
             stimuli,
             directory=files.features_folder(directory),
             part=part,
-            fitted_on=files.fitted_images(directory),
+            fitted_on=files.training_images(directory),
             progress=progress,
             precision=config.run.precision,
             mesh=config.run.mesh,
@@ -113,7 +117,7 @@ def inputs(config: Config) -> list[Path]:
     if isinstance(f, PrecomputedConfig):
         named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
     else:
-        named = (f.words, None if f.model == "phantom" else f.model)
+        named = (f.words, None if f.model in EMBEDDED_MODELS else f.model)
     return [Path(p) for p in named if p is not None]
 
 

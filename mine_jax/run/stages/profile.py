@@ -13,9 +13,13 @@ from mine_jax._progress import Progress, silent
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares
 from mine_jax.run import files
+from mine_jax.run.evidence import evidence_tables
 from mine_jax.run.execute import Step
 from mine_jax.run.record.summary import finite_mean
 from mine_jax.types import CLAIMS, Descriptions, Profiles, Scores, reaches
+
+# Said where words could not be tested against low-level features.
+NO_RIVAL = "no low-level rival: no photos could be read, or features.low_level = false"
 
 
 class _Population(NamedTuple):
@@ -55,8 +59,10 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     voxels, decoys = _populations(config, directory, progress)
     profiles, of_decoys = _judged(config, directory, scores, voxels, decoys, progress)
     files.save_profiles(directory, profiles, of_decoys)
+    files.save_evidence(directory, evidence_tables(config, directory, profiles))
     files.save_voxels(directory, responses, scores, profiles)
     return {
+        **({} if files.load_rival(directory) else {"warning": NO_RIVAL}),
         "profiled": len(profiles.voxel_ids),
         **{claim: int(reaches(profiles.claims, claim).sum()) for claim in CLAIMS[1:5]},
         "explained": int(profiles.explained.sum()),
@@ -93,8 +99,6 @@ def _population(config: Config, directory: Path, described: _Described, progress
         faithfulness,
         corpus=shares.mean,
         usable=usable,
-        halves=_halves(config, directory, descriptions.voxel_ids),
-        common=common,
         faithfulness_quantile=settings.faithfulness_quantile,
         min_images=settings.min_images,
         n_words=settings.n_words,
@@ -102,8 +106,11 @@ def _population(config: Config, directory: Path, described: _Described, progress
         seed=config.run.seed,
         progress=progress,
     )
+    halves = _halves(config, directory, descriptions.voxel_ids)
+    if halves is not None:
+        profiles = profile.with_halves(profiles, halves, corpus=shares.mean, common=common)
     chosen = profile.most_faithful(
-        faithfulness, usable, quantile=settings.faithfulness_quantile, min_images=settings.min_images
+        faithfulness, usable=usable, quantile=settings.faithfulness_quantile, min_images=settings.min_images
     )
     rows = np.searchsorted(scores.voxel_ids, descriptions.voxel_ids)
     return _Population(profiles, scores.take(rows), _whole_images(descriptions, chosen, shares))
@@ -232,11 +239,12 @@ def _held_out(config: Config, directory: Path, shares: CorpusShares, voxel_ids: 
     )
     order = np.argsort(shares.image_ids)
     rows = order[np.searchsorted(shares.image_ids, test.responses.image_ids, sorter=order)]
+    rival = files.load_rival(directory)
     return _HeldOut(
         words=np.asarray(shares.images[rows]),
         measured=np.asarray(test.responses.responses[:, columns]),
         predicted=predicted,
-        rival=None,
+        rival=None if rival is None else np.asarray(rival[0][:, np.searchsorted(rival[1].voxel_ids, voxel_ids)]),
     )
 
 

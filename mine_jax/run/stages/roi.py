@@ -23,22 +23,28 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     if profiles is not None:
         corpus, categories = files.corpus(directory), settings.categories or roi.CATEGORIES
         rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)
+        indices = None if responses.indices is None else responses.indices[rows]
         selectivity = roi.selectivity(
             profiles,
             responses.rois[rows],
             corpus=corpus,
             categories=categories,
-            min_voxels=settings.min_voxels,
-            n_permutations=settings.n_permutations,
-            n_bootstrap=settings.n_bootstrap,
+            indices=indices,
+            fitted=responses.rois[scores.status == "ok"],
+            settings=settings,
             seed=config.run.seed,
             progress=progress,
         )
-        structure = roi.structure(profiles, responses.rois[rows], corpus=corpus, min_voxels=settings.min_voxels)
-        files.save_roi(directory, selectivity, structure)
+        areas = responses.rois[rows]
+        structure = roi.structure(
+            profiles, areas, corpus=corpus, indices=indices, settings=settings, seed=config.run.seed
+        )
+        contrasts = roi.contrasts(profiles, areas, indices=indices, settings=settings)
+        files.save_roi(directory, selectivity, structure, contrasts)
         labels = roi.map_labels(profiles, responses.voxel_ids, corpus=corpus, categories=categories)
         values |= labels
         summary["preferred"] = {row["roi"]: row["category"] for row in selectivity if row["preferred"]}
+        summary["structured"] = [row["roi"] for row in structure if row["is_structured"]]
     has_geometry = responses.volume is not None
     maps = roi.write_maps(files.maps_folder(directory), responses, values) if has_geometry else []
     return {**summary, "maps": len(maps)}

@@ -78,7 +78,10 @@ def read_inputs(config: Config, directory: Path) -> Inputs | str:
         tokens=files.load_tokens(directory),
         lens=lens,
         backbone=features.reduce_like(
-            features.load_backbone(config.features, precision=config.run.precision, mesh=config.run.mesh),
+            features.denoise_like(
+                features.load_backbone(config.features, precision=config.run.precision, mesh=config.run.mesh),
+                directory / "features",
+            ),
             directory / "features",
             layer=config.features.layer,
         ),

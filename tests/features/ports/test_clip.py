@@ -87,6 +87,38 @@ def test_matches_torch(case, tmp_path):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("case", list(PARITY)[:2])
+def test_values_are_the_class_token_that_looks_at_one_token(case, tmp_path):
+    import torch
+
+    model = torch_model(*PARITY[case])
+    directory = save_torch(model, tmp_path)
+    backbone = load_backbone(ClipConfig(model=str(directory), image_tokens="values"))
+    plain = load_backbone(ClipConfig(model=str(directory)))
+    assert backbone.sha256 != plain.sha256
+    pixels = pixels_of(backbone.config)
+    n_tokens = backbone.grid[0] * backbone.grid[1]
+    with torch.no_grad():
+        hidden = model.vision_model(torch.tensor(pixels.transpose(0, 3, 1, 2)), output_hidden_states=True).hidden_states
+        blocks = model.vision_model.encoder.layers
+        expected = [np.empty((len(pixels), n_tokens, backbone.width)) for _ in blocks]
+        for token in range(n_tokens):
+            # attention of torch, in which the class token sees this one token and nothing else
+            mask = torch.zeros(len(pixels), 1, 1 + n_tokens, 1 + n_tokens)
+            mask[:, :, 0] = torch.finfo(torch.float32).min
+            mask[:, :, 0, 1 + token] = 0
+            for layer, block in enumerate(blocks):
+                out = block(hidden[layer], attention_mask=mask)
+                expected[layer][:, token] = (out[0] if isinstance(out, tuple) else out)[:, 0].numpy()
+    with jax.numpy_rank_promotion("raise"):
+        ours = backbone.encode(pixels, layers=range(backbone.layers + 1))
+    np.testing.assert_array_equal(ours[0], plain.encode(pixels, layers=(0,))[0])
+    for layer, wanted in enumerate(expected, start=1):
+        np.testing.assert_allclose(ours[layer], wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(backbone.image_features(pixels), plain.image_features(pixels))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("case", list(PARITY)[:2])
 def test_bfloat16_weights(case, tmp_path):
     import copy
 

@@ -7,6 +7,8 @@ Source: Radford et al. 2021 (arXiv 2103.00020); layout of transformers `CLIPMode
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +63,24 @@ class ClipBackbone(TwoTowerBackbone):
 
 
 def load(
-    directory: str | Path, *, precision: str = "highest", mesh: Mesh | None = None, weights: str = "float32"
+    directory: str | Path,
+    *,
+    precision: str = "highest",
+    mesh: Mesh | None = None,
+    weights: str = "float32",
+    image_tokens: str = "states",
 ) -> ClipBackbone:
-    """Loads a CLIP checkpoint directory, see `TwoTowerBackbone.load`."""
-    return ClipBackbone.load(directory, precision=precision, mesh=mesh, weights=weights)
+    """Loads a CLIP checkpoint directory, see `TwoTowerBackbone.load`.
+
+    With `image_tokens` "values" an image-token is what the class token becomes in its block if it looks at that
+    image-token alone. Captions teach the class token of the last block only, so a model of captions has words there;
+    the class token brings along what it knows of the whole image.
+
+    Source: Zhou et al. 2022 (MaskCLIP, arXiv 2112.01071). Differs: class token and MLP of the block are kept.
+    """
+    backbone = ClipBackbone.load(directory, precision=precision, mesh=mesh, weights=weights)
+    if image_tokens == "states":
+        return backbone
+    return dataclasses.replace(
+        backbone, states="value_states", sha256=hashlib.sha256(f"{backbone.sha256} values".encode()).hexdigest()
+    )

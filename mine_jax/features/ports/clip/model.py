@@ -23,6 +23,10 @@ class Clip(TwoTowers):
             self.text_projection = nn.Dense(self.config.projection, use_bias=False, precision=self.precision)
             self.logit_scale = self.param("logit_scale", nn.initializers.zeros, ())
 
+    def value_states(self, pixels: jax.Array, *, n_blocks: int) -> list[jax.Array]:
+        """Returns `image_states` whose image-tokens are what the class token becomes that looks at one alone."""
+        return self.vision_model.encoder.first_at_one(self.image_states(pixels, n_blocks=n_blocks))
+
     def image_features(self, pixels: jax.Array) -> jax.Array:
         """Returns projected class tokens [B, J]."""
         return self.visual_projection(self.vision_model.pooled(pixels))

@@ -45,7 +45,7 @@ class Corpus:
     covers: np.ndarray
 
 
-def render_corpus(n_scenes: int, *, seed: int, patch: int = 8, size: int = 64) -> Corpus:
+def render_corpus(n_scenes: int, *, seed: int, patch: int = 8, size: int = 64, with_targets: bool = True) -> Corpus:
     """Samples and renders scenes.
 
     Args:
@@ -53,25 +53,29 @@ def render_corpus(n_scenes: int, *, seed: int, patch: int = 8, size: int = 64) -
         seed: seed of the scenes; another seed gives other scenes.
         patch: width of a square image-token in pixels.
         size: width of the images in pixels.
+        with_targets: whether to say what the tokens show, which takes longer than the images do.
 
     Returns:
-        Corpus: N scenes with P = (size / patch)^2 image-tokens each.
+        Corpus: N scenes with P = (size / patch)^2 image-tokens each; without targets, scenes and images alone.
     """
     rng = np.random.default_rng(seed)
     sampled = tuple(
         scenes.sample_scene(rng, n_things=(0 if rng.random() < 0.02 else 1, 3), size=size) for _ in range(n_scenes)
     )
     n_tokens, n_words = (size // patch) ** 2, len(scenes.VOCABULARY)
+    n_judged = n_scenes if with_targets else 0
     corpus = Corpus(
         scenes=sampled,
         images=np.empty((n_scenes, size, size, 3), np.uint8),
-        targets=np.empty((n_scenes, n_tokens, n_words), np.float16),
-        weights=np.empty((n_scenes, n_tokens), np.float16),
-        owners=np.empty((n_scenes, n_tokens), np.int8),
-        covers=np.empty((n_scenes, n_tokens), np.float16),
+        targets=np.empty((n_judged, n_tokens, n_words), np.float16),
+        weights=np.empty((n_judged, n_tokens), np.float16),
+        owners=np.empty((n_judged, n_tokens), np.int8),
+        covers=np.empty((n_judged, n_tokens), np.float16),
     )
     for index, scene in enumerate(sampled):
         corpus.images[index] = scenes.render(scene)
+        if not with_targets:
+            continue
         covers, inside = _coverage(scene, patch)
         corpus.targets[index], corpus.weights[index] = _targets(scene, covers, inside)
         corpus.owners[index], corpus.covers[index] = _owners(covers, inside)

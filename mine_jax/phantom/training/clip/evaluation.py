@@ -16,7 +16,7 @@ from mine_jax.phantom import scenes
 from mine_jax.phantom.training.clip import checkpoint
 from mine_jax.phantom.training.clip import corpus as clip_corpus
 
-_N_RETRIEVAL: Final = 500
+N_RETRIEVAL: Final = 500
 # Image-tokens that their object covers by at least a quarter count as "of the object".
 _MIN_COVER: Final = 0.25
 _BATCH: Final = 200
@@ -81,36 +81,56 @@ def evaluate(
     )
     projected = token_embeddings(model, hidden)
     words = word_embeddings(model, word_prompts(tokenizer))
-    scores = _retrieval(model, tokenizer, corpus, functional.normalize(projected[:, 0], dim=-1))
+    scores = retrieval(model, tokenizer, corpus)
     tokens = projected[:, 1:]
     plain = functional.normalize(tokens, dim=-1) @ words.T
     centered = center(tokens) @ center(words).T
     for name, logits in (("plain", plain), ("centered", centered)):
-        lens_scores = _lens_scores(corpus, logits.numpy())
-        scores |= {f"{name}_{key}": value for key, value in lens_scores.items()}
+        scores |= {f"{name}_{key}": value for key, value in lens_scores(corpus, logits.numpy()).items()}
     return {name: round(float(value), 4) for name, value in scores.items()}
 
 
-def _retrieval(
+@torch.inference_mode()
+def retrieval(
     model: transformers.CLIPModel,
     tokenizer: transformers.PreTrainedTokenizerFast,
     corpus: clip_corpus.Corpus,
-    images: torch.Tensor,
 ) -> dict[str, float]:
-    """Finds each image's full caption among 500; equal captions count as the same."""
-    texts = [scenes.caption(scene) for scene in clip_corpus.scenes[:_N_RETRIEVAL]]
+    """Finds each image's full caption among 500; equal captions count as the same.
+
+    Args:
+        model: the model in float32.
+        tokenizer: its tokenizer.
+        corpus: scenes it was not trained on; the first 500 are used.
+
+    Returns:
+        dict[str, float]: fractions 0..1 of images whose caption comes first, and among the first five.
+    """
+    model.eval()
+    texts = [scenes.caption(scene) for scene in corpus.scenes[:N_RETRIEVAL]]
     encoded = tokenizer(texts, padding=True, return_tensors="pt")
     captions = text_embeddings(
         model,
         {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]},
     )
-    ranking = (images[: len(texts)] @ captions.T).argsort(dim=1, descending=True)[:, :5].tolist()
+    pixels = checkpoint.normalize(torch.from_numpy(corpus.images[: len(texts)]))
+    pooled = torch.cat([model.vision_model(part).last_hidden_state[:, 0] for part in pixels.split(_BATCH)])
+    images = functional.normalize(token_embeddings(model, pooled), dim=-1)
+    ranking = (images @ captions.T).argsort(dim=1, descending=True)[:, :5].tolist()
     hits = np.array([[texts[j] == texts[i] for j in row] for i, row in enumerate(ranking)])
     return {"retrieval_top1": hits[:, 0].mean(), "retrieval_top5": hits.any(axis=1).mean()}
 
 
-def _lens_scores(corpus: clip_corpus.Corpus, logits: np.ndarray) -> dict[str, float]:
-    """Compares the words of each image-token, logits [N, P, W], with the scene's truth."""
+def lens_scores(corpus: clip_corpus.Corpus, logits: np.ndarray) -> dict[str, float]:
+    """Compares the words of each image-token with the scene's truth.
+
+    Args:
+        corpus: N scenes.
+        logits: scores of the words of `VOCABULARY` for each image-token, [N, P, W].
+
+    Returns:
+        dict[str, float]: fractions 0..1; see the README of this folder for each name.
+    """
     boxed = np.argwhere(corpus.owners >= 0)
     covered = np.argwhere((corpus.owners >= 0) & (corpus.covers >= _MIN_COVER))
     empty = np.argwhere(corpus.owners < 0)
@@ -118,15 +138,21 @@ def _lens_scores(corpus: clip_corpus.Corpus, logits: np.ndarray) -> dict[str, fl
     colors = [_WORD_INDEX[word] for word in scenes.COLORS]
 
     def concept(scene: int, token: int) -> str | None:
-        return clip_corpus.scenes[scene].things[corpus.owners[scene, token]].concept
+        return corpus.scenes[scene].things[corpus.owners[scene, token]].concept
+
+    def others(scene: int, token: int) -> list[str]:
+        owner = corpus.owners[scene, token]
+        return [thing.concept for index, thing in enumerate(corpus.scenes[scene].things) if index != owner]
 
     def color(scene: int, token: int) -> str | None:
-        return clip_corpus.scenes[scene].things[corpus.owners[scene, token]].color
+        return corpus.scenes[scene].things[corpus.owners[scene, token]].color
 
     def place(scene: int, _token: int) -> str | None:
-        return clip_corpus.scenes[scene].place
+        return corpus.scenes[scene].place
 
     return {
+        "other_top5_box": _hit_rate(logits, boxed, others, top=5),
+        "concept_top1_box": _hit_rate(logits, boxed, concept, top=1),
         "concept_top5_box": _hit_rate(logits, boxed, concept, top=5),
         "concept_top5": _hit_rate(logits, covered, concept, top=5),
         "concept_top1": _hit_rate(logits, covered, concept, top=1),
@@ -141,15 +167,17 @@ def _lens_scores(corpus: clip_corpus.Corpus, logits: np.ndarray) -> dict[str, fl
 def _hit_rate(
     logits: np.ndarray,
     tokens: np.ndarray,
-    truth: Callable[[int, int], str | None],
+    truth: Callable[[int, int], str | list[str] | None],
     *,
     top: int,
     among: list[int] | None = None,
 ) -> float:
-    """Fraction of tokens [n, 2] with a true word whose word is among the `top` best."""
+    """Fraction of tokens [n, 2] with a true word that have one, or any of several, among the `top` best."""
     candidates = np.arange(logits.shape[-1]) if among is None else np.array(among)
-    named = [(s, t, word) for s, t in tokens if (word := truth(s, t)) is not None]
-    rows = np.array([logits[s, t, candidates] for s, t, _ in named])
+    named = [(s, t, [words] if isinstance(words, str) else words) for s, t in tokens if (words := truth(s, t))]
+    rows = logits[[s for s, _, _ in named], [t for _, t, _ in named]][:, candidates]
     best = candidates[np.argsort(-rows, axis=1)[:, :top]]
-    right = np.array([_WORD_INDEX[word] for _, _, word in named])
-    return float((best == right[:, None]).any(axis=1).mean())
+    is_right = np.zeros((len(named), logits.shape[-1]), bool)
+    for row, (_, _, words) in zip(is_right, named, strict=True):
+        row[[_WORD_INDEX[word] for word in words]] = True
+    return float(np.take_along_axis(is_right, best, axis=1).any(axis=1).mean())

@@ -12,8 +12,8 @@ from mine_jax.features import (
     reduce_like,
     reduced_lens,
 )
+from mine_jax.features.dense.reduce import ReducedBackbone, reduced
 from mine_jax.features.ports.clip.backbone import load
-from mine_jax.features.reduce import ReducedBackbone, reduced
 from mine_jax.types import Lens, Stimuli
 
 

@@ -8,7 +8,6 @@ how close its words are to those of the full tokens.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,17 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
-from mine_jax.errors import CheckpointError, ConfigError, DataError
+from mine_jax.errors import ConfigError, DataError
 from mine_jax.features.backbone import Backbone, resolve_layer
-from mine_jax.features.extract import Extraction, batch_starts, check_ids, encoded
-from mine_jax.features.lens import reduced_lens, spaced_rows
+from mine_jax.features.dense import kept
+from mine_jax.features.dense.wrapped import WrappedBackbone, sampled
+from mine_jax.features.extract import Extraction, batch_starts, encoded
+from mine_jax.features.lens import reduced_lens
 from mine_jax.types import Array, Lens, Stimuli
 
 FOLDER = "reduction"
-# Images on which a reduction is fitted; a few hundred tokens each.
-REDUCE_IMAGES = 512
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Reduction:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ReducedBackbone:
+class ReducedBackbone(WrappedBackbone):
     """A backbone whose tokens are reduced; see `backbone.Backbone`.
 
     Attributes:
@@ -58,14 +56,8 @@ class ReducedBackbone:
         main: layer that the lens reads.
     """
 
-    backbone: Backbone
     reductions: Mapping[int, Reduction]
     main: int
-
-    @property
-    def name(self) -> str:
-        """Name of the model."""
-        return self.backbone.name
 
     @property
     def sha256(self) -> str:
@@ -77,33 +69,9 @@ class ReducedBackbone:
         return digest.hexdigest()
 
     @property
-    def layers(self) -> int:
-        """Number of blocks."""
-        return self.backbone.layers
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of image-tokens."""
-        return self.backbone.grid
-
-    @property
     def width(self) -> int:
         """Width E of a reduced image-token."""
         return self.reductions[self.main].basis.shape[1]
-
-    @property
-    def precision(self) -> str:
-        """Precision of matrix products."""
-        return self.backbone.precision
-
-    @property
-    def processor(self) -> dict[str, Any]:
-        """The preprocessing, as plain values."""
-        return self.backbone.processor
-
-    def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns pixels [B, rows, columns, 3] float32 of uint8 [height, width, 3] images."""
-        return self.backbone.preprocess(images)
 
     def encode(self, pixels: Array, *, layers: Sequence[int] = (-1,)) -> dict[int, jax.Array]:
         """Returns layer -> reduced image-tokens [B, P, E] float32.
@@ -120,10 +88,6 @@ class ReducedBackbone:
         return {
             layer: _reduce(tokens[layer], r.mean, r.basis, precision=self.precision) for layer, r in reductions.items()
         }
-
-    def lens_defaults(self) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-        """Returns the model's own words and templates."""
-        return self.backbone.lens_defaults()
 
     def lens(self, words: Sequence[str] | np.ndarray, templates: Sequence[str], *, progress: Progress = silent) -> Lens:
         """Builds the lens over W words, which lifts reduced tokens back first."""
@@ -148,7 +112,7 @@ def reduced_on_sample(
         stimuli: all N images.
         extraction: its first layer is the one that the lens reads; the projections go to the store of that.
         progress: called with (batches done, batches done).
-        fitted_on: ids of the images that the projections may be fitted on; None for all.
+        fitted_on: [F] str ids of the images that may be used for the fit; None for all.
 
     Returns:
         The reduced model.
@@ -156,7 +120,7 @@ def reduced_on_sample(
     Raises:
         MineError: as `reduced`.
     """
-    sample = _sample(stimuli, fitted_on)
+    sample = sampled(stimuli, fitted_on)
     main, *more = extraction.layers
     batches = encoded(
         backbone, sample, *batch_starts(sample, extraction.batch_size), extraction.layers, np.dtype(np.float32)
@@ -170,16 +134,6 @@ def reduced_on_sample(
         sample_ids=sample.image_ids,
         directory=extraction.places[main],
         progress=progress,
-    )
-
-
-def _sample(stimuli: Stimuli, fitted_on: np.ndarray | None) -> Stimuli:
-    """Returns evenly spaced images for the fit of a reduction."""
-    image_ids = np.asarray(stimuli.image_ids, dtype=str)
-    check_ids(image_ids)
-    rows = spaced_rows(image_ids, fitted_on, REDUCE_IMAGES)
-    return dataclasses.replace(
-        stimuli, image_ids=stimuli.image_ids[rows], hashes=stimuli.hashes[rows], shared=stimuli.shared[rows]
     )
 
 
@@ -217,15 +171,14 @@ def reduced(
     if n_dimensions > backbone.width:
         raise ConfigError(f"`features.reduce` must be at most the token width {backbone.width}, but is {n_dimensions}.")
     layers = (main, *more)
-    sample = hashlib.sha256("\n".join([] if sample_ids is None else map(str, sample_ids)).encode()).hexdigest()
     identity = {
         "model_sha256": backbone.sha256,
         "layers": sorted(layers),
         "dimensions": n_dimensions,
-        "sample_sha256": sample,
+        "sample_sha256": kept.hash_of([] if sample_ids is None else sample_ids),
     }
     folder = None if directory is None else directory / FOLDER
-    if folder is not None and (folder / "meta.json").is_file():
+    if folder is not None and kept.is_kept(folder):
         return ReducedBackbone(backbone, _read(folder, identity), main)
     sums = {layer: _Moments(backbone.width) for layer in layers}
     for done, (_, tokens) in enumerate(batches, start=1):
@@ -253,7 +206,7 @@ def reduce_like(backbone: Backbone, directory: str | Path, *, layer: int) -> Bac
         CheckpointError: if the projections are damaged or of another model.
     """
     folder = Path(directory) / FOLDER
-    if not (folder / "meta.json").is_file():
+    if not kept.is_kept(folder):
         return backbone
     reductions = _read(folder, {"model_sha256": backbone.sha256})
     return ReducedBackbone(backbone, reductions, resolve_layer(layer, backbone.layers))
@@ -309,33 +262,21 @@ def _reduce(tokens: Array, mean: Array, basis: Array, *, precision: str) -> jax.
 
 
 def _write(folder: Path, reductions: Mapping[int, Reduction], identity: dict[str, Any]) -> None:
-    hashes, explained = {}, {}
-    for layer, reduction in reductions.items():
-        for part in ("mean", "basis"):
-            path = folder / f"{part}-{layer:02d}.npy"
-            hashes[path.name] = artifacts.sha256(artifacts.write_array(path, getattr(reduction, part)))
-        explained[str(layer)] = reduction.explained
-    meta = {"schema": artifacts.SCHEMA, "type": "Reduction", **identity, "explained": explained, "sha256": hashes}
-    artifacts.write_json(folder / "meta.json", meta)
+    arrays = {
+        f"{part}-{layer:02d}": getattr(reduction, part)
+        for layer, reduction in reductions.items()
+        for part in ("mean", "basis")
+    }
+    explained = {str(layer): reduction.explained for layer, reduction in reductions.items()}
+    kept.write(folder, "Reduction", arrays, {**identity, "explained": explained})
 
 
 def _read(folder: Path, identity: dict[str, Any]) -> dict[int, Reduction]:
-    meta = artifacts.read_json(folder / "meta.json")
-    if not isinstance(meta, dict) or meta.get("type") != "Reduction" or meta.get("schema") != artifacts.SCHEMA:
-        raise CheckpointError(f"{folder}/meta.json does not describe a reduction. Delete the folder.")
-    differing = [key for key, value in identity.items() if meta.get(key) != value]
-    if differing:
-        raise CheckpointError(
-            f"{folder} holds a reduction of another extraction; different: {', '.join(differing)}. "
-            "Choose another folder, or delete this one to extract again."
-        )
-    for name, digest in meta["sha256"].items():
-        if artifacts.sha256(folder / name) != digest:
-            raise CheckpointError(f"{folder / name} differs from its sha256. Delete {folder.parent} and extract again.")
+    arrays, meta = kept.read(folder, "Reduction", identity)
     return {
         layer: Reduction(
-            mean=artifacts.read_array(folder / f"mean-{layer:02d}.npy"),
-            basis=artifacts.read_array(folder / f"basis-{layer:02d}.npy"),
+            mean=arrays[f"mean-{layer:02d}"],
+            basis=arrays[f"basis-{layer:02d}"],
             explained=float(meta["explained"][str(layer)]),
         )
         for layer in meta["layers"]

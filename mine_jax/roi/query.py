@@ -1,0 +1,134 @@
+"""Which voxels prefer a word, a list of words, or what a sentence speaks of."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mine_jax.description import salience
+from mine_jax.errors import DataError
+from mine_jax.statistics import false_discovery_rate, rank_p
+from mine_jax.types import Profiles
+
+# Sets of other words whose values in decoys refine small p.
+_WORD_SETS = 200
+
+
+class Answer(NamedTuple):
+    """What a query finds.
+
+    Attributes:
+        words: those of the vocabulary that the query stands for.
+        values: [V] share of the positive salience of each voxel's profile that falls on them, 0 to 1.
+        p: [V] against decoys; 1 where a voxel has no words.
+        q: [V] Benjamini-Hochberg over all these voxels.
+    """
+
+    words: tuple[str, ...]
+    values: np.ndarray
+    p: np.ndarray
+    q: np.ndarray
+
+
+def query(
+    profiles: Profiles,
+    text: str,
+    *,
+    corpus: np.ndarray,
+    decoys: Profiles | None,
+    categories: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> Answer:
+    """Finds the voxels that prefer what a text names.
+
+    p is the rank of a voxel's value among those of decoys. Where it is above all of them, its
+    rank among decoys' values for as many other words, drawn at random, tells how far above.
+
+    Args:
+        profiles: of V voxels over C words.
+        text: a word, words separated by commas, or a sentence.
+        corpus: [C] mean shares of words over a corpus.
+        decoys: profiles of voxels without a signal; without them a voxel is compared with the voxels without words.
+        categories: names that stand for lists of words, beside themselves.
+        seed: of the other words.
+
+    Returns:
+        The answer for all V voxels.
+
+    Raises:
+        DataError: if nothing in the text is known, with the nearest words.
+    """
+    names = words_of(text, vocabulary=profiles.words, categories=categories or {})
+    columns = np.flatnonzero(np.isin(profiles.words, names))
+    shares, explained = _shares(profiles.distribution, corpus), profiles.explained
+    null = shares[~explained] if decoys is None else _shares(decoys.distribution, corpus)
+    rng, values = np.random.default_rng(seed), shares[:, columns].sum(1)
+    p = rank_p(values, null[:, columns].sum(1))
+    sets = [rng.choice(shares.shape[1], len(columns), replace=False) for _ in range(_WORD_SETS)]
+    finer = rank_p(values, np.concatenate([null[:, others].sum(1) for others in sets]))
+    p = np.where(p <= 1 / (1 + len(null)), np.minimum(p, finer), p)
+    p = np.where(explained, p, 1.0)
+    return Answer(names, values, p, false_discovery_rate(p))
+
+
+def words_of(text: str, *, vocabulary: np.ndarray, categories: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Reads which words of a vocabulary a text names, in the order of the text.
+
+    Args:
+        text: a word, words separated by commas, or a sentence; of a sentence, unknown words are passed over.
+        vocabulary: [C] str.
+        categories: names that stand for lists of words, beside themselves.
+
+    Returns:
+        Words of the vocabulary, each once. Longer expressions come before their parts; plurals find singulars.
+
+    Raises:
+        DataError: if there are none, or if one of a list is unknown, with the nearest words.
+    """
+    known = {str(word).lower(): str(word) for word in vocabulary}
+    expand = {name.lower(): [known[w.lower()] for w in (name, *words) if w.lower() in known] for name, words in
+              categories.items()}  # fmt: skip
+    items = [item.strip().lower() for item in text.split(",") if item.strip()]
+    longest = max(len(name.split()) for name in [*known, *expand, ""] or [""])
+    found: list[str] = []
+    for item in items:
+        parts = re.findall(r"[^\s.,;:!?\"()]+", item)
+        here, start = [], 0
+        while start < len(parts):
+            for n in range(min(longest, len(parts) - start) or 1, 0, -1):
+                words = _known(" ".join(parts[start : start + n]), known, expand)
+                if words:
+                    break
+            here += words
+            start += n if words else 1
+        if not here:
+            raise DataError(_unknown(item, [*known, *expand]))
+        found += here
+    if not found:
+        raise DataError("the query is empty. Give a word, words separated by commas, or a sentence.")
+    return tuple(dict.fromkeys(found))
+
+
+def _known(name: str, known: Mapping[str, str], expand: Mapping[str, list[str]]) -> list[str]:
+    for form in (name, name.removesuffix("s"), name.removesuffix("es")):
+        if expand.get(form):
+            return expand[form]
+        if form in known:
+            return [known[form]]
+    return []
+
+
+def _unknown(item: str, names: list[str]) -> str:
+    close = [name for part in item.split() for name in difflib.get_close_matches(part, names, n=3, cutoff=0.5)]
+    near = f" The nearest: {', '.join(dict.fromkeys(close))}." if close else ""
+    return f"no word of the vocabulary is in {item!r}.{near} The words are in profile/words.tsv."
+
+
+def _shares(distribution: np.ndarray, corpus: np.ndarray) -> np.ndarray:
+    """Shares [V, C] of the words in each profile's positive salience."""
+    positive = np.maximum(salience(distribution, corpus), 0)
+    return positive / np.maximum(positive.sum(1, keepdims=True), 1e-12)

@@ -1,0 +1,269 @@
+"""The null of smooth maps: fields over the voxels that are as smooth as a map is within its areas.
+
+Neighbouring voxels resemble each other, so exchanging voxels makes every map look special. The null here is a
+Gaussian field with the variogram that the map has between voxels of the same area: whatever it does over and
+above that, at the borders of areas, is what an area prefers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mine_jax.statistics import permutation_p
+
+# Standard deviations of the smoothing kernels that the model of a variogram may mix, voxels.
+WIDTHS = (0.8, 1.2, 1.8, 2.7, 4.0, 6.0, 9.0, 14.0)
+# Voxels whose distances to all others estimate a variogram, and the distances told apart, voxels.
+N_ANCHORS = 500
+_FINE = (0.5, 1.2, 1.6, 2.1)
+# Pairs of a lag below which it says nothing; distance up to which a border is looked at.
+_MIN_PAIRS = 30
+_NEAR = 6.0
+# Distance over which a map steps from inside to outside.
+_STEP = 3.2
+# Extent of the voxels that tell of a field, in standard deviations of its kernel.
+_WIDEST = 3.0
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where voxels are, and what pairs of them a variogram is taken from.
+
+    Attributes:
+        at: [V, 3] int, positions from the corner of the voxels' box.
+        shape: of the grid on which fields are drawn: the box with a margin, so that ends do not meet.
+        widths: [n] kernels that are narrow enough for the box.
+        anchors: [A] int, voxels from which distances are measured.
+        lag: [A, V] int16, bin of each distance; -1 for none.
+        same: [A, V] bool, pairs within one area.
+        distances: [B] mean distance of each bin.
+        kernels: [n, ...] float32, power of a field of each width over the frequencies that rfftn keeps, of mean 1.
+        counted: frequencies of the whole grid that each of those stands for, over its last axis.
+    """
+
+    at: np.ndarray
+    shape: tuple[int, int, int]
+    widths: np.ndarray
+    anchors: np.ndarray
+    lag: np.ndarray
+    same: np.ndarray
+    distances: np.ndarray
+    kernels: np.ndarray
+    counted: np.ndarray
+
+
+def space(indices: np.ndarray, areas: np.ndarray, *, seed: int = 0) -> Space:
+    """Measures distances between voxels.
+
+    Args:
+        indices: [V, 3] int, i j k; voxels are taken to be cubes.
+        areas: [V] str, the area of each voxel; voxels with equal text are in one area.
+        seed: of the choice of anchors where there are more than 500 voxels.
+
+    Returns:
+        The space; its size is 500 V however many voxels there are.
+    """
+    from scipy import fft
+
+    at = indices - indices.min(0)
+    extent = float(np.linalg.norm(at.max(0)))
+    names = np.unique(areas, return_inverse=True)[1]
+    anchors = _anchors(names, seed=seed)
+    edges = np.concatenate([_FINE, np.arange(3.1, max(0.5 * extent, 4.0) + 1)])
+    lag = np.empty((len(anchors), len(at)), np.int16)
+    total, count = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+    for row, anchor in enumerate(anchors):
+        distance = np.sqrt(((at - at[anchor]) ** 2).sum(1))
+        found = np.digitize(distance, edges) - 1
+        found[found >= len(total)] = -1
+        lag[row], known = found, found >= 0
+        total += np.bincount(found[known], distance[known], minlength=len(total))
+        count += np.bincount(found[known], minlength=len(total))
+    widths = np.array([w for w in WIDTHS if w < extent / 4] or WIDTHS[:1])
+    margin = int(3 * widths.max())
+    grid = tuple(fft.next_fast_len(int(n) + 1 + margin, real=True) for n in at.max(0))
+    same = names[anchors][:, None] == names[None]
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    distances = np.where(count > 0, total / np.maximum(count, 1), middle)
+    return Space(at, grid, widths, anchors, lag, same, distances, *_kernels(grid, widths))
+
+
+def components(place: Space, values: np.ndarray, *, within: bool, anchors: np.ndarray | None = None) -> np.ndarray:
+    """Fits the variogram of maps by a mixture of smooth fields.
+
+    Args:
+        place: where the V voxels are.
+        values: [V, n] maps.
+        within: from pairs of the same area only, else from all.
+        anchors: rows of `place.anchors` to use, such as those of one area; all by default.
+
+    Returns:
+        Variances [n, 1 + widths] at least 0: of what is independent between voxels, and of a field of each width.
+    """
+    from scipy.optimize import nnls
+
+    rows = np.arange(len(place.anchors)) if anchors is None else anchors
+    # a few voxels say nothing of fields wider than themselves
+    extent = float(np.linalg.norm(np.ptp(place.at[place.anchors[rows]], axis=0)))
+    narrow = place.widths <= max(extent / _WIDEST, place.widths[0])
+    n_lags = len(place.distances)
+    half, count = np.zeros((n_lags, values.shape[1])), np.zeros(n_lags)
+    for row in rows:
+        pairs = place.lag[row] >= 0
+        if within:
+            pairs = pairs & place.same[row]
+        lags = place.lag[row][pairs]
+        squared = 0.5 * (values[pairs] - values[place.anchors[row]]) ** 2
+        count += np.bincount(lags, minlength=n_lags)
+        for map_number in range(values.shape[1]):
+            half[:, map_number] += np.bincount(lags, squared[:, map_number], minlength=n_lags)
+    known = count > min(_MIN_PAIRS, count.max() / 4)
+    smooth = 1 - np.exp(-(place.distances[known, None] ** 2) / (4 * place.widths**2))
+    weight = np.sqrt(count[known]) / place.distances[known]
+    model = np.concatenate([np.ones((known.sum(), 1)), smooth], 1) * weight[:, None]
+    variogram = half[known] / count[known, None] * weight[:, None]
+    found = np.stack([nnls(model[:, np.r_[True, narrow]], column)[0] for column in variogram.T])
+    variances = np.zeros((len(found), 1 + len(narrow)))
+    variances[:, np.r_[True, narrow]] = found
+    return variances
+
+
+def variance_of_weighted_sums(place: Space, weights: np.ndarray) -> np.ndarray:
+    """Computes how much a weighted sum of voxels varies, for a field of each width.
+
+    Args:
+        place: where the V voxels are.
+        weights: [V], such as those of the difference of two means.
+
+    Returns:
+        [1 + widths] variances for independent voxels and for a field of each width, of variance 1. Their sum,
+        weighted by `components`, is the variance over infinitely many surrogates.
+    """
+    from scipy import fft
+
+    grid = np.zeros(place.shape, np.float32)
+    np.add.at(grid, tuple(place.at.T), weights)
+    power = np.abs(fft.rfftn(grid)).astype(np.float64) ** 2 * place.counted
+    smooth = [(power * kernel).sum() / grid.size for kernel in place.kernels]
+    return np.array([(weights**2).sum(), *smooth])
+
+
+def surrogates(place: Space, variances: np.ndarray, *, n: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Draws surrogates of maps; those of one draw come from the same noise.
+
+    Args:
+        place: where the V voxels are.
+        variances: [maps, 1 + widths] of `components`.
+        n: draws.
+        seed: of the noise.
+
+    Returns:
+        n times [maps, V] float32, Gaussian fields with these variograms.
+
+    Source: spectral form of the variogram-matched surrogates of Burt et al. 2020, doi:10.1016/j.neuroimage.2020.117038.
+    """
+    from scipy import fft
+
+    rng, where = np.random.default_rng(seed), tuple(place.at.T)
+    power = variances[:, 0, None, None, None] + np.einsum("mw,wijk->mijk", variances[:, 1:], place.kernels)
+    amplitudes = np.sqrt(power.astype(np.float32))
+    for _ in range(n):
+        noise = fft.rfftn(rng.standard_normal(place.shape, np.float32))
+        yield np.stack([fft.irfftn(noise * amplitude, s=place.shape)[where] for amplitude in amplitudes])
+
+
+def border_p(place: Space, values: np.ndarray, *, n_surrogates: int = 500, seed: int = 0) -> np.ndarray:
+    """Tests whether maps change at the borders of areas more than elsewhere at the same distance.
+
+    Args:
+        place: where the V voxels are.
+        values: [V, n] maps.
+        n_surrogates: surrogates as smooth as the whole map, with its values.
+        seed: of the surrogates.
+
+    Returns:
+        p [n]: how often a surrogate differs across borders, beyond what it does within areas, as much as the map.
+    """
+    rows, columns, weights = _across(place)
+    if not len(rows):
+        return np.ones(values.shape[1])
+    anchors = place.anchors[rows]
+
+    def jump(maps: np.ndarray) -> np.ndarray:
+        return np.array([(weights * (one[anchors] - one[columns]) ** 2).sum() for one in maps])
+
+    variances, ordered = components(place, values, within=False), np.sort(values, 0)
+    observed, exceeding = jump(values.T), np.zeros(values.shape[1])
+    for drawn in surrogates(place, variances, n=n_surrogates, seed=seed):
+        maps = np.empty_like(drawn, np.float64)
+        for number, field in enumerate(drawn):
+            maps[number, np.argsort(field)] = ordered[:, number]
+        exceeding += jump(maps) >= observed
+    return permutation_p(exceeding, n_surrogates)
+
+
+def step_weights(place: Space, inside: np.ndarray) -> np.ndarray:
+    """Computes weights [V] whose sum over a map is its step at the border of an area.
+
+    Args:
+        place: where the V voxels are.
+        inside: [V] bool, the voxels of the area.
+
+    Returns:
+        Weights [V]: mean over pairs of an inner and an outer voxel at most 3 voxels apart of their difference; all 0
+        where the area has no neighbours.
+    """
+    from scipy.spatial import KDTree
+
+    within = np.flatnonzero(inside)
+    low, high = place.at[within].min(0) - _STEP, place.at[within].max(0) + _STEP
+    outer = np.flatnonzero(~inside & ((place.at >= low) & (place.at <= high)).all(1))
+    weights = np.zeros(len(inside))
+    if not len(outer):
+        return weights
+    neighbours = KDTree(place.at[within]).query_ball_tree(KDTree(place.at[outer]), _STEP)
+    count = np.array([len(found) for found in neighbours])
+    if not count.sum():
+        return weights
+    weights[within] = count
+    np.subtract.at(weights, outer[np.concatenate([np.asarray(found, int) for found in neighbours])], 1)
+    return weights / count.sum()
+
+
+def _anchors(names: np.ndarray, *, seed: int) -> np.ndarray:
+    """Voxels [A] to measure distances from: the same number in each area that has as many."""
+    if len(names) <= N_ANCHORS:
+        return np.arange(len(names))
+    rng, most = np.random.default_rng(seed), max(N_ANCHORS // (names.max() + 1), 1)
+    areas = [np.flatnonzero(names == name) for name in range(names.max() + 1)]
+    return np.sort(np.concatenate([rng.choice(area, min(most, len(area)), replace=False) for area in areas]))
+
+
+def _across(place: Space) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs (anchor row, voxel) near each other, with weights that take within from across at equal distance."""
+    near = (place.lag >= 0) & (place.distances[np.maximum(place.lag, 0)] < _NEAR)
+    rows, columns = np.nonzero(near)
+    lags, same, n_lags = place.lag[near], place.same[near], len(place.distances)
+    n_same, n_across = (np.bincount(lags[kind], minlength=n_lags) for kind in (same, ~same))
+    both = (n_same > _MIN_PAIRS) & (n_across > _MIN_PAIRS)
+    share = np.where(both, 1 / (1 / np.maximum(n_same, 1) + 1 / np.maximum(n_across, 1)), 0)
+    share = share / max(share.sum(), 1e-12)
+    weights = np.where(same, -share[lags] / np.maximum(n_same[lags], 1), share[lags] / np.maximum(n_across[lags], 1))
+    used = both[lags]
+    return rows[used], columns[used], weights[used]
+
+
+def _kernels(shape: tuple[int, ...], widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Power of a field of each width, and how many frequencies each of the half that is kept stands for."""
+    counted = np.full(shape[2] // 2 + 1, 2.0)
+    counted[0] = 1
+    if shape[2] % 2 == 0:
+        counted[-1] = 1
+    axes = [np.fft.fftfreq(n) for n in shape[:2]] + [np.fft.rfftfreq(shape[2])]
+    squared = (2 * np.pi) ** 2 * sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij"))
+    power = np.exp(-(widths[:, None, None, None] ** 2) * squared)
+    mean = (power * counted).sum((1, 2, 3)) / np.prod(shape)
+    return (power / mean[:, None, None, None]).astype(np.float32), counted

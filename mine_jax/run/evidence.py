@@ -1,0 +1,125 @@
+"""What rests on the claims of a run: confounds, fields, drivers and conjunctions of its profiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mine_jax import profile
+from mine_jax.config import Config
+from mine_jax.description import CorpusShares
+from mine_jax.memory import read_columns
+from mine_jax.run import files
+from mine_jax.statistics import false_discovery_rate
+from mine_jax.types import Profiles, Responses
+
+_VOXELS_AT_ONCE = 4096
+_MAX_Q = 0.05
+
+
+class _Images(NamedTuple):
+    """Images of a split: ids [N], shares of words [N, C], measured responses of the profiled voxels [N, V]."""
+
+    image_ids: np.ndarray
+    words: np.ndarray
+    measured: np.ndarray
+
+
+def evidence_tables(config: Config, directory: Path, profiles: Profiles) -> dict[str, pd.DataFrame]:
+    """Computes the tables of evidence.
+
+    Args:
+        config: of the run.
+        directory: of the run.
+        profiles: of V voxels.
+
+    Returns:
+        Name of the table in profile/ -> its rows; no "field" where tokens have no grid.
+    """
+    splits, shares, words = (
+        files.load_splits(config, directory),
+        files.word_shares(directory),
+        profiles.words.astype(str),
+    )
+    training, test = (_images(splits[name].responses, shares, profiles.voxel_ids) for name in ("train", "test"))
+    found = profile.ledger(
+        profiles.word_ids,
+        words,
+        test.words,
+        test.measured,
+        confounds=_confounds(directory, test),
+        company=training.words,
+    )
+    ids = profiles.voxel_ids
+    ledger = pd.DataFrame({"voxel_id": ids[found.voxel], "word": words[found.word], **_columns(found, 2)})
+    trained = profile.word_correlations(training.words, training.measured)
+    listed = profile.drivers(words, trained, test.words, test.measured)
+    drivers = pd.DataFrame({"voxel_id": ids[listed.voxel], "role": listed.role, "word": words[listed.word]})
+    joint = profile.conjunctions(
+        profiles.word_ids, profile.Seen(training.words, training.measured), profile.Seen(test.words, test.measured)
+    )
+    pairs = {"first": words[joint.first], "second": words[joint.second]}
+    results = {
+        "ledger": ledger.assign(survives=ledger["q"] <= _MAX_Q),
+        "drivers": drivers.assign(**_columns(listed, 3)),
+        "conjunctions": pd.DataFrame({"voxel_id": ids[joint.voxel], **pairs, **_columns(joint, 3)}),
+    }
+    field = _field(config, directory, shares)
+    return results if field is None else {**results, "field": field}
+
+
+def _columns(rows: tuple, start: int) -> dict[str, np.ndarray]:
+    """Fields of a NamedTuple from one on, as columns."""
+    return dict(zip(type(rows)._fields[start:], rows[start:], strict=True))  # ty: ignore[unresolved-attribute]
+
+
+def _images(responses: Responses, shares: CorpusShares, voxel_ids: np.ndarray) -> _Images:
+    """Opens the words of some images, and reads the responses of some voxels to them."""
+    words = np.asarray(shares.images[_rows(shares.image_ids, responses.image_ids)])
+    columns = np.searchsorted(responses.voxel_ids, voxel_ids)
+    measured = np.empty((len(words), len(columns)), np.float32)
+    for start in range(0, len(columns), _VOXELS_AT_ONCE):
+        block = columns[start : start + _VOXELS_AT_ONCE]
+        span = slice(int(block.min()), int(block.max()) + 1)
+        measured[:, start : start + len(block)] = read_columns(responses.responses, span)[:, block - span.start]
+    return _Images(np.asarray(responses.image_ids), words, measured)
+
+
+def _confounds(directory: Path, test: _Images) -> dict[str, np.ndarray]:
+    """Numbers of each test image by name, [T] or [T, k]; pixels only where the run could read photos."""
+    shares = test.words / np.maximum(test.words.sum(1, keepdims=True), 1e-12)
+    entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(1)
+    confounds = {"number of things": np.exp(entropy)}
+    statistics = files.load_low_level(directory)
+    if statistics is None:
+        return confounds
+    rows = _rows(np.asarray(statistics.image_ids), test.image_ids)
+    pixels = np.asarray(statistics.tokens)[rows].mean(1)
+    return _pixel_confounds(pixels) | confounds
+
+
+def _pixel_confounds(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Names what the low-level statistics of whole images [T, D] say; see `features.low_level_statistics`."""
+    return {
+        "luminance": pixels[:, 0],
+        "color": pixels[:, 1:4],
+        "contrast": pixels[:, 8],
+        "edges": pixels[:, -4:].mean(1),
+    }
+
+
+def _field(config: Config, directory: Path, shares: CorpusShares) -> pd.DataFrame | None:
+    critical, grid = files.load_critical(directory), files.load_tokens(directory).grid
+    if critical is None or grid is None:
+        return None
+    usable = ~np.isin(critical.image_ids, shares.image_ids[shares.splits == "test"])
+    field = profile.fields(critical, grid=grid, usable=usable, seed=config.run.seed)
+    return pd.DataFrame({"voxel_id": critical.voxel_ids, **field._asdict(), "q": false_discovery_rate(field.p)})
+
+
+def _rows(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    order = np.argsort(known)
+    return order[np.searchsorted(known, wanted, sorter=order)]

@@ -1,0 +1,86 @@
+"""Asks a finished run which voxels prefer some words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mine_jax import roi
+from mine_jax.errors import ConfigError, GeometryError, MissingInputError
+from mine_jax.run import files
+from mine_jax.types import Responses
+
+_MAX_Q = 0.05
+_SHOWN = 10
+
+
+def query(directory: Path, text: str, *, out: Path | None = None) -> str:
+    """Finds the voxels of a run that prefer what a text names.
+
+    Args:
+        directory: of a run with profiles.
+        text: a word, words separated by commas, or a sentence.
+        out: file of the answer for every voxel: a map (.nii.gz, with another of q beside it) or a table (.tsv).
+
+    Returns:
+        The words that were asked for, the best voxels, and a line per area.
+
+    Raises:
+        ConfigError: if `out` is neither kind of file.
+        GeometryError: if a map is asked for, and the data have no geometry.
+        DataError: if no word of the text is known, with the nearest words.
+        MissingInputError: if the run has no profiles.
+    """
+    profiles, config = files.load_profiles(directory), files.load_configuration(directory)
+    if profiles is None:
+        raise MissingInputError(f"{directory} has no profiles: {files.why_no_profiles(directory)}.")
+    answer = roi.query(
+        profiles,
+        text,
+        corpus=files.corpus(directory),
+        decoys=files.load_profiles(directory, decoys=True),
+        categories=config.roi.categories or roi.CATEGORIES,
+        seed=config.run.seed,
+    )
+    responses = files.load_responses(directory)
+    rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)
+    value, q = np.full((2, len(responses.voxel_ids)), np.nan)
+    value[rows], q[rows] = answer.values, answer.q
+    table = pd.DataFrame({"voxel_id": responses.voxel_ids, "rois": responses.rois, "value": value, "q": q})
+    lines = [f"words: {', '.join(answer.words)}", *_best(table), *_areas(table)]
+    if out is not None:
+        lines += [f"wrote {path}" for path in _write(table, responses, out)]
+    return "\n".join(lines)
+
+
+def _best(table: pd.DataFrame) -> list[str]:
+    found = table[table["q"] <= _MAX_Q].sort_values("value", ascending=False)
+    lines = [f"{len(found)} of {len(table)} voxels at q <= {_MAX_Q}"]
+    if len(found):
+        lines.append(f"{'voxel':>10}  {'share':>6}  {'q':>8}  area")
+    for voxel, rois, value, q in found.head(_SHOWN).itertuples(index=False):
+        lines.append(f"{voxel:>10}  {value:6.3f}  {q:8.2g}  {rois}")
+    return lines
+
+
+def _areas(table: pd.DataFrame) -> list[str]:
+    lines = [f"{'area':>16}  {'mean share':>10}  voxels at q <= {_MAX_Q}"]
+    members = {area: table[inside] for area, inside in roi.memberships(table["rois"].to_numpy()).items()}
+    for area, part in sorted(members.items(), key=lambda item: -item[1]["value"].fillna(0).mean()):
+        n = int((part["q"] <= _MAX_Q).sum())
+        lines.append(f"{area:>16}  {part['value'].fillna(0).mean():10.3f}  {n} of {len(part)}")
+    return lines
+
+
+def _write(table: pd.DataFrame, responses: Responses, out: Path) -> list[Path]:
+    if out.name.endswith(".nii.gz"):
+        if responses.volume is None:
+            raise GeometryError(f"the data of this run have no geometry, so {out.name} must be a .tsv file instead.")
+        name = out.name.removesuffix(".nii.gz")
+        values = {name: table["value"].to_numpy(), f"{name}_q": table["q"].to_numpy()}
+        return roi.write_maps(out.parent, responses, values)
+    if out.suffix == ".tsv":
+        return [files.save_answer(out, table)]
+    raise ConfigError(f"--out must end with .nii.gz or .tsv, but is {out.name!r}.")
