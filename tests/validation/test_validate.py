@@ -3,11 +3,13 @@
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from mine_jax import artifacts, config, run, validation
 from mine_jax._progress import silent
-from mine_jax.run import graph
+from mine_jax.run import files, graph
 from mine_jax.run.stages import validation as stage
 
 SETTINGS = {
@@ -53,6 +55,41 @@ def test_predicted_and_true_shift_agree(validated):
     table = artifacts.read_table(validated[0] / "summary.tsv")
     row = table[table["comparison"] == "correlation of predicted and true shift"].iloc[0]
     assert row["effect"] > 0.5 and row["q"] < 0.01
+
+
+def test_controls_and_hits_are_families_of_their_own_and_no_row_comes_twice(validated):
+    table = artifacts.read_table(validated[0] / "summary.tsv")
+    keys = ["test", "comparison", "source", "voxels", "evaluator", "maker"]
+    assert not table.duplicated(keys).any() and not table.duplicated([*keys[:5], "effect", "p"]).any()
+    for _, family in table.groupby(["test", "voxels", "evaluator", "maker"]):
+        known = family["p"].notna()
+        np.testing.assert_allclose(family["q"][known], stats.false_discovery_control(family["p"][known]))
+
+
+def test_words_beat_hard_distractors(validated):
+    table = artifacts.read_table(validated[0] / "summary.tsv")
+    table = table[(table["voxels"] == "described") & (table["source"] == "profile")]
+    for name in ("words of nearly the same meaning", "co-occurring words"):
+        rows = table[table["comparison"] == f"insert minus {name}"].set_index("evaluator")
+        assert rows.loc["ridge (describing)", "effect"] > 0 and rows.loc["simulated truth", "share"] > 0.5
+
+
+def test_each_voxel_is_tested_and_claims_follow(finished, validated):
+    out, numbers, _ = validated
+    directory = finished[1]
+    table = artifacts.read_table(out / "voxels.tsv").set_index("voxel_id")
+    assert list(table.columns) == ["n_pairs", "effect", "p", "q", "causal", "evaluator"]
+    assert set(table["evaluator"]) == {"ridge (independent)"} and numbers["causal_exchanged"] <= 1
+    profiled = artifacts.read_table(directory / "profile" / "voxels.tsv").set_index("voxel_id")
+    every = artifacts.read_table(directory / "voxels.tsv").set_index("voxel_id")
+    before = files.load_profiles(directory)
+    ladder = pd.Series(before.claims, before.voxel_ids)
+    passed = table.index[table["causal"].astype(str).str.lower() == "true"]
+    raised = profiled.index[profiled["claim"] == "causal"]
+    assert set(raised) == {voxel for voxel in passed if ladder[voxel] == "localised"}
+    assert numbers.get("raised_to_causal", 0) == len(raised)
+    assert (every.loc[profiled.index, "claim"] == profiled["claim"]).all()
+    assert profiled.loc[raised, "q_causal"].notna().all()
 
 
 def test_exchanged_voxels_see_nothing(validated):
@@ -126,7 +163,9 @@ def test_nothing_configured_says_so(finished, tmp_path):
 def test_precomputed_features_cannot_be_validated(finished, tmp_path):
     settings, _ = finished
     precomputed = settings.model_copy(update={"features": config.PrecomputedConfig()})
-    assert "precomputed" in stage.compute(precomputed, tmp_path, silent)["reason"]
+    reason = stage.compute(precomputed, tmp_path, silent)["reason"]
+    assert "precomputed" in reason and "profile/voxels.tsv" in reason
+    assert artifacts.read_json(tmp_path / "validation" / "none.json")["reason"] == reason
 
 
 @pytest.fixture(autouse=True)
