@@ -96,7 +96,8 @@ def validate(
         shutil.rmtree(work, ignore_errors=True)
     summary = _summarize(tables, judges, settings, seed)
     numbers = _headline(tables, summary, len(pairs))
-    if "edits" in tables:
+    # an encoder does not judge what was written with it
+    if "edits" in tables and len(judges) > 1:
         tables["voxels"], n_exchanged = _causal(tables["edits"], judges, settings, seed)
         numbers |= {"causal": int(tables["voxels"]["causal"].sum()), "causal_exchanged": n_exchanged}
     return Validation({**tables, "summary": summary}, _meta(settings, makers, judges, pairs), numbers)
@@ -233,8 +234,6 @@ def _causal(
     edits: pd.DataFrame, judges: Sequence[Evaluator], settings: ValidationConfig, seed: int
 ) -> tuple[pd.DataFrame, int]:
     """Tests each voxel by the most independent judge; also counts voxels that changed places and pass."""
-    if len(judges) < 2:
-        return pd.DataFrame(columns=list(causal.COLUMNS)), 0
     options: dict[str, Any] = {
         "evaluator": judges[-1].name,
         "maker": edits["maker"].iloc[0],

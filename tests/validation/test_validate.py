@@ -1,6 +1,7 @@
 """The whole stage on a small phantom with the exact models."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,18 +19,30 @@ SETTINGS = {
     "encoder": {"kind": "ridge", "folds": 2, "penalties": 6},
     "attribution": {"k": 8, "n_images": 8, "min_r2": 0.15},
     "profile": {"n_permutations": 200, "n_bootstrap": 50, "max_q": 0.5},
-    "validation": {"generator": "oracle", "editor": "oracle", "n_pairs": 12, "n_seeds": 1, "n_permutations": 500},
+    "validation": {"generator": "oracle", "editor": "oracle", "n_pairs": 36, "n_images": 3, "n_permutations": 500},
 }
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run up to the profiles: (configuration, run directory)."""
+    """A run up to the profiles: (configuration, run directory).
+
+    260 images are too few for the ladder; the stage is what is tested here, so voxels whose words predict
+    measured responses are taken as localised, and every third of them as having words only.
+    """
     folder = tmp_path_factory.mktemp("validation")
     settings = {**SETTINGS, "data": {**SETTINGS["data"], "root": str(folder / "phantom")}}
     settings = config.from_dict(settings)
-    run.execute(settings, folder / "run", graph.STEPS, until="profile")
-    return settings, folder / "run"
+    directory = folder / "run"
+    run.execute(settings, directory, graph.STEPS, until="profile")
+    profiles = files.load_profiles(directory)
+    claims = np.where(profiles.r_measured > 0.4, "localised", "predicted")
+    worded = np.flatnonzero(claims == "localised")
+    claims[worded[::3]] = "words"
+    profiles = replace(profiles, claims=claims, reasons=np.where(claims == "localised", "causal: not tested", "short"))
+    files.save_profiles(directory, profiles, None)
+    files.save_voxels(directory, files.load_responses(directory), files.load_scores(directory), profiles)
+    return settings, directory
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +55,7 @@ def validated(finished):
 
 def test_exact_edits_move_voxels_as_described(validated):
     out, numbers, _ = validated
-    assert numbers["pairs"] == 12
+    assert numbers["pairs"] == 36
     table = artifacts.read_table(out / "summary.tsv")
     table = table[(table["voxels"] == "described") & (table["source"] == "profile")]
     for comparison in ("insert minus no-op", "no-op minus remove"):
@@ -63,7 +76,8 @@ def test_controls_and_hits_are_families_of_their_own_and_no_row_comes_twice(vali
     assert not table.duplicated(keys).any() and not table.duplicated([*keys[:5], "effect", "p"]).any()
     for _, family in table.groupby(["test", "voxels", "evaluator", "maker"]):
         known = family["p"].notna()
-        np.testing.assert_allclose(family["q"][known], stats.false_discovery_control(family["p"][known]))
+        expected = stats.false_discovery_control(family["p"][known])
+            np.testing.assert_allclose(family["q"][known], expected, rtol=1e-5)  # tables keep seven digits
 
 
 def test_words_beat_hard_distractors(validated):
@@ -137,7 +151,7 @@ def test_a_plain_callable_takes_the_place_of_a_model(finished, tmp_path):
         def edit(self, images, instructions, *, seeds, masks=None):
             return [image // 2 for image in images]
 
-    quiet = config.ValidationConfig(n_pairs=4, n_seeds=1, evaluator="none")
+    quiet = config.ValidationConfig(n_pairs=4, n_images=1, evaluator="none")
     images = tmp_path / "images"
     result = validation.validate(stage.read_inputs(*finished), quiet, images=images, editor=Darker())
     table = result.tables["summary"]
