@@ -77,7 +77,7 @@ def test_controls_and_hits_are_families_of_their_own_and_no_row_comes_twice(vali
     for _, family in table.groupby(["test", "voxels", "evaluator", "maker"]):
         known = family["p"].notna()
         expected = stats.false_discovery_control(family["p"][known])
-            np.testing.assert_allclose(family["q"][known], expected, rtol=1e-5)  # tables keep seven digits
+        np.testing.assert_allclose(family["q"][known], expected, rtol=1e-5)  # tables keep seven digits
 
 
 def test_words_beat_hard_distractors(validated):
@@ -185,3 +185,24 @@ def test_precomputed_features_cannot_be_validated(finished, tmp_path):
 @pytest.fixture(autouse=True)
 def quiet_logging():
     logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def test_an_evaluator_may_see_through_another_backbone(finished, tmp_path):
+    settings, directory = finished
+    changed = config.ValidationConfig(editor="fill", n_pairs=4, n_images=2, evaluator="clip:phantom-captions")
+    settings = settings.model_copy(update={"validation": changed})
+    inputs = stage.read_inputs(settings, directory)
+    (name,) = inputs.other_backbones
+    result = validation.validate(inputs, changed, images=tmp_path / "images")
+    edits = result.tables["edits"]
+    judges = edits["evaluator"].unique().tolist()
+    assert judges == ["ridge (describing)", "ridge (independent)", name]
+    # two backbones do not say the same of one picture
+    removed = edits[(edits["action"] == "remove") & (edits["status"] == "ok")]
+    of = [removed[removed["evaluator"] == judge]["shift"].to_numpy() for judge in judges]
+    assert len(of[2]) and np.isfinite(of[2]).all() and np.abs(of[1] - of[2]).max() > 1e-3
+    assert set(edits["maker"]) == {"fill", "fill (true masks)", "oracle"}
+    # masks without the truth are not those of the truth, and both are whole masks
+    masks = {maker: edits[edits["maker"] == maker]["change_inside"].notna().sum() for maker in set(edits["maker"])}
+    assert all(count > 0 for count in masks.values())
+    assert set(result.tables["voxels"]["evaluator"]) <= {name}
