@@ -73,7 +73,7 @@ def _judge(value: Any) -> Any:
     kind, _, model = value.partition(":") if isinstance(value, str) else ("", "", "")
     if value in ("ridge", "none") or (kind in JUDGING_KINDS and model):
         return value
-    raise PydanticCustomError("judge", 'input should be "ridge", "none", "clip:DIR" or "siglip:DIR"')
+    raise PydanticCustomError("judge", 'input should be "ridge", "none", or "clip:" or "siglip:" and a model directory')
 
 
 # Kinds of features whose models may judge, before the colon of `validation.evaluator`.

@@ -263,5 +263,5 @@ def test_the_model_of_an_evaluator_belongs_to_the_file(tmp_path, kind):
 
 @pytest.mark.parametrize("value", ["clip:", "llava:x", "other", 3])
 def test_evaluators_that_are_none(value):
-    with pytest.raises(errors.ConfigError, match=r"validation\.evaluator: .*clip:DIR"):
+    with pytest.raises(errors.ConfigError, match=r"validation\.evaluator: .*and a model directory"):
         config.from_dict({"validation": {"evaluator": value}})

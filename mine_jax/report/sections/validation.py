@@ -96,8 +96,8 @@ def _voxels(run: reading.Run) -> page.Table | None:
     judge = f" ({table['evaluator'].iloc[0]})" if "evaluator" in table else ""
     caption = (
         f"All {page.count(len(table), 'voxel')} of validation/voxels.tsv, drawn at random from the explained ones, "
-        f"areas taking turns, each tested alone by the most independent evaluator{judge}. Hard distractors are words of the "
-        "same area, of nearly the same meaning, and of things that come along in images."
+        f"areas taking turns, each tested alone by the most independent evaluator{judge}. Hard distractors are words "
+        "of the same area, of nearly the same meaning, and of things that come along in images."
     )
     return page.Table(caption, ("Voxels", "Number", "Share", "Median effect"), rows)
 

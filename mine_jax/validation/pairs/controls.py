@@ -133,7 +133,7 @@ def with_distractors(
     image_words: np.ndarray,
     seed: int = 0,
 ) -> list[Pair]:
-    """Gives every pair hard distractors, as many words of each kind as it has of its profile.
+    """Gives every pair hard distractors, as many words as its profile has.
 
     Args:
         pairs: from `choose_pairs`.
