@@ -17,7 +17,9 @@ from mine_jax.statistics import false_discovery_rate, sign_flip_p
 from mine_jax.types import CLAIMS, Profiles, reaches
 from mine_jax.validation import editing
 
-COLUMNS = ("voxel_id", "n_pairs", "effect", "p", "q", "causal", "evaluator")
+COLUMNS = ("voxel_id", "n_pairs", "effect", "p", "q", "causal", "evaluator", "evaluator_r2")
+# A judge that predicts a voxel no better than this, on images of its own, says nothing of it.
+MIN_R2 = 0.05
 # With fewer differences no p can be small.
 MIN_DIFFERENCES = 5
 
@@ -45,7 +47,8 @@ def causal_voxels(
 
     Returns:
         One row per voxel: pairs with a usable edit, effect (z-scored beta, the smaller of both comparisons), p (the
-        larger of both, one-sided), q over the voxels (Benjamini-Hochberg), and whether it is causal.
+        larger of both, one-sided), q over the voxels (Benjamini-Hochberg), and whether it is causal. Voxels that the
+        evaluator does not predict have no p.
 
     Source: intersection-union test, Berger 1982: both comparisons must hold, so the larger p is one of both.
     """
@@ -54,13 +57,14 @@ def causal_voxels(
     if not len(usable):
         return pd.DataFrame(columns=list(COLUMNS))
     of_noop, of_distractors, groups = _differences(editing.per_pair(usable, column))
+    accuracy = usable.groupby("voxel_id")["evaluator_r2"].first()
     rows = []
     for voxel in voxel_ids:
-        inside = groups == voxel
+        inside, r2 = groups == voxel, float(accuracy.get(voxel, np.nan))
         tests = [_one_sided(part[inside].ravel(), n_permutations, seed) for part in (of_noop, of_distractors)]
         known = np.isfinite(of_noop[inside]).any(1)
         effect, p = min(effect for effect, _ in tests), max(p for _, p in tests)
-        rows.append((voxel, int(known.sum()), effect, p, np.nan, False, evaluator))
+        rows.append((voxel, int(known.sum()), effect, p if r2 >= MIN_R2 else np.nan, np.nan, False, evaluator, r2))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["q"] = false_discovery_rate(table["p"].to_numpy(float))
     table["causal"] = (table["q"] <= max_q) & (table["effect"] > 0)
@@ -81,12 +85,13 @@ def with_causal(profiles: Profiles, table: pd.DataFrame, *, max_q: float = 0.05)
     found = table.set_index("voxel_id").reindex(profiles.voxel_ids)
     localised = reaches(profiles.claims, "localised")
     drawn = found["n_pairs"].notna().to_numpy()
-    tested = found["p"].notna().to_numpy()
+    tested, unjudged = found["p"].notna().to_numpy(), (found["evaluator_r2"] < MIN_R2).to_numpy()
     passed = localised & found["causal"].eq(True).to_numpy()
     claims, reasons = profiles.claims.astype(object), profiles.reasons.astype(object)
     claims[passed], reasons[passed] = CLAIMS[-1], ""
     reasons[localised & tested & ~passed] = f"causal: its words move it no more than hard distractors (q > {max_q:g})"
     reasons[localised & drawn & ~tested] = "causal: too few usable edits"
+    reasons[localised & drawn & unjudged] = f"causal: no independent evaluator predicts it (R2 < {MIN_R2:g})"
     return replace(
         profiles,
         claims=claims.astype(str),

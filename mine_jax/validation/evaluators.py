@@ -1,14 +1,13 @@
 """Who judges an image: the encoders that made the descriptions, and independent ones.
 
 A description is chosen with the describing encoders, so their word about its images is
-circular. The second judge is of another kind (ridge on the token grid) and was fitted on
+circular. The second judge is of another kind (ridge on the mean token) and was fitted on
 images that the describing encoders never saw.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,8 +28,6 @@ MIN_IMAGES = 40
 # Names of judges: encoders that never saw what the describing ones saw.
 INDEPENDENT = "ridge (independent)"
 _FOLDS = 5
-_MAX_CELLS = 16
-_WIDTH = 32
 logger = logging.getLogger("mine_jax")
 
 
@@ -145,7 +142,7 @@ def independent_evaluator(
         Split(unseen.tokens.take_images(rows[part]), unseen.responses.take_images(rows[part]), unseen.name)
         for part in (~held, held)
     ]
-    settings = _settings(unseen.tokens.grid)
+    settings = RidgeConfig(summary="mean")  # few images: a grid of tokens has more features than they can weigh
     key = jax.random.key(seed)
     encoders = encoder.fit(parts[0], key=key, validation=parts[1], config=settings, mesh=mesh, progress=progress)
     r2 = encoder.score(encoders, seen, mesh=mesh).r2
@@ -199,13 +196,3 @@ def word_presence(token_words: TokenWords) -> np.ndarray:
     rows = np.repeat(np.arange(n_images), token_words.word_ids[0].size)
     np.maximum.at(presence, (rows, token_words.word_ids.reshape(-1)), shares.reshape(-1))
     return presence[:, :-1]
-
-
-def _settings(grid: tuple[int, int] | None) -> RidgeConfig:
-    """Few images carry few features: about two by two windows of the grid, else the mean token."""
-    side = 0 if grid is None else math.gcd(*grid)
-    pool = max((n for n in range(1, side // 2 + 1) if side % n == 0), default=1)
-    few = grid is not None and (grid[0] // pool) * (grid[1] // pool) <= _MAX_CELLS
-    if few:
-        return RidgeConfig(summary="grid", pool=pool, width=_WIDTH)
-    return RidgeConfig(summary="mean", width=_WIDTH)

@@ -11,7 +11,7 @@ from mine_jax.validation.pairs import Pair
 JUDGE = {"evaluator": "ridge (independent)", "maker": "model"}
 
 
-def edits_of(effects, *, n_images=6, noise=0.3, seed=0, status="ok"):
+def edits_of(effects, *, n_images=6, noise=0.3, seed=0, status="ok", r2=0.3):
     """Edits of voxels: `effects` maps voxel -> (shift of its own words, shift of hard distractors)."""
     rng = np.random.default_rng(seed)
     words = {name: ("w",) for name in ("description", "profile", "present", "other", "bystanders", *HARD)}
@@ -24,6 +24,7 @@ def edits_of(effects, *, n_images=6, noise=0.3, seed=0, status="ok"):
                 {
                     **{"voxel_id": voxel, "image_id": edit.image_id, "pair_image_id": f"i{edit.pair}"},
                     **{"source": edit.source, "action": edit.action, "strength": 1.0, "status": status, **JUDGE},
+                    "evaluator_r2": r2,
                     "shift": (-gain if edit.action == "remove" else gain) + noise * rng.standard_normal(),
                     "exchanged_shift": noise * rng.standard_normal(),
                 }
@@ -55,6 +56,15 @@ def test_too_few_usable_edits_are_no_test():
     few = causal_voxels(edits_of({1: (1.0, 0.0)}, n_images=2), **JUDGE)
     assert few["p"].isna().all() and not few["causal"].any()
     assert causal_voxels(edits_of({1: (1.0, 0.0)}, status="failed"), **JUDGE).empty
+
+
+def test_a_judge_that_predicts_nothing_says_nothing(profiles):
+    edits = pd.concat([edits_of({100: (1.0, 0.0)}), edits_of({101: (1.0, 0.0)}, r2=0.01)])
+    table = causal_voxels(edits, **JUDGE).set_index("voxel_id")
+    assert table["causal"].to_dict() == {100: True, 101: False} and np.isnan(table.loc[101, "q"])
+    given = profiles.__class__(**{**vars(profiles), "claims": np.full(6, "localised"), "reasons": np.full(6, "x" * 9)})
+    raised = with_causal(given, table.reset_index())
+    assert raised.claims[:2].tolist() == ["causal", "localised"] and "predicts it" in raised.reasons[1]
 
 
 def test_localised_voxels_are_raised_and_others_keep_their_reason(profiles):

@@ -92,7 +92,7 @@ def test_each_voxel_is_tested_and_claims_follow(finished, validated):
     out, numbers, _ = validated
     directory = finished[1]
     table = artifacts.read_table(out / "voxels.tsv").set_index("voxel_id")
-    assert list(table.columns) == ["n_pairs", "effect", "p", "q", "causal", "evaluator"]
+    assert list(table.columns) == ["n_pairs", "effect", "p", "q", "causal", "evaluator", "evaluator_r2"]
     assert set(table["evaluator"]) == {"ridge (independent)"} and numbers["causal_exchanged"] <= 1
     profiled = artifacts.read_table(directory / "profile" / "voxels.tsv").set_index("voxel_id")
     every = artifacts.read_table(directory / "voxels.tsv").set_index("voxel_id")
