@@ -15,6 +15,8 @@ from mine_jax.types import Descriptions, Profiles
 
 # A word is in the image if it has this share of the description's first weight.
 _PRESENT = 0.05
+# Held-out images that are edited; the others are left to independent evaluators.
+_EDITED_SHARE, _MIN_EDITED = 0.25, 12
 # An image lacks words if they have a lower share there than in three quarters of the images.
 _LACKING_QUANTILE = 0.25
 
@@ -74,7 +76,8 @@ def choose_pairs(
     """Chooses pairs of explained voxels and their images.
 
     Voxels are drawn at random, areas taking turns, and each gives several images, so that there is a test of
-    each voxel. Images are drawn at random from those described, held-out ones first.
+    each voxel. Images are drawn at random from those described: first from a quarter of the held-out images,
+    which also are the ones that words are inserted into, so that independent evaluators keep the others.
 
     Args:
         descriptions: of V x I pairs.
@@ -91,8 +94,10 @@ def choose_pairs(
     Returns:
         At most `n_pairs` pairs; none if no voxel is explained.
     """
+    image_ids = np.asarray(image_ids)
+    edited = _reserved(image_ids, seed)
     order = _voxel_order(profiles, areas, seed)[: -(-n_pairs // n_images)]
-    ranked = {row: _images(descriptions, row, image_ids, seed) for row in order}
+    ranked = {row: _images(descriptions, row, image_ids, edited, seed) for row in order}
     chosen: list[tuple[int, int]] = []
     for turn in range(descriptions.image_ids.shape[1]):
         chosen += [(row, ranked[row][turn]) for row in order if turn < len(ranked[row])]
@@ -110,7 +115,9 @@ def choose_pairs(
             profiles.words, profiles.word_ids[row], profiles.weights[row], n=len(profiles.word_ids[row]), min_weight=0
         )
         image_id, voxel_id = str(descriptions.image_ids[row, column]), int(profiles.voxel_ids[row])
-        target = _lacking(profiles.words, image_words, image_ids, {*words, *profile}, image_id, (seed, voxel_id))
+        target = _lacking(
+            profiles.words, image_words[edited], image_ids[edited], {*words, *profile}, image_id, (seed, voxel_id)
+        )
         present = tuple(word for word in ranked_profile if word in shown)[:n_words]
         pairs.append(Pair(row, voxel_id, image_id, target, words, profile, present))
     return pairs
@@ -157,13 +164,21 @@ def _voxel_order(profiles: Profiles, areas: np.ndarray, seed: int) -> list[int]:
     return [row for _, _, row in sorted(turns)]
 
 
-def _images(descriptions: Descriptions, row: int, held_out: np.ndarray, seed: int) -> list[int]:
-    """Columns of a voxel's described images in random order, held-out ones first."""
+def _reserved(image_ids: np.ndarray, seed: int) -> np.ndarray:
+    """Marks the held-out images [N] that may be edited."""
+    drawn = np.array([stable_seed(seed, str(image_id), "edited") for image_id in image_ids.tolist()], np.int64)
+    n = min(len(drawn), max(_MIN_EDITED, round(_EDITED_SHARE * len(drawn))))
+    return drawn <= np.sort(drawn)[n - 1] if n else np.zeros(0, bool)
+
+
+def _images(descriptions: Descriptions, row: int, held_out: np.ndarray, edited: np.ndarray, seed: int) -> list[int]:
+    """Columns of a voxel's described images in random order: held-out ones to edit, then training ones, then others."""
     columns = np.flatnonzero(descriptions.word_ids[row, :, 0] >= 0)
     rng = np.random.default_rng(stable_seed(seed, int(descriptions.voxel_ids[row]), "images"))
     shuffled = rng.permutation(columns)
-    known = np.isin(descriptions.image_ids[row, shuffled], held_out)
-    return [*shuffled[known].tolist(), *shuffled[~known].tolist()]
+    image_ids = descriptions.image_ids[row, shuffled]
+    rank = np.where(np.isin(image_ids, held_out[edited]), 0, np.where(np.isin(image_ids, held_out), 2, 1))
+    return shuffled[np.argsort(rank, kind="stable")].tolist()
 
 
 def _lacking(
