@@ -15,6 +15,7 @@ from mine_jax.validation.pairs import (
     with_distractors,
     with_partners,
 )
+from mine_jax.validation.pairs.choose import _reserved
 
 HELD_OUT = np.array([f"{10 * voxel + image}" for voxel in range(6) for image in (3, 4)])
 AREAS = np.array(["FFA", "FFA", "food", "food", "PPA", "PPA"])
@@ -65,6 +66,21 @@ def test_target_images_lack_the_words(descriptions, profiles):
     shares[[2, 4, 7]] = 0
     pairs = choose(descriptions, profiles, image_words=shares)
     assert {pair.target_id for pair in pairs} <= set(HELD_OUT[[2, 4, 7]])
+
+
+def test_most_held_out_images_are_left_to_independent_evaluators(descriptions, profiles):
+    held_out = np.array([*HELD_OUT, *(str(i) for i in range(1000, 1188))])
+    shares = np.random.default_rng(0).random((200, 8))
+    options = {"image_words": shares, "image_ids": held_out}
+    pairs = choose(descriptions, profiles, n_pairs=15, n_images=3, **options)
+    used = {image for pair in pairs for image in (pair.image_id, pair.target_id)} & set(held_out)
+    assert 5 < len({pair.target_id for pair in pairs}) and len(used) <= 50
+    # two of the five images of a voxel are held out; only those that may be edited come before training images
+    everything = choose(descriptions, profiles, n_pairs=25, n_images=5, **options)
+    targets = set(held_out[_reserved(held_out, 0)])
+    assert len(targets) == 50 and {pair.target_id for pair in everything} <= targets
+    for pair in pairs:
+        assert pair.image_id in targets or pair.image_id not in held_out
 
 
 def test_a_plan_does_not_depend_on_the_other_voxels(descriptions, profiles):
