@@ -14,7 +14,7 @@ from mine_jax.errors import DataError
 from mine_jax.statistics import false_discovery_rate, rank_p
 from mine_jax.types import Profiles
 
-# Sets of other words whose values in decoys refine small p.
+# Sets of words that decoys are asked for: a value of some decoys for one set alone says little.
 _WORD_SETS = 200
 
 
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
     Attributes:
         words: those of the vocabulary that the query stands for.
         values: [V] share of the positive salience of each voxel's profile that falls on them, 0 to 1.
-        p: [V] against decoys; 1 where a voxel has no words.
+        p: [V] against decoys; 1 for voxels whose claim is below "words".
         q: [V] Benjamini-Hochberg over all these voxels.
     """
 
@@ -45,8 +45,10 @@ def query(
 ) -> Answer:
     """Finds the voxels that prefer what a text names.
 
-    p is the rank of a voxel's value among those of decoys. Where it is above all of them, its
-    rank among decoys' values for as many other words, drawn at random, tells how far above.
+    A voxel without words would have to pass twice by chance: its profile would have to predict
+    held-out responses (p of the claim "words"), and to fall on the words asked for (rank of the
+    value among decoys' values for as many words drawn at random, times how much more decoys speak
+    of these words than of others, where they do). p is the square of the larger of the two.
 
     Args:
         profiles: of V voxels over C words.
@@ -67,10 +69,12 @@ def query(
     shares, explained = _shares(profiles.distribution, corpus), profiles.explained
     null = shares[~explained] if decoys is None else _shares(decoys.distribution, corpus)
     rng, values = np.random.default_rng(seed), shares[:, columns].sum(1)
-    p = rank_p(values, null[:, columns].sum(1))
     sets = [rng.choice(shares.shape[1], len(columns), replace=False) for _ in range(_WORD_SETS)]
-    finer = rank_p(values, np.concatenate([null[:, others].sum(1) for others in sets]))
-    p = np.where(p <= 1 / (1 + len(null)), np.minimum(p, finer), p)
+    others = np.stack([null[:, words].sum(1) for words in sets])
+    favour = max(1.0, float(null[:, columns].sum(1).mean() / max(others.mean(), 1e-12)))
+    p = np.minimum(favour * rank_p(values, others.ravel()), 1)
+    if "words" in profiles.p_values:
+        p = np.maximum(p, np.nan_to_num(profiles.p_values["words"], nan=1.0)) ** 2
     p = np.where(explained, p, 1.0)
     return Answer(names, values, p, false_discovery_rate(p))
 

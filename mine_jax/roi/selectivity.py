@@ -35,9 +35,9 @@ def selectivity(
 
     The share of a category in a profile is the part of the profile's positive salience that
     falls on the category's words. Enrichment is the difference of the mean share inside and
-    outside the area. Under the null the map of shares is as smooth as it is within areas; both
-    the enrichment and the step of the map at the area's border must be larger than that allows,
-    and the map must change at borders of areas in general more than a map as smooth as itself.
+    outside the area. Under the null the map of shares is as smooth as it is within areas: the
+    enrichment must be larger than that allows, and the map must change at the borders of areas
+    more than a map that is as smooth as itself.
     Without geometry, area labels may be exchanged between voxels, which is not enough for
     neighbours that resemble each other.
 
@@ -110,6 +110,8 @@ class _Null:
 
     def p(self, inside: np.ndarray) -> np.ndarray:
         """Computes p of each category for an area [V] bool."""
+        from scipy import stats
+
         difference = np.where(inside, 1 / inside.sum(), -1 / (~inside).sum())
         if self.place is None:
             observed, rng = difference @ self.shares, np.random.default_rng(self.seed)
@@ -118,17 +120,10 @@ class _Null:
             return permutation_p(np.asarray(exceeding), n)
         anchors = np.flatnonzero(inside[self.place.anchors])
         own = surrogates.components(self.place, self.shares, within=True, anchors=anchors)
-        step = surrogates.step_weights(self.place, inside)
-        weights = [difference, step] if step.any() else [difference]
-        return np.max([self._p_of_sum(w, own) for w in weights], axis=0)
-
-    def _p_of_sum(self, weights: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Computes p of a weighted sum, against the less favourable of the area's own and the pooled variogram."""
-        from scipy import stats
-
-        unit = surrogates.variance_of_weighted_sums(self.place, weights)  # ty: ignore[invalid-argument-type]
+        unit = surrogates.variance_of_weighted_sums(self.place, difference)
+        # the less favourable of the variograms within this area and within all areas
         spread = np.sqrt(np.maximum(np.maximum(self.pooled @ unit, own @ unit), 1e-24))
-        return stats.t.sf((weights @ self.shares) / spread, _DEGREES)
+        return stats.t.sf((difference @ self.shares) / spread, _DEGREES)
 
 
 def _worded(areas: Mapping[str, np.ndarray], fitted: Mapping[str, np.ndarray]) -> dict[str, float]:
