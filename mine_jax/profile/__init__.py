@@ -4,6 +4,14 @@ from mine_jax.profile.build import build as build
 from mine_jax.profile.build import mean_shares as mean_shares
 from mine_jax.profile.build import most_faithful as most_faithful
 from mine_jax.profile.build import with_halves as with_halves
+from mine_jax.profile.conjunctions import Conjunctions as Conjunctions
+from mine_jax.profile.conjunctions import conjunctions as conjunctions
+from mine_jax.profile.drivers import Drivers as Drivers
+from mine_jax.profile.drivers import Images as Images
+from mine_jax.profile.drivers import drivers as drivers
+from mine_jax.profile.field import Field as Field
+from mine_jax.profile.field import critical_maps as critical_maps
+from mine_jax.profile.field import field as field
 from mine_jax.profile.ladder import Evidence as Evidence
 from mine_jax.profile.ladder import Limits as Limits
 from mine_jax.profile.ladder import Rung as Rung
@@ -11,6 +19,8 @@ from mine_jax.profile.ladder import climb as climb
 from mine_jax.profile.ladder import climb_decoys as climb_decoys
 from mine_jax.profile.ladder import family_q as family_q
 from mine_jax.profile.ladder import judge as judge
+from mine_jax.profile.ledger import Ledger as Ledger
+from mine_jax.profile.ledger import ledger as ledger
 from mine_jax.profile.localised import LocalisedTest as LocalisedTest
 from mine_jax.profile.localised import localised_test as localised_test
 from mine_jax.profile.measured import MeasuredTest as MeasuredTest
