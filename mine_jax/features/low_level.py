@@ -88,6 +88,20 @@ def statistics_of(pixels: Array) -> jax.Array:
     return jnp.concatenate(parts, axis=-1)
 
 
+def image_statistics(statistics: ImageTokens) -> dict[str, np.ndarray]:
+    """Summarises low-level statistics by image.
+
+    Args:
+        statistics: [N, P, D] of `low_level_statistics`.
+
+    Returns:
+        Name -> mean over windows [N]: luminance, color (colourfulness), contrast and edges (energy).
+    """
+    means = np.asarray(statistics.tokens, np.float64).mean(1)
+    contrast, energy = (means[:, LOW_LEVEL_GROUPS[name]].mean(1) for name in ("contrast", "energy"))
+    return {"luminance": means[:, 0], "color": means[:, 3], "contrast": contrast, "edges": energy}
+
+
 def _resized(image: np.ndarray) -> np.ndarray:
     """Scales a whole image [h, w, 3] to a square."""
     if image.shape[:2] == (SIDE, SIDE):

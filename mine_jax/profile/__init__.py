@@ -10,8 +10,9 @@ from mine_jax.profile.drivers import Drivers as Drivers
 from mine_jax.profile.drivers import Images as Images
 from mine_jax.profile.drivers import drivers as drivers
 from mine_jax.profile.field import Field as Field
-from mine_jax.profile.field import critical_maps as critical_maps
+from mine_jax.profile.field import FieldTest as FieldTest
 from mine_jax.profile.field import field as field
+from mine_jax.profile.field import field_test as field_test
 from mine_jax.profile.ladder import Evidence as Evidence
 from mine_jax.profile.ladder import Limits as Limits
 from mine_jax.profile.ladder import Rung as Rung

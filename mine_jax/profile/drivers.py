@@ -109,7 +109,8 @@ def _given_score(image_words: np.ndarray, score: np.ndarray, measured: np.ndarra
     with_score, raw = word.T @ score / n, word.T @ response / n
     known = (score * response).mean(0)
     rest = np.sqrt(np.maximum(1 - with_score**2, 1e-6) * np.maximum(1 - known**2, 1e-6))
-    return np.where(np.abs(word).sum(0)[:, None] > 0, (raw - with_score * known) / rest, np.nan)
+    is_other = (np.abs(word).sum(0)[:, None] > 0) & (with_score**2 < 1 - 1e-6)
+    return np.where(is_other, (raw - with_score * known) / rest, np.nan)
 
 
 def _tested(

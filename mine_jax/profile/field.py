@@ -4,8 +4,8 @@ A map of absolute attribution follows what is shown as well as where the voxel l
 (things stand where photographers put them) is taken out by the mean map over voxels: the field is what a
 voxel has above it. A voxel without a place of its own has maps that could lie anywhere, so under the null the
 map of each image is moved around the grid at random, which keeps what is shown in one piece. An encoder of
-noise has a place too, which is its own invention: with refits on two halves of the images, the maps of both
-must also agree more than those of decoys.
+noise has a place too, which is its own invention: so words inside the field must predict measured responses to
+held-out images beyond the same words anywhere.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mine_jax._progress import Progress, silent
-from mine_jax.statistics import false_discovery_rate, pearson, permutation_p, rank_p
-from mine_jax.types import CriticalTokens
+from mine_jax.description import TokenWords, salience
+from mine_jax.statistics import column_permutation_p, permutation_p, without
 
 # Spatial frequencies (down, across) whose power says that the maps of a voxel agree on a place: half of a pair each.
 _FREQUENCIES = ((0, 1), (1, 0), (1, 1), (1, -1))
@@ -30,36 +30,32 @@ class Field(NamedTuple):
         x: [V] centre.
         y: [V].
         size: [V] standard deviation around the centre, mean of both directions.
-        agreement: [V] correlation over tokens of the fields of two refits; NaN without.
-        p: [V], whether the maps of its images agree on a place, and those of two refits: the larger p.
-        q: [V], Benjamini-Hochberg.
+        maps: [V, P] mean share of each image-token in the absolute attribution.
+        p: [V], whether the maps of its images agree on a place.
     """
 
     x: np.ndarray
     y: np.ndarray
     size: np.ndarray
-    agreement: np.ndarray
+    maps: np.ndarray
     p: np.ndarray
-    q: np.ndarray
+
+
+class FieldTest(NamedTuple):
+    """Results [V]: partial r of the words inside the field, given the words anywhere, and its p; NaN if untested."""
+
+    r: np.ndarray
+    p: np.ndarray
 
 
 def field(
-    heat: np.ndarray,
-    grid: tuple[int, int],
-    *,
-    halves: np.ndarray | None = None,
-    decoys: np.ndarray | None = None,
-    n_permutations: int = 1000,
-    seed: int = 0,
-    progress: Progress = silent,
+    heat: np.ndarray, grid: tuple[int, int], *, n_permutations: int = 1000, seed: int = 0, progress: Progress = silent
 ) -> Field:
     """Finds the field of each voxel.
 
     Args:
         heat: attributions [V, I, P] of image-tokens, row-major on the grid; may be memory-mapped.
         grid: rows and columns.
-        halves: maps [2, V, P] of two refits, see `critical_maps`; None for none.
-        decoys: the same of decoys, [2, M, P].
         n_permutations: random moves of the maps.
         seed: of the moves.
         progress: called with (done, total) voxels.
@@ -83,33 +79,49 @@ def field(
         exceeding[voxels] = _exceeding(relative.reshape(-1, n_images, *grid), moves)
         progress(voxels.stop, n_voxels)
     p = np.where(known, permutation_p(exceeding, n_permutations), np.nan)
-    agreement = np.full(n_voxels, np.nan)
-    if halves is not None and decoys is not None:
-        usual = halves.mean(1, keepdims=True)
-        agreement = pearson(*(half.T for half in halves - usual))
-        of_decoys = pearson(*(half.T for half in decoys - usual))
-        agrees = np.where(np.isfinite(agreement), rank_p(agreement, of_decoys), 1.0)
-        p = np.maximum(p, agrees)
     x, y, size = (np.where(known, part, np.nan) for part in _moments(maps, common, grid))
-    return Field(x, y, size, agreement, p, false_discovery_rate(p))
+    return Field(x, y, size, maps, p)
 
 
-def critical_maps(critical: CriticalTokens, n_tokens: int) -> np.ndarray:
-    """Makes maps of critical tokens alone, for encoders whose other scores were not kept.
+def field_test(
+    maps: np.ndarray,
+    distribution: np.ndarray,
+    corpus: np.ndarray,
+    token_words: TokenWords,
+    measured: np.ndarray,
+    *,
+    n_permutations: int = 1000,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> FieldTest:
+    """Tests whether a voxel hears its words inside its field more than elsewhere, on measured responses.
 
     Args:
-        critical: K tokens of V x I pairs.
-        n_tokens: P.
+        maps: [V, P] of `field`.
+        distribution: [V, C] profiles as shares.
+        corpus: [C] mean shares over a corpus.
+        token_words: words of the image-tokens of T held-out images.
+        measured: [T, V] measured responses, z-scored beta.
+        n_permutations: exchanges of images.
+        seed: of the exchanges.
+        progress: called with (done, total) voxels.
 
     Returns:
-        Mean share [V, P] of the positive scores of each image.
+        The test, one-sided.
     """
-    scores = np.maximum(np.asarray(critical.scores, np.float64), 0)
-    total = scores.sum(-1, keepdims=True)
-    scores = scores / np.where(total > 0, total, 1)
-    maps = np.zeros((len(scores), n_tokens))
-    np.add.at(maps, (np.arange(len(scores))[:, None, None], np.asarray(critical.indices)), scores)
-    return maps / max(1, scores.shape[1])
+    n_images, n_voxels = measured.shape
+    own = np.maximum(salience(distribution, corpus), 0)
+    # position -1 is of dropped entries
+    own = np.concatenate([own, np.zeros((n_voxels, 1))], 1)
+    shares = token_words.shares if token_words.mask is None else token_words.shares * token_words.mask[..., None]
+    inside, anywhere = np.zeros((2, n_images, n_voxels))
+    for v in range(n_voxels):
+        of_tokens = np.einsum("tpm,tpm->tp", own[v][token_words.word_ids], shares)
+        inside[:, v], anywhere[:, v] = of_tokens @ maps[v], of_tokens.mean(1)
+        progress(v + 1, n_voxels)
+    left, response = (without(one, anywhere[..., None]) for one in (inside, measured))
+    p = column_permutation_p(left, response, n_permutations=n_permutations, seed=seed)
+    return FieldTest((left * response).mean(0), p)
 
 
 def _shares(heat: np.ndarray) -> np.ndarray:

@@ -56,6 +56,7 @@ from mine_jax.run.files.results import save_control_attribution as save_control_
 from mine_jax.run.files.results import save_control_descriptions as save_control_descriptions
 from mine_jax.run.files.results import save_description as save_description
 from mine_jax.run.files.results import save_encoders as save_encoders
+from mine_jax.run.files.results import save_evidence as save_evidence
 from mine_jax.run.files.results import save_half as save_half
 from mine_jax.run.files.results import save_no_attribution as save_no_attribution
 from mine_jax.run.files.results import save_no_description as save_no_description

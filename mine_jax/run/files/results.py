@@ -284,6 +284,11 @@ def save_profiles(directory: Path, profiles: Profiles, decoys: Profiles | None) 
         artifacts.write_table(out / "decoys.tsv", tables.profile_voxels(decoys, low_level))
 
 
+def save_evidence(directory: Path, name: str, table: pd.DataFrame) -> None:
+    """Writes a table that stands beside the profiles: ledger, drivers, conjunctions or field."""
+    artifacts.write_table(directory / "profile" / f"{name}.tsv", table)
+
+
 def save_no_profiles(directory: Path, reason: str) -> None:
     """Writes why there are no profiles."""
     artifacts.write_json(directory / "profile" / "none.json", {"reason": reason})

@@ -13,6 +13,7 @@ from mine_jax._progress import Progress, silent
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares
 from mine_jax.run import files
+from mine_jax.run.evidence import write_evidence
 from mine_jax.run.execute import Step
 from mine_jax.run.record.summary import finite_mean
 from mine_jax.types import CLAIMS, Descriptions, Profiles, Scores, reaches
@@ -59,6 +60,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     profiles, of_decoys = _judged(config, directory, scores, voxels, decoys, progress)
     files.save_profiles(directory, profiles, of_decoys)
     files.save_voxels(directory, responses, scores, profiles)
+    beside = write_evidence(config, directory, profiles)
     return {
         **({} if files.load_rival(directory) else {"warning": NO_RIVAL}),
         "profiled": len(profiles.voxel_ids),
@@ -67,6 +69,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         "decoys_explained": 0 if of_decoys is None else int(of_decoys.explained.sum()),
         "median_reliability": finite_mean([np.nanmedian(profiles.reliability)]),
         "mean_r_measured": finite_mean(profiles.r_measured[profiles.explained]),
+        **beside,
     }
 
 
