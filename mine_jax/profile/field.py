@@ -94,7 +94,7 @@ def field_test(
     seed: int = 0,
     progress: Progress = silent,
 ) -> FieldTest:
-    """Tests whether a voxel hears its words inside its field more than elsewhere, on measured responses.
+    """Tests whether words inside its field move a voxel more than words elsewhere.
 
     Args:
         maps: [V, P] of `field`.

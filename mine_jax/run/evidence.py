@@ -122,8 +122,8 @@ def _field(config: Config, directory: Path, profiles: Profiles, held_out: profil
     heat = files.load_heat(directory, files.load_descriptions(directory).image_ids.shape)
     if heat is None or lens is None or tokens.grid is None:
         return None
-    settings = {"n_permutations": config.profile.n_permutations, "seed": config.run.seed}
-    found = profile.field(heat, tokens.grid, **settings)
+    n_permutations, seed = config.profile.n_permutations, config.run.seed
+    found = profile.field(heat, tokens.grid, n_permutations=n_permutations, seed=seed)
     ids = files.load_splits(config, directory)["test"].responses.image_ids
     token_words = description.top_words(
         lens,
@@ -133,7 +133,13 @@ def _field(config: Config, directory: Path, profiles: Profiles, held_out: profil
         image_chunk=config.run.image_chunk,
     )
     tested = profile.field_test(
-        found.maps, profiles.distribution, files.corpus(directory), token_words, held_out.measured, **settings
+        found.maps,
+        profiles.distribution,
+        files.corpus(directory),
+        token_words,
+        held_out.measured,
+        n_permutations=n_permutations,
+        seed=seed,
     )
     # both must hold: the maps agree on a place, and the place matters to measured responses
     p = np.maximum(found.p, tested.p)
