@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mine_jax import profile
+from mine_jax import features, profile
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares
 from mine_jax.memory import read_columns
@@ -97,18 +97,8 @@ def _confounds(directory: Path, test: _Images) -> dict[str, np.ndarray]:
     if statistics is None:
         return confounds
     rows = _rows(np.asarray(statistics.image_ids), test.image_ids)
-    pixels = np.asarray(statistics.tokens)[rows].mean(1)
-    return _pixel_confounds(pixels) | confounds
-
-
-def _pixel_confounds(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Names what the low-level statistics of whole images [T, D] say; see `features.low_level_statistics`."""
-    return {
-        "luminance": pixels[:, 0],
-        "color": pixels[:, 1:4],
-        "contrast": pixels[:, 8],
-        "edges": pixels[:, -4:].mean(1),
-    }
+    of_pixels = features.image_statistics(statistics.take_images(rows))
+    return {**of_pixels, **confounds}
 
 
 def _field(config: Config, directory: Path, shares: CorpusShares) -> pd.DataFrame | None:
