@@ -224,8 +224,7 @@ def study(
 ) -> None:
     """Runs many phantoms: how often claims are right, and how often voxels are found.
 
-    The largest number of images is run with every model, the others with the first; the smallest also with 60
-    and 200 test images. True noise ceilings lie between .05 and .7. An interrupted study goes on.
+    The largest number of images is run with every model, the others with the first. True noise ceilings lie between .05 and .7. An interrupted study goes on.
     """
     from mine_jax.run.recovery import study as studies
 

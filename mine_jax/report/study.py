@@ -88,13 +88,11 @@ def _against_images(ax: Any, voxels: pd.DataFrame) -> None:
     model = voxels["model"].iloc[0]
     strong = voxels[(voxels["model"] == model) & (voxels["true_ceiling"] >= 0.3)]
     sizes = np.sort(strong["n_images"].unique())
-    # with several sizes of the test set, the usual one counts
-    usual = strong[strong["n_test"] == (0.16 * strong["n_images"]).round().astype(int)]
 
     def share(rows: pd.DataFrame) -> list[float]:
         return [rows.loc[rows["n_images"] == size, "explained"].mean() for size in sizes]
 
-    _by_model_and_kind(ax, usual, sizes, share)
+    _by_model_and_kind(ax, strong, sizes, share)
     ax.set(xlabel="images", ylabel="share that reaches `words`, ceiling at least .3", xscale="log", ylim=(0, 1.03))
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.minorticks_off()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mine_jax import features, profile
+from mine_jax import description, features, profile
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares
 from mine_jax.memory import read_columns
@@ -67,7 +67,7 @@ def evidence_tables(config: Config, directory: Path, profiles: Profiles) -> dict
         "drivers": drivers.assign(**_columns(listed, 3)),
         "conjunctions": pd.DataFrame({"voxel_id": ids[joint.voxel], **pairs, **_columns(joint, 3)}),
     }
-    field = _field(config, directory, shares)
+    field = _field(config, directory, profiles, test)
     return results if field is None else {**results, "field": field}
 
 
@@ -101,13 +101,24 @@ def _confounds(directory: Path, test: _Images) -> dict[str, np.ndarray]:
     return {**of_pixels, **confounds}
 
 
-def _field(config: Config, directory: Path, shares: CorpusShares) -> pd.DataFrame | None:
-    critical, grid = files.load_critical(directory), files.load_tokens(directory).grid
-    if critical is None or grid is None:
+def _field(config: Config, directory: Path, profiles: Profiles, test: _Images) -> pd.DataFrame | None:
+    critical, tokens, lens = files.load_critical(directory), files.load_tokens(directory), files.load_lens(directory)
+    if critical is None or lens is None or tokens.grid is None:
         return None
-    usable = ~np.isin(critical.image_ids, shares.image_ids[shares.splits == "test"])
-    field = profile.fields(critical, grid=grid, usable=usable, seed=config.run.seed)
-    return pd.DataFrame({"voxel_id": critical.voxel_ids, **field._asdict(), "q": false_discovery_rate(field.p)})
+    usable = ~np.isin(critical.image_ids, test.image_ids)
+    field = profile.fields(critical, grid=tokens.grid, usable=usable, seed=config.run.seed)
+    token_words = description.top_words(
+        lens,
+        tokens,
+        rows=_rows(np.asarray(tokens.image_ids), test.image_ids),
+        m=config.description.m,
+        image_chunk=config.run.image_chunk,
+    )
+    tested = profile.field_test(field.maps, profiles.distribution, files.corpus(directory), token_words, test.measured)
+    # both must hold: the field is narrow, and what lies in it matters to measured responses
+    p = np.maximum(field.p, tested)
+    place = {name: getattr(field, name) for name in ("x", "y", "size")}
+    return pd.DataFrame({"voxel_id": critical.voxel_ids, **place, "p": p, "q": false_discovery_rate(p)})
 
 
 def _rows(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
