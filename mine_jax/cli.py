@@ -224,7 +224,8 @@ def study(
 ) -> None:
     """Runs many phantoms: how often claims are right, and how often voxels are found.
 
-    The largest number of images is run with every model, the others with the first. True noise ceilings lie between .05 and .7. An interrupted study goes on.
+    The largest number of images is run with every model, the others with the first. True noise ceilings lie
+    between .05 and .7. An interrupted study goes on.
     """
     from mine_jax.run.recovery import study as studies
 
