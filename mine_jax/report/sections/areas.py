@@ -133,8 +133,8 @@ def _heat(run: reading.Run, table: pd.DataFrame) -> page.Picture:
     ax.grid(visible=False)
     fig.colorbar(image, ax=ax, fraction=0.05, pad=0.02).ax.tick_params(labelsize=10)
     caption = (
-        f"Enrichment of each {column} in {page.count(len(areas), 'area')}. Star: preferred. Dot: q at most {MAX_Q}, but "
-        "not preferred, since another is larger or a threshold is missed. An area whose voxels rarely have words has "
+        f"Enrichment of each {column} in {page.count(len(areas), 'area')}. Star: preferred. Dot: q at most {MAX_Q} "
+        "but not preferred, since another is larger or a threshold is missed. An area whose voxels rarely have words has "
         "no q."
     )
     alt = f"Heat map of enrichment, {len(areas)} areas by {len(categories)}; {n_marked} preferences."
@@ -153,8 +153,8 @@ def _contrasts(table: pd.DataFrame | None) -> page.Table | None:
         rows.append((area, other, *(", ".join(side["word"].astype(str).head(4)) for side in (more, less))))
     n_pairs = len(table.groupby(["roi", "other"]))
     caption = (
-        f"{page.count(min(len(rows), MAX_PAIRS))} of {page.count(n_pairs, 'pair')} of areas in roi/contrasts.tsv have words "
-        f"that tell them apart at q at most {MAX_Q}; those with the largest log-odds, up to four on each side."
+        f"{page.count(min(len(rows), MAX_PAIRS))} of {page.count(n_pairs, 'pair')} of areas in roi/contrasts.tsv have "
+        f"words that tell them apart at q at most {MAX_Q}; those with the largest log-odds, up to four on each side."
     )
     return page.Table(caption, ("Area", "Other area", "More in the first", "More in the other"), rows[:MAX_PAIRS])
 
