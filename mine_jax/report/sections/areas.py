@@ -134,7 +134,7 @@ def _heat(run: reading.Run, table: pd.DataFrame) -> page.Picture:
     fig.colorbar(image, ax=ax, fraction=0.05, pad=0.02).ax.tick_params(labelsize=10)
     caption = (
         f"Enrichment of each {column} in {page.count(len(areas), 'area')}. Star: preferred. Dot: q at most {MAX_Q} "
-        "but not preferred, since another is larger or a threshold is missed. An area whose voxels rarely have words has "
+        "but not preferred, since another is larger or a threshold is missed. An area with few voxels with words has "
         "no q."
     )
     alt = f"Heat map of enrichment, {len(areas)} areas by {len(categories)}; {n_marked} preferences."
