@@ -71,10 +71,12 @@ def subjects(directory: Path) -> str:
     rows = roi.across_subjects({run.name: files.selectivity_table(run) for run in runs})
     table = files.save_subjects(directory, rows)
     lines = [f"{'area':>16}  {'category':>12}  {'enrichment':>22}  {'prefer it':>9}  {'p':>7}  {'q':>7}"]
-    for row in table.sort_values("enrichment", ascending=False).drop_duplicates("roi").itertuples():
-        interval = f"{row.enrichment:.2f} ({row.low:.2f} to {row.high:.2f})"
-        count = f"{row.n_preferred} of {row.n_subjects}"
-        lines.append(f"{row.roi:>16}  {row.category:>12}  {interval:>22}  {count:>9}  {row.p:7.2g}  {row.q:7.2g}")
+    for row in table.sort_values("enrichment", ascending=False).drop_duplicates("roi").to_dict("records"):
+        interval = f"{row['enrichment']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+        count = f"{row['n_preferred']} of {row['n_subjects']}"
+        lines.append(
+            f"{row['roi']:>16}  {row['category']:>12}  {interval:>22}  {count:>9}  {row['p']:7.2g}  {row['q']:7.2g}"
+        )
     return "\n".join(lines)
 
 
