@@ -214,6 +214,18 @@ def query(
 
 
 @app.command()
+def subjects(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Holds a run directory per subject.", show_default=False)
+    ],
+) -> None:
+    """Tests what areas prefer with subjects as the unit, and writes DIR/roi_subjects.tsv."""
+    from mine_jax.run import queries
+
+    typer.echo(queries.subjects(directory))
+
+
+@app.command()
 def study(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("study"),
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Phantoms of every size.")] = 5,

@@ -9,8 +9,8 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import RoiConfig
-from mine_jax.description import salience
 from mine_jax.roi import surrogates
+from mine_jax.roi.categories import shares_of_words
 from mine_jax.statistics import bootstrap_interval, false_discovery_rate, permutation_p
 from mine_jax.types import Profiles
 
@@ -150,10 +150,8 @@ def category_shares(
         for name, words in categories.items()
     }
     columns = {name: index for name, index in columns.items() if index}
-    positive = np.maximum(salience(profiles.distribution, corpus), 0)
-    total = np.maximum(positive.sum(1), 1e-12)
-    shares = [positive[:, index].sum(1) / total for index in columns.values()]
-    return list(columns), np.stack(shares, 1) if shares else np.zeros((len(positive), 0))
+    index = [np.array(positions) for positions in columns.values()]
+    return list(columns), shares_of_words(profiles.distribution, corpus, index)
 
 
 def memberships(rois: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Asks a finished run which voxels prefer some words."""
+"""Asks finished runs: which voxels prefer some words, and what areas prefer across subjects."""
 
 from __future__ import annotations
 
@@ -52,6 +52,31 @@ def query(directory: Path, text: str, *, out: Path | None = None) -> str:
     lines = [f"words: {', '.join(answer.words)}", *_best(table), *_areas(table)]
     if out is not None:
         lines += [f"wrote {path}" for path in _write(table, responses, out)]
+    return "\n".join(lines)
+
+
+def subjects(directory: Path) -> str:
+    """Tests what areas prefer over the runs in a folder, one per subject, and writes roi_subjects.tsv there.
+
+    Args:
+        directory: holds one run directory per subject.
+
+    Returns:
+        A line per area: the category with the largest mean enrichment.
+
+    Raises:
+        MissingInputError: if there is no run.
+    """
+    runs = files.run_directories(directory)
+    rows = roi.across_subjects({run.name: files.selectivity_table(run) for run in runs})
+    table = files.save_subjects(directory, rows)
+    lines = [f"{'area':>16}  {'category':>12}  {'enrichment':>22}  {'prefer it':>9}  {'p':>7}  {'q':>7}"]
+    for row in table.sort_values("enrichment", ascending=False).drop_duplicates("roi").to_dict("records"):
+        interval = f"{row['enrichment']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+        count = f"{row['n_preferred']} of {row['n_subjects']}"
+        lines.append(
+            f"{row['roi']:>16}  {row['category']:>12}  {interval:>22}  {count:>9}  {row['p']:7.2g}  {row['q']:7.2g}"
+        )
     return "\n".join(lines)
 
 

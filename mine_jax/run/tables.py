@@ -37,6 +37,7 @@ STRUCTURE = (
         "cluster_p",
     ),
 )
+SUBJECTS = ("roi", "category", "n_subjects", "n_preferred", "enrichment", "low", "high", "p", "q")
 CONTRASTS = ("roi", "other", "word", "log_odds", "share", "share_other", "p", "q")
 
 

@@ -41,6 +41,7 @@ FILES = {
     "profile/decoys.tsv": ["voxel_id", "reliability", "p_words", "q_words", "claim"],
     "roi/selectivity.tsv": ["roi", "category", "enrichment", "low", "high", "p", "q"],
     "roi/structure.tsv": ["roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability"],
+    "roi/contrasts.tsv": ["roi", "other", "word", "log_odds", "p", "q"],
 }
 
 
