@@ -72,24 +72,24 @@ def selectivity(
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     for done, (roi, inside) in enumerate(areas.items()):
-        enough = worded[roi] >= settings.min_worded
-        p = null.p(inside) if enough else np.full(len(names), np.nan)
-        within, outside = shares[inside], shares[~inside].mean(0)
-        low, high = bootstrap_interval(
-            lambda draws, within=within, outside=outside: within[draws].mean(1) - outside,
-            len(within),
-            n_bootstrap=settings.n_bootstrap,
-            rng=rng,
-        )
-        per_category = {"share": within.mean(0), "enrichment": within.mean(0) - outside, "low": low, "high": high}
-        per_category |= {"p": p, "border_q": null.border_q}
+        p = null.p(inside) if worded[roi] >= settings.min_worded else np.full(len(names), np.nan)
         of_area = {"roi": roi, "n_voxels": int(inside.sum()), "worded": worded[roi], "null": null.name}
+        columns = _sizes(shares, inside, settings.n_bootstrap, rng) | {"p": p, "border_q": null.border_q}
         rows += [
-            {**of_area, "category": name, **{key: float(value[j]) for key, value in per_category.items()}}
+            {**of_area, "category": name, **{column: float(values[j]) for column, values in columns.items()}}
             for j, name in enumerate(names)
         ]
         progress(done + 1, len(areas))
     return _with_preference(rows, settings)
+
+
+def _sizes(shares: np.ndarray, inside: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Computes share, enrichment and its interval of each category in an area [V] bool."""
+    within, outside = shares[inside], shares[~inside].mean(0)
+    low, high = bootstrap_interval(
+        lambda draws: within[draws].mean(1) - outside, len(within), n_bootstrap=n_bootstrap, rng=rng
+    )
+    return {"share": within.mean(0), "enrichment": within.mean(0) - outside, "low": low, "high": high}
 
 
 class _Null:
