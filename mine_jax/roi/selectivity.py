@@ -37,9 +37,8 @@ def selectivity(
     falls on the category's words. Enrichment is the difference of the mean share inside and
     outside the area. Under the null the map of shares is as smooth as it is within areas: the
     enrichment must be larger than that allows, and the map must change at the borders of areas
-    more than a map that is as smooth as itself.
-    Without geometry, area labels may be exchanged between voxels, which is not enough for
-    neighbours that resemble each other.
+    more than a map that is as smooth as itself. Without geometry area labels are exchanged,
+    which is not enough for neighbours that resemble each other.
 
     Args:
         profiles: of V voxels; only those with words count.
@@ -69,8 +68,7 @@ def selectivity(
         return []
     worded = _worded(areas, memberships(rois if fitted is None else fitted))
     null = _Null(shares, rois[explained], None if indices is None else indices[explained], settings, seed)
-    rng = np.random.default_rng(seed)
-    rows: list[dict[str, Any]] = []
+    rng, rows = np.random.default_rng(seed), list[dict[str, Any]]()
     for done, (roi, inside) in enumerate(areas.items()):
         p = null.p(inside) if worded[roi] >= settings.min_worded else np.full(len(names), np.nan)
         of_area = {"roi": roi, "n_voxels": int(inside.sum()), "worded": worded[roi], "null": null.name}
