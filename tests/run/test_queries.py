@@ -1,5 +1,6 @@
 """Queries of finished runs: what is printed and written, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +29,7 @@ def asked(monkeypatch):
     found = profiles([0] * 6 + [2] * 6)
     found.p_values["words"] = np.full(N, 1e-4)
     settings = SimpleNamespace(roi=SimpleNamespace(categories=CATEGORIES, min_worded=0.2), run=SimpleNamespace(seed=0))
-    nulls = profiles([4] * 40)
+    nulls = replace(profiles([4] * 40), distribution=np.full((40, 6), 1 / 6))
     monkeypatch.setattr(files, "load_profiles", lambda directory, *, decoys=False: nulls if decoys else found)
     monkeypatch.setattr(files, "load_configuration", lambda directory: settings)
     monkeypatch.setattr(files, "corpus", lambda directory: CORPUS)
