@@ -37,9 +37,8 @@ def selectivity(
     falls on the category's words. Enrichment is the difference of the mean share inside and
     outside the area. Under the null the map of shares is as smooth as it is within areas: the
     enrichment must be larger than that allows, and the map must change at the borders of areas
-    more than a map that is as smooth as itself.
-    Without geometry, area labels may be exchanged between voxels, which is not enough for
-    neighbours that resemble each other.
+    more than a map that is as smooth as itself. Without geometry area labels are exchanged,
+    which is not enough for neighbours that resemble each other.
 
     Args:
         profiles: of V voxels; only those with words count.
@@ -69,27 +68,26 @@ def selectivity(
         return []
     worded = _worded(areas, memberships(rois if fitted is None else fitted))
     null = _Null(shares, rois[explained], None if indices is None else indices[explained], settings, seed)
-    rng = np.random.default_rng(seed)
-    rows: list[dict[str, Any]] = []
+    rng, rows = np.random.default_rng(seed), list[dict[str, Any]]()
     for done, (roi, inside) in enumerate(areas.items()):
-        enough = worded[roi] >= settings.min_worded
-        p = null.p(inside) if enough else np.full(len(names), np.nan)
-        within, outside = shares[inside], shares[~inside].mean(0)
-        low, high = bootstrap_interval(
-            lambda draws, within=within, outside=outside: within[draws].mean(1) - outside,
-            len(within),
-            n_bootstrap=settings.n_bootstrap,
-            rng=rng,
-        )
-        per_category = {"share": within.mean(0), "enrichment": within.mean(0) - outside, "low": low, "high": high}
-        per_category |= {"p": p, "border_q": null.border_q}
+        p = null.p(inside) if worded[roi] >= settings.min_worded else np.full(len(names), np.nan)
         of_area = {"roi": roi, "n_voxels": int(inside.sum()), "worded": worded[roi], "null": null.name}
+        columns = _sizes(shares, inside, settings.n_bootstrap, rng) | {"p": p, "border_q": null.border_q}
         rows += [
-            {**of_area, "category": name, **{key: float(value[j]) for key, value in per_category.items()}}
+            {**of_area, "category": name, **{column: float(values[j]) for column, values in columns.items()}}
             for j, name in enumerate(names)
         ]
         progress(done + 1, len(areas))
     return _with_preference(rows, settings)
+
+
+def _sizes(shares: np.ndarray, inside: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Computes share, enrichment and its interval of each category in an area [V] bool."""
+    within, outside = shares[inside], shares[~inside].mean(0)
+    low, high = bootstrap_interval(
+        lambda draws: within[draws].mean(1) - outside, len(within), n_bootstrap=n_bootstrap, rng=rng
+    )
+    return {"share": within.mean(0), "enrichment": within.mean(0) - outside, "low": low, "high": high}
 
 
 class _Null:

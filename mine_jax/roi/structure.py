@@ -74,13 +74,17 @@ def structure(
         row |= {"n_clusters": found.n, "cluster_stability": found.stability, "cluster_p": found.p}
         rows.append(row)
         progress(done + 1, len(areas))
+    return _with_q(rows, settings.max_q)
+
+
+def _with_q(rows: list[dict[str, Any]], max_q: float) -> list[dict[str, Any]]:
     for test in ("reproducible", "structure"):
         q = false_discovery_rate(np.array([row[f"{test}_p"] for row in rows], float))
         for row, value in zip(rows, q, strict=True):
             row[f"{test}_q"] = float(value)
     for row in rows:
         q_values = np.array([row["reproducible_q"], row["structure_q"]], float)
-        row["is_structured"] = bool((q_values <= settings.max_q).all())
+        row["is_structured"] = bool((q_values <= max_q).all())
     return rows
 
 

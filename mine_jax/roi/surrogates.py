@@ -103,6 +103,7 @@ def components(place: Space, values: np.ndarray, *, within: bool, anchors: np.nd
 
     Returns:
         Variances [n, 1 + widths] at least 0: of what is independent between voxels, and of a field of each width.
+        Without any pair of voxels all is taken to be independent.
     """
     from scipy.optimize import nnls
 
@@ -122,6 +123,10 @@ def components(place: Space, values: np.ndarray, *, within: bool, anchors: np.nd
         for map_number in range(values.shape[1]):
             half[:, map_number] += np.bincount(lags, squared[:, map_number], minlength=n_lags)
     known = count > min(_MIN_PAIRS, count.max() / 4)
+    if not known.any():
+        variances = np.zeros((values.shape[1], 1 + len(narrow)))
+        variances[:, 0] = values[place.anchors[rows]].var(0)
+        return variances
     smooth = 1 - np.exp(-(place.distances[known, None] ** 2) / (4 * place.widths**2))
     weight = np.sqrt(count[known]) / place.distances[known]
     model = np.concatenate([np.ones((known.sum(), 1)), smooth], 1) * weight[:, None]

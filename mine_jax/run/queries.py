@@ -49,7 +49,7 @@ def query(directory: Path, text: str, *, out: Path | None = None) -> str:
     value, q = np.full((2, len(responses.voxel_ids)), np.nan)
     value[rows], q[rows] = answer.values, answer.q
     table = pd.DataFrame({"voxel_id": responses.voxel_ids, "rois": responses.rois, "value": value, "q": q})
-    lines = [f"words: {', '.join(answer.words)}", *_best(table), *_areas(table)]
+    lines = [f"words: {', '.join(answer.words)}", *_best(table), *_areas(table, config.roi.min_worded)]
     if out is not None:
         lines += [f"wrote {path}" for path in _write(table, responses, out)]
     return "\n".join(lines)
@@ -90,12 +90,14 @@ def _best(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _areas(table: pd.DataFrame) -> list[str]:
+def _areas(table: pd.DataFrame, min_share: float) -> list[str]:
+    """A line per area; "found" where enough of its voxels are."""
     lines = [f"{'area':>16}  {'mean share':>10}  voxels at q <= {_MAX_Q}"]
     members = {area: table[inside] for area, inside in roi.memberships(table["rois"].to_numpy()).items()}
     for area, part in sorted(members.items(), key=lambda item: -item[1]["value"].fillna(0).mean()):
         n = int((part["q"] <= _MAX_Q).sum())
-        lines.append(f"{area:>16}  {part['value'].fillna(0).mean():10.3f}  {n} of {len(part)}")
+        found = "  found" if n >= max(min_share * len(part), 1) else ""
+        lines.append(f"{area:>16}  {part['value'].fillna(0).mean():10.3f}  {n} of {len(part)}{found}")
     return lines
 
 

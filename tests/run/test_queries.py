@@ -1,5 +1,6 @@
 """Queries of finished runs: what is printed and written, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,8 +28,8 @@ def asked(monkeypatch):
     )  # fmt: skip
     found = profiles([0] * 6 + [2] * 6)
     found.p_values["words"] = np.full(N, 1e-4)
-    settings = SimpleNamespace(roi=SimpleNamespace(categories=CATEGORIES), run=SimpleNamespace(seed=0))
-    nulls = profiles([4] * 40)
+    settings = SimpleNamespace(roi=SimpleNamespace(categories=CATEGORIES, min_worded=0.2), run=SimpleNamespace(seed=0))
+    nulls = replace(profiles([4] * 40), distribution=np.full((40, 6), 1 / 6))
     monkeypatch.setattr(files, "load_profiles", lambda directory, *, decoys=False: nulls if decoys else found)
     monkeypatch.setattr(files, "load_configuration", lambda directory: settings)
     monkeypatch.setattr(files, "corpus", lambda directory: CORPUS)
@@ -43,6 +44,7 @@ def test_answer_as_a_table(asked, tmp_path):
     assert list(table.columns) == ["voxel_id", "rois", "value", "q"] and len(table) == 16
     assert (table["value"][:6] > 0.9).all() and (table["value"][6:12] < 0.1).all() and table["value"][12:].isna().all()
     assert "words: man, woman" in text and text.index("FFA") < text.index("PPA")
+    assert "6 of 6  found" in text and "0 of 10\n" in text + "\n"
 
 
 def test_answer_as_a_map(asked, tmp_path):
