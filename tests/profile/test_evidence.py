@@ -29,7 +29,8 @@ def test_a_word_that_only_comes_with_the_driver_does_not_survive():
     words = images(1500)
     rng = np.random.default_rng(1)
     measured = (3 * words[:, [0]] + rng.standard_normal((1500, 40))).astype(np.float32)
-    found = profile.ledger(np.tile([0, 1], (40, 1)), WORDS, words, measured, company=images(3000, seed=2))
+    found = profile.ledger(np.zeros((40, 1), int), WORDS, words, measured, company=images(3000, seed=2))
+    assert sorted(set(found.word)) == [0, 1] and len(found.word) == 80
     swimmer, beach = (found.word == word for word in (0, 1))
     assert (found.q[swimmer] <= 0.05).all() and (found.q[beach] <= 0.05).mean() < 0.15
     assert set(found.confound[beach]) == {"with swimmer"} and (found.r[beach] > 0.1).all()
