@@ -43,9 +43,14 @@ def write_study_figure(directory: Path, voxels: pd.DataFrame) -> Path:
     _false_discoveries(left, largest)
     _against_ceiling(middle, largest)
     _against_images(right, voxels)
-    for ax in (left, middle, right):
+    titles = ("Claims that are false", "Power against noise", "Power against data")
+    for ax, title in zip((left, middle, right), titles, strict=True):
         canvas.tidy(ax)
-        ax.legend(fontsize=8, frameon=False)
+        ax.set_title(title, fontsize=11, color=canvas.INK, loc="left")
+    left.legend(fontsize=8, frameon=False)
+    middle.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
+    for ax in (middle, right):
+        ax.set_yticks(np.linspace(0, 1, 6))
     path = directory / f"{NAME}.png"
     fig.savefig(path, metadata={"Software": None})
     backend.FigureCanvasSVG(fig).print_svg(directory / f"{NAME}.svg", metadata={"Date": None})
@@ -81,7 +86,7 @@ def _against_ceiling(ax: Any, voxels: pd.DataFrame) -> None:
         return [rows.loc[rows["bin"] == b, "explained"].mean() for b in range(len(centres))]
 
     _by_model_and_kind(ax, binned, centres, share)
-    ax.set(xlabel="true noise ceiling (fraction of variance)", ylabel="share that reaches `words`", ylim=(0, 1.03))
+    ax.set(xlabel="true noise ceiling (fraction of variance)", ylabel="share that reaches `words`", ylim=(0, 1.28))
 
 
 def _against_images(ax: Any, voxels: pd.DataFrame) -> None:
@@ -93,9 +98,10 @@ def _against_images(ax: Any, voxels: pd.DataFrame) -> None:
         return [rows.loc[rows["n_images"] == size, "explained"].mean() for size in sizes]
 
     _by_model_and_kind(ax, strong, sizes, share)
-    ax.set(xlabel="images", ylabel="share that reaches `words`, ceiling at least .3", xscale="log", ylim=(0, 1.03))
+    ax.set(xlabel="images", ylabel="the same, ceiling at least .3", xscale="log", ylim=(0, 1.28))
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.minorticks_off()
+    ax.set_xlim(sizes[0] / 1.2, sizes[-1] * 1.2)
 
 
 def _by_model_and_kind(
@@ -107,8 +113,14 @@ def _by_model_and_kind(
             if rows.empty:
                 continue
             mean, half = _mean_and_half(np.array([share(one) for _, one in rows.groupby("seed")], float))
-            label = kind if style == "-" else (f"{kind}, {model}" if kind == _KINDS[0] else None)
-            ax.errorbar(x, mean, yerr=half, color=_COLORS[kind], linestyle=style, marker="o", markersize=4, label=label)
+            label = kind if style == _STYLES[0] else None
+            ax.plot(x, mean, color=_COLORS[kind], linestyle=style, marker="o", markersize=4, label=label)
+            # bands of both models over each other cannot be read
+            if style == _STYLES[0]:
+                low, high = np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1)
+                ax.fill_between(x, low, high, color=_COLORS[kind], alpha=0.13, linewidth=0)
+        if voxels["model"].nunique() > 1:
+            ax.plot([], [], color=canvas.INK, linestyle=style, label=model)
 
 
 def _mean_and_half(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
