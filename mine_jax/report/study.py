@@ -37,19 +37,22 @@ def write_study_figure(directory: Path, voxels: pd.DataFrame) -> Path:
     """
     figures = _optional.require("matplotlib.figure", extra="report", why=canvas.WHY)
     backend = _optional.require("matplotlib.backends.backend_svg", extra="report", why=canvas.WHY)
-    fig = figures.Figure(figsize=(12.5, 4.2), dpi=180, layout="constrained", facecolor="white")
-    left, middle, right = fig.subplots(1, 3)
+    # with one size there is nothing to draw against it
+    n_panels = 3 if voxels["n_images"].nunique() > 1 else 2
+    fig = figures.Figure(figsize=(4.2 * n_panels, 4.2), dpi=180, layout="constrained", facecolor="white")
+    left, middle, *right = fig.subplots(1, n_panels)
     largest = voxels[voxels["n_images"] == voxels["n_images"].max()]
     _false_discoveries(left, largest)
     _against_ceiling(middle, largest)
-    _against_images(right, voxels)
+    for ax in right:
+        _against_images(ax, voxels)
     titles = ("Claims that are false", "Power against noise", "Power against data")
-    for ax, title in zip((left, middle, right), titles, strict=True):
+    for ax, title in zip((left, middle, *right), titles, strict=False):
         canvas.tidy(ax)
         ax.set_title(title, fontsize=11, color=canvas.INK, loc="left")
     left.legend(fontsize=8, frameon=False)
     middle.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
-    for ax in (middle, right):
+    for ax in (middle, *right):
         ax.set_yticks(np.linspace(0, 1, 6))
     path = directory / f"{NAME}.png"
     fig.savefig(path, metadata={"Software": None})
