@@ -27,6 +27,7 @@ def voxels(sizes):
 @pytest.mark.parametrize(("sizes", "panels"), [((1000,), 2), ((500, 1000), 3)])
 def test_the_figure_has_a_panel_for_each_question(tmp_path, sizes, panels):
     path = report.write_study_figure(tmp_path, voxels(sizes))
-    width, height = Image.open(path).size
+    with Image.open(path) as image:
+        width, height = image.size
     assert width / height == pytest.approx(panels, rel=0.01)
     assert "<svg" in (tmp_path / "study.svg").read_text(encoding="utf-8")
