@@ -124,7 +124,8 @@ def rates(repeats: int) -> list[dict[str, Any]]:
     for kind in (*PREFERENCES, *STRUCTURES):
         false = found = n_false = n_found = 0
         for seed in range(repeats):
-            rng, places = np.random.default_rng(seed), {"indices": INDICES, "settings": SETTINGS, "seed": seed}
+            rng = np.random.default_rng(seed)
+            places: dict[str, Any] = {"indices": INDICES, "settings": SETTINGS, "seed": seed}
             if kind in STRUCTURES:
                 whole, halves = structured(rng, kind)
                 table = roi.structure(replace(profiles_of(whole), halves=halves), AREAS, corpus=CORPUS, **places)
