@@ -73,7 +73,7 @@ def evidence_tables(config: Config, directory: Path, profiles: Profiles) -> dict
 
 def _columns(rows: tuple, start: int) -> dict[str, np.ndarray]:
     """Fields of a NamedTuple from one on, as columns."""
-    return dict(zip(type(rows)._fields[start:], rows[start:], strict=True))  # ty: ignore[unresolved-attribute]
+    return dict(zip(type(rows)._fields[start:], rows[start:], strict=True))  # ty: ignore[missing-attribute]
 
 
 def _images(responses: Responses, shares: CorpusShares, voxel_ids: np.ndarray) -> _Images:
