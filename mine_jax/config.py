@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
 
 from mine_jax.errors import ConfigError, MissingInputError
 
@@ -29,6 +30,13 @@ MAX_CONFIG_BYTES = 1 << 20
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _count_or_share(value: Any) -> int | float:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if is_count or (isinstance(value, float) and 0 < value < 1):
+        return value
+    raise PydanticCustomError("count_or_share", "input should be a number of at least 1, or a share between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
-CountOrShare = Count | Annotated[float, Field(gt=0, lt=1)]
+CountOrShare = Annotated[int | float, PlainValidator(_count_or_share)]
 File = Annotated[str | None, PathKey()]
 # `features.model` of the models in the package -> what follows the kind in the name of their folder: the image-tokens
 # of the first were trained to name what they show, those of the second, as everywhere else, were not
@@ -59,6 +67,18 @@ Checkpoint = Annotated[str | None, PathKey(frozenset(EMBEDDED_MODELS))]
 Denoising = Annotated[tuple[Literal["register", "position", "neighbors"], ...], BeforeValidator(_as_tuple)]
 TestImages = Annotated[Annotated[float, Field(gt=0, lt=1)] | str, PathKey(frozenset({"shared"}))]
 Maker = Annotated[str, PathKey(frozenset({"phantom", "oracle", "fill", "none"}))]
+
+
+def _judge(value: Any) -> Any:
+    kind, _, model = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if value in ("ridge", "none") or (kind in JUDGING_KINDS and model):
+        return value
+    raise PydanticCustomError("judge", 'input should be "ridge", "none", or "clip:" or "siglip:" and a model directory')
+
+
+# Kinds of features whose models may judge, before the colon of `validation.evaluator`.
+JUDGING_KINDS = ("clip", "siglip")
+Judge = Annotated[str, PlainValidator(_judge), PathKey(frozenset({"ridge", "none"}))]
 
 
 class Section(BaseModel):
@@ -306,8 +326,9 @@ class ValidationConfig(Section):
     generator: Maker = "none"
     editor: Maker = "none"  # also "fill": removal without a generative model
     conditions: Names = ("description", "random", "lowest")  # the controls are those of the paper
-    n_pairs: Count = 48  # ours: (voxel, image) pairs
-    n_seeds: Count = 2  # ours: images per pair and condition
+    n_pairs: Count = 72  # ours: (voxel, image) pairs
+    n_images: Count = 6  # ours: images of each voxel, so that each is tested
+    n_seeds: Count = 1  # ours: images per pair and condition
     n_words: Count = 3  # ours: most words in a prompt or an edit
     min_weight: Fraction = 0.25  # ours: smallest weight of a word, relative to the first
     strengths: Fractions = ()  # ours: doses of the insertion besides the full one
@@ -315,10 +336,12 @@ class ValidationConfig(Section):
     guidance: Annotated[float, Field(ge=0)] | None = None
     image_guidance: Annotated[float, Field(ge=0)] | None = None
     size: Count | None = None  # side of generated images in pixels; edited ones are scaled to it and back
-    evaluator: Literal["ridge", "none"] = "ridge"  # ours: independent of the describing encoder
+    # ours: independent of the describing encoder; "clip:DIR" adds one that sees images through another backbone
+    evaluator: Judge = "ridge"
     retries: Annotated[int, Field(ge=0)] = 2  # ours: of an image whose generator raised
     n_permutations: Count = 10_000  # ours
     n_bootstrap: Count = 2000  # ours
+    max_q: Fraction = 0.05  # ours: of voxels that their words move
 
 
 class RoiConfig(Section):
@@ -363,11 +386,18 @@ def paths(section: Section) -> dict[str, str]:
     """Returns the keys of a section that hold a path, with the path; names such as "phantom" are left out."""
     values = {key: (getattr(section, key), field.metadata) for key, field in type(section).model_fields.items()}
     return {
-        key: value
+        key: judging_model(value) or value
         for key, (value, metadata) in values.items()
         for mark in metadata
         if isinstance(mark, PathKey) and isinstance(value, str) and value not in mark.names
+        if judging_model(value) not in EMBEDDED_MODELS
     }
+
+
+def judging_model(value: str) -> str:
+    """Returns the model of an evaluator with a backbone, "clip:DIR"; "" for any other value."""
+    kind, _, model = value.partition(":")
+    return model if kind in JUDGING_KINDS else ""
 
 
 def read(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
@@ -471,6 +501,9 @@ def _resolved(config: Config, base: Path) -> Config:
     sections = {}
     for name in Config.model_fields:
         section: Section = getattr(config, name)
-        update = {key: str((base / value).resolve()) for key, value in paths(section).items()}
+        update = {}
+        for key, value in paths(section).items():
+            prefix = getattr(section, key).removesuffix(value)  # "clip:" of an evaluator
+            update[key] = f"{prefix}{(base / value).resolve()}"
         sections[name] = section.model_copy(update=update)
     return config.model_copy(update=sections)

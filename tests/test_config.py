@@ -248,3 +248,20 @@ def test_command_line_refuses_keys_of_another_kind(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2 and not (tmp_path / "run").exists()
     assert 'encoder.heads: kind "ridge" has no such key' in result.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_the_model_of_an_evaluator_belongs_to_the_file(tmp_path, kind):
+    path = tmp_path / "c.toml"
+    path.write_text(f'[validation]\nevaluator = "{kind}:models/judge"\n', encoding="utf-8")
+    read = config.read(path).validation
+    assert read.evaluator == f"{kind}:{tmp_path / 'models' / 'judge'}"
+    assert config.judging_model(read.evaluator) == str(tmp_path / "models" / "judge")
+    path.write_text('[validation]\nevaluator = "clip:phantom-captions"\n', encoding="utf-8")
+    assert config.read(path).validation.evaluator == "clip:phantom-captions"
+
+
+@pytest.mark.parametrize("value", ["clip:", "llava:x", "other", 3])
+def test_evaluators_that_are_none(value):
+    with pytest.raises(errors.ConfigError, match=r"validation\.evaluator: .*and a model directory"):
+        config.from_dict({"validation": {"evaluator": value}})

@@ -103,8 +103,8 @@ def extent(faithfulness: Faithfulness) -> np.ndarray:
         "" where no image has one.
     """
     k = np.where(faithfulness.k_adaptive < 0, np.nan, faithfulness.k_adaptive)
-    known = np.asarray(np.isfinite(k).any(1))
-    median = np.array([np.nanmedian(row) if any_known else np.nan for row, any_known in zip(k, known, strict=True)])
+    known, median = np.isfinite(k).any(1), np.full(len(k), np.nan)
+    median[known] = np.nanmedian(k[known], axis=1)
     few = median <= LOCALISED_SHARE * faithfulness.k_values[-1]
     return np.where(known, np.where(few, "localised", "distributed"), "")
 

@@ -18,6 +18,8 @@ SUMMARY = (
     *("test", "comparison", "source", "voxels", "evaluator", "effect", "low", "high", "p", "q", "n_pairs"),
     *("effect_size", "share", "evaluator_r2", "maker"),
 )
+# Comparisons with the same of these are one family of tests: controls and exact rows have families of their own.
+FAMILY = ("test", "evaluator", "voxels", "maker")
 N_PERMUTATIONS = 10_000
 N_BOOTSTRAP = 2_000
 
@@ -100,14 +102,15 @@ def tabulate(compared: Sequence[tuple[dict[str, str], Comparison]], r2: Mapping[
         r2: evaluator -> its mean accuracy; NaN for those that are not there.
 
     Returns:
-        One row per comparison; q over all of them.
+        One row per comparison; q over those of the same `FAMILY`.
     """
     rows = [
         {"source": "", **labels, **comparison._asdict(), "evaluator_r2": r2.get(labels["evaluator"], np.nan)}
         for labels, comparison in compared
     ]
     summary = pd.DataFrame(rows, columns=list(SUMMARY))
-    summary["q"] = false_discovery_rate(summary["p"].to_numpy(float)) if len(summary) else []
+    for _, family in summary.groupby(list(FAMILY), dropna=False):
+        summary.loc[family.index, "q"] = false_discovery_rate(family["p"].to_numpy(float))
     return summary
 
 

@@ -2,7 +2,7 @@
 
 The effect of an edit is its shift minus that of a no-op edit of the same image with the same
 seed, so what the editor does to any image does not count. Another voxel's words are the
-control for "any new thing would do".
+control for "any new thing would do"; hard distractors are that for "any thing of this kind would do".
 """
 
 from __future__ import annotations
@@ -37,6 +37,14 @@ COLUMNS = (
         "maker",
     ),
 )
+# Where the words of an edit "other" are from -> how its comparison is called; all but the first are hard distractors.
+OTHERS = {
+    "profile": "other voxel's words",
+    "area": "words of the same area",
+    "near": "words of nearly the same meaning",
+    "cooccurring": "co-occurring words",
+}
+HARD = tuple(OTHERS)[1:]
 # What an instruction-editing model is told. A no-op of an image that lacks the words, and of one that shows them.
 TEMPLATES = {
     "insert": "add {words}",
@@ -59,7 +67,8 @@ class Edit:
 
     Attributes:
         pair: position of its pair.
-        source: where the words are from: "description" or "profile"; "none" for a no-op.
+        source: where the words are from: "description" or "profile"; "none" for a no-op; one of `OTHERS` for an
+            "other"; "bystanders" for the removal of other things that the image shows.
         action: "insert", "remove", "noop" or "other" (another voxel's words inserted).
         image_id: the image that is edited.
         words: those inserted or removed.
@@ -106,7 +115,12 @@ class _Difference(NamedTuple):
 
 
 def plan_edits(
-    pairs: Sequence[Pair], *, n_seeds: int = 2, strengths: Sequence[float] = (), seed: int = 0
+    pairs: Sequence[Pair],
+    *,
+    n_seeds: int = 1,
+    strengths: Sequence[float] = (),
+    with_distractors: bool = True,
+    seed: int = 0,
 ) -> list[Edit]:
     """Plans the edits of every pair.
 
@@ -114,6 +128,7 @@ def plan_edits(
         pairs: what to test.
         n_seeds: edits of each kind per pair.
         strengths: doses of the insertion besides the full one.
+        with_distractors: whether hard distractors are edited, too.
         seed: of all.
 
     Returns:
@@ -131,9 +146,15 @@ def plan_edits(
                     for strength in strengths
                 ]
                 plan.append(Edit(index, "profile", "other", pair.target_id, pair.other, noise_seed))
+                if with_distractors:
+                    plan += [
+                        Edit(index, kind, "other", pair.target_id, getattr(pair, kind), noise_seed) for kind in HARD
+                    ]
                 plan.append(Edit(index, "none", "noop", pair.target_id, pair.description, noise_seed))
             plan.append(Edit(index, "description", "remove", pair.image_id, pair.description, noise_seed))
             plan.append(Edit(index, "profile", "remove", pair.image_id, pair.present, noise_seed))
+            if with_distractors:
+                plan.append(Edit(index, "bystanders", "remove", pair.image_id, pair.bystanders, noise_seed))
             plan.append(Edit(index, "none", "noop", pair.image_id, pair.description, noise_seed))
     return plan
 
@@ -265,7 +286,7 @@ def compare_edits(table: pd.DataFrame, **options: Any) -> list[tuple[dict[str, s
         kinds.append((TRUTH, "true_shift", "described"))
     for name, column, voxels in kinds:
         usable = table[table["evaluator"] == (table["evaluator"].iloc[0] if name == TRUTH else name)]
-        wide = _wide(usable[usable["status"] == "ok"], column)
+        wide = per_pair(usable[usable["status"] == "ok"], column)
         groups = wide.index.get_level_values("voxel_id").to_numpy()
         for label, source, values in _differences(wide, is_null=voxels == "exchanged"):
             labels = {"test": "edit", "comparison": label, "source": source, "voxels": voxels, "evaluator": name}
@@ -273,8 +294,17 @@ def compare_edits(table: pd.DataFrame, **options: Any) -> list[tuple[dict[str, s
     return comparisons + _correlations(table, **options)
 
 
-def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """One row per pair, one column per (source, action, place, strength): means over seeds."""
+def per_pair(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Arranges edits by pair.
+
+    Args:
+        table: rows of edits.tsv, of one evaluator and maker.
+        column: whose values are wanted.
+
+    Returns:
+        One row per (voxel, image that was described), one column per (source, action, place, strength), where place
+        is "described" or "target": means over seeds.
+    """
     place = np.where(table["image_id"] == table["pair_image_id"], "described", "target")
     return table.assign(place=place).pivot_table(
         index=["voxel_id", "pair_image_id"], columns=["source", "action", "place", "strength"], values=column
@@ -297,8 +327,11 @@ def _differences(wide: pd.DataFrame, *, is_null: bool) -> list[_Difference]:
     if not is_null:
         other = mean("profile", "other", "target")
         for source in ("description", "profile"):
-            gain = mean(source, "insert", "target") - other
-            differences.append(_Difference("insert minus other voxel's words", source, gain))
+            for kind, name in OTHERS.items():
+                gain = mean(source, "insert", "target") - mean(kind, "other", "target")
+                differences.append(_Difference(f"insert minus {name}", source, gain))
+            gain = mean("bystanders", "remove", "described") - mean(source, "remove", "described")
+            differences.append(_Difference("other things removed minus remove", source, gain))
         differences.append(_Difference("other voxel's words minus no-op", "profile", other - noop))
         gain = mean("profile", "insert", "target") - mean("description", "insert", "target")
         differences.append(_Difference("insert: profile minus description", "both", gain))

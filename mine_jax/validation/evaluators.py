@@ -26,6 +26,8 @@ from mine_jax.validation.inputs import Inputs
 
 # With fewer images a ridge encoder is no judge.
 MIN_IMAGES = 40
+# Names of judges: encoders that never saw what the describing ones saw.
+INDEPENDENT = "ridge (independent)"
 _FOLDS = 5
 _MAX_CELLS = 16
 _WIDTH = 32
@@ -42,6 +44,7 @@ class Evaluator:
         r2: [V] float64, its own accuracy on images it was not fitted on.
         held_out: what those images were.
         mesh: devices of this process; None for one. Never the result.
+        pictures: image-tokens of all pictures by a backbone of its own; None for those of the run.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Evaluator:
     r2: np.ndarray
     held_out: str
     mesh: Mesh | None = None
+    pictures: ImageTokens | None = None
 
     def predict(self, tokens: ImageTokens) -> np.ndarray:
         """Predicts responses [N, V] float64, z-scored beta, to image-tokens [N, P, D]."""
@@ -65,7 +69,7 @@ def judges(
     mesh: Mesh | None = None,
     progress: Progress = silent,
 ) -> list[Evaluator]:
-    """Returns the describing encoders and, if wanted, independent ones.
+    """Returns the describing encoders and, if wanted, independent ones, the most independent last.
 
     Args:
         inputs: of the stage.
@@ -85,11 +89,28 @@ def judges(
     unseen, seen = (
         Split(split.tokens, split.responses.take(rows), split.name) for split in (inputs.unseen, inputs.seen)
     )
-    independent = independent_evaluator(unseen, seen, exclude=exclude, seed=seed, mesh=mesh, progress=progress)
-    if independent is None:
-        logger.warning("validation: too few held-out images for an independent evaluator")
-        return [describing]
-    return [describing, independent]
+    found = [describing]
+    for name, other in ((INDEPENDENT, None), *inputs.other_backbones.items()):
+        both = (unseen, seen) if other is None else (_read_by(other, inputs, unseen), _read_by(other, inputs, seen))
+        judge = independent_evaluator(*both, exclude=exclude, seed=seed, name=name, mesh=mesh, progress=progress)
+        if judge is None:
+            logger.warning("validation: too few held-out images for an independent evaluator")
+            break
+        found.append(judge)
+    return found
+
+
+def _read_by(other: Backbone, inputs: Inputs, split: Split) -> Split:
+    """Reads the images of a split with another backbone."""
+    tokens = read_pictures(
+        other,
+        lambda image_id: inputs.stimuli.read([image_id])[0],
+        split.responses.image_ids.tolist(),
+        layer=-1,
+        dtype=inputs.reading.dtype,
+        batch_size=inputs.reading.batch_size,
+    )
+    return Split(tokens, split.responses, split.name)
 
 
 def independent_evaluator(
@@ -98,6 +119,7 @@ def independent_evaluator(
     *,
     exclude: Sequence[str] = (),
     seed: int = 0,
+    name: str = INDEPENDENT,
     mesh: Mesh | None = None,
     progress: Progress = silent,
 ) -> Evaluator | None:
@@ -108,6 +130,7 @@ def independent_evaluator(
         seen: those of the training images, on which these encoders are scored.
         exclude: images of the test itself, left out of the fit.
         seed: of the folds.
+        name: for tables.
         mesh: devices of this process, which fit, score and predict; None for one. Never the result.
         progress: called with (done, total).
 
@@ -126,7 +149,7 @@ def independent_evaluator(
     key = jax.random.key(seed)
     encoders = encoder.fit(parts[0], key=key, validation=parts[1], config=settings, mesh=mesh, progress=progress)
     r2 = encoder.score(encoders, seen, mesh=mesh).r2
-    return Evaluator("ridge (independent)", encoders, r2, f"{len(seen.responses.image_ids)} training images", mesh)
+    return Evaluator(name, encoders, r2, f"{len(seen.responses.image_ids)} training images", mesh)
 
 
 def read_pictures(

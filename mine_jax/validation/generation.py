@@ -234,6 +234,7 @@ class Predictions:
 
     def __init__(self, evaluator: Evaluator, tokens: ImageTokens) -> None:
         """Predicts all pictures at once."""
+        tokens = tokens if evaluator.pictures is None else evaluator.pictures
         self._values = evaluator.predict(tokens)
         self._r2 = evaluator.r2
         self._rows = {name: row for row, name in enumerate(tokens.image_ids.tolist())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,7 @@ class Inputs:
         image_words: [T, C] shares of words in the test images.
         image_ids: [T] str, their ids.
         truth: of a phantom, else None.
+        other_backbones: name of an evaluator -> the backbone that reads images for it; none of the run's own.
     """
 
     encoders: Encoders
@@ -73,6 +75,7 @@ class Inputs:
     image_words: np.ndarray
     image_ids: np.ndarray
     truth: Truth | None
+    other_backbones: Mapping[str, Backbone] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Validation:
     """Results of the stage.
 
     Attributes:
-        tables: "generation" and "edits", where they were tested, and "summary"; empty if nothing was tested.
+        tables: "generation", "edits" and "voxels", where they were tested, and "summary"; empty if nothing was.
         meta: settings, models, evaluators and voxels, as JSON types.
         numbers: those that a reader wants first.
         reason: why nothing was tested; "" where something was.

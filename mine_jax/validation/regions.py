@@ -51,12 +51,19 @@ class LocatedEdits:
 
 
 def locate(
-    edits: list[Edit], pairs: Sequence[Pair], inputs: Inputs, token_words: TokenWords, work: Path, *, exact: bool
+    edits: list[Edit],
+    pairs: Sequence[Pair],
+    inputs: Inputs,
+    token_words: TokenWords,
+    work: Path,
+    *,
+    exact: bool,
+    true_masks: bool = False,
 ) -> LocatedEdits:
     """Finds the place of each edit and writes images and masks for the editor.
 
-    On a phantom the place is that of the exact edit. Elsewhere things are inserted where the
-    voxel looks (mean attribution over its images), and removed where the lens reads their words.
+    Things are inserted where the voxel looks (mean attribution over its images), and removed where the lens
+    reads their words: masks that any data have.
 
     Args:
         edits: the plan.
@@ -65,6 +72,7 @@ def locate(
         token_words: of the pairs' images.
         work: folder for PNGs.
         exact: whether the editor is the exact one, which wants to know where the voxel looks.
+        true_masks: whether the place is that of the exact edit, where a phantom knows it.
 
     Returns:
         The edits with their places.
@@ -90,7 +98,7 @@ def locate(
             strength=edit.strength,
         )
         after = None if inputs.truth is None else inputs.truth.counterfactual(meant, seed=edit.seed, mask=looks)
-        if after is not None and inputs.truth is not None:
+        if true_masks and after is not None and inputs.truth is not None:
             place = inputs.truth.region(edit.image_id, after)
         elif is_target or grid is None:
             place = looks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ from mine_jax import description
 from mine_jax._progress import Progress, silent
 from mine_jax.config import ValidationConfig
 from mine_jax.description import TokenWords
+from mine_jax.features import Backbone
 from mine_jax.types import ImageTokens
-from mine_jax.validation import comparisons, editing, evaluators, generation, regions
+from mine_jax.validation import causal, comparisons, editing, evaluators, generation, regions
 from mine_jax.validation.evaluators import Evaluator
 from mine_jax.validation.inputs import Inputs, Validation
 from mine_jax.validation.makers import make, models, pictures
 from mine_jax.validation.makers.make import Bar, ImageSet
 from mine_jax.validation.makers.models import Model
 from mine_jax.validation.makers.protocols import Editor, Generator
-from mine_jax.validation.pairs import Pair, choose_pairs, with_control_words, with_partners
+from mine_jax.validation.pairs import Pair, choose_pairs, with_control_words, with_distractors, with_partners
+from mine_jax.validation.simulated import TRUTH
 
 _COMPARE = {"generation": generation.compare_generation, "edits": editing.compare_edits}
 
@@ -82,13 +85,22 @@ def validate(
             mesh=mesh,
             progress=lambda done, total: bar.tick(),
         )
-        tokens = _read_all(inputs, pairs, image_sets, images, bar)
+        tokens = _read_all(inputs, inputs.backbone, pairs, image_sets, images, bar)
+        judges = [
+            replace(judge, pictures=_read_all(inputs, other, pairs, image_sets, images, bar)) if other else judge
+            for judge in judges
+            for other in (inputs.other_backbones.get(judge.name),)
+        ]
         tables = _tables(inputs, pairs, image_sets, judges, tokens, images)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     summary = _summarize(tables, judges, settings, seed)
-    meta = _meta(settings, makers, judges, pairs)
-    return Validation({**tables, "summary": summary}, meta, _headline(tables, summary, len(pairs)))
+    numbers = _headline(tables, summary, len(pairs))
+    # an encoder does not judge what was written with it
+    if "edits" in tables and len(judges) > 1:
+        tables["voxels"], n_exchanged = _causal(tables["edits"], judges, settings, seed)
+        numbers |= {"causal": int(tables["voxels"]["causal"].sum()), "causal_exchanged": n_exchanged}
+    return Validation({**tables, "summary": summary}, _meta(settings, makers, judges, pairs), numbers)
 
 
 def _choose(inputs: Inputs, settings: ValidationConfig, seed: int) -> list[Pair]:
@@ -99,6 +111,7 @@ def _choose(inputs: Inputs, settings: ValidationConfig, seed: int) -> list[Pair]
         image_words=inputs.image_words,
         image_ids=inputs.image_ids,
         n_pairs=settings.n_pairs,
+        n_images=settings.n_images,
         n_words=settings.n_words,
         min_weight=settings.min_weight,
         seed=seed,
@@ -118,13 +131,26 @@ def _token_words(inputs: Inputs, pairs: Sequence[Pair]) -> TokenWords:
 def _with_controls(inputs: Inputs, pairs: Sequence[Pair], token_words: TokenWords, seed: int) -> list[Pair]:
     heat = {(pair.voxel_id, pair.image_id): regions.heat_of(inputs, pair) for pair in pairs}
     controlled = with_control_words(pairs, token_words, heat, corpus=inputs.corpus, k=inputs.reading.k, seed=seed)
-    return with_partners(controlled, inputs.profiles, seed=seed)
+    return with_distractors(
+        with_partners(controlled, inputs.profiles, seed=seed),
+        inputs.profiles,
+        inputs.areas,
+        inputs.lens,
+        token_words,
+        image_words=inputs.image_words,
+        seed=seed,
+    )
 
 
 def _read_all(
-    inputs: Inputs, pairs: Sequence[Pair], image_sets: Sequence[ImageSet], images: Path, bar: Bar
+    inputs: Inputs,
+    backbone: Backbone,
+    pairs: Sequence[Pair],
+    image_sets: Sequence[ImageSet],
+    images: Path,
+    bar: Bar,
 ) -> ImageTokens:
-    """Reads the originals and every usable picture with the backbone."""
+    """Reads the originals and every usable picture with a backbone."""
     names = [f"original:{image_id}" for image_id in _originals(pairs)]
     names += [file for image_set in image_sets for file in image_set.usable]
 
@@ -133,10 +159,10 @@ def _read_all(
         return inputs.stimuli.read([rest])[0] if kind == "original" else pictures.read_png(images / name)
 
     return evaluators.read_pictures(
-        inputs.backbone,
+        backbone,
         read,
         names,
-        layer=inputs.reading.layer,
+        layer=inputs.reading.layer if backbone is inputs.backbone else -1,
         dtype=inputs.reading.dtype,
         batch_size=inputs.reading.batch_size,
         progress=bar.part(len(names)),
@@ -192,15 +218,31 @@ def _presence(inputs: Inputs, tokens: ImageTokens) -> pd.DataFrame:
 def _summarize(
     tables: dict[str, pd.DataFrame], judges: Sequence[Evaluator], settings: ValidationConfig, seed: int
 ) -> pd.DataFrame:
-    """Tests every comparison; q over all of them."""
+    """Tests every comparison; what the exact edits do to simulated voxels counts once, not for every model."""
     options = {"n_permutations": settings.n_permutations, "n_bootstrap": settings.n_bootstrap, "seed": seed}
     compared = [
         ({**labels, "maker": str(maker)}, comparison)
         for name, table in tables.items()
         for maker, part in table.groupby("maker", sort=False)
         for labels, comparison in _COMPARE[name](part, **options)
+        if labels["evaluator"] != TRUTH or maker == table["maker"].iloc[-1]
     ]
     return comparisons.tabulate(compared, {judge.name: float(np.nanmean(judge.r2)) for judge in judges})
+
+
+def _causal(
+    edits: pd.DataFrame, judges: Sequence[Evaluator], settings: ValidationConfig, seed: int
+) -> tuple[pd.DataFrame, int]:
+    """Tests each voxel by the most independent judge; also counts voxels that changed places and pass."""
+    options: dict[str, Any] = {
+        "evaluator": judges[-1].name,
+        "maker": edits["maker"].iloc[0],
+        "max_q": settings.max_q,
+        "n_permutations": settings.n_permutations,
+        "seed": seed,
+    }
+    exchanged = causal.causal_voxels(edits, column="exchanged_shift", **options)
+    return causal.causal_voxels(edits, **options), int(exchanged["causal"].sum())
 
 
 def _meta(

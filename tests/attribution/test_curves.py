@@ -1,6 +1,8 @@
+import dataclasses
+
 import numpy as np
 
-from mine_jax.attribution import left_without, mean_curves, median_faithfulness, relative_curves
+from mine_jax.attribution import extent, left_without, mean_curves, median_faithfulness, relative_curves
 from mine_jax.types import Attributions, Faithfulness
 
 
@@ -47,3 +49,11 @@ def test_numbers_of_a_voxel():
     assert set(left) == {"ig", "random", "lowest"}
     np.testing.assert_allclose(left["ig"][:2], 0.25)
     np.testing.assert_allclose(median_faithfulness(faithfulness), [0.6, 0.2, np.nan], atol=1e-6)
+
+
+def test_extent_is_that_of_the_median_image():
+    _, faithfulness = patched()
+    k = np.array([[1, 1], [-1, 4], [-1, -1]], np.int32) * faithfulness.k_values[-1] // 4
+    k[k < 0] = -1
+    made = dataclasses.replace(faithfulness, k_adaptive=k)
+    assert extent(made).tolist() == ["localised", "distributed", ""]

@@ -342,3 +342,12 @@ def test_edits_are_sorted_and_stand_beside_the_exact_ones(make_run, reader, quic
     assert "phantom: r = 1.00 (16 edits); oracle: r = 1.00 (16 edits)" in " ".join(
         image["alt"] for image in Page(write_report(run, read_images=reader).read_text(encoding="utf-8")).all("img")
     )
+
+
+def test_voxels_that_their_words_move_are_counted(run, reader):
+    table = pd.DataFrame({"voxel_id": range(8), "n_pairs": 6, "effect": 0.5, "p": 0.01, "q": 0.02})
+    table["evaluator"], table["causal"] = "judge", [True] * 3 + [False] * 5
+    artifacts.write_table(run / "validation" / "voxels.tsv", table)
+    text = " ".join(Page(write_report(run, read_images=reader).read_text(encoding="utf-8")).text.split())
+    assert "All 8 voxels of validation/voxels.tsv" in text and "evaluator (judge)" in text
+    assert "moved by their words 3 37.5% 0.5" in text

@@ -81,6 +81,10 @@ def pairs():
             random=("face",),
             lowest=("book",),
             other=(str(WORDS[(p + 2) % 8]),),
+            area=("face",),
+            near=("tree" if p != 4 else "car",),
+            cooccurring=("face",),
+            bystanders=("book",),
             exchanged=(p + 1) % (N_VOXELS - 1),
         )
         for p in range(N_VOXELS)

@@ -73,3 +73,16 @@ def test_correlation_matches_numpy():
     assert result.low < result.effect < result.high and result.p == pytest.approx(1 / 501)
     assert np.isnan(comparisons.correlate(first, np.ones(50)).effect)
     assert np.isnan(comparisons.correlate(first[:2], second[:2]).effect)
+
+
+def test_q_is_within_a_family():
+    """A control with a small p among hits keeps the q of controls."""
+    rng = np.random.default_rng(0)
+    labels = {"test": "edit", "comparison": "c", "evaluator": "e", "maker": "m"}
+    hits = [({**labels, "voxels": "described"}, comparisons.compare(rng.normal(2, 0.5, 12))) for _ in range(8)]
+    control = comparisons.compare(rng.normal(0, 1, 12))._replace(p=0.028)
+    controls = [({**labels, "voxels": "exchanged"}, one) for one in (control, *[control._replace(p=0.6)] * 3)]
+    table = comparisons.tabulate([*hits, *controls], {"e": 0.3})
+    alone = comparisons.tabulate(controls, {"e": 0.3})
+    null = table[table["voxels"] == "exchanged"]
+    assert null["q"].tolist() == alone["q"].tolist() and null["q"].iloc[0] == pytest.approx(4 * 0.028)

@@ -51,7 +51,7 @@ def test_columns_begin_as_the_contract_says(pairs, planted):
     table = table_of(pairs, planted, plan_edits(pairs))
     wanted = ["voxel_id", "image_id", "source", "action", "words", "seed", "before", "after", "shift", "evaluator"]
     assert table.columns[:11].tolist() == [*wanted, "status"]
-    assert len(table) == 2 * 6 * 7 * 2
+    assert len(table) == 2 * 6 * 11
     first = table[table["evaluator"] == NAME]
     assert first["image"].tolist() == [f"images/edits-{row:06d}.png" for row in range(len(first))]
     np.testing.assert_allclose(table["shift"], table["after"] - table["before"])
@@ -67,6 +67,11 @@ def test_edits_move_the_voxel_beyond_a_noop(pairs, planted):
     other = effects["insert minus other voxel's words", "profile", "described", NAME]
     # one of the five other words is the house that every edit adds
     assert other.effect == pytest.approx((4 * 1.5 + 2) / 5)
+    for name in list(editing.OTHERS.values())[1:]:
+        hard = effects[f"insert minus {name}", "profile", "described", NAME]
+        assert hard.effect == pytest.approx(1.5) and hard.p == pytest.approx(2 / 32)
+    # nothing that is beside the words is there to be removed
+    assert effects["other things removed minus remove", "profile", "described", NAME].effect == pytest.approx(2)
     assert effects["insert: profile minus description", "both", "described", NAME].effect == pytest.approx(0)
 
 
@@ -94,7 +99,8 @@ def test_unusable_edits_are_never_scored(pairs, planted):
 
 def test_true_shift_is_one_more_evaluator_and_correlates(pairs, planted):
     plan = plan_edits(pairs[:5])
-    audits = [Audit(true_shift={"insert": 3.0, "remove": -3.0}.get(edit.action, 0.0)) for edit in plan]
+    true = {"insert": 3.0, "remove": -3.0}
+    audits = [Audit(true_shift=0.0 if edit.source == "bystanders" else true.get(edit.action, 0.0)) for edit in plan]
     effects = results(table_of(pairs[:5], planted, plan, audits=audits))
     assert effects["insert minus no-op", "profile", "described", TRUTH].effect == pytest.approx(3)
     correlation = effects["correlation of predicted and true shift", "both", "described", NAME]

@@ -35,6 +35,7 @@ def build(run: reading.Run) -> page.Section:
         return page.Section(anchor, title, missing=_why(run))
     files = _files(run.directory / "validation" / "images")
     content = {
+        "voxels": _voxels(run),
         "summary": None if summary is None or summary.empty else _summary(summary),
         "statuses": [t for t in (_statuses("edit", edits), _statuses("generated image", generation)) if t is not None],
         "edits": _edits(run, edits, files),
@@ -78,6 +79,29 @@ def _summary(summary: pd.DataFrame) -> dict[str, Any]:
     return {"table": table, "bars": bars_of, "of": of}
 
 
+def _voxels(run: reading.Run) -> page.Table | None:
+    """How many single voxels their words move, beyond no-ops and hard distractors."""
+    table = run.table("validation/voxels.tsv", ("voxel_id", "n_pairs", "effect", "p", "q", "causal"))
+    if table is None or table.empty:
+        return None
+    passed = reading.is_true(table["causal"])
+    rows = []
+    for text, part in (
+        ("moved by their words", table[passed]),
+        ("not moved more than by hard distractors", table[~passed]),
+    ):
+        effects = pd.to_numeric(part["effect"], errors="coerce").dropna()
+        middle = page.number(float(effects.median())) if len(effects) else "not known"
+        rows.append((text, page.count(len(part)), page.share(len(part) / len(table)), middle))
+    judge = f" ({table['evaluator'].iloc[0]})" if "evaluator" in table else ""
+    caption = (
+        f"All {page.count(len(table), 'voxel')} of validation/voxels.tsv, drawn at random from the explained ones, "
+        f"areas taking turns, each tested alone by the most independent evaluator{judge}. Hard distractors are words "
+        "of the same area, of nearly the same meaning, and of things that come along in images."
+    )
+    return page.Table(caption, ("Voxels", "Number", "Share", "Median effect"), rows)
+
+
 def _statuses(noun: str, table: pd.DataFrame | None) -> page.Table | None:
     if table is None or table.empty or "status" not in table:
         return None
@@ -96,7 +120,8 @@ def _edits(run: reading.Run, edits: pd.DataFrame | None, files: dict[Any, Path])
     if edits is None or edits.empty:
         return None
     stored = _stored(edits, "edits", files)
-    stored = stored[stored["action"].isin(list(VERBS))].drop_duplicates([*EDIT, "maker"])
+    stored = stored[stored["action"].isin(list(VERBS)) & (stored["source"] != "bystanders")]
+    stored = stored.drop_duplicates([*EDIT, "maker"])
     usable, exact = (part.drop_duplicates(EDIT[:3]) for part in _by_maker(stored))
     chosen = _spread(usable.drop_duplicates(["voxel_id", "action"]), MAX_EDITS)
     photos = run.photos(chosen["image_id"].tolist())
@@ -126,9 +151,9 @@ def _card(row: dict[str, Any], photos: Any, files: dict[Any, Path], others: dict
 
 
 def _by_maker(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of the configured model, and of the exact one beside it."""
-    first = table["maker"] == (table["maker"].iloc[0] if len(table) else "")
-    return table[first], table[~first]
+    """Rows of the configured model, and of the exact one beside it, which comes last."""
+    makers = table["maker"].unique().tolist() or [""]
+    return table[table["maker"] == makers[0]], table[(table["maker"] == makers[-1]) & (len(makers) > 1)]
 
 
 def _spread(table: pd.DataFrame, limit: int) -> pd.DataFrame:
@@ -156,7 +181,7 @@ def _shifts(edits: pd.DataFrame | None) -> page.Picture | None:
     ax.axhline(0, color=canvas.GREY, linewidth=0.8)
     ax.axvline(0, color=canvas.GREY, linewidth=0.8)
     labels = []
-    styles = ((canvas.BLUE, "o"), (canvas.ORANGE, "x"))
+    styles = ((canvas.BLUE, "o"), (canvas.ORANGE, "x"), (canvas.GREY, "^"))
     names = usable["maker"].unique() if "maker" in usable else [""]
     for name, (color, marker) in zip(names, styles, strict=False):
         part = usable[usable["maker"] == name] if name else usable
@@ -205,7 +230,9 @@ def _generated(run: reading.Run, generation: pd.DataFrame | None, files: dict[An
 
 def _stored(table: pd.DataFrame, name: str, files: dict[Any, Path]) -> pd.DataFrame:
     """Returns the rows with the status ok whose picture is stored, with their number as `row`."""
-    usable = table.assign(row=np.arange(len(table)), **{name: "" for name in ("maker", "words") if name not in table})
+    usable = table.assign(
+        row=np.arange(len(table)), **{name: "" for name in ("maker", "words", "source") if name not in table}
+    )
     if "status" in usable:
         usable = usable[usable["status"] == "ok"]
     return usable.loc[np.array([_file_of(row, name, files) is not None for row in usable.to_dict("records")], bool)]

@@ -67,6 +67,7 @@ from mine_jax.run.files.results import save_no_attribution as save_no_attributio
 from mine_jax.run.files.results import save_no_description as save_no_description
 from mine_jax.run.files.results import save_no_profiles as save_no_profiles
 from mine_jax.run.files.results import save_no_validation as save_no_validation
+from mine_jax.run.files.results import save_profile_voxels as save_profile_voxels
 from mine_jax.run.files.results import save_profiles as save_profiles
 from mine_jax.run.files.results import save_reference as save_reference
 from mine_jax.run.files.results import save_rival as save_rival

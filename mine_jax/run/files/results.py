@@ -298,12 +298,19 @@ def save_profiles(directory: Path, profiles: Profiles, decoys: Profiles | None) 
     artifacts.save(profiles, out)
     artifacts.write_table(out / "words.tsv", tables.profile_words(profiles))
     artifacts.write_table(out / "sentences.tsv", tables.profile_sentences(profiles))
-    rival = load_rival(directory)
-    low_level = None if rival is None else rival[1]
-    artifacts.write_table(out / "voxels.tsv", tables.profile_voxels(profiles, low_level))
+    save_profile_voxels(directory, profiles)
     if decoys is not None:
         artifacts.save(decoys, out / DECOYS)
-        artifacts.write_table(out / "decoys.tsv", tables.profile_voxels(decoys, low_level))
+        rival = load_rival(directory)
+        table = tables.profile_voxels(decoys, None if rival is None else rival[1])
+        artifacts.write_table(out / "decoys.tsv", table)
+
+
+def save_profile_voxels(directory: Path, profiles: Profiles) -> None:
+    """Writes the claims of the profiled voxels, with the numbers of every rung."""
+    rival = load_rival(directory)
+    table = tables.profile_voxels(profiles, None if rival is None else rival[1])
+    artifacts.write_table(directory / "profile" / "voxels.tsv", table)
 
 
 def save_evidence(directory: Path, evidence: dict[str, pd.DataFrame]) -> None:

@@ -9,15 +9,28 @@ import numpy as np
 
 from mine_jax import attribution, data, features, sharding, validation
 from mine_jax._progress import Progress
-from mine_jax.config import Config, DataConfig, FolderConfig, PrecomputedConfig
+from mine_jax.config import (
+    ClipConfig,
+    Config,
+    DataConfig,
+    FolderConfig,
+    PrecomputedConfig,
+    SiglipConfig,
+    judging_model,
+)
+from mine_jax.features import Backbone
 from mine_jax.run import files
 from mine_jax.run.execute import Step
-from mine_jax.types import Split
+from mine_jax.types import CLAIMS, Profiles, Split
 from mine_jax.validation import simulated
 from mine_jax.validation.inputs import Inputs, Reading
 from mine_jax.validation.makers import models
 from mine_jax.validation.simulated import Truth
 
+PRECOMPUTED = (
+    "precomputed features: no model here can read new images, so none are generated or edited; the profile stage "
+    "tests words on measured responses (profile/voxels.tsv)"
+)
 # The independent evaluator is scored on at most this many images.
 MAX_SCORED = 1000
 
@@ -41,7 +54,13 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     if result.reason:
         return _nothing(directory, result.reason)
     files.save_validation(directory, result.tables, result.meta)
-    return result.numbers
+    voxels = result.tables.get("voxels")
+    if voxels is None or voxels.empty:
+        _save_claims(directory, inputs.profiles)
+        return result.numbers
+    raised = validation.with_causal(inputs.profiles, voxels, max_q=config.validation.max_q)
+    _save_claims(directory, raised)
+    return {**result.numbers, "raised_to_causal": int((raised.claims == CLAIMS[-1]).sum())}
 
 
 def read_inputs(config: Config, directory: Path) -> Inputs | str:
@@ -56,7 +75,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs | str:
     """
     source = files.data_source(config, directory)
     if isinstance(config.features, PrecomputedConfig):
-        return "precomputed features: no model here can read new images"
+        return PRECOMPUTED
     reason = files.why_no_profiles(directory)
     if reason is not None:
         return reason
@@ -99,19 +118,21 @@ def read_inputs(config: Config, directory: Path) -> Inputs | str:
         image_words=files.test_words(directory),
         image_ids=files.test_images(directory),
         truth=_truth(source),
+        other_backbones=_other_backbones(config),
     )
 
 
 def inputs(config: Config) -> list[Path]:
-    """Returns the pipeline directories whose change makes the stage stale."""
-    return [Path(name) for name in (config.validation.generator, config.validation.editor) if Path(name).is_dir()]
+    """Returns the model directories whose change makes the stage stale."""
+    v = config.validation
+    return [Path(name) for name in (v.generator, v.editor, judging_model(v.evaluator)) if name and Path(name).is_dir()]
 
 
 STEP = Step(
     compute=compute,
     needs=("features", "encoder", "attribution", "description", "profile"),
     sections=("validation", "run.seed", "run.precision"),
-    outputs=("validation/*",),
+    outputs=("validation/*", "voxels.tsv", "profile/voxels.tsv"),
     inputs=inputs,
     partial=("validation/images/*", "validation/.work/*"),
 )
@@ -119,7 +140,30 @@ STEP = Step(
 
 def _nothing(directory: Path, reason: str) -> dict[str, Any]:
     files.save_no_validation(directory, reason)
+    profiles = files.load_profiles(directory)
+    if profiles is not None:
+        # an earlier validation may have raised claims
+        _save_claims(directory, profiles)
     return {"pairs": 0, "reason": reason}
+
+
+def _save_claims(directory: Path, profiles: Profiles) -> None:
+    """Writes the tables of voxels, where their claims are not what the tables say."""
+    claims = files.voxels_table(directory).set_index("voxel_id")["claim"]
+    if (claims.reindex(profiles.voxel_ids).to_numpy() != profiles.claims).any():
+        files.save_profile_voxels(directory, profiles)
+        files.save_voxels(directory, files.load_responses(directory), files.load_scores(directory), profiles)
+
+
+def _other_backbones(config: Config) -> dict[str, Backbone]:
+    """Loads the backbone of an evaluator that sees images through another one, by the evaluator's name."""
+    evaluator = config.validation.evaluator
+    model = judging_model(evaluator)
+    if not model:
+        return {}
+    kind = (ClipConfig if evaluator.startswith("clip:") else SiglipConfig)(model=model)
+    backbone = features.load_backbone(kind, precision=config.run.precision, mesh=config.run.mesh)
+    return {f"ridge on {backbone.name} (independent)": backbone}
 
 
 def _spaced(split: Split, voxels: np.ndarray) -> Split:

@@ -23,8 +23,10 @@ from mine_jax.validation.makers.pictures import Item
 from mine_jax.validation.pairs import Pair
 from mine_jax.validation.regions import LocatedEdits
 
-# Names of the manifests and first parts of the files' names: by role, configured or exact beside it.
-_NAMES = {"generator": ("generation", "exact_generation"), "editor": ("edits", "exact_edits")}
+# Names of the manifests and first parts of the files' names: by role, configured, exact beside it, with true masks.
+_NAMES = {"generator": ("generation", "exact_generation"), "editor": ("edits", "exact_edits", "masked_edits")}
+# Pairs that are edited with true masks, too.
+N_TRUE_MASKS = 24
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,23 @@ def make_all(
     orders: list[_Order] = []
     for role, names in _NAMES.items():
         models_of_role = makers.get(role, ())
-        for name in names[len(models_of_role) :]:
+        used = [names[2] if model.true_masks else names[min(i, 1)] for i, model in enumerate(models_of_role)]
+        for name in set(names) - set(used):
             pictures.clear(images, name)
-        for model, name in zip(models_of_role, names, strict=False):
+        for model, name in zip(models_of_role, used, strict=True):
             if role == "generator":
                 orders.append(_order_generation(settings, model, pairs, name, seed))
             else:
-                edits = editing.plan_edits(pairs, n_seeds=settings.n_seeds, strengths=settings.strengths, seed=seed)
-                located = regions.locate(edits, pairs, inputs, token_words, work / name, exact=model.exact)
+                edits = _plan_edits(settings, model, pairs, seed)
+                located = regions.locate(
+                    edits,
+                    pairs,
+                    inputs,
+                    token_words,
+                    work / name,
+                    exact=model.exact,
+                    true_masks=model.true_masks or model.exact,
+                )
                 orders.append(_order_edits(located, model, pairs, name))
     bar.total = 2 * sum(item is not None for order in orders for item in order.items) + len(pairs)
     image_sets = []
@@ -130,6 +141,16 @@ class _Order(NamedTuple):
     name: str
     plan: list[Generation] | LocatedEdits
     items: list[Item | None]
+
+
+def _plan_edits(settings: ValidationConfig, model: Model, pairs: Sequence[Pair], seed: int) -> list[editing.Edit]:
+    return editing.plan_edits(
+        pairs[:N_TRUE_MASKS] if model.true_masks else pairs,
+        n_seeds=settings.n_seeds,
+        strengths=settings.strengths,
+        with_distractors=not model.true_masks,
+        seed=seed,
+    )
 
 
 def _order_generation(settings: ValidationConfig, model: Model, pairs: Sequence[Pair], name: str, seed: int) -> _Order:

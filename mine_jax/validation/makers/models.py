@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class Model:
         templates: texts by action.
         model: the object with `generate` or `edit`; None for a pipeline.
         loader: arguments of `diffusion.load`, for a pipeline.
+        takes_mask: whether it changes what a mask marks.
+        true_masks: whether its masks are those of the exact edits, which real data cannot know.
         exact: whether it draws phantom scenes, so that the truth about its images is known.
     """
 
@@ -50,6 +52,8 @@ class Model:
     templates: dict[str, str]
     model: Generator | Editor | None = None
     loader: dict[str, Any] | None = None
+    takes_mask: bool = False
+    true_masks: bool = False
     exact: bool = False
 
 
@@ -78,7 +82,7 @@ def choose(
 
 
 def with_exact(model: Model, role: str, truth: Truth | None) -> tuple[Model, ...]:
-    """Returns a model and, where the truth is known, the exact one as its upper bound.
+    """Returns a model and, where the truth is known, itself with true masks and the exact one as upper bounds.
 
     Args:
         model: the configured model.
@@ -97,7 +101,10 @@ def with_exact(model: Model, role: str, truth: Truth | None) -> tuple[Model, ...
         return (model,)
     drawer: Generator | Editor = oracle.OracleGenerator() if role == "generator" else oracle.OracleEditor(truth.scenes)
     exact = Model("oracle", _texts(None, masked=False), model=drawer, exact=True)
-    return (exact,) if model.exact else (model, exact)
+    if model.exact:
+        return (exact,)
+    masked = (replace(model, name=f"{model.name} (true masks)", true_masks=True),) if model.takes_mask else ()
+    return (model, *masked, exact)
 
 
 def make(
@@ -123,7 +130,7 @@ def _configured(settings: ValidationConfig, role: str) -> Model:
     if value == "fill":
         if role == "generator":
             raise ConfigError('`validation.generator` cannot be "fill", which only removes.')
-        return Model("fill", _texts(None, masked=True), model=fill.FillEditor())
+        return Model("fill", _texts(None, masked=True), model=fill.FillEditor(), takes_mask=True)
     if value == "phantom":
         defaults = {name: value for name, value in _PHANTOM_SAMPLING.items() if getattr(settings, name) is None}
         settings = settings.model_copy(update=defaults)
@@ -136,7 +143,7 @@ def _configured(settings: ValidationConfig, role: str) -> Model:
     }
     masked = role == "editor" and diffusion.takes_mask(str(directory))
     texts = _texts(directory, masked=masked, defaults=PHANTOM_TEMPLATES if value == "phantom" else {})
-    return Model(value, texts, loader=loader)
+    return Model(value, texts, loader=loader, takes_mask=masked)
 
 
 def _embedded(role: str) -> Path:

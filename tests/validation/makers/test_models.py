@@ -4,6 +4,7 @@ import pytest
 
 from mine_jax import artifacts, config
 from mine_jax.errors import ConfigError, MissingInputError
+from mine_jax.validation import simulated
 from mine_jax.validation.makers import models
 
 
@@ -30,3 +31,12 @@ def test_a_pipeline_may_bring_its_own_texts(tmp_path):
     artifacts.write_json(tmp_path / "prompts.json", {"delete": "x"})
     with pytest.raises(ConfigError, match=r"prompts\.json"):
         models.choose(config.ValidationConfig(editor=str(tmp_path)))
+
+
+def test_a_model_that_takes_masks_is_tried_with_true_ones_too(known):
+    truth = simulated.Truth(known, None)
+    fill = models.choose(config.ValidationConfig(editor="fill"))["editor"]
+    names = [(model.name, model.true_masks, model.exact) for model in models.with_exact(fill, "editor", truth)]
+    assert names == [("fill", False, False), ("fill (true masks)", True, False), ("oracle", False, True)]
+    # data without a truth have no true masks
+    assert models.with_exact(fill, "editor", None) == (fill,)
