@@ -214,6 +214,18 @@ def query(
 
 
 @app.command()
+def subjects(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Holds a run directory per subject.", show_default=False)
+    ],
+) -> None:
+    """Tests what areas prefer with subjects as the unit, and writes DIR/roi_subjects.tsv."""
+    from mine_jax.run import queries
+
+    typer.echo(queries.subjects(directory))
+
+
+@app.command()
 def study(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("study"),
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Phantoms of every size.")] = 5,
@@ -224,8 +236,8 @@ def study(
 ) -> None:
     """Runs many phantoms: how often claims are right, and how often voxels are found.
 
-    The largest number of images is run with every model, the others with the first; the smallest also with 60
-    and 200 test images. True noise ceilings lie between .05 and .7. An interrupted study goes on.
+    The largest number of images is run with every model, the others with the first. True noise ceilings lie
+    between .05 and .7. An interrupted study goes on.
     """
     from mine_jax.run.recovery import study as studies
 

@@ -13,7 +13,7 @@ import pytest
 import mine_jax
 from mine_jax import artifacts, cli, errors, run
 
-COMMANDS = ("demo", "phantom", "run", *mine_jax.STAGES, "check", "truth", "doctor", "bench")
+COMMANDS = ("demo", "phantom", "run", *mine_jax.STAGES, "check", "truth", "query", "subjects", "doctor", "bench")
 
 
 @pytest.fixture

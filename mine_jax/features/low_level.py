@@ -36,8 +36,18 @@ _BANDWIDTH, _ANGLE = 0.65, np.pi / _N_ORIENTATIONS / 1.5
 # Luminance of ITU-R BT.601, then red against green and blue against yellow, each between -1 and 1.
 _OPPONENT = np.array([[0.299, 0.587, 0.114], [1.0, -1.0, 0.0], [-0.5, -0.5, 1.0]], np.float32)
 _BATCH = 16
+_ENERGY = 11  # first column of the energies, frequency by frequency
 # Columns of the statistics that a voxel may follow alone, and all of them.
-LOW_LEVEL_GROUPS = {"color": slice(0, 6), "contrast": slice(6, 9), "energy": slice(9, None), "all": slice(None)}
+LOW_LEVEL_GROUPS = {
+    "color": slice(0, 8),
+    "contrast": slice(8, _ENERGY),
+    **{
+        f"energy at {frequency:g}": slice(_ENERGY + i * _N_ORIENTATIONS, _ENERGY + (i + 1) * _N_ORIENTATIONS)
+        for i, frequency in enumerate(_FREQUENCIES)
+    },
+    "energy": slice(_ENERGY, None),
+    "all": slice(None),
+}
 
 
 def low_level_statistics(stimuli: Stimuli, *, progress: Progress = silent) -> ImageTokens:
@@ -72,8 +82,9 @@ def statistics_of(pixels: Array) -> jax.Array:
         pixels: [B, SIDE, SIDE, 3] uint8.
 
     Returns:
-        [B, P, D] float32: means of luminance, both opponent colours and colourfulness; standard deviations of
-        both colours, and of luminance in windows of three sizes; energy at each frequency and orientation.
+        [B, P, D] float32: means of luminance, both opponent colours and colourfulness; standard deviations and root
+        mean squares of both colours; standard deviations of luminance in windows of three sizes; square-rooted
+        energy at each frequency and orientation.
     """
     channels = jnp.einsum("bhwc,oc->bohw", jnp.asarray(pixels, jnp.float32) / 255, _OPPONENT)
     luminance, colors = channels[:, :1], channels[:, 1:]
@@ -82,10 +93,25 @@ def statistics_of(pixels: Array) -> jax.Array:
         _pooled(channels, small),
         _pooled(jnp.sqrt((colors**2).sum(1, keepdims=True)), small),
         _deviation(colors, _WINDOWS[1]),
+        jnp.sqrt(_pooled(colors**2, small)),
         *(_deviation(luminance, window) for window in _WINDOWS),
         _energy(luminance[:, 0], small),
     ]
     return jnp.concatenate(parts, axis=-1)
+
+
+def image_statistics(statistics: ImageTokens) -> dict[str, np.ndarray]:
+    """Summarises low-level statistics by image.
+
+    Args:
+        statistics: [N, P, D] of `low_level_statistics`.
+
+    Returns:
+        Name -> mean over windows [N]: luminance, color (colourfulness), contrast and edges (energy).
+    """
+    means = np.asarray(statistics.tokens, np.float64).mean(1)
+    contrast, energy = (means[:, LOW_LEVEL_GROUPS[name]].mean(1) for name in ("contrast", "energy"))
+    return {"luminance": means[:, 0], "color": means[:, 3], "contrast": contrast, "edges": energy}
 
 
 def _resized(image: np.ndarray) -> np.ndarray:

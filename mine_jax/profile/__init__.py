@@ -11,6 +11,7 @@ from mine_jax.profile.drivers import Drivers as Drivers
 from mine_jax.profile.drivers import drivers as drivers
 from mine_jax.profile.drivers import word_correlations as word_correlations
 from mine_jax.profile.field import Fields as Fields
+from mine_jax.profile.field import field_test as field_test
 from mine_jax.profile.field import fields as fields
 from mine_jax.profile.ladder import Evidence as Evidence
 from mine_jax.profile.ladder import Limits as Limits

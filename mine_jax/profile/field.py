@@ -1,7 +1,8 @@
 """Where on the image a voxel looks: centre and size of the field that its attribution covers.
 
 Attribution lies where things are, and things lie where photographers put them. The field of a voxel is the
-attribution at a position as a multiple of that of all voxels together.
+attribution at a position as a multiple of that of all voxels together. An encoder of noise has a field, too,
+of its own invention: so words inside the field must say more of held-out responses than the same words anywhere.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mine_jax.statistics import permutation_p
+from mine_jax.description import TokenWords, salience
+from mine_jax.statistics import permutation_p, standardized
 from mine_jax.types import CriticalTokens
 
 # Images of one draw of the null are taken from this many pairs at most.
@@ -25,12 +27,14 @@ class Fields(NamedTuple):
         y: [V] centre from the top, as a share of the height.
         size: [V] root mean squared distance from the centre, as a share of the width.
         p: [V] whether the field is narrower than that of pairs of any voxels.
+        maps: [V, P] share of each image-token in the attribution.
     """
 
     x: np.ndarray
     y: np.ndarray
     size: np.ndarray
     p: np.ndarray
+    maps: np.ndarray
 
 
 def fields(
@@ -70,7 +74,39 @@ def fields(
     null = _null(critical.indices, weights, common, at, min(n_images, _MAX_PAIRS), n_permutations, seed)
     p = permutation_p((null[None] <= spread[:, None]).sum(1), n_permutations)
     x, y, size, p = (np.where(known, part, np.nan) for part in (centre[:, 0], centre[:, 1], spread, p))
-    return Fields(x, y, size, p)
+    return Fields(x, y, size, p, mass / np.maximum(mass.sum(1, keepdims=True), 1e-12))
+
+
+def field_test(
+    maps: np.ndarray, distribution: np.ndarray, corpus: np.ndarray, token_words: TokenWords, measured: np.ndarray
+) -> np.ndarray:
+    """Tests whether words inside a field say more of its voxel than words anywhere.
+
+    Args:
+        maps: [V, P] shares of image-tokens, of `fields`.
+        distribution: [V, C] profiles as shares.
+        corpus: [C] mean shares over a corpus.
+        token_words: words of the image-tokens of T held-out images.
+        measured: [T, V] measured responses, z-scored beta.
+
+    Returns:
+        p [V], one-sided, by the normal approximation of the permutation distribution; NaN if untested.
+    """
+    from scipy.stats import norm
+
+    # position -1 is of dropped entries
+    own = np.concatenate([np.maximum(salience(distribution, corpus), 0), np.zeros((len(maps), 1))], 1)
+    shares = token_words.shares if token_words.mask is None else token_words.shares * token_words.mask[..., None]
+    response = standardized(measured)
+    p = np.full(len(maps), np.nan)
+    for v in range(len(maps)):
+        of_tokens = np.einsum("tpm,tpm->tp", own[v][token_words.word_ids], shares)
+        inside, anywhere = (standardized(part) for part in (of_tokens @ maps[v], of_tokens.mean(1)))
+        left, rest = (part - (part * anywhere).mean() * anywhere for part in (inside, response[:, v]))
+        size = np.sqrt((left**2).mean() * (rest**2).mean())
+        if size > 1e-9:
+            p[v] = norm.sf((left * rest).mean() / size * np.sqrt(max(len(rest) - 3, 1)))
+    return p
 
 
 def _moments(mass: np.ndarray, common: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

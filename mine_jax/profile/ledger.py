@@ -2,7 +2,8 @@
 
 The presence of a word in held-out images is correlated with the measured response, alone and with one
 confound at a time partialled out: low-level statistics of the image, the number of things in it, and the
-words that it comes with most. A word survives if it says something of the response beyond each of them.
+words that it comes with most. A word survives if it says something of the response beyond each of them. The
+words that the first word comes with are looked at, too: a picture of swimmers shows a beach.
 """
 
 from __future__ import annotations
@@ -61,19 +62,20 @@ def ledger(
         measured: [T, V] measured responses, z-scored beta.
         confounds: name -> [T, k] numbers of each image, partialled out together.
         company: [N, C] shares of words in images that say which words come together; None for `image_words`.
-        n_words: first words that are looked at.
+        n_words: first words that are looked at, beside those that the first one comes with.
 
     Returns:
-        A row for each word of each voxel whose response varies.
+        A row for each such word of each voxel whose response varies.
 
     Source: partial correlation; its p by the normal approximation of the permutation distribution. That a word
     must survive each confound makes the largest p that of the whole (intersection-union test, Berger 1982).
     """
     presence, response = standardized(image_words), standardized(measured)
     varies = np.isfinite(response).all(0) & (np.abs(response).sum(0) > 0)
-    voxel, rank = np.nonzero((word_ids[:, :n_words] >= 0) & varies[:, None])
-    word = word_ids[voxel, rank]
     together = _companions(standardized(image_words if company is None else company))
+    asked = _with_company(word_ids[:, :n_words], together)
+    voxel, rank = np.nonzero((asked >= 0) & varies[:, None])
+    word = asked[voxel, rank]
     fixed = {name: standardized(np.atleast_2d(values.T).T) for name, values in (confounds or {}).items()}
     r, r_given, z = np.zeros(len(voxel)), np.full(len(voxel), np.inf), np.full(len(voxel), np.inf)
     confound = np.full(len(voxel), "", dtype=object)
@@ -101,6 +103,14 @@ def _companions(presence: np.ndarray) -> np.ndarray:
     np.fill_diagonal(correlation, -1)
     order = np.argsort(-correlation, axis=1)[:, :N_COMPANIONS]
     return np.where(np.take_along_axis(correlation, order, 1) >= _MIN_COMPANY, order, -1)
+
+
+def _with_company(word_ids: np.ndarray, together: np.ndarray) -> np.ndarray:
+    """Words [V, L] and the companions of the first, each once."""
+    first = word_ids[:, 0]
+    beside = np.where((first >= 0)[:, None], together[first], -1)
+    is_new = ~(beside[:, :, None] == word_ids[:, None]).any(2)
+    return np.concatenate([word_ids, np.where(is_new, beside, -1)], 1)
 
 
 def _partial(x: np.ndarray, y: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -37,15 +37,23 @@ def write_study_figure(directory: Path, voxels: pd.DataFrame) -> Path:
     """
     figures = _optional.require("matplotlib.figure", extra="report", why=canvas.WHY)
     backend = _optional.require("matplotlib.backends.backend_svg", extra="report", why=canvas.WHY)
-    fig = figures.Figure(figsize=(12.5, 4.2), dpi=180, layout="constrained", facecolor="white")
-    left, middle, right = fig.subplots(1, 3)
+    # with one size there is nothing to draw against it
+    n_panels = 3 if voxels["n_images"].nunique() > 1 else 2
+    fig = figures.Figure(figsize=(4.2 * n_panels, 4.2), dpi=180, layout="constrained", facecolor="white")
+    left, middle, *right = fig.subplots(1, n_panels)
     largest = voxels[voxels["n_images"] == voxels["n_images"].max()]
     _false_discoveries(left, largest)
     _against_ceiling(middle, largest)
-    _against_images(right, voxels)
-    for ax in (left, middle, right):
+    for ax in right:
+        _against_images(ax, voxels)
+    titles = ("Claims that are false", "Power against noise", "Power against data")
+    for ax, title in zip((left, middle, *right), titles, strict=False):
         canvas.tidy(ax)
-        ax.legend(fontsize=8, frameon=False)
+        ax.set_title(title, fontsize=11, color=canvas.INK, loc="left")
+    left.legend(fontsize=8, frameon=False)
+    middle.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
+    for ax in (middle, *right):
+        ax.set_yticks(np.linspace(0, 1, 6))
     path = directory / f"{NAME}.png"
     fig.savefig(path, metadata={"Software": None})
     backend.FigureCanvasSVG(fig).print_svg(directory / f"{NAME}.svg", metadata={"Date": None})
@@ -81,23 +89,22 @@ def _against_ceiling(ax: Any, voxels: pd.DataFrame) -> None:
         return [rows.loc[rows["bin"] == b, "explained"].mean() for b in range(len(centres))]
 
     _by_model_and_kind(ax, binned, centres, share)
-    ax.set(xlabel="true noise ceiling (fraction of variance)", ylabel="share that reaches `words`", ylim=(0, 1.03))
+    ax.set(xlabel="true noise ceiling (fraction of variance)", ylabel="share that reaches `words`", ylim=(0, 1.28))
 
 
 def _against_images(ax: Any, voxels: pd.DataFrame) -> None:
     model = voxels["model"].iloc[0]
     strong = voxels[(voxels["model"] == model) & (voxels["true_ceiling"] >= 0.3)]
     sizes = np.sort(strong["n_images"].unique())
-    # with several sizes of the test set, the usual one counts
-    usual = strong[strong["n_test"] == (0.16 * strong["n_images"]).round().astype(int)]
 
     def share(rows: pd.DataFrame) -> list[float]:
         return [rows.loc[rows["n_images"] == size, "explained"].mean() for size in sizes]
 
-    _by_model_and_kind(ax, usual, sizes, share)
-    ax.set(xlabel="images", ylabel="share that reaches `words`, ceiling at least .3", xscale="log", ylim=(0, 1.03))
+    _by_model_and_kind(ax, strong, sizes, share)
+    ax.set(xlabel="images", ylabel="the same, ceiling at least .3", xscale="log", ylim=(0, 1.28))
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.minorticks_off()
+    ax.set_xlim(sizes[0] / 1.2, sizes[-1] * 1.2)
 
 
 def _by_model_and_kind(
@@ -109,8 +116,14 @@ def _by_model_and_kind(
             if rows.empty:
                 continue
             mean, half = _mean_and_half(np.array([share(one) for _, one in rows.groupby("seed")], float))
-            label = kind if style == "-" else (f"{kind}, {model}" if kind == _KINDS[0] else None)
-            ax.errorbar(x, mean, yerr=half, color=_COLORS[kind], linestyle=style, marker="o", markersize=4, label=label)
+            label = kind if style == _STYLES[0] else None
+            ax.plot(x, mean, color=_COLORS[kind], linestyle=style, marker="o", markersize=4, label=label)
+            # bands of both models over each other cannot be read
+            if style == _STYLES[0]:
+                low, high = np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1)
+                ax.fill_between(x, low, high, color=_COLORS[kind], alpha=0.13, linewidth=0)
+        if voxels["model"].nunique() > 1:
+            ax.plot([], [], color=canvas.INK, linestyle=style, label=model)
 
 
 def _mean_and_half(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -41,26 +41,27 @@ def contrasts(
     """
     settings = settings or RoiConfig()
     explained = np.flatnonzero(profiles.explained)
-    shares, names = np.asarray(profiles.distribution[explained], np.float64), rois[explained]
+    names = rois[explained]
     areas = {roi: inside for roi, inside in memberships(names).items() if inside.sum() >= settings.min_voxels}
     place = None if indices is None or not areas else surrogates.space(indices[explained], names)
+    means = {roi: profiles.distribution[explained[inside]].mean(0, dtype=np.float64) for roi, inside in areas.items()}
     rows: list[dict[str, Any]] = []
     for roi, other in combinations(areas, 2):
         first, second = areas[roi] & ~areas[other], areas[other] & ~areas[roi]
         if min(first.sum(), second.sum()) < settings.min_voxels:
             continue
+        words = np.argsort(-np.maximum(means[roi], means[other]), kind="stable")[:_MAX_WORDS]
+        shares = profiles.distribution[np.ix_(explained, words)].astype(np.float64)
         here, there = shares[first].mean(0), shares[second].mean(0)
-        words = np.argsort(-np.maximum(here, there), kind="stable")[:_MAX_WORDS]
-        p = _p(shares[:, words], first, second, place)
-        odds = _log_odds(here[words]) - _log_odds(there[words])
+        p, odds = _p(shares, first, second, place), _log_odds(here) - _log_odds(there)
         rows += [
             {
                 "roi": roi,
                 "other": other,
                 "word": str(profiles.words[word]),
                 "log_odds": float(odds[j]),
-                "share": float(here[word]),
-                "share_other": float(there[word]),
+                "share": float(here[j]),
+                "share_other": float(there[j]),
                 "p": float(p[j]),
             }
             for j, word in enumerate(words)

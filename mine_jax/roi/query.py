@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mine_jax.description import salience
 from mine_jax.errors import DataError
+from mine_jax.roi.categories import shares_of_words
 from mine_jax.statistics import false_discovery_rate, rank_p
 from mine_jax.types import Profiles
 
-# Sets of other words whose values in decoys refine small p.
+# Sets of words that decoys are asked for: what a few decoys hold of one set says little.
 _WORD_SETS = 200
+# Of more decoys than these, as many are drawn.
+_MAX_DECOYS = 5000
 
 
 class Answer(NamedTuple):
@@ -24,7 +26,7 @@ class Answer(NamedTuple):
     Attributes:
         words: those of the vocabulary that the query stands for.
         values: [V] share of the positive salience of each voxel's profile that falls on them, 0 to 1.
-        p: [V] against decoys; 1 where a voxel has no words.
+        p: [V] against decoys; 1 for voxels whose claim is below "words".
         q: [V] Benjamini-Hochberg over all these voxels.
     """
 
@@ -45,8 +47,10 @@ def query(
 ) -> Answer:
     """Finds the voxels that prefer what a text names.
 
-    p is the rank of a voxel's value among those of decoys. Where it is above all of them, its
-    rank among decoys' values for as many other words, drawn at random, tells how far above.
+    A voxel without words would have to pass twice by chance: its profile would have to predict
+    held-out responses (p of the claim "words"), and to fall on the words asked for (rank of the
+    value among decoys' values for as many words drawn at random, times how much more decoys speak
+    of these words than of others, where they do). p is the square of the larger of the two.
 
     Args:
         profiles: of V voxels over C words.
@@ -64,13 +68,17 @@ def query(
     """
     names = words_of(text, vocabulary=profiles.words, categories=categories or {})
     columns = np.flatnonzero(np.isin(profiles.words, names))
-    shares, explained = _shares(profiles.distribution, corpus), profiles.explained
-    null = shares[~explained] if decoys is None else _shares(decoys.distribution, corpus)
-    rng, values = np.random.default_rng(seed), shares[:, columns].sum(1)
-    p = rank_p(values, null[:, columns].sum(1))
-    sets = [rng.choice(shares.shape[1], len(columns), replace=False) for _ in range(_WORD_SETS)]
-    finer = rank_p(values, np.concatenate([null[:, others].sum(1) for others in sets]))
-    p = np.where(p <= 1 / (1 + len(null)), np.minimum(p, finer), p)
+    rng, explained = np.random.default_rng(seed), profiles.explained
+    null = profiles.distribution[~explained] if decoys is None else decoys.distribution
+    if len(null) > _MAX_DECOYS:
+        null = null[np.sort(rng.choice(len(null), _MAX_DECOYS, replace=False))]
+    sets = [rng.choice(len(corpus), len(columns), replace=False) for _ in range(_WORD_SETS)]
+    (values,) = shares_of_words(profiles.distribution, corpus, [columns]).T
+    own, *others = shares_of_words(null, corpus, [columns, *sets]).T
+    favour = max(1.0, float(own.sum() / max(np.mean(others, axis=0).sum(), 1e-12)))
+    p = np.minimum(favour * rank_p(values, np.concatenate(others)), 1)
+    if "words" in profiles.p_values:
+        p = np.maximum(p, np.nan_to_num(profiles.p_values["words"], nan=1.0)) ** 2
     p = np.where(explained, p, 1.0)
     return Answer(names, values, p, false_discovery_rate(p))
 
@@ -126,9 +134,3 @@ def _unknown(item: str, names: list[str]) -> str:
     close = [name for part in item.split() for name in difflib.get_close_matches(part, names, n=3, cutoff=0.5)]
     near = f" The nearest: {', '.join(dict.fromkeys(close))}." if close else ""
     return f"no word of the vocabulary is in {item!r}.{near} The words are in profile/words.tsv."
-
-
-def _shares(distribution: np.ndarray, corpus: np.ndarray) -> np.ndarray:
-    """Shares [V, C] of the words in each profile's positive salience."""
-    positive = np.maximum(salience(distribution, corpus), 0)
-    return positive / np.maximum(positive.sum(1, keepdims=True), 1e-12)

@@ -9,8 +9,8 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import RoiConfig
-from mine_jax.description import salience
 from mine_jax.roi import surrogates
+from mine_jax.roi.categories import shares_of_words
 from mine_jax.statistics import bootstrap_interval, false_discovery_rate, permutation_p
 from mine_jax.types import Profiles
 
@@ -35,11 +35,10 @@ def selectivity(
 
     The share of a category in a profile is the part of the profile's positive salience that
     falls on the category's words. Enrichment is the difference of the mean share inside and
-    outside the area. Under the null the map of shares is as smooth as it is within areas; both
-    the enrichment and the step of the map at the area's border must be larger than that allows,
-    and the map must change at borders of areas in general more than a map as smooth as itself.
-    Without geometry, area labels may be exchanged between voxels, which is not enough for
-    neighbours that resemble each other.
+    outside the area. Under the null the map of shares is as smooth as it is within areas: the
+    enrichment must be larger than that allows, and the map must change at the borders of areas
+    more than a map that is as smooth as itself. Without geometry area labels are exchanged,
+    which is not enough for neighbours that resemble each other.
 
     Args:
         profiles: of V voxels; only those with words count.
@@ -69,27 +68,26 @@ def selectivity(
         return []
     worded = _worded(areas, memberships(rois if fitted is None else fitted))
     null = _Null(shares, rois[explained], None if indices is None else indices[explained], settings, seed)
-    rng = np.random.default_rng(seed)
-    rows: list[dict[str, Any]] = []
+    rng, rows = np.random.default_rng(seed), list[dict[str, Any]]()
     for done, (roi, inside) in enumerate(areas.items()):
-        enough = worded[roi] >= settings.min_worded
-        p = null.p(inside) if enough else np.full(len(names), np.nan)
-        within, outside = shares[inside], shares[~inside].mean(0)
-        low, high = bootstrap_interval(
-            lambda draws, within=within, outside=outside: within[draws].mean(1) - outside,
-            len(within),
-            n_bootstrap=settings.n_bootstrap,
-            rng=rng,
-        )
-        per_category = {"share": within.mean(0), "enrichment": within.mean(0) - outside, "low": low, "high": high}
-        per_category |= {"p": p, "border_q": null.border_q}
+        p = null.p(inside) if worded[roi] >= settings.min_worded else np.full(len(names), np.nan)
         of_area = {"roi": roi, "n_voxels": int(inside.sum()), "worded": worded[roi], "null": null.name}
+        columns = _sizes(shares, inside, settings.n_bootstrap, rng) | {"p": p, "border_q": null.border_q}
         rows += [
-            {**of_area, "category": name, **{key: float(value[j]) for key, value in per_category.items()}}
+            {**of_area, "category": name, **{column: float(values[j]) for column, values in columns.items()}}
             for j, name in enumerate(names)
         ]
         progress(done + 1, len(areas))
     return _with_preference(rows, settings)
+
+
+def _sizes(shares: np.ndarray, inside: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Computes share, enrichment and its interval of each category in an area [V] bool."""
+    within, outside = shares[inside], shares[~inside].mean(0)
+    low, high = bootstrap_interval(
+        lambda draws: within[draws].mean(1) - outside, len(within), n_bootstrap=n_bootstrap, rng=rng
+    )
+    return {"share": within.mean(0), "enrichment": within.mean(0) - outside, "low": low, "high": high}
 
 
 class _Null:
@@ -110,6 +108,8 @@ class _Null:
 
     def p(self, inside: np.ndarray) -> np.ndarray:
         """Computes p of each category for an area [V] bool."""
+        from scipy import stats
+
         difference = np.where(inside, 1 / inside.sum(), -1 / (~inside).sum())
         if self.place is None:
             observed, rng = difference @ self.shares, np.random.default_rng(self.seed)
@@ -118,17 +118,10 @@ class _Null:
             return permutation_p(np.asarray(exceeding), n)
         anchors = np.flatnonzero(inside[self.place.anchors])
         own = surrogates.components(self.place, self.shares, within=True, anchors=anchors)
-        step = surrogates.step_weights(self.place, inside)
-        weights = [difference, step] if step.any() else [difference]
-        return np.max([self._p_of_sum(w, own) for w in weights], axis=0)
-
-    def _p_of_sum(self, weights: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Computes p of a weighted sum, against the less favourable of the area's own and the pooled variogram."""
-        from scipy import stats
-
-        unit = surrogates.variance_of_weighted_sums(self.place, weights)  # ty: ignore[invalid-argument-type]
+        unit = surrogates.variance_of_weighted_sums(self.place, difference)
+        # the less favourable of the variograms within this area and within all areas
         spread = np.sqrt(np.maximum(np.maximum(self.pooled @ unit, own @ unit), 1e-24))
-        return stats.t.sf((weights @ self.shares) / spread, _DEGREES)
+        return stats.t.sf((difference @ self.shares) / spread, _DEGREES)
 
 
 def _worded(areas: Mapping[str, np.ndarray], fitted: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -155,10 +148,8 @@ def category_shares(
         for name, words in categories.items()
     }
     columns = {name: index for name, index in columns.items() if index}
-    positive = np.maximum(salience(profiles.distribution, corpus), 0)
-    total = np.maximum(positive.sum(1), 1e-12)
-    shares = [positive[:, index].sum(1) / total for index in columns.values()]
-    return list(columns), np.stack(shares, 1) if shares else np.zeros((len(positive), 0))
+    index = [np.array(positions) for positions in columns.values()]
+    return list(columns), shares_of_words(profiles.distribution, corpus, index)
 
 
 def memberships(rois: np.ndarray) -> dict[str, np.ndarray]:

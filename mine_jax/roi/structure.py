@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from mine_jax.roi.selectivity import memberships
 from mine_jax.statistics import false_discovery_rate, permutation_p
 from mine_jax.types import Profiles
 
-# Voxels up to this far from each other are neighbours: all 26 around a voxel.
-_NEIGHBOURS = 1.8
+# Distance to which neighbours count, and the standard deviation of their weights, voxels.
+_FARTHEST, _SPREAD = 4.5, 2.0
 # Voxels compared in an area: all pairs of them are.
 _MAX_VOXELS = 1000
 _CLUSTER_PERMUTATIONS = 200
@@ -37,9 +37,10 @@ def structure(
     its images: between different voxels, one half of each is compared; the noise distance
     compares the two halves of the same voxel. Tests use what is left without the mean of the
     area. Differences are reproducible where a voxel's half resembles its own other half more
-    than other voxels' do, against exchanged voxels. They are in patches where neighbours' halves
-    resemble each other more than other voxels' do (Moran's question), against exchanged places.
-    The halves come from different images, so that noise that neighbours share cannot do that.
+    than other voxels' do, against exchanged voxels. They are in patches where profiles of neighbours
+    resemble each other more than those of other voxels (Moran's question), against exchanged places.
+    Noise that neighbours share can do that in profiles from the same images; the same test with
+    one half of each voxel, which it cannot pass, has less power and stands beside it.
 
     Args:
         profiles: of V voxels; only those with words count.
@@ -53,7 +54,7 @@ def structure(
     Returns:
         One row per area: roi, n_voxels, between_distance, noise_distance, n_clusters, cluster_stability, cluster_p,
         reproducible_p and _q, patches (how much more neighbours resemble each other), structure_p and _q of patches,
-        is_structured (reproducible and in patches, both at max_q).
+        halves_p (of patches from one half of each voxel), is_structured (reproducible and in patches, at max_q).
 
     Source: Moran 1950, as a Mantel test (Mantel 1967) of similarity against neighbourhood.
     """
@@ -64,21 +65,26 @@ def structure(
     rows: list[dict[str, Any]] = []
     for done, (roi, members) in enumerate(areas.items()):
         voxels = np.sort(rng.choice(members, _MAX_VOXELS, replace=False)) if len(members) > _MAX_VOXELS else members
-        saliences = [np.maximum(salience(half[voxels], corpus), 0) for half in profiles.halves]
-        row: dict[str, Any] = {"roi": roi, "n_voxels": len(members)} | _distances(saliences)
-        first, second = (_unit(_unit(half) - _unit(half).mean(0)) for half in saliences)
-        near = None if indices is None else _neighbours(indices[voxels])
-        row |= _tests(first @ second.T, near, n_permutations=settings.n_permutations, rng=rng)
+        kinds = (profiles.distribution, *profiles.halves)
+        saliences = [np.maximum(salience(kind[voxels], corpus), 0) for kind in kinds]
+        row: dict[str, Any] = {"roi": roi, "n_voxels": len(members)} | _distances(saliences[1:])
+        whole, first, second = (_unit(_unit(kind) - _unit(kind).mean(0)) for kind in saliences)
+        row |= _tests(whole @ whole.T, first @ second.T, _near(indices, voxels), settings.n_permutations, rng)
         found = clusters(first, second, max_p=settings.max_q, n_permutations=_CLUSTER_PERMUTATIONS, seed=seed)
         row |= {"n_clusters": found.n, "cluster_stability": found.stability, "cluster_p": found.p}
         rows.append(row)
         progress(done + 1, len(areas))
+    return _with_q(rows, settings.max_q)
+
+
+def _with_q(rows: list[dict[str, Any]], max_q: float) -> list[dict[str, Any]]:
     for test in ("reproducible", "structure"):
         q = false_discovery_rate(np.array([row[f"{test}_p"] for row in rows], float))
         for row, value in zip(rows, q, strict=True):
             row[f"{test}_q"] = float(value)
     for row in rows:
-        row["is_structured"] = row["reproducible_q"] <= settings.max_q and row["structure_q"] <= settings.max_q
+        q_values = np.array([row["reproducible_q"], row["structure_q"]], float)
+        row["is_structured"] = bool((q_values <= max_q).all())
     return rows
 
 
@@ -90,38 +96,45 @@ def _distances(saliences: list[np.ndarray]) -> dict[str, float]:
     return {"between_distance": (total - float(noise.sum())) / (n * (n - 1)), "noise_distance": float(noise.mean())}
 
 
-def _tests(
-    similarity: np.ndarray, near: np.ndarray | None, *, n_permutations: int, rng: np.random.Generator
-) -> dict[str, float]:
-    """Tests the similarity [n, n] of one half of each voxel with the other half of each.
+class _Near(NamedTuple):
+    """Pairs [E, 2] of neighbours and their weights [E], of sum 1."""
 
-    Args:
-        similarity: [n, n].
-        near: [E, 2] int, pairs of neighbours; None without geometry.
-        n_permutations: exchanges of voxels.
-        rng: source of these.
-    """
-    n = len(similarity)
-    own, voxels = float(np.trace(similarity)), np.arange(n)
-    exceeding = sum(similarity[voxels, rng.permutation(n)].sum() >= own for _ in range(n_permutations))
-    row = {"reproducible_p": float(permutation_p(exceeding, n_permutations)), "patches": np.nan, "structure_p": np.nan}
-    if near is None or not len(near):
-        return row
-    both_ways = similarity + similarity.T
-    observed = both_ways[near[:, 0], near[:, 1]].mean()
-    others = (both_ways.sum() - 2 * own) / (n * (n - 1))
-    exceeding = 0
-    for _ in range(n_permutations):
-        places = rng.permutation(n)[near]
-        exceeding += int(both_ways[places[:, 0], places[:, 1]].mean() >= observed)
-    p = float(permutation_p(exceeding, n_permutations))
-    return row | {"patches": float(observed - others) / 2, "structure_p": p}
+    pairs: np.ndarray
+    weights: np.ndarray
 
 
-def _neighbours(indices: np.ndarray) -> np.ndarray:
+def _near(indices: np.ndarray | None, voxels: np.ndarray) -> _Near | None:
     from scipy.spatial import KDTree
 
-    return KDTree(indices).query_pairs(_NEIGHBOURS, output_type="ndarray")
+    if indices is None:
+        return None
+    at = indices[voxels]
+    pairs = KDTree(at).query_pairs(_FARTHEST, output_type="ndarray")
+    weights = np.exp(-((at[pairs[:, 0]] - at[pairs[:, 1]]) ** 2).sum(1) / (2 * _SPREAD**2))
+    return _Near(pairs, weights / weights.sum()) if len(pairs) else None
+
+
+def _tests(
+    whole: np.ndarray, halves: np.ndarray, near: _Near | None, n_permutations: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """Tests similarities [n, n]: of whole profiles, and of one half of each voxel with the other half of each."""
+    n = len(halves)
+    own, voxels = float(np.trace(halves)), np.arange(n)
+    exceeding = sum(halves[voxels, rng.permutation(n)].sum() >= own for _ in range(n_permutations))
+    row = {"reproducible_p": float(permutation_p(exceeding, n_permutations))}
+    if near is None:
+        return row | dict.fromkeys(("patches", "structure_p", "halves_p"), np.nan)
+    both = np.stack([whole, (halves + halves.T) / 2], -1)
+
+    def alike(order: np.ndarray) -> np.ndarray:
+        return near.weights @ both[order[near.pairs[:, 0]], order[near.pairs[:, 1]]]
+
+    observed, reached = alike(voxels), np.zeros(2)
+    for _ in range(n_permutations):
+        reached += alike(rng.permutation(n)) >= observed
+    p = permutation_p(reached, n_permutations)
+    others = (whole.sum() - np.trace(whole)) / (n * (n - 1))
+    return row | {"patches": float(observed[0] - others), "structure_p": float(p[0]), "halves_p": float(p[1])}
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

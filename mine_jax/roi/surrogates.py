@@ -22,8 +22,8 @@ _FINE = (0.5, 1.2, 1.6, 2.1)
 # Pairs of a lag below which it says nothing; distance up to which a border is looked at.
 _MIN_PAIRS = 30
 _NEAR = 6.0
-# Distance over which a map steps from inside to outside.
-_STEP = 3.2
+# Voxels beyond that distance that each anchor is compared with: there are very many.
+_FAR = 4000
 # Extent of the voxels that tell of a field, in standard deviations of its kernel.
 _WIDEST = 3.0
 
@@ -71,7 +71,7 @@ def space(indices: np.ndarray, areas: np.ndarray, *, seed: int = 0) -> Space:
     at = indices - indices.min(0)
     extent = float(np.linalg.norm(at.max(0)))
     names = np.unique(areas, return_inverse=True)[1]
-    anchors = _anchors(names, seed=seed)
+    anchors, rng = _anchors(names, seed=seed), np.random.default_rng(seed)
     edges = np.concatenate([_FINE, np.arange(3.1, max(0.5 * extent, 4.0) + 1)])
     lag = np.empty((len(anchors), len(at)), np.int16)
     total, count = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
@@ -79,6 +79,7 @@ def space(indices: np.ndarray, areas: np.ndarray, *, seed: int = 0) -> Space:
         distance = np.sqrt(((at - at[anchor]) ** 2).sum(1))
         found = np.digitize(distance, edges) - 1
         found[found >= len(total)] = -1
+        found[(distance > _NEAR) & (rng.random(len(at)) > _FAR / len(at))] = -1
         lag[row], known = found, found >= 0
         total += np.bincount(found[known], distance[known], minlength=len(total))
         count += np.bincount(found[known], minlength=len(total))
@@ -102,6 +103,7 @@ def components(place: Space, values: np.ndarray, *, within: bool, anchors: np.nd
 
     Returns:
         Variances [n, 1 + widths] at least 0: of what is independent between voxels, and of a field of each width.
+        Without any pair of voxels all is taken to be independent.
     """
     from scipy.optimize import nnls
 
@@ -121,6 +123,10 @@ def components(place: Space, values: np.ndarray, *, within: bool, anchors: np.nd
         for map_number in range(values.shape[1]):
             half[:, map_number] += np.bincount(lags, squared[:, map_number], minlength=n_lags)
     known = count > min(_MIN_PAIRS, count.max() / 4)
+    if not known.any():
+        variances = np.zeros((values.shape[1], 1 + len(narrow)))
+        variances[:, 0] = values[place.anchors[rows]].var(0)
+        return variances
     smooth = 1 - np.exp(-(place.distances[known, None] ** 2) / (4 * place.widths**2))
     weight = np.sqrt(count[known]) / place.distances[known]
     model = np.concatenate([np.ones((known.sum(), 1)), smooth], 1) * weight[:, None]
@@ -203,34 +209,6 @@ def border_p(place: Space, values: np.ndarray, *, n_surrogates: int = 500, seed:
             maps[number, np.argsort(field)] = ordered[:, number]
         exceeding += jump(maps) >= observed
     return permutation_p(exceeding, n_surrogates)
-
-
-def step_weights(place: Space, inside: np.ndarray) -> np.ndarray:
-    """Computes weights [V] whose sum over a map is its step at the border of an area.
-
-    Args:
-        place: where the V voxels are.
-        inside: [V] bool, the voxels of the area.
-
-    Returns:
-        Weights [V]: mean over pairs of an inner and an outer voxel at most 3 voxels apart of their difference; all 0
-        where the area has no neighbours.
-    """
-    from scipy.spatial import KDTree
-
-    within = np.flatnonzero(inside)
-    low, high = place.at[within].min(0) - _STEP, place.at[within].max(0) + _STEP
-    outer = np.flatnonzero(~inside & ((place.at >= low) & (place.at <= high)).all(1))
-    weights = np.zeros(len(inside))
-    if not len(outer):
-        return weights
-    neighbours = KDTree(place.at[within]).query_ball_tree(KDTree(place.at[outer]), _STEP)
-    count = np.array([len(found) for found in neighbours])
-    if not count.sum():
-        return weights
-    weights[within] = count
-    np.subtract.at(weights, outer[np.concatenate([np.asarray(found, int) for found in neighbours])], 1)
-    return weights / count.sum()
 
 
 def _anchors(names: np.ndarray, *, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mine_jax import profile
+from mine_jax import description, features, profile
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares
 from mine_jax.memory import read_columns
@@ -67,13 +67,13 @@ def evidence_tables(config: Config, directory: Path, profiles: Profiles) -> dict
         "drivers": drivers.assign(**_columns(listed, 3)),
         "conjunctions": pd.DataFrame({"voxel_id": ids[joint.voxel], **pairs, **_columns(joint, 3)}),
     }
-    field = _field(config, directory, shares)
+    field = _field(config, directory, profiles, test)
     return results if field is None else {**results, "field": field}
 
 
 def _columns(rows: tuple, start: int) -> dict[str, np.ndarray]:
     """Fields of a NamedTuple from one on, as columns."""
-    return dict(zip(type(rows)._fields[start:], rows[start:], strict=True))  # ty: ignore[unresolved-attribute]
+    return dict(zip(type(rows)._fields[start:], rows[start:], strict=True))  # ty: ignore[missing-attribute]
 
 
 def _images(responses: Responses, shares: CorpusShares, voxel_ids: np.ndarray) -> _Images:
@@ -97,27 +97,28 @@ def _confounds(directory: Path, test: _Images) -> dict[str, np.ndarray]:
     if statistics is None:
         return confounds
     rows = _rows(np.asarray(statistics.image_ids), test.image_ids)
-    pixels = np.asarray(statistics.tokens)[rows].mean(1)
-    return _pixel_confounds(pixels) | confounds
+    of_pixels = features.image_statistics(statistics.take_images(rows))
+    return {**of_pixels, **confounds}
 
 
-def _pixel_confounds(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Names what the low-level statistics of whole images [T, D] say; see `features.low_level_statistics`."""
-    return {
-        "luminance": pixels[:, 0],
-        "color": pixels[:, 1:4],
-        "contrast": pixels[:, 8],
-        "edges": pixels[:, -4:].mean(1),
-    }
-
-
-def _field(config: Config, directory: Path, shares: CorpusShares) -> pd.DataFrame | None:
-    critical, grid = files.load_critical(directory), files.load_tokens(directory).grid
-    if critical is None or grid is None:
+def _field(config: Config, directory: Path, profiles: Profiles, test: _Images) -> pd.DataFrame | None:
+    critical, tokens, lens = files.load_critical(directory), files.load_tokens(directory), files.load_lens(directory)
+    if critical is None or lens is None or tokens.grid is None:
         return None
-    usable = ~np.isin(critical.image_ids, shares.image_ids[shares.splits == "test"])
-    field = profile.fields(critical, grid=grid, usable=usable, seed=config.run.seed)
-    return pd.DataFrame({"voxel_id": critical.voxel_ids, **field._asdict(), "q": false_discovery_rate(field.p)})
+    usable = ~np.isin(critical.image_ids, test.image_ids)
+    field = profile.fields(critical, grid=tokens.grid, usable=usable, seed=config.run.seed)
+    token_words = description.top_words(
+        lens,
+        tokens,
+        rows=_rows(np.asarray(tokens.image_ids), test.image_ids),
+        m=config.description.m,
+        image_chunk=config.run.image_chunk,
+    )
+    tested = profile.field_test(field.maps, profiles.distribution, files.corpus(directory), token_words, test.measured)
+    # both must hold: the field is narrow, and what lies in it matters to measured responses
+    p = np.maximum(field.p, tested)
+    place = {name: getattr(field, name) for name in ("x", "y", "size")}
+    return pd.DataFrame({"voxel_id": critical.voxel_ids, **place, "p": p, "q": false_discovery_rate(p)})
 
 
 def _rows(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Asks a finished run which voxels prefer some words."""
+"""Asks finished runs: which voxels prefer some words, and what areas prefer across subjects."""
 
 from __future__ import annotations
 
@@ -49,9 +49,34 @@ def query(directory: Path, text: str, *, out: Path | None = None) -> str:
     value, q = np.full((2, len(responses.voxel_ids)), np.nan)
     value[rows], q[rows] = answer.values, answer.q
     table = pd.DataFrame({"voxel_id": responses.voxel_ids, "rois": responses.rois, "value": value, "q": q})
-    lines = [f"words: {', '.join(answer.words)}", *_best(table), *_areas(table)]
+    lines = [f"words: {', '.join(answer.words)}", *_best(table), *_areas(table, config.roi.min_worded)]
     if out is not None:
         lines += [f"wrote {path}" for path in _write(table, responses, out)]
+    return "\n".join(lines)
+
+
+def subjects(directory: Path) -> str:
+    """Tests what areas prefer over the runs in a folder, one per subject, and writes roi_subjects.tsv there.
+
+    Args:
+        directory: holds one run directory per subject.
+
+    Returns:
+        A line per area: the category with the largest mean enrichment.
+
+    Raises:
+        MissingInputError: if there is no run.
+    """
+    runs = files.run_directories(directory)
+    rows = roi.across_subjects({run.name: files.selectivity_table(run) for run in runs})
+    table = files.save_subjects(directory, rows)
+    lines = [f"{'area':>16}  {'category':>12}  {'enrichment':>22}  {'prefer it':>9}  {'p':>7}  {'q':>7}"]
+    for row in table.sort_values("enrichment", ascending=False).drop_duplicates("roi").to_dict("records"):
+        interval = f"{row['enrichment']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+        count = f"{row['n_preferred']} of {row['n_subjects']}"
+        lines.append(
+            f"{row['roi']:>16}  {row['category']:>12}  {interval:>22}  {count:>9}  {row['p']:7.2g}  {row['q']:7.2g}"
+        )
     return "\n".join(lines)
 
 
@@ -65,12 +90,14 @@ def _best(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _areas(table: pd.DataFrame) -> list[str]:
+def _areas(table: pd.DataFrame, min_share: float) -> list[str]:
+    """A line per area; "found" where enough of its voxels are."""
     lines = [f"{'area':>16}  {'mean share':>10}  voxels at q <= {_MAX_Q}"]
     members = {area: table[inside] for area, inside in roi.memberships(table["rois"].to_numpy()).items()}
     for area, part in sorted(members.items(), key=lambda item: -item[1]["value"].fillna(0).mean()):
         n = int((part["q"] <= _MAX_Q).sum())
-        lines.append(f"{area:>16}  {part['value'].fillna(0).mean():10.3f}  {n} of {len(part)}")
+        found = "  found" if n >= max(min_share * len(part), 1) else ""
+        lines.append(f"{area:>16}  {part['value'].fillna(0).mean():10.3f}  {n} of {len(part)}{found}")
     return lines
 
 

@@ -26,8 +26,18 @@ SELECTIVITY = (
 )
 STRUCTURE = (
     *("roi", "n_voxels", "between_distance", "noise_distance", "n_clusters", "cluster_stability"),
-    *("reproducible_p", "reproducible_q", "patches", "structure_p", "structure_q", "is_structured", "cluster_p"),
+    *(
+        "reproducible_p",
+        "reproducible_q",
+        "patches",
+        "structure_p",
+        "structure_q",
+        "halves_p",
+        "is_structured",
+        "cluster_p",
+    ),
 )
+SUBJECTS = ("roi", "category", "n_subjects", "n_preferred", "enrichment", "low", "high", "p", "q")
 CONTRASTS = ("roi", "other", "word", "log_odds", "share", "share_other", "p", "q")
 
 

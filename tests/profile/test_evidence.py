@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 
 from mine_jax import profile
+from mine_jax.description import TokenWords
 from mine_jax.types import CriticalTokens
 
 WORDS = np.array(["swimmer", "beach", "red", "dog", "key"])
@@ -28,7 +29,8 @@ def test_a_word_that_only_comes_with_the_driver_does_not_survive():
     words = images(1500)
     rng = np.random.default_rng(1)
     measured = (3 * words[:, [0]] + rng.standard_normal((1500, 40))).astype(np.float32)
-    found = profile.ledger(np.tile([0, 1], (40, 1)), WORDS, words, measured, company=images(3000, seed=2))
+    found = profile.ledger(np.zeros((40, 1), int), WORDS, words, measured, company=images(3000, seed=2))
+    assert sorted(set(found.word)) == [0, 1] and len(found.word) == 80
     swimmer, beach = (found.word == word for word in (0, 1))
     assert (found.q[swimmer] <= 0.05).all() and (found.q[beach] <= 0.05).mean() < 0.15
     assert set(found.confound[beach]) == {"with swimmer"} and (found.r[beach] > 0.1).all()
@@ -80,6 +82,23 @@ def test_fields_of_voxels_that_look_anywhere_are_no_narrower_than_chance():
     assert 0.01 < (found.p <= 0.05).mean() < 0.1
     unusable = profile.fields(critical(np.zeros((3, 2)), np.inf), grid=(8, 8), usable=np.zeros((3, 60), bool))
     assert np.isnan(unusable.x).all() and np.isnan(unusable.p).all()
+
+
+def test_a_field_counts_only_if_words_inside_it_matter():
+    rng = np.random.default_rng(0)
+    words = TokenWords(
+        np.arange(300).astype(str), None, rng.integers(5, size=(300, 64, 2)), np.ones((300, 64, 2), np.float32)
+    )
+    distribution = np.full((80, 5), 0.1)
+    distribution[:, 2] = 0.6
+    maps = rng.dirichlet(np.full(64, 0.05), 80)
+    shown = (words.word_ids == 2).sum(-1)
+    local = 8 * shown @ maps.T + rng.standard_normal((300, 80))
+    anywhere = 8 * shown.mean(1)[:, None] + rng.standard_normal((300, 80))
+    found, null = (
+        profile.field_test(maps, distribution, np.full(5, 0.2), words, measured) for measured in (local, anywhere)
+    )
+    assert (found <= 0.01).mean() > 0.95 and scipy.stats.kstest(null, "uniform").pvalue > 0.01
 
 
 def test_words_that_lower_a_response_and_attributes_that_raise_it():

@@ -233,6 +233,27 @@ def test_claims_stand_beside_those_of_decoys(run):
 
 
 @pytest.mark.usefixtures("quick")
+def test_profiles_say_what_stands_beside_them(run):
+    table = artifacts.read_table(run / "voxels.tsv")
+    voxel = int(table[table["explained"].astype(bool)].sort_values("r2")["voxel_id"].iloc[-1])
+    found = {"voxel_id": voxel, "q": 0.01}
+    tables = {
+        "ledger": [
+            {**found, "word": "swimmer", "confound": "color", "survives": True},
+            {**found, "word": "beach", "confound": "with swimmer", "survives": False},
+        ],
+        "drivers": [{**found, "role": "lowers", "word": "dog"}, {**found, "role": "lowers", "word": "key", "q": 0.5}],
+        "conjunctions": [{**found, "first": "face", "second": "tool"}],
+        "field": [{**found, "x": 0.25, "y": 0.5, "size": 0.1}],
+    }
+    for name, rows in tables.items():
+        artifacts.write_table(run / f"profile/{name}.tsv", pd.DataFrame(rows))
+    text = read(write_report(run, max_examples=1)).text
+    assert "Holds against confounds: swimmer." in text and "Does not hold: beach (with swimmer)." in text
+    assert "Lowered by dog." in text and "face and tool together" in text and "Looks at 25% from the left" in text
+
+
+@pytest.mark.usefixtures("quick")
 def test_no_voxel_explained(run):
     table = artifacts.read_table(run / "voxels.tsv")
     artifacts.write_table(run / "voxels.tsv", table.assign(explained=False, reason="q above 0.05"))

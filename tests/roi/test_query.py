@@ -39,7 +39,9 @@ def test_unknown_words_name_the_nearest():
 def test_voxels_that_prefer_the_words_are_found_and_others_are_not():
     rng = np.random.default_rng(0)
     found = profiles([0] * 30 + [2] * 60)
-    found = replace(found, claims=np.where(np.arange(90) < 80, "words", "predicted"))
+    has_words = np.arange(90) < 80
+    claims, p = np.where(has_words, "words", "predicted"), np.where(has_words, 1e-3, 0.4)
+    found = replace(found, claims=claims, p_values={"words": p})
     decoys = profiles([0] * 100)
     flat = rng.dirichlet([1, 1, 4, 4, 4, 4], 100).astype(np.float32)
     answer = roi.query(found, "face", corpus=CORPUS, decoys=replace(decoys, distribution=flat), categories=CATEGORIES)

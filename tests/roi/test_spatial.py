@@ -117,3 +117,15 @@ def test_subjects_are_the_unit():
     assert [row["n_subjects"] for row in rows] == [8, 8] and rows[0]["n_preferred"] == 8
     assert rows[0]["p"] == pytest.approx(2 / 2**8) and rows[1]["p"] > 0.5
     assert np.isnan(roi.across_subjects([table([0.4, 0.1])] * 2)[0]["p"])
+
+
+def test_areas_without_a_pair_of_voxels_and_constant_maps_give_a_number():
+    alone = np.array([f"A{i};B" for i in range(40)] + ["C"] * 40)
+    flat = np.zeros((80, 3))
+    rows = roi.selectivity(
+        made(flat), alone, corpus=CORPUS, categories=CATEGORIES, indices=INDICES[:80], settings=SETTINGS
+    )
+    assert {row["roi"] for row in rows} == {"B", "C"} and all(np.isfinite(row["q"]) for row in rows)
+    still = replace(made(flat), distribution=np.full((80, 6), 1 / 6))
+    rows = roi.selectivity(still, alone, corpus=CORPUS, categories=CATEGORIES, indices=INDICES[:80], settings=SETTINGS)
+    assert not any(row["preferred"] for row in rows)

@@ -67,6 +67,6 @@ def test_intervals_over_seeds_are_students():
 
 def test_points_of_a_study():
     points = study.points(seeds=2, models=("phantom", "phantom-captions"), images=(500, 1000, 2500))
-    assert len({point.name for point in points}) == len(points) == 2 * 2 + 2 * 2 + 2 * 2
-    assert {(p.n_images, p.n_test) for p in points if p.model == "phantom-captions"} == {(2500, 400)}
-    assert {(p.n_images, p.n_test) for p in points} == {(2500, 400), (1000, 160), (500, 80), (500, 60), (500, 200)}
+    assert len({point.name for point in points}) == len(points) == 2 * 2 + 2 * 2
+    assert {(p.n_images, p.n_test) for p in points if p.model == "phantom-captions"} == {(2500, 500)}
+    assert {(p.n_images, p.n_test) for p in points} == {(2500, 500), (1000, 200), (500, 100)}

@@ -14,6 +14,7 @@ from mine_jax.roi import maps
 
 MAX_Q = 0.05
 MAX_AREAS = 30
+MAX_PAIRS = 40
 BARS_PER_AREA = 6
 SLICES = 6
 # Maps of plain values shown, in this order; label maps are shown all.
@@ -25,6 +26,11 @@ HEADINGS = {
     "noise_distance": "Distance expected from noise",
     "n_clusters": "Clusters",
     "cluster_stability": "Cluster stability",
+    "reproducible_q": "q that voxels differ",
+    "patches": "Likeness of neighbours",
+    "structure_q": "q of patches",
+    "halves_p": "p of patches in halves",
+    "is_structured": "Structured",
 }
 
 
@@ -36,9 +42,12 @@ def build(run: reading.Run) -> page.Section:
     has_structure = structure is not None and len(structure)
     if (table is None or table.empty) and not has_structure:
         return page.Section(anchor, title, missing=run.why_missing("roi", name))
+    has_preferences = table is not None and not table.empty
     content = {
-        "preferred": None if table is None or table.empty else _preferred(run, table),
+        "heat": _heat(run, table) if has_preferences else None,
+        "preferred": _preferred(run, table) if has_preferences else None,
         "structure": _structure(structure) if has_structure else None,
+        "contrasts": _contrasts(run.table("roi/contrasts.tsv", ("roi", "other", "word", "log_odds", "q"))),
     }
     return page.Section(anchor, title, content)
 
@@ -66,8 +75,7 @@ def _preferred(run: reading.Run, table: pd.DataFrame) -> dict[str, Any]:
     cards, rows = [], []
     for area, part in list(table.groupby("roi", sort=True))[:MAX_AREAS]:
         ordered = part.sort_values("enrichment", ascending=False)
-        passing = ordered[ordered["q"] < MAX_Q] if "q" in ordered else ordered
-        passing = passing[passing["enrichment"] > 0]
+        passing = ordered[_is_preferred(ordered)]
         best = passing.iloc[0] if len(passing) else None
         items = [_bar(row, column) for row in ordered.head(BARS_PER_AREA).to_dict("records")]
         cards.append(
@@ -81,10 +89,74 @@ def _preferred(run: reading.Run, table: pd.DataFrame) -> dict[str, Any]:
     n_areas = table["roi"].nunique()
     caption = (
         f"{page.count(len(rows), 'area')} of {page.count(n_areas)} in roi/selectivity.tsv. Preferred: the {column} "
-        f"with the largest enrichment among those with enrichment above 0 and q below {MAX_Q}."
+        f"with the largest enrichment among those that pass: q at most {MAX_Q} against maps as smooth as these, an "
+        "enrichment of a stated size, a map that changes at the borders of areas, and enough voxels with words."
     )
     headings = ("Area", "Preferred", "Enrichment", "Interval", "q")
     return {"table": page.Table(caption, headings, rows), "cards": cards, "column": column, "count": BARS_PER_AREA}
+
+
+def _is_preferred(table: pd.DataFrame) -> pd.Series:
+    """Which rows are the preference of their area; by q alone in tables that do not say so."""
+    if "preferred" in table:
+        return table["preferred"].astype(str).str.lower() == "true"
+    passing = (table["enrichment"] > 0) & (table["q"] < MAX_Q if "q" in table else True)
+    return passing & (table["enrichment"] == table["enrichment"].where(passing).groupby(table["roi"]).transform("max"))
+
+
+def _heat(run: reading.Run, table: pd.DataFrame) -> page.Picture:
+    """Draws the enrichment of every category in every area, with marks."""
+    column = next((c for c in ("category", "word", "label") if c in table.columns), "category")
+    reading.checked(table, run.directory / "roi/selectivity.tsv", (column,))
+    areas = sorted(table["roi"].astype(str).unique())[:MAX_AREAS]
+    categories = list(dict.fromkeys(table[column].astype(str)))[:MAX_AREAS]
+    values = np.full((len(areas), len(categories)), np.nan)
+    fig, ax = canvas.figure(height=float(np.clip(0.9 + 0.28 * len(areas), 2.2, 9)))
+    preferred, n_marked = _is_preferred(table), 0
+    for row, marked in zip(table.to_dict("records"), preferred, strict=True):
+        if row["roi"] not in areas or str(row[column]) not in categories:
+            continue
+        place = areas.index(row["roi"]), categories.index(str(row[column]))
+        values[place] = row["enrichment"]
+        passes = pd.notna(row.get("q", np.nan)) and row["q"] <= MAX_Q and row["enrichment"] > 0
+        if marked or passes:
+            n_marked += marked
+            dark = abs(values[place]) > 0.6 * table["enrichment"].abs().max()
+            text = {"ha": "center", "va": "center", "fontsize": 11, "color": "white" if dark else canvas.INK}
+            ax.text(place[1], place[0], "★" if marked else "·", **text)
+    limit = float(np.nanmax(np.abs(values))) or 1.0
+    image = ax.imshow(values, cmap=canvas.color_map("PuOr_r"), vmin=-limit, vmax=limit, aspect="auto")
+    ax.set_xticks(
+        range(len(categories)), [canvas.plain(name, limit=14) for name in categories], rotation=40, ha="right"
+    )
+    ax.set_yticks(range(len(areas)), [canvas.plain(name, limit=18) for name in areas])
+    ax.grid(visible=False)
+    fig.colorbar(image, ax=ax, fraction=0.05, pad=0.02).ax.tick_params(labelsize=10)
+    caption = (
+        f"Enrichment of each {column} in {page.count(len(areas), 'area')}. Star: preferred. Dot: q at most {MAX_Q} "
+        "but not preferred, since another is larger or a threshold is missed. An area with few voxels with words has "
+        "no q."
+    )
+    alt = f"Heat map of enrichment, {len(areas)} areas by {len(categories)}; {n_marked} preferences."
+    return canvas.picture(fig, alt=alt, caption=caption)
+
+
+def _contrasts(table: pd.DataFrame | None) -> page.Table | None:
+    """The words that tell areas apart most, of the pairs that have any."""
+    if table is None or table.empty:
+        return None
+    found = table[table["q"] <= MAX_Q]
+    rows = []
+    for (area, other), part in found.groupby(["roi", "other"], sort=True):
+        ordered = part.sort_values("log_odds", ascending=False)
+        more, less = ordered[ordered["log_odds"] > 0], ordered[ordered["log_odds"] < 0].iloc[::-1]
+        rows.append((area, other, *(", ".join(side["word"].astype(str).head(4)) for side in (more, less))))
+    n_pairs = len(table.groupby(["roi", "other"]))
+    caption = (
+        f"{page.count(min(len(rows), MAX_PAIRS))} of {page.count(n_pairs, 'pair')} of areas in roi/contrasts.tsv have "
+        f"words that tell them apart at q at most {MAX_Q}; those with the largest log-odds, up to four on each side."
+    )
+    return page.Table(caption, ("Area", "Other area", "More in the first", "More in the other"), rows[:MAX_PAIRS])
 
 
 def _cells(best: Any, column: str) -> tuple[str, ...]:
@@ -104,14 +176,22 @@ def _bar(row: dict[str, Any], column: str) -> page.Bar:
 
 
 def _structure(structure: pd.DataFrame) -> page.Table:
-    rows = []
-    for row in structure.to_dict("records"):
-        rows.append([page.number(v) if isinstance(v, int | float) else str(v) for v in row.values()])
+    columns = [name for name in HEADINGS if name in structure.columns]
+    rows = [[_cell(name, row[name]) for name in columns] for row in structure.to_dict("records")]
     caption = (
-        f"All {page.count(len(rows), 'area')} of roi/structure.tsv. An area has structure of its own where its voxels "
-        "differ by more than noise makes two halves of the same voxel differ."
+        f"All {page.count(len(rows), 'area')} of roi/structure.tsv. An area is structured where its voxels differ from "
+        "each other in both halves of the images alike, and where neighbours are more alike than other voxels of the "
+        "area. One cluster: no number of clusters found in one half predicts the other half."
     )
-    return page.Table(caption, [HEADINGS.get(c, c.replace("_", " ")) for c in structure.columns], rows)
+    return page.Table(caption, [HEADINGS[name] for name in columns], rows)
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "is_structured":
+        return "yes" if str(value).lower() == "true" else "no"
+    if name.endswith(("_p", "_q")):
+        return page.p_value(value)
+    return page.number(value) if isinstance(value, int | float) else str(value)
 
 
 def _value_map(name: str, path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from mine_jax.report import page, reading
+from mine_jax.report.sections import evidence
 
 MAX_PROFILES = 24
 PER_AREA = 3
@@ -28,6 +29,7 @@ def build(run: reading.Run) -> page.Section:
         return page.Section(anchor, title, missing=run.why_missing("profile", name))
     sentences = _by_voxel(run.rows("profile/sentences.tsv", picked["voxel_id"].tolist(), ("voxel_id", "sentence")))
     facts = _by_voxel(run.rows("profile/voxels.tsv", picked["voxel_id"].tolist(), ("voxel_id",)))
+    said = evidence.of_voxels(run, picked["voxel_id"].tolist())
     bars = {voxel: _bars(part) for voxel, part in words.sort_values("rank").groupby("voxel_id")}
     highest = max(part.span()[1] for part in bars.values())
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -36,13 +38,16 @@ def build(run: reading.Run) -> page.Section:
             continue
         shown = page.Bars("Weight of each word", bars[row.voxel_id].items, None, highest)
         sentence = sentences.get(row.voxel_id, {}).get("sentence", "")
-        card = {"voxel": row, "bars": shown, "sentence": sentence, "facts": _facts(row, facts.get(row.voxel_id, {}))}
+        numbers = _facts(row, facts.get(row.voxel_id, {}))
+        beside = said.get(int(row.voxel_id), [])
+        card = {"voxel": row, "bars": shown, "sentence": sentence, "facts": numbers, "beside": beside}
         groups.setdefault(row.area, []).append(card)
     rule = (
         f"{page.count(sum(map(len, groups.values())), 'voxel')} of {page.count(len(explained))} explained ones: in "
         f"each area the up to {PER_AREA} best predicted (R²), at most {MAX_PROFILES} in all. Bars: mean share of the "
         f"critical attribution that a word explains, the first {WORDS} words; lines: bootstrap interval over images. "
-        "All bars share one scale."
+        "All bars share one scale. Below: tests on held-out measured responses, with q at most .05; a word holds if it "
+        "says something beyond each confound, which is named where it does not."
     )
     return page.Section(anchor, title, {"groups": groups, "rule": rule})
 
@@ -63,7 +68,8 @@ def _by_voxel(table: pd.DataFrame | None) -> dict[int, dict[str, Any]]:
 
 
 def _facts(voxel: Any, row: dict[str, Any]) -> list[str]:
-    facts = [f"R² {voxel.r2:.2f}"]
+    facts = [f"claim {voxel.claim}"] if hasattr(voxel, "claim") else []
+    facts.append(f"R² {voxel.r2:.2f}")
     if "n_images" in row:
         facts.append(page.count(int(row["n_images"]), "image"))
     for name, text in (("reliability", "reliability over two refits"), ("r_measured", "r with measured responses")):

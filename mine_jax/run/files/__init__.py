@@ -72,6 +72,7 @@ from mine_jax.run.files.results import save_profiles as save_profiles
 from mine_jax.run.files.results import save_reference as save_reference
 from mine_jax.run.files.results import save_rival as save_rival
 from mine_jax.run.files.results import save_roi as save_roi
+from mine_jax.run.files.results import save_subjects as save_subjects
 from mine_jax.run.files.results import save_validation as save_validation
 from mine_jax.run.files.results import test_images as test_images
 from mine_jax.run.files.results import test_words as test_words

@@ -353,6 +353,13 @@ def save_roi(
     artifacts.write_table(out / "contrasts.tsv", tables.rows(contrasts, tables.CONTRASTS))
 
 
+def save_subjects(directory: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Writes what areas prefer across subjects, and returns the table."""
+    table = tables.rows(rows, tables.SUBJECTS)
+    artifacts.write_table(directory / "roi_subjects.tsv", table)
+    return table
+
+
 def save_answer(path: Path, table: pd.DataFrame) -> Path:
     """Writes what a query finds, one row per voxel, and returns the path."""
     artifacts.write_table(path, table)

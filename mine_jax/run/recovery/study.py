@@ -58,7 +58,7 @@ def points(
     Args:
         seeds: phantoms of every size.
         models: the largest size is run with each, the others with the first.
-        images: numbers of images; 16 % of them are test images, and of the smallest size also 60 and 200.
+        images: numbers of images; a fifth of them are test images.
 
     Returns:
         The runs, the largest first.
@@ -66,7 +66,6 @@ def points(
     sizes = sorted(set(images), reverse=True)
     listed = [Point(model, seed, sizes[0], _n_test(sizes[0])) for model in models for seed in range(seeds)]
     listed += [Point(models[0], seed, size, _n_test(size)) for size in sizes[1:] for seed in range(seeds)]
-    listed += [Point(models[0], seed, sizes[-1], n) for n in (60, 200) for seed in range(seeds) if n < sizes[-1]]
     return list(dict.fromkeys(listed))
 
 
@@ -160,7 +159,7 @@ def _labelled(table: pd.DataFrame, point: Point) -> pd.DataFrame:
 
 
 def _n_test(n_images: int) -> int:
-    return round(0.16 * n_images)
+    return n_images // 5
 
 
 def _text(summary: pd.DataFrame) -> str:
