@@ -77,3 +77,12 @@ def test_images_without_statistics_are_named(data):
     splits, statistics = data
     with pytest.raises(AlignmentError, match="1 images have no low-level statistics"):
         fit(splits, statistics.take_images(statistics.image_ids != "17"))
+
+
+def test_pictures_that_all_have_the_same_statistics_predict_nothing(data):
+    """One colour each, or all alike: no statistic varies, and the rival is the mean."""
+    splits, statistics = data
+    rival = fit(splits, replace(statistics, tokens=np.full_like(statistics.tokens, 0.3)))
+    assert np.ptp(rival.predicted, 0).max() == 0 and np.isfinite(rival.predicted).all()
+    # the variance of training and validation images together is not quite that of the training images
+    assert (np.abs(rival.r2_selection) < 0.05).all()

@@ -101,12 +101,11 @@ def trained(scale, config):
 def test_exploding_voxel_leaves_the_others_alone():
     """The squared responses of voxel 1 overflow float32: it is given up, its neighbours do not notice."""
     config = QueryConfig(width=3, solver="adam", position_order=0, batch_size=8, epochs=6, learning_rate=0.05)
-    _, expected, healthy = trained([1, 1, 1], config)
-    _, got, diverged = trained([1, 1e30, 1], config)
-    assert not healthy.any()
-    np.testing.assert_array_equal(diverged, [False, True, False])
-    for name, value in expected.items():
-        np.testing.assert_array_equal(np.asarray(got[name])[[0, 2]], np.asarray(value)[[0, 2]], err_msg=name)
+    expected, got = trained([1, 1, 1], config), trained([1, 1e30, 1], config)
+    assert not expected.diverged.any()
+    np.testing.assert_array_equal(got.diverged, [False, True, False])
+    for name, value in expected.per_voxel.items():
+        np.testing.assert_array_equal(got.per_voxel[name][[0, 2]], value[[0, 2]], err_msg=name)
 
 
 def test_restarts_halve_the_rate_of_one_voxel():
@@ -148,13 +147,13 @@ def trained_together(scale, voxel_ids, config):
 def test_voxel_that_overflows_does_not_touch_a_shared_trunk(solver):
     """Trunk and neighbours are those of a fit without it; the trunk has learned."""
     config = SHARED.model_copy(update={"solver": solver})
-    trunk, expected, healthy = trained_together([1, 1], np.array([0, 2]), config)
-    got_trunk, got, diverged = trained_together([1, 1e30, 1], np.arange(3), config)
-    assert not healthy.any() and np.abs(trunk["value_weight"][:, 0] - np.eye(3)).max() > 0.01
-    np.testing.assert_array_equal(diverged, [False, True, False])
-    pairs = {name: (value[[0, 2]], expected[name]) for name, value in got.items()}
+    expected = trained_together([1, 1], np.array([0, 2]), config)
+    got = trained_together([1, 1e30, 1], np.arange(3), config)
+    assert not expected.diverged.any() and np.abs(expected.trunk["value_weight"][:, 0] - np.eye(3)).max() > 0.01
+    np.testing.assert_array_equal(got.diverged, [False, True, False])
+    pairs = {name: (value[[0, 2]], expected.per_voxel[name]) for name, value in got.per_voxel.items()}
     # the bias of keys moves all logits alike: its gradient is nothing but rounding
-    pairs |= {name: (value, trunk[name]) for name, value in got_trunk.items() if name != "key_bias"}
+    pairs |= {name: (value, expected.trunk[name]) for name, value in got.trunk.items() if name != "key_bias"}
     for name, (a, b) in pairs.items():
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(b).max()), rtol=0, err_msg=name)
 
@@ -238,11 +237,11 @@ def test_wild_rate_of_a_shared_trunk_keeps_the_best_epoch(monkeypatch, caplog):
 
     monkeypatch.setattr(train, "Record", recorded)
     wild = SHARED.model_copy(update={"learning_rate": 1e9, "restarts": 2, "epochs": 9})
-    trunk, got, diverged = trained_together([1, 1], np.array([0, 2]), wild)
-    start_trunk, start, _ = trained_together([1, 1], np.array([0, 2]), wild.model_copy(update={"epochs": 0}))
+    got = trained_together([1, 1], np.array([0, 2]), wild)
+    start = trained_together([1, 1], np.array([0, 2]), wild.model_copy(update={"epochs": 0}))
     assert records[0].trunk_rate == 0.25e9 and "shared trunk broke after 2 restarts" in caplog.text
-    assert not diverged.any()
-    jax.tree.map(np.testing.assert_array_equal, (trunk, got), (start_trunk, start))
+    assert not got.diverged.any()
+    jax.tree.map(np.testing.assert_array_equal, (got.trunk, got.per_voxel), (start.trunk, start.per_voxel))
 
 
 LOOPS = {

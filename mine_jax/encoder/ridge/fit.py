@@ -103,7 +103,8 @@ class RidgeFit:
         config, features, mesh = self.config, self.features, self.chunks.mesh
         n_images, n_voxels = targets.shape
         order = np.asarray(jax.random.permutation(self.key, n_images))
-        unit = float(features.var(0, dtype=np.float64).mean()) * n_images
+        # features that never vary explain nothing at any penalty
+        unit = (float(features.var(0, dtype=np.float64).mean()) or 1.0) * n_images
         penalties = unit * np.logspace(config.penalty_low, config.penalty_high, config.penalties) / features.shape[1]
         planned = plan_ridge(
             config,
