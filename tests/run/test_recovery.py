@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from mine_jax.run.recovery import study
+from mine_jax.run.recovery import compare, study
 from mine_jax.run.recovery.claims import claims_table, false_discovery_proportion
 from mine_jax.run.recovery.voxels import _targets
 
@@ -70,3 +70,24 @@ def test_points_of_a_study():
     assert len({point.name for point in points}) == len(points) == 2 * 2 + 2 * 2
     assert {(p.n_images, p.n_test) for p in points if p.model == "phantom-captions"} == {(2500, 500)}
     assert {(p.n_images, p.n_test) for p in points} == {(2500, 500), (1000, 200), (500, 100)}
+
+
+def test_every_maker_of_images_has_its_own_measures():
+    """Exact edits, an upper bound, do not flatter those of a diffusion model; each pair counts alike over runs."""
+    tests = pd.DataFrame(
+        [
+            ("insert minus no-op", "phantom", 0.7, 30),
+            ("insert minus no-op", "exact", 1.0, 30),
+            ("insert minus no-op", "exact", 0.9, 10),
+            ("effect of dose", "exact", 0.1, 10),
+        ],
+        columns=["comparison", "maker", "share", "n_pairs"],
+    ).assign(effect=np.nan)
+    rows = compare._of_validation(tests, pd.DataFrame({"causal": [True, False]}))
+    measured = {metric: (np.mean(values), len(values)) for metric, values, _, _ in rows}
+    assert measured == {
+        "inserted words raise the response: pairs (phantom)": (pytest.approx(0.7), 30),
+        "inserted words raise the response: pairs (exact)": (pytest.approx(0.975), 40),
+        "drawn voxels that their words move, by another judge": (0.5, 2),
+    }
+    assert not compare._of_validation(tests[:0], pd.DataFrame({"causal": np.zeros(0, bool)}))

@@ -25,6 +25,7 @@ from mine_jax.run.files.inputs import shown_stimuli as shown_stimuli
 from mine_jax.run.files.inputs import split_of as split_of
 from mine_jax.run.files.inputs import splits_of_images as splits_of_images
 from mine_jax.run.files.inputs import training_images as training_images
+from mine_jax.run.files.recovery import causal_table as causal_table
 from mine_jax.run.files.recovery import comparisons_table as comparisons_table
 from mine_jax.run.files.recovery import is_run as is_run
 from mine_jax.run.files.recovery import load_configuration as load_configuration

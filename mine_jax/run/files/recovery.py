@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mine_jax import artifacts
@@ -62,6 +63,12 @@ def comparisons_table(directory: Path) -> pd.DataFrame | None:
     """Reads the comparisons of the validation stage; None where it tested nothing."""
     path = directory / "validation" / "summary.tsv"
     return artifacts.read_table(path) if path.is_file() else None
+
+
+def causal_table(directory: Path) -> pd.DataFrame:
+    """Reads the voxels that the validation stage drew and tested; without rows where it tested none."""
+    path = directory / "validation" / "voxels.tsv"
+    return artifacts.read_table(path) if path.is_file() else pd.DataFrame({"causal": np.zeros(0, bool)})
 
 
 def save_recovery(

@@ -19,11 +19,11 @@ from mine_jax.run.recovery.pairs import pairs_table, random_tokens
 from mine_jax.run.recovery.voxels import MIN_CEILING, UNUSABLE, voxels_table
 from mine_jax.types import Profiles
 
-# Measure, comparison of the validation stage, its column, target; n counts runs and sources of words.
+# Measure, comparison of the validation stage, its column, target; for each maker of images, n counts pairs.
 _TESTED = (
-    ("generated: share of pairs above random-token words", "description minus random", "share", None),
-    ("inserted words raise the response: share of pairs", "insert minus no-op", "share", 0.8),
-    ("removed words lower it: share of pairs", "no-op minus remove", "share", 0.8),
+    ("generated above random-token words: pairs", "description minus random", "share", None),
+    ("inserted words raise the response: pairs", "insert minus no-op", "share", 0.8),
+    ("removed words lower it: pairs", "no-op minus remove", "share", 0.8),
     ("predicted and true shift of edits: r", "correlation of predicted and true shift", "effect", 0.7),
 )
 # Kind -> share of its voxels that should reach "words".
@@ -39,6 +39,7 @@ class Compared(NamedTuple):
     pairs: pd.DataFrame
     tests: pd.DataFrame
     evidence: pd.DataFrame
+    causal: pd.DataFrame
     decoys: Profiles | None
 
 
@@ -74,7 +75,8 @@ def compare_run(run: Opened) -> Compared:
     control = random_tokens(run)
     voxels = voxels_table(run, control.profiles)
     pairs = pairs_table(run, voxels, control)
-    return Compared(voxels, areas_table(run), pairs, _tests(run), evidence_table(run, voxels), run.decoys)
+    evidence, causal = evidence_table(run, voxels), files.causal_table(run.directory)
+    return Compared(voxels, areas_table(run), pairs, _tests(run), evidence, causal, run.decoys)
 
 
 def joined(compared: Sequence[Compared]) -> Compared:
@@ -110,12 +112,7 @@ def measures(compared: Compared) -> pd.DataFrame:
         ("critical tokens on the planted thing", compared.pairs["inside"], None, 1),
         ("control: share of all tokens on it", compared.pairs["area"], None, 1),
     ]
-    of = compared.tests.set_index("comparison")
-    rows += [
-        (metric, of.loc[of.index == comparison, column], target, 1)
-        for metric, comparison, column, target in _TESTED
-        if comparison in of.index
-    ]
+    rows += _of_validation(compared.tests, compared.causal)
     table = []
     for metric, values, target, sign in rows:
         value = float(np.mean(values)) if len(values) else np.nan
@@ -170,6 +167,19 @@ def _of_areas(areas: pd.DataFrame) -> list[tuple[str, Any, float | None, int]]:
     ]
 
 
+def _of_validation(tests: pd.DataFrame, causal: pd.DataFrame) -> list[tuple[str, Any, float | None, int]]:
+    """Every maker of images by itself: the exact ones and those with true masks are upper bounds."""
+    rows = []
+    for metric, comparison, column, target in _TESTED:
+        for maker, found in tests[tests["comparison"] == comparison].groupby("maker", sort=False):
+            # each pair counts alike, of whichever run
+            values = np.repeat(found[column].to_numpy(float), found["n_pairs"].to_numpy(int))
+            rows.append((f"{metric} ({maker})", values, target, 1))
+    if len(causal):
+        rows.append(("drawn voxels that their words move, by another judge", causal["causal"], None, 1))
+    return rows
+
+
 def _joined_decoys(decoys: list[Profiles]) -> Profiles:
     """Puts the decoys of several runs together; arrays whose axes differ between runs stay those of the first."""
     first = decoys[0]
@@ -186,11 +196,13 @@ def _joined_decoys(decoys: list[Profiles]) -> Profiles:
 
 
 def _tests(run: Opened) -> pd.DataFrame:
-    """The comparisons of the validation stage with the describing encoder; empty where it tested nothing."""
+    """The comparisons of the validation stage with the describing encoder and the words of the profile."""
     table = files.comparisons_table(run.directory)
     if table is None:
-        return pd.DataFrame(columns=["comparison", "source", "voxels", "effect", "share"])
-    return table[table["evaluator"].str.startswith("query") & (table["voxels"] == "described")]
+        return pd.DataFrame(columns=["comparison", "maker", "effect", "share", "n_pairs"])
+    is_first = table["source"].fillna("").isin(["", "profile", "description", "both"])
+    table = table[table["evaluator"].str.endswith("(describing)") & (table["voxels"] == "described") & is_first]
+    return table.drop_duplicates(["comparison", "maker"])
 
 
 def _text(table: pd.DataFrame, claims: pd.DataFrame, names: list[str]) -> str:
