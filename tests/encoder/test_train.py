@@ -284,3 +284,43 @@ def test_problem_of_your_own_loop_wants_voxels_that_can_be_fitted(splits):
 def test_a_ridge_has_no_loop(splits):
     with pytest.raises(ConfigError, match="only query encoders"):
         encoder.fit_problem(*splits, config=RidgeConfig())
+
+
+@pytest.mark.parametrize("options", [{"heads": 2}, {"solver": "adam"}, {"resident_bytes": 11 * 16 * 4 * 4}], ids=str)
+def test_voxels_that_go_on_by_themselves_end_where_they_would_have(splits, monkeypatch, options):
+    """Voxels of noise stop early; those left are fitted in smaller blocks, and all end as in one block."""
+    rng = np.random.default_rng(5)
+    splits = [
+        dataclasses.replace(
+            split,
+            responses=dataclasses.replace(
+                split.responses,
+                responses=np.concatenate(
+                    [split.responses.responses, rng.standard_normal((len(split.responses.image_ids), 8))], 1
+                ).astype(np.float32),
+                voxel_ids=np.arange(11),
+                status=np.repeat("ok", 11),
+                ncsnr=np.full(11, np.nan),
+                noise_ceiling=np.full(11, np.nan),
+                rois=np.repeat("", 11),
+            ),
+        )
+        for split in splits
+    ]
+    config = QUICK.model_copy(update=options | {"epochs": 12, "patience": 2})
+    expected = fit(splits, config)
+    sizes = []
+
+    def taken(state, voxels, problem):
+        sizes.append(len(voxels))
+        return original(state, voxels, problem)
+
+    original = train.State.take
+    monkeypatch.setattr(train.State, "take", taken)
+    monkeypatch.setattr(train, "_WORTH", {"cpu": 0, "accelerator": 0})
+    got = fit(splits, config)
+    assert sizes and set(sizes) <= {6, 3, 2, 1}
+    np.testing.assert_allclose(got.selection_r2, expected.selection_r2, atol=1e-5)
+    a, b = (encoder.predict(x, splits[1].tokens) for x in (got, expected))
+    # float32 products over other numbers of voxels round differently
+    np.testing.assert_allclose(a, b, atol=5e-6 * np.abs(b).max(), rtol=0)

@@ -7,7 +7,7 @@ weights of the position functions `position` [V, H, J], the `readout` [V, H, E] 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -67,6 +67,11 @@ class Problem:
         return len(self.voxel_ids)
 
     @property
+    def measured(self) -> np.ndarray:
+        """Validation responses [n, V] float64, on the host."""
+        return sharding.host(self.validation.responses)[:, : self.n_voxels].astype(np.float64)
+
+    @property
     def batch_size(self) -> int:
         """Images of a batch: all batches are whole, and the images left out differ in every epoch."""
         return min(self.config.batch_size, self.training.responses.shape[0])
@@ -81,6 +86,14 @@ class Problem:
     def padded(self, values: np.ndarray, **options: Any) -> np.ndarray:
         """Fills [V] up to the columns that devices divide: zero responses have zero readouts and move nothing."""
         return np.pad(values, (0, self.training.responses.shape[1] - self.n_voxels), **options)
+
+    def take(self, voxels: np.ndarray) -> Problem:
+        """Returns the problem of some voxels, positions [v], with the same images."""
+        training, validation = (
+            examples.with_responses(sharding.host(examples.responses)[:, voxels])
+            for examples in (self.training, self.validation)
+        )
+        return replace(self, training=training, validation=validation, voxel_ids=self.voxel_ids[voxels])
 
 
 class State(NamedTuple):
@@ -99,6 +112,24 @@ class State(NamedTuple):
     fresh: Arrays
     best: Arrays
     record: Record
+
+    def take(self, voxels: np.ndarray, problem: Problem) -> State:
+        """Returns where some voxels stand, positions [v], for the problem of them."""
+        rows = problem.padded(voxels, mode="edge")
+
+        def of(path: Any, array: Array) -> Any:
+            return array if path[0].key == "trunk" else sharding.host(array)[rows]
+
+        trees = (jax.tree_util.tree_map_with_path(of, tree) for tree in self[:-1])
+        return State(*(placed(tree, problem.mesh) for tree in trees), self.record.take(voxels))
+
+    def put(self, voxels: np.ndarray, part: State, mesh: Mesh | None) -> State:
+        """Puts the best epochs of some voxels, positions [v], in their place."""
+        self.record.put(voxels, part.record)
+        best = {name: np.array(sharding.host(value)) for name, value in of_voxels(self.best).items()}
+        for name, value in best.items():
+            value[voxels] = sharding.host(part.best[name])[: len(voxels)]
+        return self._replace(best=placed(self.best | best, mesh))
 
 
 def start(trunk: Arrays, basis: np.ndarray, voxel_ids: np.ndarray, key: jax.Array, config: QueryConfig) -> Arrays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from mine_jax.config import QueryConfig
 EXPLODED = 10.0
 # A shared trunk broke when more than this share of its voxels failed in one epoch: a few have failed themselves.
 _BROKEN_SHARE = 0.5
+_PER_VOXEL = ("best", "since", "restarts", "diverged")
 logger = logging.getLogger("mine_jax")
 
 
@@ -41,6 +43,11 @@ class Record:
         self._config = config
 
     @property
+    def running(self) -> np.ndarray:
+        """Voxels [V] that may still improve."""
+        return (self.since < self._config.patience) & ~self.diverged
+
+    @property
     def rate(self) -> np.ndarray:
         """Learning rates [V]; 0 for a voxel that has diverged."""
         return np.where(self.diverged, 0.0, self._config.learning_rate * 0.5**self.restarts)
@@ -53,7 +60,19 @@ class Record:
     @property
     def finished(self) -> bool:
         """Whether nothing is trained any more."""
-        return self.trunk_diverged or bool(((self.since >= self._config.patience) | self.diverged).all())
+        return self.trunk_diverged or not self.running.any()
+
+    def take(self, voxels: np.ndarray) -> Record:
+        """Returns the record of some voxels, positions [v], to go on by itself."""
+        part = copy.copy(self)
+        for name in _PER_VOXEL:
+            setattr(part, name, getattr(self, name)[voxels])
+        return part
+
+    def put(self, voxels: np.ndarray, part: Record) -> None:
+        """Puts what became of some voxels, positions [v], in their place."""
+        for name in _PER_VOXEL:
+            getattr(self, name)[voxels] = getattr(part, name)
 
     def update(self, r2: np.ndarray, finite: np.ndarray) -> Changes:
         """Takes one epoch.
@@ -66,7 +85,7 @@ class Record:
             Who improved, who starts again from the best epoch (all, with a trunk that broke), and
             whether a shared trunk does.
         """
-        running = (self.since < self._config.patience) & ~self.diverged
+        running = self.running
         usable = finite & np.isfinite(r2)
         error, best_error = 1 - np.where(usable, r2, -np.inf), 1 - self.best
         failed = running & (~usable | ((error > EXPLODED * best_error) & (best_error > 0)))

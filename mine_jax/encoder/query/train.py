@@ -41,6 +41,9 @@ from mine_jax.encoder.query.stopping import Record
 from mine_jax.errors import ConfigError
 from mine_jax.types import Array
 
+# Products (queries by keys) that must be saved for new programs, which take seconds to compile, to pay off.
+_WORTH = {"cpu": 2e10, "accelerator": 2e13}
+
 
 class Trained(NamedTuple):
     """Fitted voxels, on the host.
@@ -78,19 +81,48 @@ def train(problem: Problem, *, key: jax.Array, progress: Progress) -> Trained:
     Raises:
         ConfigError: if devices cannot divide a batch equally.
     """
-    n_epochs = problem.config.epochs
-    state = init_fit(problem, key=key)
-    measured = sharding.host(problem.validation.responses)[:, : problem.n_voxels].astype(np.float64)
-    sound = _bounded_voxels([problem.training.responses], problem, axis=1)
-    for epoch in range(n_epochs + 1):
-        if problem.config.solver == "varpro" or epoch == 0:
+    state = solve_readouts(init_fit(problem, key=key), problem)
+    state = _judged(state, problem, problem.measured, _sound(problem))
+    progress(1, problem.config.epochs + 1)
+    return _finished(_trained(state, problem, 0, key, progress), problem, problem.measured)
+
+
+def _trained(state: State, problem: Problem, epoch: int, key: jax.Array, progress: Progress) -> State:
+    """Trains from an epoch on; where few voxels are left, they go on by themselves."""
+    n_epochs, measured, sound = problem.config.epochs, problem.measured, _sound(problem)
+    while epoch < n_epochs and not state.record.finished:
+        left = _left(state.record, problem, n_epochs - epoch)
+        if left is not None:
+            part = problem.take(left)
+            rest = _trained(state.take(left, part), part, epoch, key, progress)
+            return state.put(left, rest, problem.mesh)
+        state = _epoch(state, problem, batches(problem, epoch, key=key))
+        if problem.config.solver == "varpro":
             state = solve_readouts(state, problem)
         state = _judged(state, problem, measured, sound)
+        epoch += 1
         progress(epoch + 1, n_epochs + 1)
-        if epoch == n_epochs or state.record.finished:
-            break
-        state = _epoch(state, problem, batches(problem, epoch, key=key))
-    return _finished(state, problem, measured)
+    return state
+
+
+def _left(record: Record, problem: Problem, n_epochs: int) -> np.ndarray | None:
+    """Positions of the voxels to go on with, if leaving out the others for so many epochs pays off.
+
+    Of V voxels it is a half, a quarter, ... so that chunks of voxels share their programs; some that have
+    stopped fill them up.
+    """
+    if problem.config.trunk == "shared":
+        return None
+    n_voxels, running = problem.n_voxels, record.running
+    size = n_voxels
+    while size > 1 and -(-size // 2) >= running.sum():
+        size = -(-size // 2)
+    n_images, n_cells, *width = problem.training.tokens.shape
+    products = n_images * n_cells * width[-1] * problem.config.heads * n_epochs
+    worth = _WORTH["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    if size == n_voxels or (n_voxels - size) * products < worth:
+        return None
+    return np.sort(np.argsort(~running, kind="stable")[:size])
 
 
 def init_fit(problem: Problem, *, key: jax.Array) -> State:
@@ -237,6 +269,10 @@ def _with_linear(
         "linear": np.where(kept[:, None], linear, 0).astype(np.float32),
     }
     return alone | added, np.where(kept, r2, state.record.best)
+
+
+def _sound(problem: Problem) -> np.ndarray:
+    return _bounded_voxels([problem.training.responses], problem, axis=1)
 
 
 def _bounded_voxels(tree: Any, problem: Problem, *, axis: int = 0) -> np.ndarray:
