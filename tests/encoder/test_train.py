@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import threadpoolctl
 
 from mine_jax import encoder
 from mine_jax._progress import silent
 from mine_jax.config import QueryConfig, RidgeConfig
-from mine_jax.encoder.query import adam, stopping, train
+from mine_jax.encoder.linear import banded
+from mine_jax.encoder.query import adam, readout, stopping, train
 from mine_jax.encoder.query.images import Batch, Examples
 from mine_jax.errors import ConfigError, DataError
 
@@ -324,3 +326,23 @@ def test_voxels_that_go_on_by_themselves_end_where_they_would_have(splits, monke
     a, b = (encoder.predict(x, splits[1].tokens) for x in (got, expected))
     # float32 products over other numbers of voxels round differently
     np.testing.assert_allclose(a, b, atol=5e-6 * np.abs(b).max(), rtol=0)
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_small_systems_are_solved_with_one_thread(splits, monkeypatch, linear):
+    """More would wait for each other wherever cores are short."""
+    seen = []
+
+    def watched(function):
+        def call(*args, **options):
+            seen.append({one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"})
+            return function(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(readout, "finish", watched(readout.finish))
+    monkeypatch.setattr(banded, "solved", watched(banded.solved))
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        fit(splits, QUICK.model_copy(update={"linear": linear}))
+    # the start, two epochs and the end; candidates of linear terms and those chosen
+    assert seen == [{1}] * (4 + 2 * linear)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from mine_jax import sharding
+from mine_jax import _blas, sharding
 from mine_jax.encoder.query import readout
 from mine_jax.encoder.query.images import IMAGE_CHUNK, Batch, Examples
 from mine_jax.encoder.query.state import (
@@ -84,12 +84,15 @@ def add_images(
 
 def _finished(sums: Arrays, *, heads: int, mesh: Mesh | None = None) -> Sequence[Array]:
     """Solves the readouts; of CPUs, one device of each process does it for all."""
-    if mesh is None or mesh.devices.flat[0].platform != "cpu":
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    if platform != "cpu":
         return finished_by_all(sums, heads=heads, mesh=mesh)
     # Batched LAPACK calls share the threads of the process: two devices at once wait for each other
     # for ever (jaxlib 0.10.1).
-    alone = jax.tree.map(sharding.host, sums)
-    return [sharding.placed(x, mesh, sharding.VOXEL) for x in readout.finish(alone, heads=heads)[:2]]
+    alone = sums if mesh is None else jax.tree.map(sharding.host, sums)
+    with _blas.single_thread():
+        solution = jax.block_until_ready(readout.finish(alone, heads=heads)[:2])
+    return [sharding.placed(x, mesh, sharding.VOXEL) for x in solution]
 
 
 @functools.partial(jax.jit, static_argnames=("heads", "mesh"))
