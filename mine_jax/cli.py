@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 import mine_jax
+from mine_jax._programs import keep_programs
 from mine_jax.errors import ConfigError, MineError, Stopped
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def demo(
     seed: Seed = 0,
 ) -> None:
     """Runs every stage on the phantom and scores the result."""
+    keep_programs()
     from mine_jax.run.demo import demo as run_demo
 
     typer.echo(run_demo(out, seed=seed, reporter=_reporter()))
@@ -124,10 +126,10 @@ def run(
     ] = False,
 ) -> None:
     """Runs all stages whose inputs have changed."""
-    from mine_jax.run.execute import plan
-
     resolved = _config(config, overrides)
     if dry_run:
+        from mine_jax.run.execute import plan
+
         _print(plan(resolved, out, _steps()))
         return
     _execute(resolved, out, until=until, resume=resume, overwrite=overwrite)
@@ -239,6 +241,7 @@ def study(
     The largest number of images is run with every model, the others with the first. True noise ceilings lie
     between .05 and .7. An interrupted study goes on.
     """
+    keep_programs()
     from mine_jax.run.recovery import study as studies
 
     sizes = [_whole(size, "--images") for size in images.split(",")]
@@ -328,7 +331,9 @@ def _reporter() -> Reporter:
 def _config(path: Path, overrides: list[str] | None) -> Config:
     from mine_jax.config import read
 
-    return read(path, overrides=overrides or ())
+    config = read(path, overrides=overrides or ())
+    keep_programs(config.run.compilation_cache)
+    return config
 
 
 def _execute(config: Config, out: Path, **options: Any) -> None:

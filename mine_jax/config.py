@@ -366,6 +366,8 @@ class RunConfig(Section):
     image_chunk: Count | None = None
     # devices along `voxel` and `data` (fits, attribution), `data` and `model` (features); {} for all there are
     mesh: dict[str, Count] = {}
+    # where compiled programs are kept for the next run; "default" is the user's cache directory, "none" keeps none
+    compilation_cache: Annotated[str, PathKey(frozenset({"default", "none"}))] = "default"
 
 
 class Config(Section):

@@ -1,6 +1,7 @@
 """Settings of the whole test session, and the fixtures that many tests share."""
 
 import os
+from pathlib import Path
 
 # Before jax starts: two virtual devices, for the tests of sharding.
 _FLAG = "--xla_force_host_platform_device_count"
@@ -9,6 +10,9 @@ if _FLAG not in os.environ.get("XLA_FLAGS", ""):
 # Threads of LAPACK would wait for each other in the many small eigenproblems of a fit.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs are compiled once for all workers, for processes that tests start, and for the next session.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 

@@ -205,8 +205,10 @@ def test_nothing_that_runs_code_from_data():
 
 
 def test_no_global_jax_configuration():
-    wrong = [name_of(path) for path in SOURCES if "jax.config.update(" in path.read_text(encoding="utf-8")]
-    assert not wrong
+    """But for the command line, whose process is its own, and what it alone imports."""
+    wrong = {name_of(path) for path in SOURCES if "jax.config.update(" in path.read_text(encoding="utf-8")}
+    importing = {name_of(path) for path in SOURCES if "mine_jax._programs" in path.read_text(encoding="utf-8")}
+    assert wrong <= {"mine_jax/_programs.py"} and importing <= {"mine_jax/cli.py"}
 
 
 def test_no_bare_except():

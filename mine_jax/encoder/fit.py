@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mine_jax import _blas, sharding
+from mine_jax import sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.config import EncoderConfig, QueryConfig
 from mine_jax.encoder.query.fit import QueryFit
@@ -129,7 +129,7 @@ def fit(
         raise DataError(f"0 of {len(status)} voxels can be fitted: {counts}.")
     targets = _targets(sources, usable, surveyed, training.responses.voxel_ids)
     chunks = Chunks(voxel_chunk, image_chunk, mesh)
-    with _blas.own_cores():
+    with sharding.own_cores():
         prepared = kind.prepare(training.tokens, validation.tokens, key=key, config=config, chunks=chunks)
         fitted = _fitted(prepared, targets, mesh, progress)
     status[usable[fitted.diverged]] = _DIVERGED

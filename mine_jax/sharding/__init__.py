@@ -1,8 +1,10 @@
 """Devices and processes: the only folder that knows about either.
 
-What goes where (`mesh`), several processes as one (`processes`), free bytes (`memory`).
+What goes where (`mesh`), several processes as one (`processes`), free bytes (`memory`), threads on the host (`cores`).
 """
 
+from mine_jax.sharding.cores import own_cores as own_cores
+from mine_jax.sharding.cores import single_thread as single_thread
 from mine_jax.sharding.memory import free_bytes as free_bytes
 from mine_jax.sharding.mesh import DATA as DATA
 from mine_jax.sharding.mesh import DEVICES as DEVICES

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from mine_jax import _blas, sharding
+from mine_jax import sharding
 from mine_jax.encoder.linear import banded
 from mine_jax.encoder.linear.components import Components, fit_components
 from mine_jax.encoder.query import readout, solving
@@ -117,7 +117,7 @@ def _solved(best: Arrays, splits: list[Examples], basis: np.ndarray, squares: np
     mesh, sums = splits[0].mesh, solving.sums_of(best, splits, basis)
     if mesh is not None:
         sums = jax.tree.map(sharding.host, sums)
-    with _blas.single_thread():
+    with sharding.single_thread():
         solution = jax.block_until_ready(banded.solved(sums, squares))
     return _placed(solution, mesh)
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from mine_jax import _blas, sharding
+from mine_jax import sharding
 from mine_jax.encoder.query import readout
 from mine_jax.encoder.query.images import IMAGE_CHUNK, Batch, Examples
 from mine_jax.encoder.query.state import (
@@ -90,7 +90,7 @@ def _finished(sums: Arrays, *, heads: int, mesh: Mesh | None = None) -> Sequence
     # Batched LAPACK calls share the threads of the process: two devices at once wait for each other
     # for ever (jaxlib 0.10.1).
     alone = sums if mesh is None else jax.tree.map(sharding.host, sums)
-    with _blas.single_thread():
+    with sharding.single_thread():
         solution = jax.block_until_ready(readout.finish(alone, heads=heads)[:2])
     return [sharding.placed(x, mesh, sharding.VOXEL) for x in solution]
 

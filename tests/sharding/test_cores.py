@@ -5,7 +5,7 @@ import os
 import pytest
 import threadpoolctl
 
-from mine_jax import _blas
+from mine_jax.sharding import cores
 
 
 def threads():
@@ -14,12 +14,12 @@ def threads():
 
 @pytest.fixture(autouse=True)
 def two_threads():
-    with _blas._controller().limit(limits=2, user_api="blas"):
+    with cores._controller().limit(limits=2, user_api="blas"):
         yield
 
 
 def test_one_thread_inside_and_as_many_as_before_afterwards():
-    with _blas.single_thread():
+    with cores.single_thread():
         assert threads() == {1}
     assert threads() == {2}
 
@@ -29,18 +29,18 @@ def test_no_more_threads_than_cores_that_are_left():
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
-        with _blas.own_cores():
+        with cores.own_cores():
             assert threads() == {1}
     finally:
         os.sched_setaffinity(0, before)
 
 
 def test_what_was_set_by_hand_is_not_raised():
-    with _blas._controller().limit(limits=1, user_api="blas"), _blas.own_cores():
+    with cores._controller().limit(limits=1, user_api="blas"), cores.own_cores():
         assert threads() == {1}
 
 
-@pytest.mark.parametrize(("text", "cores"), [("150000 100000\n", 1), ("max 100000\n", None), ("5000 100000", 1)])
-def test_quota_of_a_container(tmp_path, text, cores):
+@pytest.mark.parametrize(("text", "expected"), [("150000 100000\n", 1), ("max 100000\n", None), ("5000 100000", 1)])
+def test_quota_of_a_container(tmp_path, text, expected):
     (tmp_path / "cpu.max").write_text(text)
-    assert _blas.available_cores(tmp_path / "cpu.max") == (cores or _blas.available_cores(tmp_path / "none"))
+    assert cores.available_cores(tmp_path / "cpu.max") == (expected or cores.available_cores(tmp_path / "none"))
