@@ -21,6 +21,10 @@ import mine_jax
 from mine_jax._programs import keep_programs
 from mine_jax.errors import ConfigError, MineError, Stopped
 
+# XLA's errors end in exceptions anyway; what it logs beside them, such as the names of processor features that a
+# kept program was compiled with, is long and helps nobody. Read when jaxlib is loaded.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 if TYPE_CHECKING:
     from mine_jax.config import Config
     from mine_jax.run.execute import Step

@@ -15,7 +15,13 @@ from mine_jax.run import demo, graph
 from mine_jax.run.recovery import truth
 
 ROOT = Path(__file__).parent.parent.parent
-SMALL = {"encoder": {"epochs": 3}, "profile": {"n_permutations": 200}, "roi": {"n_permutations": 200}}
+SMALL = {
+    "encoder": {"epochs": 3},
+    "attribution": {"n_images": 24},
+    "profile": {"n_permutations": 200},
+    "validation": {"n_pairs": 24, "n_permutations": 1000},
+    "roi": {"n_permutations": 200},
+}
 FILES = {
     "images.tsv": ["image_id", "split", "n_repeats"],
     "voxels.tsv": ["voxel_id", "i", "j", "k", "rois", "ncsnr", "noise_ceiling", "r2", "r", "r2_normalized", "n_train"],
