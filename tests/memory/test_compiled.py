@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mine_jax import sharding
+from mine_jax import memory, sharding
 from mine_jax.attribution import blocks, methods, patching
 from mine_jax.attribution.path import Steps
 from mine_jax.config import QueryConfig, RidgeConfig
-from mine_jax.encoder import needs
+from mine_jax.encoder import needs, ridge
 from mine_jax.encoder.query import adam, readout, solving, train
 from mine_jax.encoder.query.images import Batch
 from mine_jax.encoder.ridge import kfold
@@ -148,3 +148,24 @@ def test_free_bytes_are_those_of_the_fullest_device(monkeypatch, caplog):
     monkeypatch.setattr(jax, "local_device_count", lambda: 2)
     monkeypatch.setattr(device_memory, "_free_host_bytes", lambda: 1000)
     assert sharding.free_bytes() == 500
+
+
+@pytest.mark.parametrize(
+    ("platform", "n_voxels", "n_images"), [("cpu", 256, 64), ("gpu", 4096, 256), ("tpu", 4096, 256)]
+)
+def test_what_is_done_at_once_follows_the_platform(platform, n_voxels, n_images, monkeypatch):
+    """Loop trips of readouts, fits and predictions; a readout reads as many images as its logits allow."""
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    config, given = QueryConfig(width=96), {"n_images": 1000, "token_shape": (576, 1024)}
+    assert needs.plan_query(config, n_voxels=N_VOXELS, available=1 << 40, **given).chunk == n_voxels
+    assert needs.plan_ridge(RidgeConfig(), n_voxels=N_VOXELS, available=1 << 40, **given).chunk == n_voxels
+    assert memory.images_at_once() == n_images
+    per_image = n_voxels * 576
+    assert min(128, readout.logits_at_once() // per_image) >= 100
+
+    # the public solver takes as many voxels as suit the device, too
+    rng = np.random.default_rng(0)
+    features, responses = rng.standard_normal((20, 3)), rng.standard_normal((20, 300)).astype(np.float32)
+    counts = []
+    ridge.solve(features, responses, 10.0 ** np.arange(3), folds=2, progress=lambda done, _: counts.append(done))
+    assert len(counts) == (2 if platform == "cpu" else 1)
