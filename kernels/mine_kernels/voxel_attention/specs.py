@@ -48,15 +48,37 @@ class Tile:
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Sizes of the blocks of the Pallas kernels, powers of two.
+    """Sizes of the blocks of the Pallas kernels, powers of two; on GPUs at least 16.
 
     Attributes:
-        voxels: of one program.
-        tokens: read at once.
+        rows: voxels (or tokens) of one program at most, whose results it holds in registers.
+        step: tokens (or voxels) read at once.
+        columns: of queries and keys, read at once.
+        held: numbers of the results of one program at most, where that leaves `least` rows.
+        least: rows of one program at least.
     """
 
-    voxels: int = 64
-    tokens: int = 64
+    rows: int = 64
+    step: int = 64
+    columns: int = 64
+    held: int = 1 << 14
+    least: int = 16
+
+    def rows_of(self, columns: int) -> int:
+        """Returns the rows of a program whose results have so many columns."""
+        rows = self.rows
+        while rows > self.least and rows * columns > self.held:
+            rows //= 2
+        return rows
+
+    def warps(self, columns: int) -> int:
+        """Returns the warps of such a program: twice as many where its results need more registers."""
+        return 4 if self.rows_of(columns) * columns <= self.held // 2 else 8
+
+    @property
+    def shared_bytes(self) -> int:
+        """Operands of the products of one program, in float32, if none shares its place with another."""
+        return 4 * (2 * (self.rows + self.step) * self.columns + 2 * self.rows * self.step)
 
 
 BLOCKS = Blocks()
