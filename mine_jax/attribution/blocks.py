@@ -32,8 +32,8 @@ from mine_jax.types import Architecture, Encoders, ImageTokens
 # Tokens times heads of the pairs in one block: each array of token terms has 4 MiB on CPUs, 256 MiB elsewhere.
 _BLOCK_ELEMENTS = {"cpu": 1 << 20}
 _BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
-# Arrays of token terms that a block has, in float32.
-_BYTES_PER_ELEMENT = 4 * 16
+# Arrays of token terms that a block has at most, in float32: patching has 23, integrated gradients 13.
+BYTES_PER_ELEMENT = 4 * 24
 # Tokens times width of the images of one block: 64 MiB of float32.
 _IMAGE_ELEMENTS = 1 << 24
 _T = TypeVar("_T")
@@ -252,7 +252,7 @@ def pairs_at_once(encoders: Encoders, tokens: ImageTokens, *, needs_states: bool
     n_heads = encoders.per_voxel["query"].shape[1] if "query" in encoders.per_voxel else 1
     n_heads += linear.has_linear(encoders.per_voxel)
     held = n_tokens * (width if needs_states else n_heads)
-    fitting = int(memory.SAFE_SHARE * sharding.free_bytes()) // _BYTES_PER_ELEMENT
+    fitting = int(memory.SAFE_SHARE * sharding.free_bytes()) // BYTES_PER_ELEMENT
     wanted = _BLOCK_ELEMENTS.get(sharding.platform(), _BLOCK_ELEMENTS_ELSEWHERE)
     return max(1, min(wanted, fitting) // held)
 

@@ -4,6 +4,7 @@ All points of both curves come from the same cached logits and value scalars of 
 patching a token swaps its two numbers per head. The exponentials are taken once, and a
 point of a curve is a sum of them; only where attention is too sharp for one bound of the
 logits, or where tokens are averaged before they are attended, is a softmax made per point.
+Sums over the first k tokens of an order, for all k at once, are cumulative: O(P) per pair.
 """
 
 from __future__ import annotations
@@ -81,11 +82,11 @@ class Curves(NamedTuple):
 
 
 class Points(NamedTuple):
-    """What all pairs share: the image that tokens are replaced by, C numbers of tokens, random ranks [R, P]."""
+    """What all pairs share: the image that tokens are replaced by, C numbers of tokens, random orders [R, P]."""
 
     start: blocks.Images
     k_values: jax.Array
-    random_ranks: jax.Array
+    random_orders: jax.Array
 
 
 def patch_tokens(
@@ -171,8 +172,8 @@ def patch(
     scores = np.nan_to_num(attributions.scores, nan=-np.inf)
     start = blocks.start_of(encoders, baseline, n_tokens)
     rng = np.random.default_rng(patching.seed)
-    random_ranks = np.stack([rng.permutation(n_tokens) for _ in range(patching.n_random)]).astype(np.int32)
-    points = Points(start, jnp.asarray(k_values), jnp.asarray(random_ranks))
+    ranks = np.stack([rng.permutation(n_tokens) for _ in range(patching.n_random)])
+    points = Points(start, jnp.asarray(k_values), jnp.asarray(np.argsort(ranks, axis=1).astype(np.int32)))
     here = dataclasses.replace(chunks, mesh=sharding.local(chunks.mesh))
     curves = sharding.divided(
         lambda voxels: _patch(
@@ -210,7 +211,7 @@ def _patch(
     def patch_all(room: int) -> Curves:
         listed = blocks.blocks_of(encoders, tokens, pairs, chunks, room=room, progress=progress)
         results = (
-            (positions, _patch_block(block, points, how=encoders.architecture, mesh=chunks.mesh))
+            (positions, patch_block(block, points, how=encoders.architecture, mesh=chunks.mesh))
             for positions, block in listed
         )
         return blocks.gathered(results, rows.size)
@@ -254,11 +255,11 @@ def curve_points(n_tokens: int, k: int) -> np.ndarray:
 
 
 @blocks.on_devices
-def _patch_block(block: blocks.Block, points: Points, how: Architecture) -> Curves:
+def patch_block(block: blocks.Block, points: Points, how: Architecture) -> Curves:
     """Returns curves [A, B, C] per order, and h of every kept top-k [A, B, P]."""
     is_grid, n_tokens, voxels = block.is_grid, block.scores.shape[-1], block.parameters()
     terms = block_terms(block.shared, points.start, voxels, block.images, how, is_grid=is_grid)
-    rank = jnp.argsort(jnp.argsort(-block.scores, stable=True))
+    order = jnp.argsort(-block.scores, stable=True)
     k_values = points.k_values
     ends = jnp.concatenate([k_values, n_tokens - k_values])
 
@@ -268,19 +269,16 @@ def _patch_block(block: blocks.Block, points: Points, how: Architecture) -> Curv
         return over(voxels, block.images, logits, scalars)
 
     def curves(respond: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
-        return (
-            respond(rank, jnp.arange(n_tokens + 1), True),
-            respond(rank, ends, False),
-            *(
-                jnp.stack([respond(ranks, k_values, keep) for ranks in points.random_ranks[:, None, None]], -2)
-                for keep in (True, False)
-            ),
-        )
+        every = respond(order, jnp.arange(n_tokens + 1), True)
+        without = respond(order, ends, False)
+        kept, left = (functools.partial(respond, k_values=k_values, keep=keep) for keep in (True, False))
+        random = (jax.lax.map(lambda one, f=f: f(one[None, None]), points.random_orders) for f in (kept, left))
+        return every, without, *(jnp.moveaxis(drawn, 0, -2) for drawn in random)
 
     slow = functools.partial(_respond, terms, readout)
     if blocks.is_query(how) and terms.cells is None:
-        sums, spread = _exponentials(terms)
-        fast = functools.partial(_respond_by_sums, sums, jnp.atleast_2d(voxels["intercept"]))
+        parts, spread = _exponentials(terms)
+        fast = functools.partial(_respond_by_sums, parts, jnp.atleast_2d(voxels["intercept"]))
         every, without, kept, left = jax.lax.cond(spread < _MAX_SPREAD, lambda: curves(fast), lambda: curves(slow))
     else:
         every, without, kept, left = curves(slow)
@@ -295,9 +293,10 @@ def _patch_block(block: blocks.Block, points: Points, how: Architecture) -> Curv
 
 
 def _respond(
-    terms: Terms, readout: Callable[..., jax.Array], rank: jax.Array, k_values: jax.Array, keep: bool
+    terms: Terms, readout: Callable[..., jax.Array], order: jax.Array, k_values: jax.Array, keep: bool
 ) -> jax.Array:
-    """Returns predictions [A, B, k] with the first k tokens from the image (`keep`) or from the start."""
+    """Returns predictions [A, B, k] with the first k tokens of an order from the image (`keep`) or from the start."""
+    rank = jnp.argsort(order)
 
     def at(k: jax.Array) -> jax.Array:
         from_image = ((rank < k) == keep)[..., None, :]
@@ -319,21 +318,22 @@ def _exponentials(terms: Terms) -> tuple[list[jax.Array], jax.Array]:
     logits = [end.logits + terms.position for end in (terms.image, terms.start)]
     top = jnp.maximum(*logits).max(-1, keepdims=True)
     floor = jnp.minimum(*logits).max(-1, keepdims=True)
-    sums = []
+    parts = []
     for x, end in zip(logits, (terms.image, terms.start), strict=True):
         exponentials = jnp.exp(x - top)
-        sums.append(jnp.concatenate([exponentials, exponentials * end.scalars], -2))
-    return sums, (top - floor).max()
+        parts.append(jnp.concatenate([exponentials, exponentials * end.scalars], -2))
+    return parts, (top - floor).max()
 
 
 def _respond_by_sums(
-    sums: list[jax.Array], intercept: jax.Array, rank: jax.Array, k_values: jax.Array, keep: bool
+    parts: list[jax.Array], intercept: jax.Array, order: jax.Array, k_values: jax.Array, keep: bool
 ) -> jax.Array:
-    """Returns what `_respond` does from sums over the tokens of either end."""
-    is_first = (rank[..., None] < k_values[None, None, None]).astype(sums[0].dtype)
-    first, rest = sums if keep else sums[::-1]
-    both = jnp.matmul(first, is_first, precision="highest") + jnp.matmul(rest, 1 - is_first, precision="highest")
-    total, weighted = jnp.split(both, 2, -2)
+    """Returns what `_respond` does from sums over the tokens of either end: the first k, and all but the first k."""
+    first, rest = (jnp.take_along_axis(x, order[..., None, :], -1) for x in (parts if keep else parts[::-1]))
+    nothing = jnp.zeros((*first.shape[:-1], 1), first.dtype)
+    first = jnp.concatenate([nothing, jnp.cumsum(first, -1)], -1)
+    rest = jnp.concatenate([jax.lax.cumsum(rest, rest.ndim - 1, reverse=True), nothing], -1)
+    total, weighted = jnp.split(first[..., k_values] + rest[..., k_values], 2, -2)
     return (weighted / total).sum(-2) + intercept[..., None]
 
 

@@ -14,10 +14,9 @@ from mine_jax import sharding
 from mine_jax._progress import Progress
 from mine_jax.encoder.query import model as query
 from mine_jax.encoder.ridge import model as ridge
-from mine_jax.memory import Chunks, in_chunks, padded_chunks
+from mine_jax.memory import Chunks, images_at_once, in_chunks, padded_chunks
 from mine_jax.types import Architecture, Array, Encoders, ImageTokens
 
-IMAGE_CHUNK = 64
 Arrays = Mapping[str, Array]
 
 
@@ -143,7 +142,7 @@ class Ridge:
         """Predicts all voxels' responses to some images after the others."""
         options = {"image_chunk": chunks.images, "progress": progress}
         features = ridge.summaries(encoders.shared, tokens, encoders.architecture, **options)
-        for index, n_valid in padded_chunks(len(features), chunks.images or IMAGE_CHUNK):
+        for index, n_valid in padded_chunks(len(features), chunks.images or images_at_once()):
             yield ImageBlock(index, n_valid, ridge.read_out(encoders, features[index]))
 
 
@@ -220,7 +219,7 @@ def model(architecture: Architecture) -> EncoderKind:
 def _blocks(
     predict_images: Callable[[np.ndarray], Array], n_images: int, chunks: Chunks, progress: Progress
 ) -> Iterator[ImageBlock]:
-    at_once = (chunks.images or IMAGE_CHUNK) * sharding.n_shards(chunks.mesh, *sharding.DEVICES)
+    at_once = (chunks.images or images_at_once()) * sharding.n_shards(chunks.mesh, *sharding.DEVICES)
 
     def predict_chunk(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return index, np.asarray(predict_images(index))

@@ -10,12 +10,10 @@ from mine_jax.config import QueryConfig, RidgeConfig
 from mine_jax.encoder.linear.banded import N_CANDIDATES
 from mine_jax.encoder.linear.components import MOST_IMAGES
 from mine_jax.encoder.query.images import IMAGE_CHUNK
-from mine_jax.encoder.query.readout import CHUNK_LOGITS
+from mine_jax.encoder.query.readout import logits_at_once
+from mine_jax.memory.chunks import voxels_at_once
 from mine_jax.memory.plan import Need, Plan, plan_chunk
 
-# More voxels at once are no faster: on CPUs their Gram matrices leave the cache.
-_LARGEST = {"cpu": 256}
-_LARGEST_ELSEWHERE = 4096
 _FLOAT = 4
 
 
@@ -97,7 +95,7 @@ def query_need(config: QueryConfig, *, n_images: int, token_shape: tuple[int, in
     # sums and what one part of the images adds to them; eigenvectors and the work space of their solver
     grams = 4 * size**2
     # of all voxels together the readout takes as few images at once as keep its logits below a constant
-    at_once, constant = (1, 3 * CHUNK_LOGITS) if config.trunk == "shared" else (IMAGE_CHUNK, 0)
+    at_once, constant = (1, 3 * logits_at_once()) if config.trunk == "shared" else (IMAGE_CHUNK, 0)
     attended = 2 * at_once * size
     logits = 3 * at_once * n_heads * n_cells
     tokens = n_images * n_cells * n_inputs * (2 if config.storage == "bfloat16" else _FLOAT)
@@ -142,11 +140,10 @@ def ridge_need(config: RidgeConfig, *, n_images: int, token_shape: tuple[int, in
 
 
 def _planned(need: Need, n_voxels: int, wanted: int | None, available: int | None) -> Plan:
-    largest = _LARGEST.get(sharding.platform(), _LARGEST_ELSEWHERE)
     return plan_chunk(
         need,
         n_voxels,
         available=sharding.free_bytes() if available is None else available,
         wanted=wanted,
-        largest=largest,
+        largest=voxels_at_once(),
     )

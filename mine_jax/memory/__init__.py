@@ -2,7 +2,9 @@
 
 from mine_jax.memory.chunks import Chunks as Chunks
 from mine_jax.memory.chunks import chunk_size as chunk_size
+from mine_jax.memory.chunks import images_at_once as images_at_once
 from mine_jax.memory.chunks import padded_chunks as padded_chunks
+from mine_jax.memory.chunks import voxels_at_once as voxels_at_once
 from mine_jax.memory.plan import SAFE_SHARE as SAFE_SHARE
 from mine_jax.memory.plan import Need as Need
 from mine_jax.memory.plan import Plan as Plan

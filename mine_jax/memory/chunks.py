@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
+
+# On CPUs more voxels at once are no faster, as their matrices leave the cache, nor are more images.
+_VOXELS, _VOXELS_ELSEWHERE = {"cpu": 256}, 4096
+_IMAGES, _IMAGES_ELSEWHERE = {"cpu": 64}, 256
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,16 @@ class Chunks:
     voxels: int | None = None
     images: int | None = None
     mesh: Mesh | None = None
+
+
+def voxels_at_once() -> int:
+    """Returns how many voxels suit the default device, where there is memory for them."""
+    return _VOXELS.get(jax.default_backend(), _VOXELS_ELSEWHERE)
+
+
+def images_at_once() -> int:
+    """Returns how many images suit the default device, where there is memory for them."""
+    return _IMAGES.get(jax.default_backend(), _IMAGES_ELSEWHERE)
 
 
 def chunk_size(length: int, wanted: int | None) -> int:

@@ -222,6 +222,23 @@ def test_sums_match_predictions_when_attention_is_sharp(make, gain):
             np.testing.assert_allclose(got.necessity[order][..., c], expected, atol=5e-6 * gain * scale)
 
 
+@pytest.mark.parametrize("gain", [1.0, 100.0])
+def test_equal_scores_are_patched_in_the_order_of_the_tokens(make, gain):
+    """By sums and by one softmax per point alike; NaN comes last."""
+    encoders, tokens = make.encoders("query_heads"), make.tokens(3)
+    encoders = encoders.replace(per_voxel=encoders.per_voxel | {"query": gain * encoders.per_voxel["query"]})
+    attributions = integrated_gradients(encoders, tokens, n_steps=4, max_steps=4)
+    scores = np.round(np.random.default_rng(0).random(attributions.scores.shape) * 2).astype(np.float32)
+    scores[..., 3] = np.nan
+    got = patch_tokens(encoders, tokens, dataclasses.replace(attributions, scores=scores), k=5, n_random=1)
+    places = np.array([np.lexsort((np.arange(16), -np.nan_to_num(row, nan=-1))) for row in scores.reshape(-1, 16)])
+    rank = np.argsort(places, axis=1).reshape(scores.shape)
+    scale = np.abs(attributions.predicted).max()
+    for c, k in enumerate(got.k_values):
+        expected = repredict(encoders, tokens, rank < k)
+        np.testing.assert_allclose(got.sufficiency["ig"][..., c], expected, atol=5e-6 * gain * scale)
+
+
 def test_halves_that_share_nothing_are_not_faithful(make):
     """The same encoders as two halves reach their own faithfulness; unrelated ones reach none."""
     encoders, tokens = make.encoders("query", n_voxels=60), make.tokens(60)

@@ -8,7 +8,7 @@ import mine_kernels
 import numpy as np
 import pytest
 from mine_kernels.token_ig.op import IMPLEMENTATIONS, TOP_K_IMPLEMENTATIONS
-from mine_kernels.token_ig.specs import BLOCKS, SPECS, Spec
+from mine_kernels.token_ig.specs import BLOCKS, SPECS, Blocks, Spec
 
 SMALL = {name: spec for name, spec in SPECS.items() if np.prod(spec) < 1e5}
 SMALL["one_token"] = Spec(voxels=3, images=2, tokens=1, heads=2, steps=8)
@@ -17,7 +17,7 @@ SMALL["ragged"] = Spec(voxels=2, images=2, tokens=9, heads=3, steps=4)
 SMALL["aligned"] = Spec(voxels=2, images=1, tokens=8, heads=2, steps=3)
 NAMES = ("logits_0", "logits_1", "scalars_0", "scalars_1", "position")
 # What an implementation needs to run here, and what it says that it cannot do.
-OPTIONS = {"pallas": {"interpret": True}}
+OPTIONS = {"pallas": {"interpret": True, "blocks": Blocks(gpu=16)}}
 LACKS_CELLS = {"pallas"}
 FAST = [implementation for implementation in IMPLEMENTATIONS if implementation != "reference"]
 CELLS = (None, 4)

@@ -17,7 +17,7 @@ SMALL["one_key_head"] = Spec(voxels=6, batch=3, tokens=5, heads=4, key_heads=1, 
 SMALL["heads_apart"] = Spec(voxels=11, batch=3, tokens=7, heads=2, key_heads=2, width=5)
 # What an implementation needs to run here, and what it says that it cannot do. The blocks divide
 # neither voxels nor tokens.
-OPTIONS = {"pallas": {"interpret": True, "blocks": Blocks(voxels=8, tokens=4)}}
+OPTIONS = {"pallas": {"interpret": True, "blocks": Blocks(rows=8, step=4, columns=8, held=64, least=4)}}
 FLOAT32_ONLY = {"pallas"}
 LACKS_TRUNK = {"pallas"}
 # only the op of gradients has them

@@ -57,17 +57,24 @@ def ridge_sweep(
         )
     _check(factor, values, train, valid, share, penalties)
     if implementation == "pallas":
+        blocks = blocks or Blocks()
         if not interpret and jax.default_backend() not in _KERNEL_DEVICES:
             raise NotImplementedError(
                 f"`implementation='pallas'` needs one of {_KERNEL_DEVICES}, but the device is "
                 f"{jax.default_backend()!r}; `interpret=True` runs it slowly on any device."
             )
         # Loads the kernel compilers, which nothing else here needs.
+        from mine_kernels.launch import VECTOR_BYTES
         from mine_kernels.ridge_sweep import pallas
 
-        return pallas.ridge_sweep(
-            factor, values, train, valid, share, penalties, blocks=blocks or Blocks(), interpret=interpret
-        )
+        if not interpret and jax.default_backend() == "tpu" and blocks.vector_bytes(*factor.shape[1:]) > VECTOR_BYTES:
+            raise NotImplementedError(
+                f"`implementation='pallas'` on a TPU needs a factor that fits its {VECTOR_BYTES >> 20} MiB twice, but "
+                f'`factor` has shape {factor.shape}. Use "xla", or None.'
+            )
+
+        options = {"blocks": blocks, "interpret": interpret, "platform": jax.default_backend()}
+        return pallas.ridge_sweep(factor, values, train, valid, share, penalties, **options)
     if implementation == "reference":
         sweep = jax.vmap(reference.ridge_sweep, in_axes=(None, None, 2, 2, None, 1), out_axes=1)
         return sweep(factor, values, train, valid, share, penalties)

@@ -28,7 +28,7 @@ SPECS = {
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Tile sizes of the kernel, powers of two of at least 16.
+    """Tile sizes of the kernel, powers of two of at least 16; on TPUs 128 voxels or a multiple.
 
     Attributes:
         features: rows and columns of a tile of the factor.
@@ -36,4 +36,13 @@ class Blocks:
     """
 
     features: int = 64
-    voxels: int = 64
+    voxels: int = 128
+
+    @property
+    def shared_bytes(self) -> int:
+        """Operands of the products of one program on a GPU, in float32."""
+        return 4 * self.features * (self.features + 2 * self.voxels)
+
+    def vector_bytes(self, rows: int, features: int) -> int:
+        """Arrays of one fold in the memory of a TPU core, twice, as the next ones are read ahead; lanes are 128."""
+        return 2 * 4 * features * (rows + 2 * self.voxels + 128)

@@ -1,7 +1,7 @@
-"""The closed form as a GPU kernel: one program per (voxel, image) pair, all heads at once.
+"""The closed form as a GPU kernel: one program per (voxel, image) pair, some heads after the others.
 
-A program reads the token terms of its pair once, keeps both integrals in registers over
-all steps of the path, and writes either P scores or only the K largest of them.
+A program reads the token terms of its pair once, keeps both integrals of some heads in registers
+over all steps of the path, and writes either P scores or only the K largest of them.
 Shapes inside: heads and tokens are padded to powers of two, [H, P].
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 
 from mine_kernels.arrays import Array
+from mine_kernels.launch import pallas_call
 from mine_kernels.token_ig.specs import Blocks, TopTokens
 
 # Logits of tokens that only fill a block; finite, so that no difference of two of them is NaN.
@@ -33,17 +34,39 @@ def _integrate(
     weights_ref: Any,
     *,
     n_steps: int,
+    n_heads: int,
 ) -> jax.Array:
-    """Returns the scores [P] of one pair."""
-    start_l, start_u = l0_ref[0] + position_ref[0], u0_ref[0]
-    delta_l, delta_u = l1_ref[0] - l0_ref[0], u1_ref[0] - start_u
+    """Returns the scores [P] of one pair, from so many heads at a time."""
+
+    def some_heads(i: jax.Array, scores: jax.Array) -> jax.Array:
+        here = (0, pl.ds(i * n_heads, n_heads))
+        terms = [ref[*here, :] for ref in (l0_ref, l1_ref, u0_ref, u1_ref, position_ref)]
+        return scores + _integrate_heads(*terms, nodes_ref, weights_ref, n_steps=n_steps)
+
+    zeros = jnp.zeros(l0_ref.shape[2], l0_ref.dtype)
+    return jax.lax.fori_loop(0, l0_ref.shape[1] // n_heads, some_heads, zeros)
+
+
+def _integrate_heads(
+    logits_0: jax.Array,
+    logits_1: jax.Array,
+    scalars_0: jax.Array,
+    scalars_1: jax.Array,
+    position: jax.Array,
+    nodes_ref: Any,
+    weights_ref: Any,
+    *,
+    n_steps: int,
+) -> jax.Array:
+    """Returns what heads [h, P] add to the scores [P] of their pair."""
+    start_l, delta_l, delta_u = logits_0 + position, logits_1 - logits_0, scalars_1 - scalars_0
 
     def step(s: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         share, weight = nodes_ref[s], weights_ref[s]
         logits = start_l + share * delta_l
         exponentials = jnp.exp(logits - logits.max(1, keepdims=True))
         attention = exponentials / exponentials.sum(1, keepdims=True)
-        scalars = start_u + share * delta_u
+        scalars = scalars_0 + share * delta_u
         head = (attention * scalars).sum(1, keepdims=True)
         attention = attention * weight
         return sums[0] + attention, sums[1] + attention * (scalars - head)
@@ -53,16 +76,16 @@ def _integrate(
     return (delta_u * mass + delta_l * slope).sum(0)
 
 
-def _scores_kernel(*refs: Any, n_steps: int) -> None:
+def _scores_kernel(*refs: Any, n_steps: int, n_heads: int) -> None:
     # inputs [1, H, P] each, nodes and weights [S]; output [1, P]
     *inputs, out_ref = refs
-    out_ref[0] = _integrate(*inputs, n_steps=n_steps)
+    out_ref[0] = _integrate(*inputs, n_steps=n_steps, n_heads=n_heads)
 
 
-def _top_k_kernel(*refs: Any, n_steps: int, n_tokens: int, k: int) -> None:
+def _top_k_kernel(*refs: Any, n_steps: int, n_heads: int, n_tokens: int, k: int) -> None:
     # inputs as above; outputs [1, K] indices and scores, [1] sum; K padded to a power of two
     *inputs, indices_ref, scores_ref, total_ref = refs
-    scores = _integrate(*inputs, n_steps=n_steps)
+    scores = _integrate(*inputs, n_steps=n_steps, n_heads=n_heads)
     token = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0)
     rank = jax.lax.broadcasted_iota(jnp.int32, (indices_ref.shape[1],), 0)
     limit = jnp.finfo(scores.dtype).max
@@ -147,20 +170,15 @@ def _launch(
     n_pairs, n_heads, width = arrays[0].shape
     terms = pl.BlockSpec((1, n_heads, width), lambda pair: (pair, 0, 0))
     path = pl.BlockSpec(nodes.shape, lambda pair: (0,))
-    options: dict[str, Any] = {}
-    if not interpret:
-        from jax.experimental.pallas import triton
-
-        options["compiler_params"] = triton.CompilerParams(num_warps=blocks.warps)
-    return pl.pallas_call(
-        kernel,
+    return pallas_call(
+        functools.partial(kernel, n_heads=min(n_heads, blocks.heads(width))),
         out_shape=out_shape,
         grid=(n_pairs,),
         in_specs=[terms] * len(arrays) + [path, path],
         out_specs=out_specs,
+        warps=blocks.warps,
         interpret=interpret,
         name="token_ig",
-        **options,
     )(*arguments)
 
 

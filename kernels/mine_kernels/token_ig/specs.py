@@ -14,11 +14,17 @@ class Blocks:
 
     Attributes:
         cpu: numbers of one array in a block of `xla` on CPUs; ten arrays of 64 KiB fit a second-level cache.
-        warps: of one program of the GPU kernel, which does all heads of one pair.
+        gpu: numbers of one array of a program of the GPU kernel, a power of two; six such arrays stay in registers.
+        warps: of one program, which does all heads of one pair.
     """
 
     cpu: int = 16_384
-    warps: int = 4
+    gpu: int = 4_096
+    warps: int = 8
+
+    def heads(self, n_tokens: int) -> int:
+        """Returns how many heads of so many tokens a program of the GPU kernel does at once."""
+        return max(1, self.gpu // n_tokens)
 
 
 BLOCKS = Blocks()

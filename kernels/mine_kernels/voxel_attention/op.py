@@ -63,7 +63,7 @@ def voxel_attention(
         from mine_kernels.voxel_attention import pallas
 
         return pallas.forward(query, position, readout, keys, values, mask, basis, blocks=blocks, interpret=interpret)
-    tile = default_tile(query.shape[0], *keys.shape[:2], query.shape[1], chunk=chunk)
+    tile = default_tile(query.shape[0], *keys.shape[:2], *query.shape[1:], chunk=chunk)
     return xla.forward(query, position, readout, keys, values, mask, basis, tile=tile)
 
 
@@ -139,7 +139,7 @@ def voxel_attention_gradients(
         responses,
         mask,
         basis,
-        tile=default_tile(query.shape[0], *keys.shape[:2], query.shape[1], chunk=chunk),
+        tile=default_tile(query.shape[0], *keys.shape[:2], *query.shape[1:], chunk=chunk),
         with_trunk=with_trunk,
         with_readout=with_readout,
     )
@@ -214,7 +214,7 @@ def voxel_attention_trunk_gradients(
         responses,
         mask,
         basis,
-        tile=default_tile(query.shape[0], *states.shape[:2], query.shape[1], chunk=chunk),
+        tile=default_tile(query.shape[0], *states.shape[:2], *query.shape[1:], chunk=chunk),
         with_trunk=True,
         with_readout=with_readout,
     )

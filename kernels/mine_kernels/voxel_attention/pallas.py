@@ -6,7 +6,8 @@ two kernels recompute the logits: one sums gradients of queries and readouts ove
 of keys and values over voxels. No tensor over voxels, heads and tokens leaves the chip.
 
 A position term enters as more columns: basis functions beside the keys, coefficients beside the
-queries. Widths and blocks are powers of two, as Triton wants them; padding weighs nothing.
+queries. Rows are read a few columns at a time, so that any width fits; sizes are powers of two,
+as Triton wants them, and padding weighs nothing.
 Source: Dao 2023 (FlashAttention-2). Differs: values become one scalar per token.
 """
 
@@ -21,14 +22,16 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from mine_kernels.arrays import Array, Arrays
+from mine_kernels.launch import pallas_call
 from mine_kernels.voxel_attention.specs import Blocks
 
 _LOWEST = -1e30
-_MIN_WIDTH = 16
+# Sums of gradients, one for each block of columns.
+_Sums = tuple[jax.Array, ...]
 
 
 class _LaidOut(NamedTuple):
-    """Arguments in blocks: queries and readouts [H, V, E], keys and values [G, B, P, E], bias [B, P]."""
+    """Arguments in blocks: queries [H, V, E + J], readouts [H, V, E], keys, values [G, B, P, ...], bias [B, P]."""
 
     q: jax.Array
     w: jax.Array
@@ -38,23 +41,23 @@ class _LaidOut(NamedTuple):
 
 
 def _forward_kernel(
-    q_ref: Any, w_ref: Any, k_ref: Any, v_ref: Any, bias_ref: Any, out_ref: Any, lse_ref: Any, *, step: int
+    q_ref: Any, w_ref: Any, k_ref: Any, v_ref: Any, bias_ref: Any, out_ref: Any, lse_ref: Any, *, blocks: Blocks
 ) -> None:
     """One head, block of voxels and image: q, w [v, E], k, v [P, E], bias [P]; out, lse [v]."""
-    q, w = q_ref[...], w_ref[...]
+    n, step = out_ref.shape[0], blocks.step
 
     def one_block(
         j: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         top, total, value = carry
         rows = pl.ds(j * step, step)
-        logits, scalars, real = _terms(q, w, k_ref[rows, :], v_ref[rows, :], bias_ref[rows])
+        logits, scalars, is_real = _terms((q_ref, w_ref), (k_ref, v_ref), (rows,), bias_ref[rows][None], blocks)
         new_top = jnp.maximum(top, logits.max(1))
         shrink = jnp.exp(top - new_top)
-        weights = jnp.where(real, jnp.exp(logits - new_top[:, None]), 0.0)
+        weights = jnp.where(is_real, jnp.exp(logits - new_top[:, None]), 0.0)
         return new_top, total * shrink + weights.sum(1), value * shrink + (weights * scalars).sum(1)
 
-    start = (jnp.full(q.shape[0], _LOWEST), jnp.zeros(q.shape[0]), jnp.zeros(q.shape[0]))
+    start = (jnp.full(n, _LOWEST), jnp.zeros(n), jnp.zeros(n))
     top, total, value = lax.fori_loop(0, k_ref.shape[0] // step, one_block, start)
     total = jnp.where(total > 0, total, 1.0)
     out_ref[...] = value / total
@@ -63,52 +66,84 @@ def _forward_kernel(
 
 def _voxel_kernel(
     q_ref: Any, w_ref: Any, k_ref: Any, v_ref: Any, bias_ref: Any, slope_ref: Any, out_ref: Any, lse_ref: Any,
-    dq_ref: Any, dw_ref: Any, *, step: int
+    dq_ref: Any, dw_ref: Any, *, blocks: Blocks
 ) -> None:  # fmt: skip
     """One head and block of voxels: q, w [v, E], k, v [B, P, E], bias [B, P], slope, out, lse [B, v]; dq, dw [v, E]."""
-    q, w = q_ref[...], w_ref[...]
-    n_blocks = k_ref.shape[1] // step
+    step, n_steps = blocks.step, jnp.int32(k_ref.shape[1] // blocks.step)
 
-    def one_block(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        image, rows = i // n_blocks, pl.ds(i % n_blocks * step, step)
-        k, v = (ref[image, rows, :].astype(jnp.float32) for ref in (k_ref, v_ref))
-        logits, scalars, real = _terms(q, w, k, v, bias_ref[image, rows])
-        d_logits, d_scalars = _slopes(logits, scalars, real, slope_ref[image, :], out_ref[image, :], lse_ref[image, :])
-        return carry[0] + _dot(d_logits, k, 1, 0), carry[1] + _dot(d_scalars, v, 1, 0)
+    def one_block(i: jax.Array, sums: tuple[_Sums, _Sums]) -> tuple[_Sums, _Sums]:
+        image, rows = lax.div(i, n_steps), pl.ds(lax.rem(i, n_steps) * step, step)
+        bias = bias_ref[image, rows][None]
+        logits, scalars, is_real = _terms((q_ref, w_ref), (k_ref, v_ref), (image, rows), bias, blocks)
+        d_logits, d_scalars = _slopes(
+            logits, scalars, is_real, *(ref[image, :][:, None] for ref in (slope_ref, out_ref, lse_ref))
+        )
+        return _added(sums[0], d_logits, k_ref, (image, rows), blocks), _added(
+            sums[1], d_scalars, v_ref, (image, rows), blocks
+        )
 
-    dq, dw = lax.fori_loop(0, k_ref.shape[0] * n_blocks, one_block, (jnp.zeros(q.shape), jnp.zeros(q.shape)))
-    dq_ref[...], dw_ref[...] = dq, dw
+    sums = lax.fori_loop(
+        0, k_ref.shape[0] * (k_ref.shape[1] // step), one_block, (_zeros(dq_ref, blocks), _zeros(dw_ref, blocks))
+    )
+    _write(sums, (dq_ref, dw_ref), blocks)
 
 
 def _token_kernel(
     q_ref: Any, w_ref: Any, k_ref: Any, v_ref: Any, bias_ref: Any, slope_ref: Any, out_ref: Any, lse_ref: Any,
-    dk_ref: Any, dv_ref: Any, *, step: int
+    dk_ref: Any, dv_ref: Any, *, blocks: Blocks
 ) -> None:  # fmt: skip
     """One head, image and block of tokens: q, w [V, E], k, v [p, E], bias [p], slope, out, lse [V]; dk, dv [p, E]."""
-    k, v, bias = k_ref[...], v_ref[...], bias_ref[...]
+    step, bias = blocks.step, bias_ref[...][:, None]
 
-    def one_block(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def one_block(i: jax.Array, sums: tuple[_Sums, _Sums]) -> tuple[_Sums, _Sums]:
         rows = pl.ds(i * step, step)
-        q, w = q_ref[rows, :], w_ref[rows, :]
-        logits, scalars, real = _terms(q, w, k, v, bias)
-        d_logits, d_scalars = _slopes(logits, scalars, real, slope_ref[rows], out_ref[rows], lse_ref[rows])
-        return carry[0] + _dot(d_logits, q, 0, 0), carry[1] + _dot(d_scalars, w, 0, 0)
+        logits, scalars, is_real = _terms((k_ref, v_ref), (q_ref, w_ref), (rows,), bias, blocks)
+        d_logits, d_scalars = _slopes(
+            logits, scalars, is_real, *(ref[rows][None] for ref in (slope_ref, out_ref, lse_ref))
+        )
+        return _added(sums[0], d_logits, q_ref, (rows,), blocks), _added(sums[1], d_scalars, w_ref, (rows,), blocks)
 
-    zeros = jnp.zeros(k.shape, jnp.float32)
-    dk_ref[...], dv_ref[...] = lax.fori_loop(0, q_ref.shape[0] // step, one_block, (zeros, zeros))
+    sums = lax.fori_loop(0, q_ref.shape[0] // step, one_block, (_zeros(dk_ref, blocks), _zeros(dv_ref, blocks)))
+    _write(sums, (dk_ref, dv_ref), blocks)
 
 
-def _terms(q: Array, w: Array, k: Array, v: Array, bias: Array) -> tuple[jax.Array, jax.Array, Array]:
-    """Logits and value scalars [v, p] of one block, and which tokens are real [1, p]."""
-    return _dot(q, k, 1, 1) + bias[None], _dot(w, v, 1, 1), bias[None] > _LOWEST / 2
+def _terms(
+    own: tuple[Any, Any], read: tuple[Any, Any], at: tuple[Any, ...], bias: Array, blocks: Blocks
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Logits and value scalars [own, read] of one block, and which of its tokens are real, of the same shape."""
+    logits, scalars = (
+        functools.reduce(jnp.add, [_dot(a[:, c], b[*at, c], 1, 1) for c in _columns(a, blocks)])
+        for a, b in zip(own, read, strict=True)
+    )
+    # spread before it is compared: the compiler cannot spread what is compared
+    bias = jnp.broadcast_to(bias, logits.shape)
+    return logits + bias, scalars, bias > _LOWEST / 2
 
 
 def _slopes(
-    logits: Array, scalars: Array, real: Array, slope: Array, out: Array, lse: Array
+    logits: Array, scalars: Array, is_real: Array, slope: Array, out: Array, lse: Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Gradients of logits and value scalars, [v, p]."""
-    d_scalars = jnp.where(real, jnp.exp(logits - lse[:, None]), 0.0) * slope[:, None]
-    return d_scalars * (scalars - out[:, None]), d_scalars
+    """Gradients of logits and value scalars."""
+    d_scalars = jnp.where(is_real, jnp.exp(logits - lse), 0.0) * slope
+    return d_scalars * (scalars - out), d_scalars
+
+
+def _added(sums: _Sums, slopes: Array, ref: Any, at: tuple[Any, ...], blocks: Blocks) -> _Sums:
+    return tuple(total + _dot(slopes, ref[*at, c], 1, 0) for total, c in zip(sums, _columns(ref, blocks), strict=True))
+
+
+def _zeros(ref: Any, blocks: Blocks) -> _Sums:
+    return tuple(jnp.zeros((ref.shape[0], blocks.columns), jnp.float32) for _ in _columns(ref, blocks))
+
+
+def _write(sums: tuple[_Sums, _Sums], refs: tuple[Any, Any], blocks: Blocks) -> None:
+    for ref, parts in zip(refs, sums, strict=True):
+        for part, c in zip(parts, _columns(ref, blocks), strict=True):
+            ref[:, c] = part
+
+
+def _columns(ref: Any, blocks: Blocks) -> list[Any]:
+    return [pl.ds(start, blocks.columns) for start in range(0, ref.shape[-1], blocks.columns)]
 
 
 def _dot(a: Array, b: Array, over_a: int, over_b: int) -> jax.Array:
@@ -176,18 +211,20 @@ def gradients(
 
 def _predict(arrays: _LaidOut, blocks: Blocks, interpret: bool) -> tuple[jax.Array, jax.Array]:
     q, w, k, v, bias = arrays
-    (n_heads, n_voxels, width), (groups, batch, n_tokens, _) = q.shape, k.shape
-    per_voxel = pl.BlockSpec((None, blocks.voxels, width), lambda h, i, b: (h, i, 0))
-    per_image = pl.BlockSpec((None, None, n_tokens, width), lambda h, i, b: (h % groups, b, 0, 0))
-    scalar = pl.BlockSpec((None, None, blocks.voxels), lambda h, i, b: (b, h, i))
+    (n_heads, n_voxels, _), (groups, batch, n_tokens, _), rows = q.shape, k.shape, blocks.rows
+    scalar = pl.BlockSpec((None, None, rows), lambda h, i, b: (b, h, i))
     shape = jax.ShapeDtypeStruct((batch, n_heads, n_voxels), jnp.float32)
-    return pl.pallas_call(
-        functools.partial(_forward_kernel, step=blocks.tokens),
-        grid=(n_heads, n_voxels // blocks.voxels, batch),
-        in_specs=[per_voxel] * 2 + [per_image] * 2 + [pl.BlockSpec((None, n_tokens), lambda h, i, b: (b, 0))],
+    return pallas_call(
+        functools.partial(_forward_kernel, blocks=blocks),
+        grid=(n_heads, n_voxels // rows, batch),
+        in_specs=[pl.BlockSpec((None, rows, x.shape[2]), lambda h, i, b: (h, i, 0)) for x in (q, w)]
+        + [pl.BlockSpec((None, None, n_tokens, x.shape[3]), lambda h, i, b: (h % groups, b, 0, 0)) for x in (k, v)]
+        + [pl.BlockSpec((None, n_tokens), lambda h, i, b: (b, 0))],
         out_specs=[scalar] * 2,
         out_shape=[shape] * 2,
+        warps=4,
         interpret=interpret,
+        name="voxel_attention",
     )(q, w, k, v, bias)
 
 
@@ -195,23 +232,22 @@ def _voxel_gradients(
     arrays: _LaidOut, slope: Array, out: Array, lse: Array, blocks: Blocks, interpret: bool
 ) -> tuple[jax.Array, jax.Array]:
     q, w, k, v, bias = arrays
-    (n_heads, n_voxels, width), (groups, batch, n_tokens, _) = q.shape, k.shape
-    per_voxel = pl.BlockSpec((None, blocks.voxels, width), lambda h, i: (h, i, 0))
-    tokens = pl.BlockSpec((None, batch, n_tokens, width), lambda h, i: (h % groups, 0, 0, 0))
-    scalar = pl.BlockSpec((batch, None, blocks.voxels), lambda h, i: (0, h, i))
-    return pl.pallas_call(
-        functools.partial(_voxel_kernel, step=blocks.tokens),
-        grid=(n_heads, n_voxels // blocks.voxels),
-        in_specs=[per_voxel] * 2
-        + [tokens] * 2
-        + [
-            pl.BlockSpec((batch, n_tokens), lambda h, i: (0, 0)),
-            pl.BlockSpec((batch, blocks.voxels), lambda h, i: (0, i)),
-        ]
+    (n_heads, n_voxels, _), (groups, batch, n_tokens, _) = q.shape, k.shape
+    rows = blocks.rows_of(q.shape[2] + w.shape[2])
+    per_voxel = [pl.BlockSpec((None, rows, x.shape[2]), lambda h, i: (h, i, 0)) for x in (q, w)]
+    scalar = pl.BlockSpec((batch, None, rows), lambda h, i: (0, h, i))
+    return pallas_call(
+        functools.partial(_voxel_kernel, blocks=blocks),
+        grid=(n_heads, n_voxels // rows),
+        in_specs=per_voxel
+        + [pl.BlockSpec((None, batch, n_tokens, x.shape[3]), lambda h, i: (h % groups, 0, 0, 0)) for x in (k, v)]
+        + [pl.BlockSpec((batch, n_tokens), lambda h, i: (0, 0)), pl.BlockSpec((batch, rows), lambda h, i: (0, i))]
         + [scalar] * 2,
-        out_specs=[per_voxel] * 2,
-        out_shape=[jax.ShapeDtypeStruct(q.shape, jnp.float32)] * 2,
+        out_specs=per_voxel,
+        out_shape=[jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in (q, w)],
+        warps=blocks.warps(q.shape[2] + w.shape[2]),
         interpret=interpret,
+        name="voxel_attention_of_voxels",
     )(q, w, k, v, bias, slope, out, lse)
 
 
@@ -219,22 +255,21 @@ def _token_gradients(
     arrays: _LaidOut, slope: Array, out: Array, lse: Array, blocks: Blocks, interpret: bool
 ) -> tuple[jax.Array, jax.Array]:
     q, w, k, v, bias = arrays
-    (n_heads, n_voxels, width), (groups, batch, n_tokens, _) = q.shape, k.shape
-    voxels = pl.BlockSpec((None, n_voxels, width), lambda h, b, j: (h, 0, 0))
+    (n_heads, n_voxels, _), (groups, batch, n_tokens, _) = q.shape, k.shape
+    rows = blocks.rows_of(k.shape[3] + v.shape[3])
     scalar = pl.BlockSpec((None, None, n_voxels), lambda h, b, j: (b, h, 0))
-    return pl.pallas_call(
-        functools.partial(_token_kernel, step=blocks.voxels),
-        grid=(n_heads, batch, n_tokens // blocks.tokens),
-        in_specs=[voxels] * 2
-        + [pl.BlockSpec((None, None, blocks.tokens, width), lambda h, b, j: (h % groups, b, j, 0))] * 2
-        + [
-            pl.BlockSpec((None, blocks.tokens), lambda h, b, j: (b, j)),
-            pl.BlockSpec((None, n_voxels), lambda h, b, j: (b, 0)),
-        ]
+    return pallas_call(
+        functools.partial(_token_kernel, blocks=blocks),
+        grid=(n_heads, batch, n_tokens // rows),
+        in_specs=[pl.BlockSpec((None, n_voxels, x.shape[2]), lambda h, b, j: (h, 0, 0)) for x in (q, w)]
+        + [pl.BlockSpec((None, None, rows, x.shape[3]), lambda h, b, j: (h % groups, b, j, 0)) for x in (k, v)]
+        + [pl.BlockSpec((None, rows), lambda h, b, j: (b, j)), pl.BlockSpec((None, n_voxels), lambda h, b, j: (b, 0))]
         + [scalar] * 2,
-        out_specs=[pl.BlockSpec((None, None, blocks.tokens, width), lambda h, b, j: (h, b, j, 0))] * 2,
-        out_shape=[jax.ShapeDtypeStruct((n_heads, batch, n_tokens, width), jnp.float32)] * 2,
+        out_specs=[pl.BlockSpec((None, None, rows, x.shape[3]), lambda h, b, j: (h, b, j, 0)) for x in (k, v)],
+        out_shape=[jax.ShapeDtypeStruct((n_heads, *x.shape[1:]), jnp.float32) for x in (k, v)],
+        warps=blocks.warps(k.shape[3] + v.shape[3]),
         interpret=interpret,
+        name="voxel_attention_of_tokens",
     )(q, w, k, v, bias, slope, out, lse)
 
 
@@ -248,23 +283,22 @@ def _laid_out(
     basis: Array | None,
     blocks: Blocks,
 ) -> _LaidOut:
-    """Pads to blocks: q, w [H, V, E], k, v [G, B, P, E] with the position's columns, bias [B, P]."""
+    """Pads to blocks: q, w [H, V, E], k, v [G, B, P, E], the position's columns behind those of q and k."""
     batch, n_tokens, groups, _ = keys.shape
     if position is not None:
         # half precision holds 0 and 1, but not the functions of a basis
         basis = jnp.eye(n_tokens, dtype=keys.dtype) if basis is None else basis
         extra = jnp.broadcast_to(basis[None, :, None], (batch, n_tokens, groups, basis.shape[1]))
         query, keys = jnp.concatenate([query, position], -1), jnp.concatenate([keys, extra], -1)
-    size = max(_MIN_WIDTH, pl.next_power_of_2(keys.shape[3]))
+    multiple, real = max(blocks.rows, blocks.step), jnp.ones((batch, n_tokens), bool) if mask is None else mask
+    more = ((0, 0), (0, -n_tokens % multiple))
 
     def voxels(x: Array) -> jax.Array:
-        pad = ((0, 0), (0, -x.shape[0] % blocks.voxels), (0, size - x.shape[2]))
+        pad = ((0, 0), (0, -x.shape[0] % multiple), (0, -x.shape[2] % blocks.columns))
         return jnp.pad(x.transpose(1, 0, 2), pad)
 
     def tokens(x: Array) -> jax.Array:
-        pad = ((0, 0), (0, 0), (0, -n_tokens % blocks.tokens), (0, size - x.shape[3]))
-        return jnp.pad(x.transpose(2, 0, 1, 3), pad)
+        return jnp.pad(x.transpose(2, 0, 1, 3), ((0, 0), *more, (0, -x.shape[3] % blocks.columns)))
 
-    real = jnp.ones((batch, n_tokens), bool) if mask is None else mask
-    bias = jnp.pad(jnp.where(real, 0.0, _LOWEST), ((0, 0), (0, -n_tokens % blocks.tokens)), constant_values=_LOWEST)
+    bias = jnp.pad(jnp.where(real, 0.0, _LOWEST), more, constant_values=_LOWEST)
     return _LaidOut(voxels(query), voxels(readout), tokens(keys), tokens(values), bias)

@@ -21,9 +21,14 @@ from mine_jax.types import Array
 
 # Penalties per unit of mean token variance, as powers of ten.
 PENALTIES = tuple(10.0 ** np.arange(-1, 6.01, 0.5))
-# Attention of so many (image, voxel, head, cell) is held at once.
-CHUNK_LOGITS = 1 << 26
+# Attention of so many (image, voxel, head, cell) is held at once: on accelerators enough images to fill products.
+_LOGITS, _LOGITS_ELSEWHERE = {"cpu": 1 << 26}, 1 << 28
 _F32 = {"preferred_element_type": jnp.float32}
+
+
+def logits_at_once() -> int:
+    """Returns of how many (image, voxel, head, cell) attention is held at once on the default device."""
+    return _LOGITS.get(jax.default_backend(), _LOGITS_ELSEWHERE)
 
 
 @functools.partial(jax.jit, static_argnames=("image_chunk",))
@@ -61,7 +66,7 @@ def add(
     n_voxels, n_heads, width = query.shape
     size = n_heads * width
     logits = n_voxels * n_heads * keys.shape[1]
-    image_chunk = max(1, min(image_chunk, CHUNK_LOGITS // logits))
+    image_chunk = max(1, min(image_chunk, logits_at_once() // logits))
     if sums is None:
         shapes = {"gram": (n_voxels, size, size), "cross": (n_voxels, size), "total": (n_voxels, size)}
         shapes |= {"y_total": (n_voxels,), "y_square": (n_voxels,), "count": ()}

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.ridge.reading import READ_BYTES
-from mine_jax.encoder.ridge.solve import VOXEL_CHUNK, Selection, solve_blocks
+from mine_jax.encoder.ridge.solve import Selection, solve_blocks
 from mine_jax.memory.rows import release
 
 
@@ -49,7 +49,7 @@ def solve_banded(
     weights: Any = None,
     mask_missing: bool = False,
     voxels_first: bool = False,
-    voxel_chunk: int | None = VOXEL_CHUNK,
+    voxel_chunk: int | None = None,
     read_bytes: int = READ_BYTES,
     out: Any = None,
     mesh: Mesh | None = None,
@@ -67,7 +67,7 @@ def solve_banded(
         weights: [N] or [N, V].
         mask_missing: leaves out non-finite responses.
         voxels_first: responses are [V, N].
-        voxel_chunk: voxels solved at once. Memory only, never the result.
+        voxel_chunk: voxels solved at once; None for as many as suit the device. Memory only, never the result.
         read_bytes: responses held in memory when they are in a file. Memory only, never the result.
         out: [F, V] that receives the coefficients, F over all bands.
         mesh: devices of this process, over which voxels are divided; None for one.

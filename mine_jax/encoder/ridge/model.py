@@ -11,11 +11,10 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.cells import cells
-from mine_jax.memory import in_chunks
+from mine_jax.memory import images_at_once, in_chunks
 from mine_jax.types import Architecture, Array, Encoders, ImageTokens
 
 Arrays = Mapping[str, Array]
-IMAGE_CHUNK = 64
 
 
 def predict_one(shared: Arrays, voxel: Arrays, tokens: Array, mask: Array | None, architecture: Architecture) -> Array:
@@ -114,7 +113,7 @@ def summaries(
         mask = None if tokens.mask is None else jnp.asarray(tokens.mask[index])
         return np.asarray(_summarize(shared, states, mask, architecture=architecture))
 
-    n_images, wanted = len(tokens.image_ids), image_chunk or IMAGE_CHUNK
+    n_images, wanted = len(tokens.image_ids), image_chunk or images_at_once()
     rows = []
     for block, n_valid, done in in_chunks(summarize_chunk, n_images, wanted, setting="run.image_chunk"):
         rows.append(block[:n_valid])

@@ -15,12 +15,10 @@ from mine_jax import sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.ridge import closed, kfold
 from mine_jax.encoder.ridge.reading import READ_BYTES, slabs
-from mine_jax.memory.chunks import chunk_size
+from mine_jax.memory.chunks import chunk_size, voxels_at_once
 from mine_jax.memory.rows import release
 
 Selection = Literal["kfold", "gcv", "loo"]
-# Wide enough for full speed of the matrix products, narrow enough for the cache.
-VOXEL_CHUNK = 256
 # Groups of voxels with their own rows or weights whose Gram matrices are kept at once.
 _GROUPS_KEPT = 4
 
@@ -62,7 +60,7 @@ def solve(
     weights: Any = None,
     mask_missing: bool = False,
     voxels_first: bool = False,
-    voxel_chunk: int | None = VOXEL_CHUNK,
+    voxel_chunk: int | None = None,
     read_bytes: int = READ_BYTES,
     out: Any = None,
     mesh: Mesh | None = None,
@@ -81,7 +79,7 @@ def solve(
             of the responses. Voxels with identical weights share their Gram matrices.
         mask_missing: leaves out a voxel's non-finite responses; else they make its results NaN.
         voxels_first: responses (and weights of each voxel) are [V, N].
-        voxel_chunk: voxels solved at once on each device. Memory only, never the result.
+        voxel_chunk: voxels solved at once on each device; None for as many as suit it. Memory only, never the result.
         read_bytes: responses held in memory when they are in a file. Memory only, never the result.
         out: [F, V] array, memory-mapped or h5py data set that receives the coefficients.
         mesh: devices of this process, over which voxels are divided; None for one.
@@ -165,7 +163,7 @@ def solve_blocks(
     order = np.concatenate(rows)
     position = np.argsort(order)
     n_devices = sharding.n_shards(mesh, *sharding.DEVICES)
-    chunk = n_devices * _rounded(chunk_size(-(-n_voxels // n_devices), voxel_chunk))
+    chunk = n_devices * _rounded(chunk_size(-(-n_voxels // n_devices), voxel_chunk or voxels_at_once()))
     common = np.ones(n, np.float32) if weights is None or per_voxel else np.asarray(weights, np.float32)[order]
     read = functools.partial(
         slabs, position=position, voxel_chunk=chunk, read_bytes=read_bytes, voxels_first=voxels_first
