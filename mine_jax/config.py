@@ -45,9 +45,11 @@ class PathKey:
 
     Attributes:
         names: values that are names, not paths.
+        judges: whether a kind and a colon may stand before the path.
     """
 
     names: frozenset[str] = frozenset()
+    judges: bool = False
 
 
 Grid = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
@@ -78,7 +80,7 @@ def _judge(value: Any) -> Any:
 
 # Kinds of features whose models may judge, before the colon of `validation.evaluator`.
 JUDGING_KINDS = ("clip", "siglip")
-Judge = Annotated[str, PlainValidator(_judge), PathKey(frozenset({"ridge", "none"}))]
+Judge = Annotated[str, PlainValidator(_judge), PathKey(frozenset({"ridge", "none"}), judges=True)]
 
 
 class Section(BaseModel):
@@ -110,6 +112,11 @@ class _Data(Section):
     allow_leak: bool = False
     permute: bool = False  # control: responses are exchanged between images; nothing should be predicted
 
+    @property
+    def has_photos(self) -> bool:
+        """Whether the images can be read; data sets without a key for them bring their own."""
+        return getattr(self, "images", "") is not None
+
 
 class FolderConfig(_Data):
     """Stage 1: anyone's own photos and responses."""
@@ -121,7 +128,7 @@ class FolderConfig(_Data):
     trials: File = None  # image_id, session, run per row; makes rows trials
     mask: File = None  # NIfTI, for a NIfTI series
     rois: File = None  # voxel_id, roi, and optionally i, j, k
-    index_base: Literal[0, 1] | None = None  # of numeric ids in `image_ids` and `trials`
+    index_base: Literal[0, 1] | None = None  # of numeric ids in all lists of images
     max_pixels: Count = 50_000_000  # ours
 
 
@@ -217,6 +224,7 @@ class PrecomputedConfig(_Features):
     kind: Literal["precomputed"] = "precomputed"
     tokens: File = None  # [N, P, D] .npy
     token_image_ids: File = None
+    index_base: Literal[0, 1] | None = None  # of numeric ids in `token_image_ids`; None for that of the data
     mask: File = None  # [N, P] bool .npy
     unembedding: File = None  # [W, D] .npy
     unembedding_bias: File = None
@@ -386,11 +394,11 @@ def paths(section: Section) -> dict[str, str]:
     """Returns the keys of a section that hold a path, with the path; names such as "phantom" are left out."""
     values = {key: (getattr(section, key), field.metadata) for key, field in type(section).model_fields.items()}
     return {
-        key: judging_model(value) or value
+        key: (judging_model(value) if mark.judges else "") or value
         for key, (value, metadata) in values.items()
         for mark in metadata
         if isinstance(mark, PathKey) and isinstance(value, str) and value not in mark.names
-        if judging_model(value) not in EMBEDDED_MODELS
+        if not (mark.judges and judging_model(value) in EMBEDDED_MODELS)
     }
 
 

@@ -16,7 +16,8 @@ Host types are frozen dataclasses; `Encoders` is a pytree, since it enters jit a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -110,6 +111,9 @@ class Stimuli(_Shown):
         hashes: [N] str, sha256 of each file or pixel array; "" where not computed.
         shared: [N] bool, True for images that every subject of the data set saw.
         source: where they come from, for messages.
+        name: takes ids [T] of another list and its name, returns the image ids that they mean; None where they
+            are image ids as they are. With `index_base` and `key` it takes the base of that list and where it is set.
+        parts: named parts of the images that the data set itself defines -> their ids, such as test sets.
     """
 
     image_ids: np.ndarray
@@ -117,6 +121,8 @@ class Stimuli(_Shown):
     hashes: np.ndarray
     shared: np.ndarray
     source: str = ""
+    name: Callable[..., np.ndarray] | None = None
+    parts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,6 +10,7 @@ import pandas as pd
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
 from mine_jax.data import folder, masks, splits
+from mine_jax.data.containers import volumes
 from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.data.nsd import areas as nsd_areas
 from mine_jax.data.nsd import betas as nsd_betas
@@ -99,7 +100,7 @@ def _probe_betas(
     probed = np.unique(voxel_ids[np.linspace(0, len(voxel_ids) - 1, _N_PROBED).astype(int)])
     if sessions.beta_format == "nifti":
         for file, n_trials in zip(sessions.files, sessions.n_trials, strict=True):
-            header = masks.read_header(file)
+            header = volumes.read_header(file)
             masks.check_geometry(str(file), header.volume, reference="the ROI files", expected=areas.volume)
             if (header.shape[3] if len(header.shape) == 4 else 1) != n_trials:
                 raise AlignmentError(f"{file} has shape {header.shape}, but the design says {n_trials} trials.")
@@ -107,7 +108,8 @@ def _probe_betas(
     read = nsd_betas.column_reader(sessions, voxel_ids=probed, volume=areas.volume, axis_order=config.axis_order)
     for session, file in enumerate(sessions.files):
         betas = read(session, slice(None))
-        nsd_betas.to_percent(betas, beta_scale=config.beta_scale, source=str(file))
+        if config.beta_scale == "auto":
+            nsd_betas.check_percent(betas, source=str(file))
 
 
 def _check_info(root: Path, subject: str, design: nsd_design.Design) -> list[str]:

@@ -260,7 +260,7 @@ def test_without_photos_reading_says_so(own):
         ({"responses": "ids.txt"}, ConfigError, ".npy or NIfTI"),
         ({"image_ids": "nowhere.txt"}, MissingInputError, "nowhere.txt"),
         ({"images": "nowhere"}, MissingInputError, "nowhere"),
-        ({"image_ids": "responses.npy"}, IntegrityError, "UTF-8"),
+        ({"image_ids": "photos/img00.png"}, IntegrityError, "UTF-8"),
     ],
 )
 def test_configurations_that_cannot_be_read(own, changes, error, message):
@@ -349,3 +349,17 @@ def test_low_ceilings_are_a_status(own):
     low = responses.noise_ceiling < 0.6
     assert 0 < low.sum() < V
     np.testing.assert_array_equal(responses.status, np.where(low, "low_ceiling", "ok"))
+
+
+@pytest.mark.parametrize("on_missing", ["error", "drop"])
+@pytest.mark.parametrize("form", ["{}", "im{:02d}"])
+def test_ids_from_zero_and_photos_from_one(tmp_path, on_missing, form):
+    (tmp_path / "p").mkdir()
+    for k in range(20):
+        Image.fromarray(np.full((8, 8), 4 * k, np.uint8)).save(tmp_path / "p" / f"{form.format(k + 1)}.png")
+    np.save(tmp_path / "y.npy", np.random.default_rng(0).standard_normal((20, 3)))
+    (tmp_path / "ids.txt").write_text("\n".join(form.format(k) for k in range(20)))
+    files = {"images": "p", "responses": "y.npy", "image_ids": "ids.txt"}
+    config = FolderConfig(**{key: str(tmp_path / name) for key, name in files.items()}, on_missing=on_missing)
+    with pytest.raises(AlignmentError, match=r"differ by one"):
+        data.load(config)

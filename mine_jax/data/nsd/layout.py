@@ -6,6 +6,7 @@ Source: NSD data manual, https://cvnlab.slite.page/p/CT9Fwl4_hc/NSD-Data-Manual
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 TRIALS_PER_SESSION = 750
 # Integer betas are percent signal change times this.
@@ -60,3 +61,14 @@ def stim_info_file(root: Path) -> Path:
 def stimuli_file(root: Path) -> Path:
     """Returns the images themselves."""
     return root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
+
+
+def inputs(root: Path, config: Any) -> list[Path]:
+    """Returns what responses are made from: betas, areas with their labels, and the design."""
+    labels = root / "nsddata" / "freesurfer" / config.subject / "label"
+    return [
+        betas_folder(root, config.subject, config.space, config.beta_version),
+        roi_folder(root, config.subject, config.space),
+        *sorted(labels.glob("*.ctab")),
+        design_file(root),
+    ]

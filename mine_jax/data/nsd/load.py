@@ -9,8 +9,8 @@ Source: NSD data manual; Allen et al. 2022, doi:10.1038/s41593-021-00962-x.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +23,15 @@ from mine_jax.data.nsd import betas as nsd_betas
 from mine_jax.data.nsd import design as nsd_design
 from mine_jax.data.nsd import layout
 from mine_jax.data.nsd.betas import AxisOrder, Sessions
-from mine_jax.data.nsd.design import Design
+from mine_jax.data.trials import Rows, Trials, average
 from mine_jax.errors import ConfigError
 from mine_jax.types import Responses, Stimuli
 
 _log = logging.getLogger(__name__)
 # Percent signal change; integer betas move in steps of 0.003.
 _MIN_SD = 1e-5
+# Voxels whose scale is looked at in every session.
+_N_PROBED = 128
 
 
 def load_nsd(
@@ -64,7 +66,7 @@ def load_nsd(
         axis_order: axes of HDF5 betas as h5py shows them.
         voxel_block: voxels held in memory at once. Memory only, never the result.
         directory: where large responses (and NIfTI trials on the way) are kept on disk.
-        progress: called after each session of each block.
+        progress: called after each block of voxels (and each session of NIfTI files).
 
     Returns:
         Responses [N, V] float32, images by ascending id, voxels by ascending position; voxels whose
@@ -97,8 +99,27 @@ def load_nsd(
         scratch=disk if len(voxel_ids) * len(design.images) * 2 > trials.LARGE_BYTES else None,
         progress=progress,
     )
-    read = _Reading(files, design, voxel_ids, read_columns, zscore, beta_scale, max(1, voxel_block), disk, progress)
-    responses = read.responses(np.arange(len(files.numbers)))
+    if beta_scale == "auto":
+        # The same voxels whatever is held in memory at once.
+        some = slice(None, None, max(1, len(voxel_ids) // _N_PROBED))
+        for session, file in enumerate(files.files):
+            nsd_betas.check_percent(read_columns(session, some), source=str(file))
+    positions = nsd_design.trial_positions(files)
+    numbers, n_trials = [str(number) for number in files.numbers], np.array(files.n_trials)
+
+    def read(block: slice) -> np.ndarray:
+        return np.concatenate(
+            [nsd_betas.to_percent(read_columns(s, block), beta_scale=beta_scale) for s in range(len(numbers))], 1
+        )
+
+    rows = Rows(design.images[positions].astype(str), np.repeat(np.arange(len(numbers)), n_trials), tuple(numbers))
+    responses = average(
+        Trials(read, voxel_ids, rows, _MIN_SD, source=str(folder)),
+        is_scored=zscore != "none",
+        voxel_block=max(1, voxel_block),
+        directory=disk,
+        progress=progress,
+    )
     responses = _with_file_ncsnr(responses, None if file_ncsnr is None else file_ncsnr[voxel_ids])
     responses = replace(
         responses,
@@ -143,79 +164,6 @@ def open_nsd_stimuli(
     return nsd_design.stimuli(root, images.astype(str), design)
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """All that is needed to turn sessions into responses, block by block."""
-
-    sessions: Sessions
-    design: Design
-    voxel_ids: np.ndarray
-    read_columns: Callable[[int, slice], np.ndarray]
-    zscore: str
-    beta_scale: float | Literal["auto"]
-    voxel_block: int
-    directory: Path | None
-    progress: Progress
-
-    def responses(self, kept: np.ndarray) -> Responses:
-        """Responses from some sessions (positions); starts again where a session holds no signal at all."""
-        numbers, n_trials = np.array(self.sessions.numbers)[kept], np.array(self.sessions.n_trials)[kept]
-        session_of = np.repeat(kept, n_trials)
-        positions = nsd_design.trial_positions(replace(self.sessions, numbers=tuple(numbers), n_trials=tuple(n_trials)))
-        images, image_index = np.unique(self.design.images[positions], return_inverse=True)
-        n_repeats = np.bincount(image_index)
-        n_voxels = len(self.voxel_ids)
-        out = trials.allocate((len(images), n_voxels), self.directory)
-        ncsnr, is_finite = np.empty(n_voxels), np.empty(n_voxels, bool)
-        is_flat, moments = np.empty((n_voxels, len(kept)), bool), np.zeros((2, len(kept)))
-        starts = range(0, n_voxels, self.voxel_block)
-        for number, start in enumerate(starts):
-            block = slice(start, min(start + self.voxel_block, n_voxels))
-            values = self._read(block, kept, number * len(kept), len(starts) * len(kept))
-            scores, is_flat[block] = trials.zscore(values, session_of, min_sd=_MIN_SD)
-            is_finite[block] = np.isfinite(values).all(1)
-            usable = is_finite[block] & ~is_flat[block].any(1)
-            ncsnr[block] = noise_ceiling.ncsnr(scores.T, image_index)
-            averaged = trials.average_repeats(values if self.zscore == "none" else scores, image_index)
-            out[:, block] = np.where(usable[:, None], averaged, 0.0).T
-            moments += [part[usable].sum(0) for part in _session_sums(values, n_trials)]
-        empty = is_flat.all(0)
-        if empty.any() and not empty.all():
-            _log.warning("sessions %s do not vary in any voxel and are left out", numbers[empty].tolist())
-            return self.responses(kept[~empty])
-        _log_drift(moments, n_trials, numbers)
-        status = np.where(~is_finite, "nonfinite", np.where(is_flat.any(1), "constant", "ok"))
-        ncsnr[status != "ok"] = np.nan
-        return Responses(
-            responses=trials.finished(out),
-            image_ids=images.astype(str),
-            n_repeats=n_repeats,
-            voxel_ids=self.voxel_ids,
-            status=status,
-            ncsnr=ncsnr,
-            noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, n_repeats),
-            rois=np.full(n_voxels, ""),
-        )
-
-    def _read(self, block: slice, kept: np.ndarray, done: int, total: int) -> np.ndarray:
-        """Percent signal change [v, T] of some voxels, all kept sessions one after another."""
-        parts = []
-        for step, session in enumerate(kept, start=1):
-            betas = self.read_columns(int(session), block)
-            source = str(self.sessions.files[session])
-            parts.append(nsd_betas.to_percent(betas, beta_scale=self.beta_scale, source=source))
-            self.progress(done + step, total)
-        return np.concatenate(parts, 1)
-
-
-def _session_sums(values: np.ndarray, n_trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and sums of squares [v, S] over the trials of each session."""
-    parts = np.split(values, np.cumsum(n_trials)[:-1], axis=1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        squares = [np.einsum("vt,vt->v", part, part) for part in parts]
-        return np.stack([part.sum(1) for part in parts], 1), np.stack(squares, 1)
-
-
 def _with_file_ncsnr(responses: Responses, ncsnr: np.ndarray | None) -> Responses:
     """Marks voxels that NSD calls invalid; takes its noise ceiling where the trials give none."""
     if ncsnr is None:
@@ -235,13 +183,3 @@ def _log_sessions(sessions: Sessions) -> None:
     _log.info("sessions found (%s): %s", sessions.beta_format, ", ".join(map(str, sessions.numbers)))
     if sessions.missing:
         _log.warning("sessions not found in %s: %s", sessions.folder, ", ".join(map(str, sessions.missing)))
-
-
-def _log_drift(moments: np.ndarray, n_trials: np.ndarray, numbers: np.ndarray) -> None:
-    """Warns of sessions whose mean or size is far from the others'; `moments` are sums and sums of squares."""
-    if len(numbers) < 6:
-        return
-    mean, square = moments / n_trials
-    for name, values in (("mean", mean), ("size", np.sqrt(square))):
-        for position in trials.outlying(values):
-            _log.warning("the %s of the betas of session %d is far from other sessions'", name, numbers[position])

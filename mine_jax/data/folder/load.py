@@ -17,18 +17,19 @@ import numpy as np
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
 from mine_jax.config import FolderConfig
-from mine_jax.data import images, masks, noise_ceiling, tables, trials
+from mine_jax.data import ids, images, masks, trials
+from mine_jax.data.containers import volumes
+from mine_jax.data.folder import rois
+from mine_jax.data.ids import Naming
 from mine_jax.data.images import PhotoFiles
 from mine_jax.data.nsd import layout
-from mine_jax.data.tables import Rows
+from mine_jax.data.trials import Rows, Trials, average
 from mine_jax.errors import AlignmentError, ConfigError, DataError, IntegrityError, MissingInputError
 from mine_jax.types import Responses, Stimuli, Volume
 
 _log = logging.getLogger(__name__)
 # A deviation below this share of the median voxel's is rounding, not signal.
 _MIN_SD_SHARE = 1e-5
-_BLOCK = 1024
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class _Values(NamedTuple):
@@ -62,7 +63,7 @@ def load_folder(
         GeometryError: if series and mask differ in space.
         DataError: for unusable dtypes, values or photos.
     """
-    rows, photos = _rows(config)
+    rows, photos, naming = _rows(config)
     values, voxel_ids, volume = _open_responses(config)
     if len(rows.image_ids) != values.shape[0]:
         source = config.image_ids or config.trials
@@ -71,32 +72,26 @@ def load_folder(
             "One id per row is needed."
         )
     keep = np.flatnonzero(_has_photo(rows, photos, config))
-    image_ids, image_index = np.unique(rows.image_ids[keep], return_inverse=True)
-    responses = _responses(
-        values,
-        keep,
-        image_index,
-        None if rows.groups is None else rows.groups[keep],
-        config=config,
+    responses = average(
+        _trials(values, voxel_ids, rows, keep, config),
+        is_scored=config.zscore != "none",
         directory=None if directory is None else Path(directory),
         progress=progress,
     )
     names, indices = np.full(len(voxel_ids), ""), None
     if config.rois is not None:
-        names, indices = tables.read_rois(config.rois, voxel_ids)
+        names, indices = rois.read_rois(config.rois, voxel_ids)
     if volume is not None:
         indices = np.stack(np.unravel_index(voxel_ids, volume.shape), 1)
     responses = replace(
         responses,
-        image_ids=image_ids,
-        voxel_ids=voxel_ids,
         rois=names,
         indices=indices,
         volume=volume,
         subject=config.subject,
     )
-    hashes = None if photos is None else photos.scan(image_ids.tolist(), progress=progress)
-    return responses, _stimuli(image_ids, photos, hashes)
+    hashes = None if photos is None else photos.scan(responses.image_ids.tolist(), progress=progress)
+    return responses, _stimuli(responses.image_ids, photos, hashes, naming)
 
 
 def open_folder_stimuli(config: FolderConfig) -> Stimuli:
@@ -111,38 +106,56 @@ def open_folder_stimuli(config: FolderConfig) -> Stimuli:
     Raises:
         MineError: as `load_folder`, for ids and photos.
     """
-    rows, photos = _rows(config)
-    return _stimuli(np.unique(rows.image_ids[_has_photo(rows, photos, config)]), photos, None)
+    rows, photos, naming = _rows(config)
+    return _stimuli(ids.distinct(rows.image_ids[_has_photo(rows, photos, config)])[0], photos, None, naming)
 
 
-def _rows(config: FolderConfig) -> tuple[Rows, PhotoFiles | None]:
-    """Image (and session) of each row of responses, and the photos."""
+def inputs(config: FolderConfig) -> list[Path]:
+    """Names the files whose change makes responses stale.
+
+    Args:
+        config: section [data] with kind "folder".
+
+    Returns:
+        Those that are given.
+    """
+    named = (config.images, config.responses, config.image_ids, config.trials, config.mask, config.rois)
+    return [Path(path) for path in named if path is not None]
+
+
+def images_of(config: FolderConfig) -> list[Path]:
+    """Names the folder or zip of the photos.
+
+    Args:
+        config: section [data] with kind "folder".
+
+    Returns:
+        It, or nothing.
+    """
+    return [] if config.images is None else [Path(config.images)]
+
+
+def _rows(config: FolderConfig) -> tuple[Rows, PhotoFiles | None, Naming]:
+    """Image (and session) of each row of responses, the photos, and what ids of other lists mean."""
     if (config.image_ids is None) == (config.trials is None):
         raise ConfigError(
             "data: give either `image_ids` (rows of responses are averages) or `trials` (rows are trials), not both."
         )
     if config.trials is not None:
-        rows, source = tables.read_trials(config.trials, zscore=config.zscore), config.trials
+        rows, source = trials.read_trials(config.trials, zscore=config.zscore), config.trials
     else:
-        rows, source = Rows(tables.read_ids(str(config.image_ids))), str(config.image_ids)
-    photos = None
-    if config.images is not None:
-        photos = images.list_photos(config.images, max_pixels=config.max_pixels)
-        ids = tables.resolve_ids(rows.image_ids, list(photos.names), index_base=config.index_base, source=source)
-        rows = replace(rows, image_ids=ids)
-    elif config.index_base and all(text.isdecimal() for text in rows.image_ids.tolist()):
-        numbers = [int(text) - config.index_base for text in rows.image_ids.tolist()]
-        if min(numbers) < 0:
-            raise AlignmentError(f"{source} holds the id 0, but `index_base` is {config.index_base}.")
-        rows = replace(rows, image_ids=np.array(numbers).astype(str))
+        rows, source = Rows(ids.read(str(config.image_ids))), str(config.image_ids)
+    photos = None if config.images is None else images.list_photos(config.images, max_pixels=config.max_pixels)
+    naming = Naming(None if photos is None else tuple(photos.names), config.index_base)
+    rows = replace(rows, image_ids=naming(rows.image_ids, source))
     if rows.groups is None:
-        ids, counts = np.unique(rows.image_ids, return_counts=True)
+        names, counts = np.unique(rows.image_ids, return_counts=True)
         if counts.max() > 1:
             raise AlignmentError(
-                f"{source} holds {int((counts > 1).sum())} ids more than once, first {', '.join(ids[counts > 1][:5])}. "
-                "If rows are trials, list them in `trials` with their sessions."
+                f"{source} holds {int((counts > 1).sum())} ids more than once, first "
+                f"{', '.join(names[counts > 1][:5])}. If rows are trials, list them in `trials` with their sessions."
             )
-    return rows, photos
+    return rows, photos, naming
 
 
 def _has_photo(rows: Rows, photos: PhotoFiles | None, config: FolderConfig) -> np.ndarray:
@@ -151,12 +164,14 @@ def _has_photo(rows: Rows, photos: PhotoFiles | None, config: FolderConfig) -> n
         return np.ones(len(rows.image_ids), bool)
     here = np.isin(rows.image_ids, list(photos.names))
     missing = np.unique(rows.image_ids[~here])
-    if len(missing) and (config.on_missing == "error" or not here.any()):
-        raise AlignmentError(
-            f"{photos.source} has no photo for {len(missing)} image ids, first {', '.join(missing[:5])}. "
-            'Add them, or set `on_missing` = "drop".'
-        )
     if len(missing):
+        ids.check_not_shifted(rows.image_ids, photos.names, source="the responses", other="the photos")
+        reason = ids.why_differ(missing, photos.names)
+        if config.on_missing == "error" or not here.any():
+            raise AlignmentError(
+                f"{photos.source} has no photo for {len(missing)} image ids, first {', '.join(missing[:5])}. "
+                + (reason or 'Add them, or set `on_missing` = "drop".')
+            )
         _log.warning("%d rows of %d images are left out: they have no photo", int((~here).sum()), len(missing))
     unused = len(photos.names) - len(np.unique(rows.image_ids[here]))
     if unused:
@@ -176,10 +191,10 @@ def _open_responses(config: FolderConfig) -> _Values:
     if config.mask is None:
         raise ConfigError("data: a NIfTI series of responses needs `mask`, a volume of 0 and 1.")
     mask, header = masks.read_mask(Path(config.mask))
-    series = masks.read_header(path)
+    series = volumes.read_header(path)
     masks.check_geometry(str(path), series.volume, reference=f"the mask {config.mask}", expected=header.volume)
     voxel_ids = np.flatnonzero(mask)
-    return _Values(masks.read_series(path, voxel_ids=voxel_ids)[0].T, voxel_ids, header.volume)
+    return _Values(volumes.read_series(path, voxel_ids=voxel_ids)[0].T, voxel_ids, header.volume)
 
 
 def _open_npy(path: Path) -> np.ndarray:
@@ -205,50 +220,15 @@ def _open_npy(path: Path) -> np.ndarray:
     return values
 
 
-def _responses(
-    values: np.ndarray,
-    keep: np.ndarray,
-    image_index: np.ndarray,
-    groups: np.ndarray | None,
-    *,
-    config: FolderConfig,
-    directory: Path | None,
-    progress: Progress,
-) -> Responses:
-    """Averages and scores each voxel, block by block; names are filled in by the caller."""
-    n_voxels, n_repeats = values.shape[1], np.bincount(image_index)
+def _trials(values: np.ndarray, voxel_ids: np.ndarray, rows: Rows, keep: np.ndarray, config: FolderConfig) -> Trials:
+    """The rows that are kept, ready to be read block by block."""
     divisor = _divisor(values.dtype, config)
-    n_flat_groups = 1 if groups is None or config.zscore == "none" else len(np.unique(groups))
-    out = trials.allocate((len(n_repeats), n_voxels), directory)
-    is_finite, ncsnr = np.empty(n_voxels, bool), np.full(n_voxels, np.nan)
-    is_flat = np.empty((n_voxels, n_flat_groups), bool)
-    min_sd = _MIN_SD_SHARE * _typical_sd(values, keep) / divisor
-    for start in range(0, n_voxels, _BLOCK):
-        block = slice(start, min(start + _BLOCK, n_voxels))
+    return Trials(
         # [v, T], contiguous along trials.
-        chosen = np.ascontiguousarray(np.asarray(values[:, block]).T[:, keep], np.float64) / divisor
-        _check_range(chosen, start)
-        within = np.zeros(len(keep), np.int64) if groups is None or config.zscore == "none" else groups
-        scores, is_flat[block] = trials.zscore(chosen, within, min_sd=min_sd)
-        is_finite[block] = np.isfinite(chosen).all(1)
-        if groups is not None:
-            ncsnr[block] = noise_ceiling.ncsnr(scores.T, image_index)
-        is_scored = groups is not None and config.zscore != "none"
-        averaged = trials.average_repeats(scores if is_scored else chosen, image_index)
-        usable = is_finite[block] & ~is_flat[block].any(1)
-        out[:, block] = np.where(usable[:, None], averaged, 0.0).T
-        progress(block.stop, n_voxels)
-    status = np.where(~is_finite, "nonfinite", np.where(is_flat.any(1), "constant", "ok"))
-    ncsnr[status != "ok"] = np.nan
-    return Responses(
-        responses=trials.finished(out),
-        image_ids=np.empty(0, str),
-        n_repeats=n_repeats,
-        voxel_ids=np.arange(n_voxels),
-        status=status,
-        ncsnr=ncsnr,
-        noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, n_repeats),
-        rois=np.full(n_voxels, ""),
+        read=lambda block: np.ascontiguousarray(np.asarray(values[:, block]).T[:, keep], np.float64) / divisor,
+        voxel_ids=voxel_ids,
+        rows=replace(rows, image_ids=rows.image_ids[keep], groups=None if rows.groups is None else rows.groups[keep]),
+        min_sd=_MIN_SD_SHARE * _typical_sd(values, keep) / divisor,
     )
 
 
@@ -272,19 +252,7 @@ def _typical_sd(values: Any, keep: np.ndarray) -> float:
     return float(np.median(sd)) if len(sd) else 0.0
 
 
-def _check_range(chosen: np.ndarray, start: int) -> None:
-    """Raises DataError for finite values that float32 cannot hold."""
-    with np.errstate(invalid="ignore"):
-        too_large = np.isfinite(chosen) & (np.abs(chosen) > _FLOAT32_MAX)
-    if too_large.any():
-        voxel, row = (int(n) for n in np.argwhere(too_large)[0])
-        raise DataError(
-            f"`responses` holds {chosen[voxel, row]:g} in column {start + voxel}, beyond float32. "
-            "Is the file in another format?"
-        )
-
-
-def _stimuli(image_ids: np.ndarray, photos: PhotoFiles | None, hashes: np.ndarray | None) -> Stimuli:
+def _stimuli(image_ids: np.ndarray, photos: PhotoFiles | None, hashes: np.ndarray | None, naming: Naming) -> Stimuli:
     """Reader of some photos; without photos it says so when used."""
 
     def refuse(_: Sequence[str]) -> list[np.ndarray]:
@@ -296,4 +264,5 @@ def _stimuli(image_ids: np.ndarray, photos: PhotoFiles | None, hashes: np.ndarra
         hashes=np.full(len(image_ids), "") if hashes is None else hashes,
         shared=np.zeros(len(image_ids), bool),
         source="" if photos is None else str(photos.source),
+        name=naming,
     )
