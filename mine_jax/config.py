@@ -118,27 +118,33 @@ class _Data(Section):
         return getattr(self, "images", "") is not None
 
 
-class FolderConfig(_Data):
-    """Stage 1: anyone's own photos and responses."""
+class PhotosConfig(_Data):
+    """Keys of data whose photos lie in a folder."""
 
-    kind: Literal["folder"] = "folder"
-    images: File = None  # folder or zip of photos
-    responses: File = None  # .npy [N or trials, V], or a NIfTI series with `mask`
-    image_ids: File = None  # one id per row of `responses`
-    trials: File = None  # image_id, session, run per row; makes rows trials
-    mask: File = None  # NIfTI, for a NIfTI series
-    rois: File = None  # voxel_id, roi, and optionally i, j, k
+    images: File = None  # folder or zip of photos; without it only precomputed tokens can be used
     index_base: Literal[0, 1] | None = None  # of numeric ids in all lists of images
     max_pixels: Count = 50_000_000  # ours
+
+
+class FolderConfig(PhotosConfig):
+    """Stage 1: anyone's own photos and responses; `*` in a name: one file per session, `{hemi}`: both hemispheres."""
+
+    kind: Literal["folder"] = "folder"
+    responses: File = None  # .npy [N or trials, V], or series of NIfTI, MGH, GIFTI, CIFTI
+    image_ids: File = None  # one id per row of `responses`
+    trials: File = None  # image_id, session, run per row; makes rows trials
+    mask: File = None  # 0 and 1 in the space of a series
+    rois: File = None  # a table: voxel_id, roi, and optionally i, j, k; or an atlas in the space of a series
+    roi_labels: File = None  # code and name of the areas of an atlas; default: in it, or the .tsv beside it
 
 
 class _NsdLayout(_Data):
     """Keys of data in the file layout of the Natural Scenes Dataset."""
 
     root: File = None  # folder that holds nsddata, nsddata_betas, nsddata_stimuli
-    space: str = "func1pt8mm"
+    space: str = "func1pt8mm"  # also "func1mm", and the surfaces "fsaverage" and "nativesurface"
     beta_version: str = "betas_fithrf_GLMdenoise_RR"
-    beta_format: Literal["auto", "hdf5", "nifti"] = "auto"
+    beta_format: Literal["auto", "hdf5", "nifti", "mgh"] = "auto"
     roi: Names = ("nsdgeneral",)  # voxels of any of these areas; () for every voxel with data
     sessions: Annotated[int, Field(ge=1, le=40)] | None = None  # first so many; None for all found
     axis_order: Literal["auto", "xyzt", "tzyx"] = "auto"

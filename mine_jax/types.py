@@ -59,6 +59,22 @@ class Volume(_Shown):
 
 
 @dataclass(frozen=True, repr=False)
+class Surface(_Shown):
+    """Space of surface data: its `name`, and `n_vertices` of the left and the right hemisphere.
+
+    Voxel ids are the vertices of the left hemisphere, then those of the right.
+    """
+
+    name: str
+    n_vertices: tuple[int, int]
+
+    def places(self, voxel_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the hemisphere ("lh" or "rh") and the vertex of each voxel [V]."""
+        is_left = np.asarray(voxel_ids) < self.n_vertices[0]
+        return np.where(is_left, "lh", "rh"), np.where(is_left, voxel_ids, voxel_ids - self.n_vertices[0])
+
+
+@dataclass(frozen=True, repr=False)
 class Responses(_Shown):
     """What the encoder predicts: z-scored betas, averaged over repeats.
 
@@ -75,6 +91,7 @@ class Responses(_Shown):
         indices: [V, 3] int, i j k in `volume`; None without geometry.
         volume: space of the voxels; None without geometry.
         subject: name of the subject.
+        surface: space of vertices, where voxels are vertices.
     """
 
     responses: Any
@@ -88,6 +105,7 @@ class Responses(_Shown):
     indices: np.ndarray | None = None
     volume: Volume | None = None
     subject: str = ""
+    surface: Surface | None = None
 
     def take(self, voxels: np.ndarray) -> Responses:
         """Returns the responses of some voxels (positions or mask [V])."""

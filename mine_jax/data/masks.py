@@ -8,10 +8,7 @@ import numpy as np
 
 from mine_jax.data.containers.volumes import Header, read_series
 from mine_jax.errors import DataError, GeometryError
-from mine_jax.types import Volume
 
-# Largest difference of two affines that is rounding, millimetres.
-AFFINE_TOLERANCE = 1e-4
 # A label that was stored with a scale factor is this close to a whole number.
 LABEL_TOLERANCE = 1e-3
 
@@ -89,24 +86,6 @@ def whole_labels(values: np.ndarray, source: str) -> np.ndarray:
             "Is it a statistic map?"
         )
     return whole.astype(np.int64)
-
-
-def check_geometry(name: str, found: Volume, *, reference: str, expected: Volume) -> None:
-    """Checks that two volumes have one shape and one affine.
-
-    Raises:
-        GeometryError: with both shapes or both affines.
-    """
-    if found.shape != expected.shape:
-        raise GeometryError(
-            f"{name} has shape {found.shape}, but {reference} has {expected.shape}. Nothing is resampled or "
-            "transposed here: give files of one space, with axes in one order."
-        )
-    if not np.allclose(found.affine, expected.affine, rtol=0, atol=AFFINE_TOLERANCE):
-        raise GeometryError(
-            f"{name} has the affine\n{found.affine}\nbut {reference} has\n{expected.affine}\n"
-            "Nothing is resampled here: give files of one space."
-        )
 
 
 def mask(volumes: np.ndarray, where: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ voxel's result is the same however many others are processed with it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,12 +42,16 @@ class Rows:
     names: tuple[str, ...] = ()
 
 
-def read_trials(path: str | Path, *, zscore: str) -> Rows:
+def read_trials(path: str | Path, *, zscore: str, is_session: bool = False) -> Rows:
     """Reads `image_id`, `session` and `run` of each trial.
 
     Args:
         path: tab-separated, with a header.
         zscore: "session", "run" or "none": which columns make a group.
+        is_session: whether the whole table is a session, where it has no such column.
+
+    Returns:
+        Rows: T trials.
 
     Raises:
         MissingInputError: if the file is not there.
@@ -56,6 +60,8 @@ def read_trials(path: str | Path, *, zscore: str) -> Rows:
     """
     table = tables.read_tsv(path)
     needed = {"session": ["session"], "run": ["run"], "none": []}[zscore]
+    if is_session and "session" not in table:
+        table["session"] = Path(path).name
     missing = [name for name in ("image_id", *needed) if name not in table]
     if missing:
         raise ConfigError(
@@ -73,6 +79,23 @@ def read_trials(path: str | Path, *, zscore: str) -> Rows:
             raise AlignmentError(f"line {table.index[empty[0]]} of {path} has no {name}. Every trial belongs to one.")
     labels = table[columns].agg(" run ".join, axis=1)
     names, groups = np.unique(labels.to_numpy(str), return_inverse=True)
+    return Rows(image_ids, groups.astype(np.int64), tuple(names.tolist()))
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Puts the rows of several tables one after another; groups of one name are one group.
+
+    Args:
+        parts: of each table; all with groups, or none.
+
+    Returns:
+        Rows: of all tables.
+    """
+    image_ids = np.concatenate([part.image_ids for part in parts])
+    if any(part.groups is None for part in parts):
+        return Rows(image_ids)
+    labels = [np.array(part.names, str)[part.groups] for part in parts]
+    names, groups = np.unique(np.concatenate(labels), return_inverse=True)
     return Rows(image_ids, groups.astype(np.int64), tuple(names.tolist()))
 
 

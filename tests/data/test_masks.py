@@ -8,6 +8,7 @@ import pytest
 from mine_jax import data
 from mine_jax.data import masks
 from mine_jax.data.containers import volumes
+from mine_jax.data.containers.series import check_volumes
 from mine_jax.errors import DataError, GeometryError, IntegrityError, MissingInputError
 from mine_jax.types import Volume
 
@@ -78,11 +79,11 @@ def test_misused_masks(tmp_path, values, message):
 
 def test_geometry_is_compared_exactly_enough():
     one = Volume((2, 3, 4), AFFINE)
-    masks.check_geometry("a", Volume((2, 3, 4), AFFINE + 1e-5), reference="b", expected=one)
+    check_volumes("a", Volume((2, 3, 4), AFFINE + 1e-5), reference="b", expected=one)
     with pytest.raises(GeometryError, match="affine"):
-        masks.check_geometry("a", Volume((2, 3, 4), AFFINE + 1e-3), reference="b", expected=one)
+        check_volumes("a", Volume((2, 3, 4), AFFINE + 1e-3), reference="b", expected=one)
     with pytest.raises(GeometryError, match="transposed"):
-        masks.check_geometry("a", Volume((4, 3, 2), AFFINE), reference="b", expected=one)
+        check_volumes("a", Volume((4, 3, 2), AFFINE), reference="b", expected=one)
 
 
 def test_big_endian_and_scaled_files(tmp_path):

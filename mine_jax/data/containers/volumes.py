@@ -20,6 +20,8 @@ from mine_jax.errors import DataError, GeometryError, IntegrityError, MissingInp
 from mine_jax.types import Volume
 
 MAX_BYTES = 64 << 30
+# Largest difference of two affines that is rounding, millimetres.
+AFFINE_TOLERANCE = 1e-4
 MGH_SUFFIXES = (".mgh", ".mgz")
 # Scan parameters, tags and colour tables behind the values of an MGH file.
 MAX_FOOTER = 16 << 20
@@ -41,6 +43,14 @@ class Header:
     def is_scaled(self) -> bool:
         """Whether stored numbers times `slope` plus `intercept` are the values."""
         return (self.slope, self.intercept) != (1.0, 0.0)
+
+    @property
+    def value_dtype(self) -> np.dtype:
+        """In which values are given: as stored; scaled, float32 for integers of up to 16 bits, else float64."""
+        stored = self.dtype.newbyteorder("=")
+        if not self.is_scaled:
+            return stored
+        return np.dtype(np.float32 if stored.kind in "iu" and stored.itemsize <= 2 else np.float64)
 
     @property
     def is_mgh(self) -> bool:
@@ -134,9 +144,7 @@ def read_series(
     ids = np.arange(n_voxels) if voxel_ids is None else np.asarray(voxel_ids)
     # On disk the first axis runs fastest.
     at = np.ravel_multi_index(np.unravel_index(ids, header.shape[:3]), header.shape[:3], order="F")
-    stored = header.dtype.newbyteorder("=")
-    scaled = np.dtype(np.float32 if stored.kind in "iu" and stored.itemsize <= 2 else np.float64)
-    values = np.empty((len(ids), n_volumes), scaled if header.is_scaled else stored)
+    values = np.empty((len(ids), n_volumes), header.value_dtype)
     opener: Callable[..., Any] = gzip.open if path.suffix in (".gz", ".mgz") else open
     try:
         with opener(path, "rb") as file:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mine_jax.data import masks, tables
+from mine_jax.data import masks
+from mine_jax.data.containers import positions, series
 from mine_jax.data.nsd import layout
 from mine_jax.errors import ConfigError, DataError, MissingInputError
-from mine_jax.types import Volume
+from mine_jax.types import Surface, Volume
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Areas:
     """ROI volumes of a subject.
 
     Attributes:
-        volume: their common space.
-        codes: collection -> [X*Y*Z] int, -1 outside cortex, 0 unlabelled, then labels.
+        space: their common space.
+        codes: collection -> [all voxels or vertices] int, -1 outside cortex, 0 unlabelled, then labels.
         labels: collection -> code -> name.
     """
 
-    volume: Volume
+    space: Volume | Surface
     codes: dict[str, np.ndarray]
     labels: dict[str, dict[int, str]]
 
@@ -37,10 +37,11 @@ def read_areas(root: Path, *, subject: str, space: str) -> Areas:
     Raises:
         MissingInputError: if there are none.
         GeometryError: if they differ in shape or affine.
-        ConfigError: for surface spaces.
+        ConfigError: for unknown spaces.
     """
     if not space.startswith("func"):
-        raise ConfigError(f'`space` must be a volume ("func1pt8mm" or "func1mm"), but is {space!r}.')
+        known = ", ".join(("func1pt8mm", "func1mm", *layout.SURFACES))
+        raise ConfigError(f"`space` must be one of {known}, but is {space!r}.")
     folder = layout.roi_folder(root, subject, space)
     files = sorted(f for f in folder.glob("*.nii.gz") if not f.name.startswith(("lh.", "rh.", ".")))
     if not files:
@@ -52,9 +53,9 @@ def read_areas(root: Path, *, subject: str, space: str) -> Areas:
         name = file.name.removesuffix(".nii.gz")
         values, header = masks.read_labels(file)
         volume = volume or header.volume
-        masks.check_geometry(str(file), header.volume, reference=str(files[0]), expected=volume)
+        series.check_volumes(str(file), header.volume, reference=str(files[0]), expected=volume)
         codes[name] = values.reshape(-1)
-        labels[name] = _read_labels(layout.ctab_file(root, subject, name), name)
+        labels[name] = read_labels(layout.ctab_file(root, subject, name), name)
     assert volume is not None
     return Areas(volume, codes, labels)
 
@@ -150,7 +151,7 @@ def read_ncsnr(folder: Path, volume: Volume) -> np.ndarray | None:
     if not path.is_file():
         return None
     values, header = masks.read_volume(path)
-    masks.check_geometry(str(path), header.volume, reference="the ROI files", expected=volume)
+    series.check_volumes(str(path), header.volume, reference="the ROI files", expected=volume)
     if np.any(values < 0):
         raise DataError(
             f"{path} must hold no negative ratio, but its smallest is {np.nanmin(values):g}. Is it damaged?"
@@ -158,16 +159,8 @@ def read_ncsnr(folder: Path, volume: Volume) -> np.ndarray | None:
     return values.reshape(-1).astype(np.float64)
 
 
-def _read_labels(path: Path, collection: str) -> dict[int, str]:
+def read_labels(path: Path, collection: str) -> dict[int, str]:
     """Names of the codes: the table of the data set, or NSD's published ones."""
     if not path.is_file():
         return dict(enumerate(layout.ROI_LABELS.get(collection, ()), start=1))
-    labels = {}
-    for number, line in enumerate(tables.read_text(path).split("\n"), start=1):
-        parts = line.split()
-        if not parts or parts[0].startswith("#"):
-            continue
-        if len(parts) < 2 or not re.fullmatch(r"-?[0-9]+", parts[0]):
-            raise DataError(f"line {number} of {path} must read `code name`, but is {line!r}.")
-        labels[int(parts[0])] = parts[1]
-    return labels
+    return positions.read_label_table(path)

@@ -17,8 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mine_jax._progress import Progress, silent
-from mine_jax.data import masks
-from mine_jax.data.containers import hdf5, volumes
+from mine_jax.data.containers import hdf5, series, volumes
 from mine_jax.data.nsd import layout
 from mine_jax.errors import AlignmentError, DataError, GeometryError, MissingInputError
 from mine_jax.types import Volume
@@ -38,6 +37,7 @@ class Sessions:
         numbers: [S], counted from 1, ascending.
         n_trials: [S], trials that the design says each has.
         missing: numbers below the largest that are not there.
+        prefix: before the name of each file: the left hemisphere's on surfaces.
     """
 
     folder: Path
@@ -45,23 +45,25 @@ class Sessions:
     numbers: tuple[int, ...]
     n_trials: tuple[int, ...]
     missing: tuple[int, ...]
+    prefix: str = ""
 
     @property
     def files(self) -> list[Path]:
         """One path per session."""
-        return [layout.session_file(self.folder, number, self.beta_format) for number in self.numbers]
+        return [layout.session_file(self.folder, number, self.beta_format, self.prefix) for number in self.numbers]
 
 
 def find_sessions(
-    folder: Path, *, n_design_trials: int, beta_format: str = "auto", limit: int | None = None
+    folder: Path, *, n_design_trials: int, beta_format: str = "auto", limit: int | None = None, prefix: str = ""
 ) -> Sessions:
     """Lists the sessions of a betas folder.
 
     Args:
         folder: holds `betas_sessionBB.hdf5` or `.nii.gz`.
         n_design_trials: trials of the whole design.
-        beta_format: "hdf5", "nifti", or "auto" for the one with more sessions (HDF5 in a tie).
+        beta_format: "hdf5", "nifti", "mgh", or "auto" for the one with more sessions (HDF5 in a tie).
         limit: only the first so many sessions, which must all be there.
+        prefix: "lh." for surfaces.
 
     Returns:
         Sessions: what was found; no file was opened.
@@ -72,7 +74,9 @@ def find_sessions(
     """
     numbers_of = {
         form: sorted(
-            int(match[1]) for file in folder.glob(f"betas_session*{suffix}") if (match := _NAME.match(file.name))
+            int(match[1])
+            for file in folder.glob(f"{prefix}betas_session*{suffix}")
+            if (match := _NAME.match(file.name))
         )
         for form, suffix in layout.SUFFIXES.items()
     }
@@ -82,7 +86,7 @@ def find_sessions(
     expected = range(1, (limit or max(numbers, default=0)) + 1)
     missing = [number for number in expected if number not in numbers]
     if not numbers or (limit is not None and missing):
-        wanted = layout.session_file(folder, missing[0] if missing else 1, beta_format)
+        wanted = layout.session_file(folder, missing[0] if missing else 1, beta_format, prefix)
         raise MissingInputError(
             f"no betas at {wanted}. Download the subject's betas from the Natural Scenes Dataset "
             "(http://naturalscenesdataset.org), or write a phantom with `mine-jax phantom`."
@@ -94,7 +98,7 @@ def find_sessions(
             f"{folder} has a session {numbers[-1]}, but the design ends after {n_design_trials} trials. "
             "Do the betas and nsd_expdesign.mat belong together?"
         )
-    return Sessions(folder, beta_format, tuple(numbers), tuple(n_trials), tuple(missing))
+    return Sessions(folder, beta_format, tuple(numbers), tuple(n_trials), tuple(missing), prefix)
 
 
 def column_reader(
@@ -172,7 +176,7 @@ def check_percent(betas: np.ndarray, *, source: str) -> None:
         )
 
 
-_NAME = re.compile(r"betas_session(\d\d)\.")
+_NAME = re.compile(r"(?:lh\.)?betas_session(\d\d)\.")
 
 
 def _read_hdf5(
@@ -230,7 +234,7 @@ def _stream_nifti(
 ) -> Iterator[np.ndarray]:
     """Columns [V, t] of each session, in memory or in a file that goes with the process."""
     for done, (path, n_trials) in enumerate(zip(sessions.files, sessions.n_trials, strict=True), start=1):
-        masks.check_geometry(str(path), volumes.read_header(path).volume, reference="the ROI file", expected=volume)
+        series.check_volumes(str(path), volumes.read_header(path).volume, reference="the ROI file", expected=volume)
         # A short read still calls back often enough to be stopped.
         values, header = volumes.read_series(
             path, voxel_ids=voxel_ids, progress=lambda *_, done=done: progress(done - 1, len(sessions.numbers))

@@ -11,7 +11,8 @@ from typing import Any
 TRIALS_PER_SESSION = 750
 # Integer betas are percent signal change times this.
 BETA_SCALE = 300.0
-SUFFIXES = {"hdf5": ".hdf5", "nifti": ".nii.gz"}
+SUFFIXES = {"hdf5": ".hdf5", "nifti": ".nii.gz", "mgh": ".mgh"}
+SURFACES = ("fsaverage", "nativesurface")
 # Code -1 is "not cortex", 0 "cortex without a label", 1.. these names.
 ROI_LABELS: dict[str, tuple[str, ...]] = {
     "nsdgeneral": ("nsdgeneral",),
@@ -28,9 +29,19 @@ def betas_folder(root: Path, subject: str, space: str, beta_version: str) -> Pat
     return root / "nsddata_betas" / "ppdata" / subject / space / beta_version
 
 
-def session_file(folder: Path, session: int, beta_format: str) -> Path:
-    """Returns the betas of one session, counted from 1."""
-    return folder / f"betas_session{session:02d}{SUFFIXES[beta_format]}"
+def is_surface(space: str) -> bool:
+    """Says whether a space is one of the two surfaces."""
+    return space in SURFACES
+
+
+def session_file(folder: Path, session: int, beta_format: str, prefix: str = "") -> Path:
+    """Returns the betas of one session, counted from 1; on surfaces of the hemisphere that the prefix names."""
+    return folder / f"{prefix}betas_session{session:02d}{SUFFIXES[beta_format]}"
+
+
+def label_folder(root: Path, subject: str, space: str) -> Path:
+    """Returns the folder of labels on a surface, and of the tables of their names."""
+    return root / "nsddata" / "freesurfer" / ("fsaverage" if space == "fsaverage" else subject) / "label"
 
 
 def roi_folder(root: Path, subject: str, space: str) -> Path:
@@ -65,10 +76,10 @@ def stimuli_file(root: Path) -> Path:
 
 def inputs(root: Path, config: Any) -> list[Path]:
     """Returns what responses are made from: betas, areas with their labels, and the design."""
-    labels = root / "nsddata" / "freesurfer" / config.subject / "label"
+    labels = label_folder(root, config.subject, config.space)
     return [
         betas_folder(root, config.subject, config.space, config.beta_version),
-        roi_folder(root, config.subject, config.space),
-        *sorted(labels.glob("*.ctab")),
+        *([] if is_surface(config.space) else [roi_folder(root, config.subject, config.space)]),
+        *sorted(labels.glob("*.mgz*" if is_surface(config.space) else "*.ctab")),
         design_file(root),
     ]

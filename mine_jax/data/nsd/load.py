@@ -1,4 +1,4 @@
-"""Natural Scenes Dataset, volume space: a folder enters; responses and images leave.
+"""Natural Scenes Dataset, volumes and surfaces: a folder enters; responses and images leave.
 
 Betas are converted to percent, z-scored per voxel within session, and averaged over the
 repeats of an image. Ids in NSD's files count from 1; here they are 0-based 73k ids as text.
@@ -18,10 +18,11 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.data import noise_ceiling, trials
+from mine_jax.data.containers.series import chosen_space
 from mine_jax.data.nsd import areas as nsd_areas
 from mine_jax.data.nsd import betas as nsd_betas
 from mine_jax.data.nsd import design as nsd_design
-from mine_jax.data.nsd import layout
+from mine_jax.data.nsd import layout, spaces
 from mine_jax.data.nsd.betas import AxisOrder, Sessions
 from mine_jax.data.trials import Rows, Trials, average
 from mine_jax.errors import ConfigError
@@ -41,7 +42,7 @@ def load_nsd(
     roi: str | Sequence[str] = ("nsdgeneral",),
     space: str = "func1pt8mm",
     beta_version: str = "betas_fithrf_GLMdenoise_RR",
-    beta_format: Literal["auto", "hdf5", "nifti"] = "auto",
+    beta_format: Literal["auto", "hdf5", "nifti", "mgh"] = "auto",
     sessions: int | None = None,
     zscore: Literal["session", "run", "none"] = "session",
     beta_scale: float | Literal["auto"] = "auto",
@@ -57,7 +58,7 @@ def load_nsd(
         subject: "subj01" to "subj08".
         roi: collections ("nsdgeneral", "floc-faces") or labels ("FFA-1") whose voxels are read; empty for
             every voxel with data.
-        space: "func1pt8mm" or "func1mm".
+        space: "func1pt8mm", "func1mm", "fsaverage" or "nativesurface".
         beta_version: folder of the betas.
         beta_format: of the session files; "auto" prefers the one with more sessions.
         sessions: only the first so many; None for all found, missing ones are logged.
@@ -84,17 +85,19 @@ def load_nsd(
     if zscore == "run":
         raise ConfigError('`zscore` = "run" is not possible: NSD\'s betas carry no run numbers. Use "session".')
     design = nsd_design.read_design(root, subject=subject)
-    areas = nsd_areas.read_areas(root, subject=subject, space=space)
+    areas = spaces.read_areas(root, subject=subject, space=space)
     folder = layout.betas_folder(root, subject, space, beta_version)
-    files = nsd_betas.find_sessions(folder, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions)
+    files = spaces.find_sessions(
+        folder, space=space, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions
+    )
     _log_sessions(files)
-    file_ncsnr = nsd_areas.read_ncsnr(folder, areas.volume)
+    file_ncsnr = spaces.read_ncsnr(folder, areas)
     voxel_ids = nsd_areas.select_voxels(areas, [roi] if isinstance(roi, str) else roi, file_ncsnr)
     disk = None if directory is None else Path(directory)
-    read_columns = nsd_betas.column_reader(
+    read_columns = spaces.column_reader(
         files,
+        areas,
         voxel_ids=voxel_ids,
-        volume=areas.volume,
         axis_order=axis_order,
         scratch=disk if len(voxel_ids) * len(design.images) * 2 > trials.LARGE_BYTES else None,
         progress=progress,
@@ -124,9 +127,8 @@ def load_nsd(
     responses = replace(
         responses,
         rois=nsd_areas.area_names(areas, voxel_ids),
-        indices=np.stack(np.unravel_index(voxel_ids, areas.volume.shape), 1),
-        volume=areas.volume,
         subject=subject,
+        **chosen_space(areas.space, voxel_ids),
     )
     return responses, nsd_design.stimuli(root, responses.image_ids, design)
 
@@ -159,7 +161,9 @@ def open_nsd_stimuli(
     root = Path(root)
     design = nsd_design.read_design(root, subject=subject)
     folder = layout.betas_folder(root, subject, space, beta_version)
-    files = nsd_betas.find_sessions(folder, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions)
+    files = spaces.find_sessions(
+        folder, space=space, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions
+    )
     images = np.unique(design.images[nsd_design.trial_positions(files)])
     return nsd_design.stimuli(root, images.astype(str), design)
 

@@ -230,9 +230,11 @@ def test_truncated_images(nsd):
         load(nsd)
 
 
-def test_surface_space(nsd):
-    with pytest.raises(ConfigError, match="volume"):
+def test_surface_without_labels(nsd):
+    with pytest.raises(MissingInputError, match=r"fsaverage/label/lh\.\*\.mgz"):
         load(nsd, space="fsaverage")
+    with pytest.raises(ConfigError, match="must be one of func1pt8mm, func1mm, fsaverage, nativesurface"):
+        load(nsd, space="MNI")
 
 
 def test_run_scores_are_not_possible(nsd):
