@@ -214,6 +214,8 @@ def save(value: Any, directory: Path) -> Path:
             arrays[field.name] = _write_field(directory, field.name, item)
         elif isinstance(item, types.Volume):
             plain[field.name] = {"shape": list(item.shape), "affine": np.asarray(item.affine).tolist()}
+        elif isinstance(item, types.Surface):
+            plain[field.name] = {"name": item.name, "n_vertices": list(item.n_vertices)}
         else:
             plain[field.name] = item
     write_json(
@@ -265,6 +267,9 @@ def load(directory: str | Path, *, verify: bool = True) -> Any:
     if values.get("volume"):
         volume = values["volume"]
         values["volume"] = types.Volume(tuple(volume["shape"]), np.asarray(volume["affine"]))
+    if values.get("surface"):
+        surface = values["surface"]
+        values["surface"] = types.Surface(surface["name"], tuple(surface["n_vertices"]))
     if values.get("grid"):
         values["grid"] = tuple(values["grid"])
     return _TYPES[meta["type"]](**values)

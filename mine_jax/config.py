@@ -45,9 +45,11 @@ class PathKey:
 
     Attributes:
         names: values that are names, not paths.
+        judges: whether a kind and a colon may stand before the path.
     """
 
     names: frozenset[str] = frozenset()
+    judges: bool = False
 
 
 Grid = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
@@ -78,7 +80,7 @@ def _judge(value: Any) -> Any:
 
 # Kinds of features whose models may judge, before the colon of `validation.evaluator`.
 JUDGING_KINDS = ("clip", "siglip")
-Judge = Annotated[str, PlainValidator(_judge), PathKey(frozenset({"ridge", "none"}))]
+Judge = Annotated[str, PlainValidator(_judge), PathKey(frozenset({"ridge", "none"}), judges=True)]
 
 
 class Section(BaseModel):
@@ -110,28 +112,39 @@ class _Data(Section):
     allow_leak: bool = False
     permute: bool = False  # control: responses are exchanged between images; nothing should be predicted
 
+    @property
+    def has_photos(self) -> bool:
+        """Whether the images can be read; data sets without a key for them bring their own."""
+        return getattr(self, "images", "") is not None
 
-class FolderConfig(_Data):
-    """Stage 1: anyone's own photos and responses."""
+
+class PhotosConfig(_Data):
+    """Keys of data whose photos lie in a folder."""
+
+    images: File = None  # folder or zip of photos; without it only precomputed tokens can be used
+    index_base: Literal[0, 1] | None = None  # of numeric ids in all lists of images
+    max_pixels: Count = 50_000_000  # ours
+
+
+class FolderConfig(PhotosConfig):
+    """Stage 1: anyone's own photos and responses; `*` in a name: one file per session, `{hemi}`: both hemispheres."""
 
     kind: Literal["folder"] = "folder"
-    images: File = None  # folder or zip of photos
-    responses: File = None  # .npy [N or trials, V], or a NIfTI series with `mask`
+    responses: File = None  # .npy [N or trials, V], or series of NIfTI, MGH, GIFTI, CIFTI
     image_ids: File = None  # one id per row of `responses`
     trials: File = None  # image_id, session, run per row; makes rows trials
-    mask: File = None  # NIfTI, for a NIfTI series
-    rois: File = None  # voxel_id, roi, and optionally i, j, k
-    index_base: Literal[0, 1] | None = None  # of numeric ids in `image_ids` and `trials`
-    max_pixels: Count = 50_000_000  # ours
+    mask: File = None  # 0 and 1 in the space of a series
+    rois: File = None  # a table: voxel_id, roi, and optionally i, j, k; or an atlas in the space of a series
+    roi_labels: File = None  # code and name of the areas of an atlas; default: in it, or the .tsv beside it
 
 
 class _NsdLayout(_Data):
     """Keys of data in the file layout of the Natural Scenes Dataset."""
 
     root: File = None  # folder that holds nsddata, nsddata_betas, nsddata_stimuli
-    space: str = "func1pt8mm"
+    space: str = "func1pt8mm"  # also "func1mm", and the surfaces "fsaverage" and "nativesurface"
     beta_version: str = "betas_fithrf_GLMdenoise_RR"
-    beta_format: Literal["auto", "hdf5", "nifti"] = "auto"
+    beta_format: Literal["auto", "hdf5", "nifti", "mgh"] = "auto"
     roi: Names = ("nsdgeneral",)  # voxels of any of these areas; () for every voxel with data
     sessions: Annotated[int, Field(ge=1, le=40)] | None = None  # first so many; None for all found
     axis_order: Literal["auto", "xyzt", "tzyx"] = "auto"
@@ -217,6 +230,7 @@ class PrecomputedConfig(_Features):
     kind: Literal["precomputed"] = "precomputed"
     tokens: File = None  # [N, P, D] .npy
     token_image_ids: File = None
+    index_base: Literal[0, 1] | None = None  # of numeric ids in `token_image_ids`; None for that of the data
     mask: File = None  # [N, P] bool .npy
     unembedding: File = None  # [W, D] .npy
     unembedding_bias: File = None
@@ -388,11 +402,11 @@ def paths(section: Section) -> dict[str, str]:
     """Returns the keys of a section that hold a path, with the path; names such as "phantom" are left out."""
     values = {key: (getattr(section, key), field.metadata) for key, field in type(section).model_fields.items()}
     return {
-        key: judging_model(value) or value
+        key: (judging_model(value) if mark.judges else "") or value
         for key, (value, metadata) in values.items()
         for mark in metadata
         if isinstance(mark, PathKey) and isinstance(value, str) and value not in mark.names
-        if judging_model(value) not in EMBEDDED_MODELS
+        if not (mark.judges and judging_model(value) in EMBEDDED_MODELS)
     }
 
 

@@ -16,7 +16,8 @@ Host types are frozen dataclasses; `Encoders` is a pytree, since it enters jit a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -58,6 +59,22 @@ class Volume(_Shown):
 
 
 @dataclass(frozen=True, repr=False)
+class Surface(_Shown):
+    """Space of surface data: its `name`, and `n_vertices` of the left and the right hemisphere.
+
+    Voxel ids are the vertices of the left hemisphere, then those of the right.
+    """
+
+    name: str
+    n_vertices: tuple[int, int]
+
+    def places(self, voxel_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the hemisphere ("lh" or "rh") and the vertex of each voxel [V]."""
+        is_left = np.asarray(voxel_ids) < self.n_vertices[0]
+        return np.where(is_left, "lh", "rh"), np.where(is_left, voxel_ids, voxel_ids - self.n_vertices[0])
+
+
+@dataclass(frozen=True, repr=False)
 class Responses(_Shown):
     """What the encoder predicts: z-scored betas, averaged over repeats.
 
@@ -74,6 +91,7 @@ class Responses(_Shown):
         indices: [V, 3] int, i j k in `volume`; None without geometry.
         volume: space of the voxels; None without geometry.
         subject: name of the subject.
+        surface: space of vertices, where voxels are vertices.
     """
 
     responses: Any
@@ -87,6 +105,7 @@ class Responses(_Shown):
     indices: np.ndarray | None = None
     volume: Volume | None = None
     subject: str = ""
+    surface: Surface | None = None
 
     def take(self, voxels: np.ndarray) -> Responses:
         """Returns the responses of some voxels (positions or mask [V])."""
@@ -110,6 +129,9 @@ class Stimuli(_Shown):
         hashes: [N] str, sha256 of each file or pixel array; "" where not computed.
         shared: [N] bool, True for images that every subject of the data set saw.
         source: where they come from, for messages.
+        name: takes ids [T] of another list and its name, returns the image ids that they mean; None where they
+            are image ids as they are. With `index_base` and `key` it takes the base of that list and where it is set.
+        parts: named parts of the images that the data set itself defines -> their ids, such as test sets.
     """
 
     image_ids: np.ndarray
@@ -117,6 +139,8 @@ class Stimuli(_Shown):
     hashes: np.ndarray
     shared: np.ndarray
     source: str = ""
+    name: Callable[..., np.ndarray] | None = None
+    parts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)

@@ -265,3 +265,14 @@ def test_the_model_of_an_evaluator_belongs_to_the_file(tmp_path, kind):
 def test_evaluators_that_are_none(value):
     with pytest.raises(errors.ConfigError, match=r"validation\.evaluator: .*and a model directory"):
         config.from_dict({"validation": {"evaluator": value}})
+
+
+@pytest.mark.parametrize("name", ["shared", "phantom", "none", "ridge", "clip:phantom", "clip:photos"])
+def test_folders_called_like_a_keyword_are_folders(tmp_path, name):
+    path = tmp_path / "c.toml"
+    keys = ("images", "responses", "image_ids", "mask", "rois")
+    path.write_text("[data]\n" + "".join(f'{key} = "{name}"\n' for key in keys), encoding="utf-8")
+    read = config.read(path).data
+    assert {getattr(read, key) for key in keys} == {str(tmp_path / name)}
+    path.write_text(f'[data]\nkind = "nsd"\nroot = "{name}"\n', encoding="utf-8")
+    assert config.read(path).data.root == str(tmp_path / name)

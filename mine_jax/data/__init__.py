@@ -6,6 +6,8 @@ A reader is one file or folder (`folder.py`, `nsd/`) and one row of `loading.REA
 from mine_jax.data.checking import check as check
 from mine_jax.data.folder import load_folder as load_folder
 from mine_jax.data.folder import open_folder_stimuli as open_folder_stimuli
+from mine_jax.data.loading import image_inputs as image_inputs
+from mine_jax.data.loading import inputs as inputs
 from mine_jax.data.loading import load as load
 from mine_jax.data.loading import open_stimuli as open_stimuli
 from mine_jax.data.masks import mask as mask

@@ -9,15 +9,16 @@ import pandas as pd
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
-from mine_jax.data import folder, masks, splits
+from mine_jax.data import folder, splits
+from mine_jax.data.containers import series, volumes
 from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.data.nsd import areas as nsd_areas
 from mine_jax.data.nsd import betas as nsd_betas
 from mine_jax.data.nsd import design as nsd_design
-from mine_jax.data.nsd import layout
+from mine_jax.data.nsd import layout, spaces, surface
 from mine_jax.data.nsd.betas import Sessions
 from mine_jax.errors import AlignmentError, ConfigError, DataError
-from mine_jax.types import Responses, Stimuli
+from mine_jax.types import Responses, Stimuli, Surface
 
 # Reading more images than this only to look for duplicates takes too long.
 _MAX_IMAGES = 20_000
@@ -67,18 +68,22 @@ def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Stimuli, list[str]]:
         raise ConfigError(f'data: kind = "{config.kind}" needs `root`, the folder that holds nsddata.')
     root = Path(config.root)
     design = nsd_design.read_design(root, subject=config.subject)
-    areas = nsd_areas.read_areas(root, subject=config.subject, space=config.space)
+    areas = spaces.read_areas(root, subject=config.subject, space=config.space)
     betas = layout.betas_folder(root, config.subject, config.space, config.beta_version)
-    sessions = nsd_betas.find_sessions(
-        betas, n_design_trials=len(design.images), beta_format=config.beta_format, limit=config.sessions
+    sessions = spaces.find_sessions(
+        betas,
+        space=config.space,
+        n_design_trials=len(design.images),
+        beta_format=config.beta_format,
+        limit=config.sessions,
     )
-    ncsnr = nsd_areas.read_ncsnr(betas, areas.volume)
+    ncsnr = spaces.read_ncsnr(betas, areas)
     voxel_ids = nsd_areas.select_voxels(areas, config.roi, ncsnr)
     findings = [f"{config.subject}: {len(sessions.numbers)} sessions ({sessions.beta_format}), {len(voxel_ids)} voxels"]
     if sessions.missing:
         findings.append(f"warning: sessions {', '.join(map(str, sessions.missing))} are not there")
     if ncsnr is None:
-        findings.append(f"note: no ncsnr.nii.gz in {betas}; the noise ceiling comes from repeats")
+        findings.append(f"note: no ncsnr in {betas}; the noise ceiling comes from repeats")
     elif np.isnan(ncsnr[voxel_ids]).any():
         findings.append(f"{int(np.isnan(ncsnr[voxel_ids]).sum())} voxels hold no valid data (ncsnr is NaN)")
     names, counts = np.unique(
@@ -97,17 +102,21 @@ def _probe_betas(
 ) -> None:
     """Reads a few columns of every HDF5 session, or every NIfTI header."""
     probed = np.unique(voxel_ids[np.linspace(0, len(voxel_ids) - 1, _N_PROBED).astype(int)])
+    if isinstance(areas.space, Surface):
+        surface.open_sessions(sessions, areas.space)
+        return
     if sessions.beta_format == "nifti":
         for file, n_trials in zip(sessions.files, sessions.n_trials, strict=True):
-            header = masks.read_header(file)
-            masks.check_geometry(str(file), header.volume, reference="the ROI files", expected=areas.volume)
+            header = volumes.read_header(file)
+            series.check_volumes(str(file), header.volume, reference="the ROI files", expected=areas.space)
             if (header.shape[3] if len(header.shape) == 4 else 1) != n_trials:
                 raise AlignmentError(f"{file} has shape {header.shape}, but the design says {n_trials} trials.")
         return
-    read = nsd_betas.column_reader(sessions, voxel_ids=probed, volume=areas.volume, axis_order=config.axis_order)
+    read = nsd_betas.column_reader(sessions, voxel_ids=probed, volume=areas.space, axis_order=config.axis_order)
     for session, file in enumerate(sessions.files):
         betas = read(session, slice(None))
-        nsd_betas.to_percent(betas, beta_scale=config.beta_scale, source=str(file))
+        if config.beta_scale == "auto":
+            nsd_betas.check_percent(betas, source=str(file))
 
 
 def _check_info(root: Path, subject: str, design: nsd_design.Design) -> list[str]:

@@ -19,10 +19,14 @@ class Reader(NamedTuple):
     Attributes:
         load: also takes `directory` and `progress`, gives Responses and Stimuli.
         open_stimuli: gives the same Stimuli without reading responses.
+        inputs: files and folders whose change makes responses stale.
+        images: files and folders of the images.
     """
 
     load: Callable[..., tuple[Responses, Stimuli]]
     open_stimuli: Callable[..., Stimuli]
+    inputs: Callable[..., list[Path]]
+    images: Callable[..., list[Path]]
 
 
 def load(
@@ -57,6 +61,31 @@ def open_stimuli(config: DataConfig) -> Stimuli:
     return READERS[config.kind].open_stimuli(config)
 
 
+def inputs(config: DataConfig) -> list[Path]:
+    """Names the files and folders whose change makes responses stale.
+
+    Args:
+        config: section [data].
+
+    Returns:
+        Paths, of which some may not be there.
+    """
+    test = [Path(config.test)] if isinstance(config.test, str) and Path(config.test).is_file() else []
+    return [*READERS[config.kind].inputs(config), *test]
+
+
+def image_inputs(config: DataConfig) -> list[Path]:
+    """Names the files and folders of the images.
+
+    Args:
+        config: section [data].
+
+    Returns:
+        Paths, of which some may not be there.
+    """
+    return READERS[config.kind].images(config)
+
+
 def _load_nsd(
     config: NsdConfig | PhantomConfig, *, directory: str | Path | None, progress: Progress
 ) -> tuple[Responses, Stimuli]:
@@ -88,10 +117,23 @@ def _nsd_files(config: NsdConfig | PhantomConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
+def _nsd_inputs(config: NsdConfig) -> list[Path]:
+    return nsd.inputs(Path(config.root), config) if config.root else []
+
+
+def _nsd_images(config: NsdConfig) -> list[Path]:
+    return [nsd.stimuli_file(Path(config.root))] if config.root else []
+
+
+def _nothing(config: PhantomConfig) -> list[Path]:
+    # What is written by the run itself depends on the configuration alone.
+    del config
+    return []
+
+
 # A phantom is written in the layout of NSD.
-_NSD = Reader(_load_nsd, _open_nsd)
 READERS: dict[str, Reader] = {
-    "folder": Reader(folder.load_folder, folder.open_folder_stimuli),
-    "nsd": _NSD,
-    "phantom": _NSD,
+    "folder": Reader(folder.load_folder, folder.open_folder_stimuli, folder.inputs, folder.images_of),
+    "nsd": Reader(_load_nsd, _open_nsd, _nsd_inputs, _nsd_images),
+    "phantom": Reader(_load_nsd, _open_nsd, _nothing, _nothing),
 }

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mine_jax._progress import Progress, silent
-from mine_jax.data import tables
+from mine_jax.data import ids as image_lists
 from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.errors import AlignmentError, ConfigError, DataError
 from mine_jax.types import ImageTokens, Responses, Split, Stimuli
@@ -82,13 +82,18 @@ def align(responses: Responses, tokens: ImageTokens, *, on_missing: str = "error
     row_of = _first_rows(tokens)
     here = np.array([image_id in row_of for image_id in responses.image_ids.tolist()], bool)
     missing = responses.image_ids[~here]
-    if len(missing) and (on_missing != "drop" or not here.any()):
-        raise AlignmentError(
-            f"{len(missing)} of {len(here)} images have responses but no tokens, first {', '.join(missing[:5])}. "
-            'Extract the features again, or set `on_missing` = "drop".'
-        )
     if len(missing):
-        _log.warning("%d images without tokens are left out", len(missing))
+        image_lists.check_not_shifted(responses.image_ids, row_of, source="the responses", other="the tokens")
+        reason = image_lists.why_differ(missing, row_of)
+        if on_missing != "drop" or not here.any():
+            remedy = "" if reason else 'Extract the features again, or set `on_missing` = "drop".'
+            raise AlignmentError(
+                f"{len(missing)} of {len(here)} images have responses but no tokens, first {', '.join(missing[:5])}. "
+                f"{reason or remedy}"
+            )
+        _log.warning("%d images without tokens are left out. %s", len(missing), reason)
+        if _is_first_or_last(missing, responses.image_ids):
+            _log.warning("only the image %s is left out: is one list counted from 0, the other from 1?", missing[0])
         responses = responses.take_images(here)
     rows = np.array([row_of[image_id] for image_id in responses.image_ids.tolist()], np.int64)
     unused = len(row_of) - len(rows)
@@ -182,13 +187,22 @@ def _test_ids(ids: np.ndarray, stimuli: Stimuli, test: str) -> np.ndarray:
         if not len(shared):
             raise DataError('`test` = "shared" needs images that all subjects saw, but none are marked. Give a share.')
         return shared
-    wanted = np.unique(tables.read_ids(test))
+    wanted = image_lists.read(test)
+    wanted = np.unique(wanted if stimuli.name is None else stimuli.name(wanted, test))
     unknown = wanted[~np.isin(wanted, ids)]
     if len(unknown):
+        image_lists.check_not_shifted(wanted, ids, source=test, other="the responses")
         raise AlignmentError(
-            f"{test} names {len(unknown)} test images without responses, first {', '.join(unknown[:5])}."
+            f"{test} names {len(unknown)} test images without responses, first {', '.join(unknown[:5])}. "
+            f"{image_lists.why_differ(wanted, ids)}".strip()
         )
     return wanted
+
+
+def _is_first_or_last(missing: np.ndarray, ids: np.ndarray) -> bool:
+    """Says whether one image is missing, the first or last in the order of ids."""
+    ordered = sorted(ids.tolist(), key=lambda text: (len(text), text))
+    return len(missing) == 1 and missing[0] in (ordered[0], ordered[-1])
 
 
 def _lowest(rank: np.ndarray, among: np.ndarray, share: float) -> np.ndarray:

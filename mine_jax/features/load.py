@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +56,7 @@ def load_features(
     """
     directory = None if directory is None else Path(directory)
     if isinstance(config, PrecomputedConfig):
-        tokens, lens = _precomputed(config, directory, progress)
+        tokens, lens = _precomputed(config, stimuli, directory, progress)
     else:
         if stimuli is None:
             raise ConfigError(
@@ -150,10 +151,14 @@ def _waiting(progress: Progress, n_images: int) -> Progress:
 
 
 def _precomputed(
-    config: PrecomputedConfig, directory: Path | None, progress: Progress
+    config: PrecomputedConfig, stimuli: Stimuli | None, directory: Path | None, progress: Progress
 ) -> tuple[ImageTokens, Lens | None]:
     if config.tokens is None or config.token_image_ids is None:
         raise ConfigError('`features.kind` "precomputed" needs `features.tokens` and `features.token_image_ids`.')
+    name = None
+    if stimuli is not None and stimuli.name is not None:
+        # tokens may be there for more images than were shown
+        name = functools.partial(stimuli.name, index_base=config.index_base, key="features.index_base", part=False)
     tokens, lens = load_precomputed(
         config.tokens,
         config.token_image_ids,
@@ -163,6 +168,7 @@ def _precomputed(
         words=config.words,
         grid=config.grid,
         layer=config.layer,
+        name=name,
         progress=progress,
     )
     if directory is not None:

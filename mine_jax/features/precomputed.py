@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from mine_jax import artifacts
 from mine_jax._checks import check_shape
 from mine_jax._progress import Progress, silent
+from mine_jax.data.ids import read as read_ids
 from mine_jax.errors import AlignmentError, DataError, MissingInputError
 from mine_jax.features.store import ShardedTokens, memory_map
 from mine_jax.types import ImageTokens, Lens
@@ -31,6 +33,7 @@ def load_precomputed(
     words: str | Path | None = None,
     grid: tuple[int, int] | None = None,
     layer: int = -1,
+    name: Callable[[np.ndarray, str], np.ndarray] | None = None,
     progress: Progress = silent,
 ) -> tuple[ImageTokens, Lens | None]:
     """Opens image-tokens that were computed elsewhere, and checks every value once.
@@ -44,6 +47,7 @@ def load_precomputed(
         words: W words, one per line.
         grid: rows and columns of the tokens (row-major); their product is P.
         layer: where the tokens come from, for the record.
+        name: takes the ids [N] and the name of their file, returns the image ids that they mean.
         progress: called with (images scanned, N).
 
     Returns:
@@ -57,7 +61,8 @@ def load_precomputed(
     """
     path = Path(tokens)
     array = _open_tokens(path)
-    ids = _read_ids(Path(image_ids))
+    ids = read_ids(image_ids)
+    ids = ids if name is None else name(ids, str(image_ids))
     if len(ids) != len(array):
         raise AlignmentError(
             f"{path} holds tokens of {len(array)} images, but {image_ids} lists {len(ids)} ids. "
@@ -88,25 +93,6 @@ def _open_tokens(path: Path) -> np.ndarray:
     if 0 in header.shape:
         raise DataError(f"{path} has shape {header.shape}: there are no tokens in it.")
     return memory_map(path)
-
-
-def _read_ids(path: Path) -> np.ndarray:
-    if path.suffix == ".npy":
-        ids = artifacts.read_array(path)
-        if ids.ndim != 1 or ids.dtype.kind not in "iuUS":
-            raise DataError(f"{path} must be [N] integers or strings, but is {ids.dtype}{list(ids.shape)}.")
-        return ids.astype(str)
-    if not path.is_file():
-        raise MissingInputError(f"no image ids at {path}. Write one id per line, in the row order of the tokens.")
-    try:
-        ids = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
-    while ids and not ids[-1]:
-        ids.pop()
-    if "" in ids:
-        raise DataError(f"{path} has an empty line {ids.index('') + 1}. Each line must hold one image id.")
-    return np.asarray(ids, dtype=str)
 
 
 def _read_mask(path: Path, ids: np.ndarray, n_tokens: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Values of voxels to NIfTI volumes in the space of the data, and back.
+"""Values of voxels to maps in the space of the data, NIfTI volumes or GIFTI and MGH surfaces, and back.
 
 Every map is float32 with NaN outside the voxels, so that "outside" and "zero" stay apart.
 Text labels are written as numbers, with a table `<name>.tsv` that says what they mean.
@@ -18,7 +18,7 @@ import pandas as pd
 
 from mine_jax import _checks, artifacts
 from mine_jax.errors import DataError, GeometryError, IntegrityError, MissingInputError
-from mine_jax.types import Responses
+from mine_jax.types import Responses, Surface
 
 NO_LABEL = "none"
 # Label volumes above this many voxels are refused before they are unpacked.
@@ -26,39 +26,47 @@ MAX_VOXELS = 1 << 27
 
 
 def write_maps(directory: Path, responses_like: Responses, values: Mapping[str, Any]) -> list[Path]:
-    """Writes one NIfTI volume per set of voxel values.
+    """Writes one map per set of voxel values, in the space of the data.
 
     Args:
         directory: folder of the maps; made if needed.
-        responses_like: gives `indices` [V, 3] and `volume` (shape and affine in millimetres).
+        responses_like: gives `indices` [V, 3] and `volume` (shape and affine in millimetres), or `voxel_ids` and
+            `surface`.
         values: name -> [V] numbers, booleans or text labels. Labels become 1, 2, ... in
             alphabetical order ("" becomes 0), with a legend `<name>.tsv`.
 
     Returns:
-        Paths of the volumes, `<name>.nii.gz`; none when the data have no geometry.
+        Paths of the maps: `<name>.nii.gz`, or `lh.<name>.func.gii`, `lh.<name>.mgh` and those of the right
+        hemisphere; none when the data have no geometry.
 
     Raises:
         DataError: if a name is no plain file name, a length is not V, or a number does
             not fit float32.
         GeometryError: if voxels lie outside the volume or twice at one place.
     """
-    if responses_like.indices is None or responses_like.volume is None:
+    surface, volume = responses_like.surface, responses_like.volume
+    indices = None if responses_like.indices is None else np.asarray(responses_like.indices)
+    if volume is not None and indices is not None:
+        _check_geometry(indices, tuple(volume.shape))
+    elif surface is None:
         return []
-    shape, affine = tuple(responses_like.volume.shape), np.asarray(responses_like.volume.affine, np.float64)
-    indices = np.asarray(responses_like.indices)
-    _check_geometry(indices, shape)
-    paths = []
+    n_voxels, paths = len(responses_like.voxel_ids), []
     for name, value in values.items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
             raise DataError(f"a map must be named with letters, digits, _ or -, but is named {name!r}.")
         array = np.asarray(value)
-        _checks.check_shape(name, array, "V", hint="One value per voxel is needed.", V=len(indices))
+        _checks.check_shape(name, array, "V", hint="One value per voxel is needed.", V=n_voxels)
         legend = None
         if array.dtype.kind in "OUS":
             array, legend = _coded(array.astype(str))
-        volume = np.full(shape, np.nan, np.float32)
-        volume[tuple(indices.T)] = _as_float32(name, array)
-        paths.append(_write_volume(directory / f"{name}.nii.gz", volume, affine))
+        singles = _as_float32(name, array)
+        if surface is not None:
+            paths += _write_surfaces(directory, name, singles, surface, responses_like.voxel_ids)
+        elif volume is not None and indices is not None:
+            filled = np.full(tuple(volume.shape), np.nan, np.float32)
+            filled[tuple(indices.T)] = singles
+            affine = np.asarray(volume.affine, np.float64)
+            paths.append(_write_volume(directory / f"{name}.nii.gz", filled, affine))
         _write_legend(directory / f"{name}.tsv", legend)
     return paths
 
@@ -159,6 +167,33 @@ def _write_volume(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
     with artifacts.atomic(path) as temporary:
         temporary.write_bytes(packed)
     return path
+
+
+def _write_surfaces(
+    directory: Path, name: str, values: np.ndarray, surface: Surface, voxel_ids: np.ndarray
+) -> list[Path]:
+    """Writes values [V] of vertices as GIFTI and MGH, each hemisphere with NaN where there is none."""
+    import nibabel
+
+    whole = np.full(sum(surface.n_vertices), np.nan, np.float32)
+    whole[np.asarray(voxel_ids)] = values
+    structures = {"lh": "CortexLeft", "rh": "CortexRight"}
+    paths = []
+    for hemi, part in zip(structures, np.split(whole, [surface.n_vertices[0]]), strict=True):
+        if not len(part):
+            continue
+        meta = nibabel.gifti.GiftiMetaData(AnatomicalStructurePrimary=structures[hemi], Name=name)
+        array = nibabel.gifti.GiftiDataArray(part, intent="NIFTI_INTENT_NONE", datatype="NIFTI_TYPE_FLOAT32", meta=meta)
+        images = {
+            ".func.gii": nibabel.gifti.GiftiImage(darrays=[array], meta=meta),
+            ".mgh": nibabel.MGHImage(part[:, None, None], np.eye(4)),
+        }
+        for suffix, image in images.items():
+            path = directory / f"{hemi}.{name}{suffix}"
+            with artifacts.atomic(path) as temporary:
+                temporary.write_bytes(image.to_bytes())
+            paths.append(path)
+    return paths
 
 
 def _write_legend(path: Path, legend: pd.DataFrame | None) -> None:

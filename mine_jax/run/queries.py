@@ -103,7 +103,7 @@ def _areas(table: pd.DataFrame, min_share: float) -> list[str]:
 
 def _write(table: pd.DataFrame, responses: Responses, out: Path) -> list[Path]:
     if out.name.endswith(".nii.gz"):
-        if responses.volume is None:
+        if responses.volume is None and responses.surface is None:
             raise GeometryError(f"the data of this run have no geometry, so {out.name} must be a .tsv file instead.")
         name = out.name.removesuffix(".nii.gz")
         values = {name: table["value"].to_numpy(), f"{name}_q": table["q"].to_numpy()}

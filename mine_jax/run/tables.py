@@ -63,6 +63,8 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
     table = pd.DataFrame({"voxel_id": responses.voxel_ids})
     if responses.indices is not None:
         table[["i", "j", "k"]] = responses.indices
+    if responses.surface is not None:
+        table["hemi"], table["vertex"] = responses.surface.places(responses.voxel_ids)
     table["rois"] = responses.rois
     table["ncsnr"], table["noise_ceiling"] = responses.ncsnr, responses.noise_ceiling
     for name in ("r2", "r", "r2_normalized"):

@@ -257,10 +257,10 @@ def test_without_photos_reading_says_so(own):
         ({"image_ids": None}, ConfigError, "either `image_ids`"),
         ({"trials": "trials.tsv"}, ConfigError, "not both"),
         ({"responses": None}, ConfigError, "`responses` is needed"),
-        ({"responses": "ids.txt"}, ConfigError, ".npy or NIfTI"),
+        ({"responses": "ids.txt"}, ConfigError, "must end with"),
         ({"image_ids": "nowhere.txt"}, MissingInputError, "nowhere.txt"),
         ({"images": "nowhere"}, MissingInputError, "nowhere"),
-        ({"image_ids": "responses.npy"}, IntegrityError, "UTF-8"),
+        ({"image_ids": "photos/img00.png"}, IntegrityError, "UTF-8"),
     ],
 )
 def test_configurations_that_cannot_be_read(own, changes, error, message):
@@ -349,3 +349,98 @@ def test_low_ceilings_are_a_status(own):
     low = responses.noise_ceiling < 0.6
     assert 0 < low.sum() < V
     np.testing.assert_array_equal(responses.status, np.where(low, "low_ceiling", "ok"))
+
+
+@pytest.mark.parametrize("on_missing", ["error", "drop"])
+@pytest.mark.parametrize("form", ["{}", "im{:02d}"])
+def test_ids_from_zero_and_photos_from_one(tmp_path, on_missing, form):
+    (tmp_path / "p").mkdir()
+    for k in range(20):
+        Image.fromarray(np.full((8, 8), 4 * k, np.uint8)).save(tmp_path / "p" / f"{form.format(k + 1)}.png")
+    np.save(tmp_path / "y.npy", np.random.default_rng(0).standard_normal((20, 3)))
+    (tmp_path / "ids.txt").write_text("\n".join(form.format(k) for k in range(20)))
+    files = {"images": "p", "responses": "y.npy", "image_ids": "ids.txt"}
+    config = FolderConfig(**{key: str(tmp_path / name) for key, name in files.items()}, on_missing=on_missing)
+    with pytest.raises(AlignmentError, match=r"differ by one"):
+        data.load(config)
+
+
+class Sessions(Own):
+    """The trials of `Own` as one volume per session, and an atlas with its table."""
+
+    shape = (3, 4, 2)
+    where = (0, 5, 6, 17, 23)
+
+    def write_volumes(self, slopes=None):
+        for session in range(SESSIONS):
+            rows = np.flatnonzero(self.sessions == session)
+            volume = np.zeros((24, len(rows)))
+            volume[list(self.where)] = self.trials[rows].T
+            image = nibabel.Nifti1Image(volume.reshape(*self.shape, -1), np.diag([2, 2, 2, 1.0]))
+            if slopes:
+                image.set_data_dtype(np.int16)
+            nibabel.save(image, self.root / f"ses{session + 8}.nii.gz")
+            lines = "".join(f"{self.ids[self.order[t]]}\n" for t in rows)
+            (self.root / f"ses{session + 8}.tsv").write_text("image_id\n" + lines)
+        mask = np.zeros(24, np.uint8)
+        mask[list(self.where)] = 1
+        codes = np.zeros(24, np.int16)
+        codes[[0, 5, 6]], codes[17] = 4, 7
+        for name, values in (("mask", mask), ("atlas", codes)):
+            volume = nibabel.Nifti1Image(values.reshape(self.shape), np.diag([2, 2, 2, 1.0]))
+            nibabel.save(volume, self.root / f"{name}.nii.gz")
+        (self.root / "atlas.tsv").write_text("index\tname\n0\tBackground\n4\tFFA\n7\tPPA\n")
+
+
+@pytest.mark.parametrize("slopes", [False, True])
+def test_one_volume_per_session(tmp_path, slopes):
+    own = Sessions(tmp_path)
+    own.write_volumes(slopes)
+    expected, _ = own.load_trials()
+    files = {"responses": "ses*.nii.gz", "trials": "ses*.tsv", "image_ids": None, "rois": "atlas.nii.gz"}
+    responses, _ = own.load(**files, mask="mask.nii.gz")
+    np.testing.assert_allclose(responses.responses, expected.responses, atol=5e-3 if slopes else 1e-6)
+    assert responses.voxel_ids.tolist() == list(own.where)
+    assert responses.rois.tolist() == ["FFA", "FFA", "FFA", "PPA", ""]
+    np.testing.assert_array_equal(responses.indices, np.stack(np.unravel_index(own.where, own.shape), 1))
+    without_mask, _ = own.load(**files)
+    np.testing.assert_array_equal(without_mask.responses, responses.responses[:, :4])
+    names = {path.name for path in data.inputs(own.config(**files))}
+    assert {"ses8.nii.gz", "ses11.nii.gz", "ses11.tsv", "atlas.nii.gz"} <= names
+    (tmp_path / "ses11.tsv").write_text("image_id\nimg00\n")
+    with pytest.raises(AlignmentError, match=r"ses11.nii.gz has 9 rows, but .*ses11.tsv has 1"):
+        own.load(**files)
+
+
+def test_atlas_with_a_table_elsewhere_and_without(tmp_path):
+    own = Sessions(tmp_path)
+    own.write_volumes()
+    files = {"responses": "ses*.nii.gz", "trials": "ses*.tsv", "image_ids": None, "rois": "atlas.nii.gz"}
+    (tmp_path / "lut.txt").write_text("# id name r g b\n0 Unknown 0 0 0\n4 left-FFA 255 0 0\n7 PPA 0 0 255\n")
+    lut = str(tmp_path / "lut.txt")
+    assert own.load(**files, roi_labels=lut)[0].rois.tolist() == ["left-FFA"] * 3 + ["PPA"]
+    (tmp_path / "atlas.tsv").unlink()
+    assert own.load(**files)[0].rois.tolist() == ["area-4"] * 3 + ["area-7"]
+
+
+@pytest.mark.parametrize("kind", ["gii", "mgh"])
+def test_surfaces_of_one_s_own(tmp_path, kind):
+    own = Own(tmp_path)
+    for name, part, codes in (("L", own.trials[:, :3], [0, 1, 1]), ("R", own.trials[:, 3:], [2, 0])):
+        part = part.astype(np.float32)
+        if kind == "gii":
+            arrays = [nibabel.gifti.GiftiDataArray(row, datatype="NIFTI_TYPE_FLOAT32") for row in part]
+            nibabel.save(nibabel.gifti.GiftiImage(darrays=arrays), tmp_path / f"hemi-{name}.gii")
+        else:
+            nibabel.save(nibabel.MGHImage(part.T[:, None, None], np.eye(4)), tmp_path / f"hemi-{name}.mgh")
+        table = nibabel.gifti.GiftiLabelTable()
+        for key, text in ((0, "???"), (1, "FFA"), (2, "PPA")):
+            label = nibabel.gifti.GiftiLabel(key=key)
+            label.label = text
+            table.labels.append(label)
+        array = nibabel.gifti.GiftiDataArray(np.array(codes, np.int32), "NIFTI_INTENT_LABEL", "NIFTI_TYPE_INT32")
+        nibabel.save(nibabel.gifti.GiftiImage(darrays=[array], labeltable=table), tmp_path / f"{name}.label.gii")
+    expected, _ = own.load_trials()
+    responses, _ = own.load_trials(responses=f"hemi-{{hemi}}.{kind}", rois="{hemi}.label.gii")
+    np.testing.assert_allclose(responses.responses, expected.responses, atol=1e-4)
+    assert responses.surface.n_vertices == (3, 2) and responses.rois.tolist() == ["", "FFA", "FFA", "PPA", ""]

@@ -187,3 +187,95 @@ def test_damaged_zip_entry(tmp_path):
     found = images.list_photos(path)
     with pytest.raises(DataError, match="cannot be unpacked"):
         found.scan(["a"])
+
+
+def png(values):
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_deep_grey_is_scaled_by_the_bits_that_the_set_uses(tmp_path, bits, caplog):
+    white = (1 << bits) - 1
+    ramp = np.linspace(0, white, 64).round().astype(np.uint16).reshape(8, 8)
+    (tmp_path / "bright.png").write_bytes(png(ramp))
+    (tmp_path / "dark.png").write_bytes(png(ramp // 4))
+    photos = images.list_photos(tmp_path)
+    bright, dark = photos.read(["bright", "dark"])
+    np.testing.assert_allclose(bright[..., 0], ramp * (255 / white), atol=0.5)
+    np.testing.assert_allclose(dark[..., 0], (ramp // 4) * (255 / white), atol=0.5)
+    assert (f"{white} is taken as white" in caplog.text) == (bits < 16)
+
+
+def test_deep_colour_of_small_values_is_named():
+    """Pillow keeps the upper 8 of 16 bits: written here by hand, since it cannot write them."""
+    rows = b"".join(b"\0" + np.full((8, 3), 200, ">u2").tobytes() for _ in range(8))
+
+    def chunk(name, content):
+        body = name + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    with pytest.raises(DataError, match="16 bits per channel"):
+        images.decode(content)
+
+
+def exif_jpeg(*entries, data=b""):
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(file, "JPEG")
+    jpeg = file.getvalue()
+    body = b"Exif\0\0II*\0" + struct.pack("<LH", 8, len(entries)) + b"".join(entries) + struct.pack("<L", 0) + data
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+ROTATED = struct.pack("<HHLHH", 274, 3, 1, 6, 0)
+
+
+@pytest.mark.parametrize("rational", [(-1, 0), (0, 0), (-2147483648, -1)])
+def test_odd_rationals_in_exif(rational):
+    entry = struct.pack("<HHLL", 282, 10, 1, 38)
+    assert images.decode(exif_jpeg(ROTATED, entry, data=struct.pack("<ll", *rational))).shape == (48, 32, 3)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        struct.pack("<HHLHH", 274, 3, 1, 99, 0),
+        struct.pack("<HHL4s", 274, 2, 4, b"abc\0"),
+        struct.pack("<HHLL", 274, 3, 200, 9999),
+    ],
+)
+def test_orientations_that_mean_nothing_are_counted(tmp_path, entry, caplog):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jpg").write_bytes(exif_jpeg(entry))
+    photos = images.list_photos(tmp_path)
+    photos.scan(["a", "b"])
+    assert photos.read(["a"])[0].shape == (32, 48, 3)
+    assert not caplog.records or ("2 photos in" in caplog.text and "taken as upright" in caplog.text)
+
+
+def test_main_picture_of_a_phone():
+    picture = Image.fromarray(np.tile(np.arange(48, dtype=np.uint8)[None, :, None] * 5, (32, 1, 3)))
+    file = io.BytesIO()
+    picture.save(file, "MPO", save_all=True, append_images=[picture.resize((24, 16))], quality=95)
+    found = images.decode(file.getvalue())
+    assert found.shape == (32, 48, 3) and np.abs(found.astype(int) - np.asarray(picture)).max() < 12
+
+
+def test_linked_folders_and_loops(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "photos").mkdir()
+    for place in ("real/a.png", "photos/b.png"):
+        (tmp_path / place).write_bytes(png(np.zeros((8, 8), np.uint8)))
+    (tmp_path / "photos/set1").symlink_to("../real")
+    (tmp_path / "real/back").symlink_to("../photos")
+    assert list(images.list_photos(tmp_path / "photos").names) == ["a", "b"]
+
+
+def test_zip_of_windows(tmp_path):
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        archive.writestr("photos\\a.png", png(np.zeros((8, 8), np.uint8)))
+    photos = images.list_photos(tmp_path / "p.zip")
+    assert list(photos.names) == ["a"] and photos.read(["a"])[0].shape == (8, 8, 3)

@@ -7,6 +7,8 @@ import pytest
 
 from mine_jax import data
 from mine_jax.data import masks
+from mine_jax.data.containers import volumes
+from mine_jax.data.containers.series import check_volumes
 from mine_jax.errors import DataError, GeometryError, IntegrityError, MissingInputError
 from mine_jax.types import Volume
 
@@ -29,7 +31,7 @@ def series(tmp_path):
 def test_matches_nilearn_apply_mask(series, name):
     folder, _, where = series
     expected = nilearn.masking.apply_mask(str(folder / name), str(folder / "mask.nii.gz"), ensure_finite=False)
-    found, _ = masks.read_series(folder / name, voxel_ids=np.flatnonzero(where))
+    found, _ = volumes.read_series(folder / name, voxel_ids=np.flatnonzero(where))
     # Both in C order of the voxels; the NaN must stay.
     np.testing.assert_array_equal(found.T, expected)
     assert np.isnan(found).sum() == 1
@@ -38,9 +40,9 @@ def test_matches_nilearn_apply_mask(series, name):
 def test_mask_and_unmask_are_inverse(series):
     _, _, where = series
     planted = np.arange(60.0).reshape(4, 5, 3)
-    for volumes in (planted, np.stack([planted, -planted], -1)):
-        back = data.unmask(data.mask(volumes, where), where)
-        np.testing.assert_array_equal(back[where], volumes[where])
+    for planes in (planted, np.stack([planted, -planted], -1)):
+        back = data.unmask(data.mask(planes, where), where)
+        np.testing.assert_array_equal(back[where], planes[where])
         assert np.isnan(back[~where]).all()
     assert data.unmask(np.arange(int(where.sum())), where, fill=-1).dtype == np.int64
     with pytest.raises(GeometryError, match="boolean volume"):
@@ -53,7 +55,7 @@ def test_mask_and_unmask_are_inverse(series):
 
 def test_axes_keep_their_order(series):
     folder, values, _ = series
-    found, header = masks.read_series(folder / "bold.nii.gz")
+    found, header = volumes.read_series(folder / "bold.nii.gz")
     np.testing.assert_array_equal(found.reshape(values.shape), values)
     assert header.volume.shape == (4, 5, 3)
 
@@ -77,11 +79,11 @@ def test_misused_masks(tmp_path, values, message):
 
 def test_geometry_is_compared_exactly_enough():
     one = Volume((2, 3, 4), AFFINE)
-    masks.check_geometry("a", Volume((2, 3, 4), AFFINE + 1e-5), reference="b", expected=one)
+    check_volumes("a", Volume((2, 3, 4), AFFINE + 1e-5), reference="b", expected=one)
     with pytest.raises(GeometryError, match="affine"):
-        masks.check_geometry("a", Volume((2, 3, 4), AFFINE + 1e-3), reference="b", expected=one)
+        check_volumes("a", Volume((2, 3, 4), AFFINE + 1e-3), reference="b", expected=one)
     with pytest.raises(GeometryError, match="transposed"):
-        masks.check_geometry("a", Volume((4, 3, 2), AFFINE), reference="b", expected=one)
+        check_volumes("a", Volume((4, 3, 2), AFFINE), reference="b", expected=one)
 
 
 def test_big_endian_and_scaled_files(tmp_path):
@@ -101,16 +103,16 @@ def test_damaged_files(series, name):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(IntegrityError, match=r"bold\.nii"):
-        masks.read_series(path)
+        volumes.read_series(path)
     path.write_bytes(b"")
     with pytest.raises(IntegrityError, match="not a readable NIfTI"):
-        masks.read_series(path)
+        volumes.read_series(path)
     path.write_bytes(b"<html>not found</html>" * 40)
     with pytest.raises(IntegrityError, match="not a readable NIfTI"):
-        masks.read_series(path)
+        volumes.read_series(path)
     path.unlink()
     with pytest.raises(MissingInputError, match="no file at"):
-        masks.read_series(path)
+        volumes.read_series(path)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -122,15 +124,15 @@ def test_flipped_bits_never_pass(series, seed):
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(bytes(content))
     with pytest.raises((IntegrityError, GeometryError, DataError)):
-        masks.read_series(path)
+        volumes.read_series(path)
 
 
 def test_a_bomb_is_refused_by_its_header(series):
     folder, _, _ = series
     with pytest.raises(DataError, match="max_bytes"):
-        masks.read_series(folder / "bold.nii.gz", max_bytes=1000)
+        volumes.read_series(folder / "bold.nii.gz", max_bytes=1000)
     content = bytearray(gzip.decompress((folder / "bold.nii.gz").read_bytes()))
     content[42:50] = np.array([30000] * 4, "<i2").tobytes()
     (folder / "bold.nii.gz").write_bytes(gzip.compress(bytes(content)))
     with pytest.raises((DataError, IntegrityError)):
-        masks.read_series(folder / "bold.nii.gz")
+        volumes.read_series(folder / "bold.nii.gz")

@@ -111,13 +111,13 @@ def test_shapes(files):
 def test_ids(files):
     with pytest.raises(AlignmentError, match=r"tokens of 6 images, but .* lists 5 ids"):
         read(files(ids="a\nb\nc\nd\ne\n"))
-    with pytest.raises(DataError, match="empty line 2"):
+    with pytest.raises(DataError, match=r"line 2 of .*image id ''"):
         read(files(ids="a\n\nc\nd\ne\nf\n"))
     with pytest.raises(DataError, match="integers or strings"):
-        read(files(ids=np.zeros(N)))
+        read(files(ids=np.zeros((N, 1))))
     paths = files()
     paths["ids"].unlink()
-    with pytest.raises(MissingInputError, match="no image ids"):
+    with pytest.raises(MissingInputError, match=r"no file at .*ids"):
         read(paths)
 
 

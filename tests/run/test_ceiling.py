@@ -72,7 +72,7 @@ def test_permuted_responses_keep_their_split_and_repeats(tmp_path, seed):
     plain, permuted = (files.load_responses(tmp_path / name) for name in ("plain", "permuted"))
     np.testing.assert_array_equal(plain.n_repeats, permuted.n_repeats)
     np.testing.assert_array_equal(plain.noise_ceiling, permuted.noise_ceiling)
-    test = np.isin(plain.image_ids, data.tables.read_ids(str(tmp_path / "test.txt")))
+    test = np.isin(plain.image_ids, data.ids.read(str(tmp_path / "test.txt")))
     for rows in (test, ~test):
         before, after = (np.asarray(one.responses[rows]) for one in (plain, permuted))
         assert (before == after).all(1).mean() < 0.05

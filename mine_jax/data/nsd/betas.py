@@ -16,11 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mine_jax._optional import require
 from mine_jax._progress import Progress, silent
-from mine_jax.data import masks
+from mine_jax.data.containers import hdf5, series, volumes
 from mine_jax.data.nsd import layout
-from mine_jax.errors import AlignmentError, DataError, GeometryError, IntegrityError, MissingInputError
+from mine_jax.errors import AlignmentError, DataError, GeometryError, MissingInputError
 from mine_jax.types import Volume
 
 AxisOrder = Literal["auto", "xyzt", "tzyx"]
@@ -38,6 +37,7 @@ class Sessions:
         numbers: [S], counted from 1, ascending.
         n_trials: [S], trials that the design says each has.
         missing: numbers below the largest that are not there.
+        prefix: before the name of each file: the left hemisphere's on surfaces.
     """
 
     folder: Path
@@ -45,23 +45,25 @@ class Sessions:
     numbers: tuple[int, ...]
     n_trials: tuple[int, ...]
     missing: tuple[int, ...]
+    prefix: str = ""
 
     @property
     def files(self) -> list[Path]:
         """One path per session."""
-        return [layout.session_file(self.folder, number, self.beta_format) for number in self.numbers]
+        return [layout.session_file(self.folder, number, self.beta_format, self.prefix) for number in self.numbers]
 
 
 def find_sessions(
-    folder: Path, *, n_design_trials: int, beta_format: str = "auto", limit: int | None = None
+    folder: Path, *, n_design_trials: int, beta_format: str = "auto", limit: int | None = None, prefix: str = ""
 ) -> Sessions:
     """Lists the sessions of a betas folder.
 
     Args:
         folder: holds `betas_sessionBB.hdf5` or `.nii.gz`.
         n_design_trials: trials of the whole design.
-        beta_format: "hdf5", "nifti", or "auto" for the one with more sessions (HDF5 in a tie).
+        beta_format: "hdf5", "nifti", "mgh", or "auto" for the one with more sessions (HDF5 in a tie).
         limit: only the first so many sessions, which must all be there.
+        prefix: "lh." for surfaces.
 
     Returns:
         Sessions: what was found; no file was opened.
@@ -72,7 +74,9 @@ def find_sessions(
     """
     numbers_of = {
         form: sorted(
-            int(match[1]) for file in folder.glob(f"betas_session*{suffix}") if (match := _NAME.match(file.name))
+            int(match[1])
+            for file in folder.glob(f"{prefix}betas_session*{suffix}")
+            if (match := _NAME.match(file.name))
         )
         for form, suffix in layout.SUFFIXES.items()
     }
@@ -82,7 +86,7 @@ def find_sessions(
     expected = range(1, (limit or max(numbers, default=0)) + 1)
     missing = [number for number in expected if number not in numbers]
     if not numbers or (limit is not None and missing):
-        wanted = layout.session_file(folder, missing[0] if missing else 1, beta_format)
+        wanted = layout.session_file(folder, missing[0] if missing else 1, beta_format, prefix)
         raise MissingInputError(
             f"no betas at {wanted}. Download the subject's betas from the Natural Scenes Dataset "
             "(http://naturalscenesdataset.org), or write a phantom with `mine-jax phantom`."
@@ -94,7 +98,7 @@ def find_sessions(
             f"{folder} has a session {numbers[-1]}, but the design ends after {n_design_trials} trials. "
             "Do the betas and nsd_expdesign.mat belong together?"
         )
-    return Sessions(folder, beta_format, tuple(numbers), tuple(n_trials), tuple(missing))
+    return Sessions(folder, beta_format, tuple(numbers), tuple(n_trials), tuple(missing), prefix)
 
 
 def column_reader(
@@ -130,62 +134,69 @@ def column_reader(
     return lambda session, voxels: np.asarray(columns[session][voxels])
 
 
-def to_percent(betas: np.ndarray, *, beta_scale: float | Literal["auto"] = "auto", source: str = "betas") -> np.ndarray:
+def to_percent(betas: np.ndarray, *, beta_scale: float | Literal["auto"] = "auto") -> np.ndarray:
     """Converts betas of a file to percent signal change, once.
 
     Args:
         betas: any real dtype.
         beta_scale: divisor; "auto" divides integers by 300 and takes floats as percent.
-        source: name for the message.
 
     Returns:
         np.ndarray: float64.
-
-    Raises:
-        DataError: if "auto" floats cannot be percent.
     """
     values = betas.astype(np.float64)
     if beta_scale != "auto":
         return values / beta_scale
-    if betas.dtype.kind in "iu":
-        return values / layout.BETA_SCALE
-    used = values[np.isfinite(values) & (values != 0)]
-    if used.size and (np.median(np.abs(used)) < _MIN_MEDIAN or used.std() > _MAX_SD):
+    return values / layout.BETA_SCALE if betas.dtype.kind in "iu" else values
+
+
+def check_percent(betas: np.ndarray, *, source: str) -> None:
+    """Checks that floats of some voxels can be percent signal change; voxels far from the others do not matter.
+
+    Args:
+        betas: [v, t]; integers pass, their scale is known.
+        source: name for the message.
+
+    Raises:
+        DataError: if typical voxels are far too small or too large.
+    """
+    if betas.dtype.kind in "iu" or not betas.size:
+        return
+    with np.errstate(all="ignore"):
+        values = np.where(np.isfinite(betas) & (betas != 0), betas, np.nan).astype(np.float64)
+        values = values[np.isfinite(values).any(1)]
+        if not len(values):
+            return
+        size, spread = np.nanmedian(np.abs(values)), np.nanmedian(np.nanstd(values, 1))
+    if size < _MIN_MEDIAN or spread > _MAX_SD:
         raise DataError(
-            f"{source} are floats with median size {np.median(np.abs(used)):.3g} and deviation {used.std():.3g}, "
+            f"{source} are floats with median size {size:.3g} and deviation {spread:.3g}, "
             f"which is not percent signal change. Were they scaled by 300 once too often or not at all? "
             "Set `beta_scale` to the divisor (1 for none)."
         )
-    return values
 
 
-_NAME = re.compile(r"betas_session(\d\d)\.")
+_NAME = re.compile(r"(?:lh\.)?betas_session(\d\d)\.")
 
 
 def _read_hdf5(
     path: Path, voxel_ids: np.ndarray, shape: tuple[int, int, int], n_trials: int, axis_order: AxisOrder
 ) -> np.ndarray:
     """Columns [v, t] of one session; voxels that touch along X are read together."""
-    h5py = require("h5py", extra="nsd", why="read HDF5 betas")
-    try:
-        with h5py.File(path, "r") as file:
-            if "betas" not in file:
-                raise DataError(f"{path} must hold a dataset `betas`, but holds {', '.join(file) or 'nothing'}.")
-            betas = file["betas"]
-            order = _axis_order(betas.shape, shape, n_trials, axis_order, path)
-            columns = np.empty((len(voxel_ids), n_trials), betas.dtype)
-            i, j, k = np.unravel_index(voxel_ids, shape)
-            # In this order neighbours along X follow one another.
-            by_row = np.lexsort((i, j, k))
-            for run in _runs(i[by_row], j[by_row], k[by_row]):
-                voxels = by_row[run]
-                x, y, z = slice(i[voxels[0]], i[voxels[-1]] + 1), j[voxels[0]], k[voxels[0]]
-                columns[voxels] = betas[:, z, y, x].T if order == "tzyx" else betas[x, y, z, :]
-            return columns
-    except FileNotFoundError as error:
-        raise MissingInputError(f"no file at {path}.") from error
-    except (OSError, KeyError, RuntimeError) as error:
-        raise IntegrityError(f"{path} is damaged or cut short ({error}). Copy it again.") from error
+    with hdf5.opened(path, why="read HDF5 betas") as file:
+        if "betas" not in file:
+            raise DataError(f"{path} must hold a dataset `betas`, but holds {', '.join(file) or 'nothing'}.")
+        betas = file["betas"]
+        order = _axis_order(betas.shape, shape, n_trials, axis_order, path)
+        columns = np.empty((len(voxel_ids), n_trials), betas.dtype)
+        i, j, k = np.unravel_index(voxel_ids, shape)
+        # In this order neighbours along X follow one another.
+        by_row = np.lexsort((i, j, k))
+        for run in _runs(i[by_row], j[by_row], k[by_row]):
+            voxels = by_row[run]
+            x, y, z = slice(i[voxels[0]], i[voxels[-1]] + 1), j[voxels[0]], k[voxels[0]]
+            columns[voxels] = betas[:, z, y, x].T if order == "tzyx" else betas[x, y, z, :]
+        return columns
 
 
 def _runs(i: np.ndarray, j: np.ndarray, k: np.ndarray) -> Iterator[slice]:
@@ -223,9 +234,9 @@ def _stream_nifti(
 ) -> Iterator[np.ndarray]:
     """Columns [V, t] of each session, in memory or in a file that goes with the process."""
     for done, (path, n_trials) in enumerate(zip(sessions.files, sessions.n_trials, strict=True), start=1):
-        masks.check_geometry(str(path), masks.read_header(path).volume, reference="the ROI file", expected=volume)
+        series.check_volumes(str(path), volumes.read_header(path).volume, reference="the ROI file", expected=volume)
         # A short read still calls back often enough to be stopped.
-        values, header = masks.read_series(
+        values, header = volumes.read_series(
             path, voxel_ids=voxel_ids, progress=lambda *_, done=done: progress(done - 1, len(sessions.numbers))
         )
         if values.shape[1] != n_trials:

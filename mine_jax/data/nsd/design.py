@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mine_jax._optional import require
+from mine_jax.data.containers import hdf5
 from mine_jax.data.nsd import layout
 from mine_jax.data.nsd.betas import Sessions
 from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
@@ -44,11 +44,16 @@ def read_design(root: Path, *, subject: str) -> Design:
     path = layout.design_file(root)
     if not path.is_file():
         raise MissingInputError(f"no experimental design at {path}. It is part of NSD's nsddata folder.")
+    names = ("masterordering", "subjectim", "sharedix")
     try:
-        values = scipy.io.loadmat(path, variable_names=("masterordering", "subjectim", "sharedix"))
-    except (ValueError, TypeError, OSError, NotImplementedError, EOFError, ArithmeticError) as error:
+        values = scipy.io.loadmat(path, variable_names=names)
+    except NotImplementedError:
+        # Version 7.3 is HDF5, with axes in reverse order.
+        with hdf5.opened(path, why="read MATLAB files of version 7.3") as file:
+            values = {name: np.asarray(file[name]).T for name in names if name in file}
+    except (ValueError, TypeError, OSError, EOFError, ArithmeticError) as error:
         raise IntegrityError(f"{path} is not a readable MATLAB file ({error}). Copy it again.") from error
-    missing = [name for name in ("masterordering", "subjectim", "sharedix") if name not in values]
+    missing = [name for name in names if name not in values]
     if missing:
         raise DataError(f"{path} must hold masterordering, subjectim and sharedix, but lacks {', '.join(missing)}.")
     subjectim = np.atleast_2d(values["subjectim"])
@@ -94,22 +99,18 @@ def stimuli(root: Path, image_ids: np.ndarray, design: Design) -> Stimuli:
 
 def _read_images(path: Path, ids: Sequence[str]) -> list[np.ndarray]:
     """Images in the order asked for; every row of the file is read once, in ascending order."""
-    h5py = require("h5py", extra="nsd", why="read NSD's images")
     wrong = [image_id for image_id in ids if not str(image_id).isdecimal()]
     if wrong:
         raise AlignmentError(f"image ids of NSD must be 0-based 73k ids, but are {', '.join(map(repr, wrong[:5]))}.")
     rows, inverse = np.unique(np.array([int(image_id) for image_id in ids], np.int64), return_inverse=True)
-    try:
-        with h5py.File(path, "r") as file:
-            brick = file["imgBrick"]
-            if len(rows) and rows[-1] >= len(brick):
-                raise AlignmentError(
-                    f"image id {rows[-1]} is not in {path}, which has {len(brick)} images, counted from 0. "
-                    "Are the ids 1-based?"
-                )
-            images = [np.asarray(brick[row]) for row in rows]
-    except (OSError, KeyError, RuntimeError) as error:
-        raise IntegrityError(f"{path} is damaged or cut short ({error}). Copy it again.") from error
+    with hdf5.opened(path, why="read NSD's images") as file:
+        brick = file["imgBrick"]
+        if len(rows) and rows[-1] >= len(brick):
+            raise AlignmentError(
+                f"image id {rows[-1]} is not in {path}, which has {len(brick)} images, counted from 0. "
+                "Are the ids 1-based?"
+            )
+        images = [np.asarray(brick[row]) for row in rows]
     return [images[position] for position in inverse]
 
 
@@ -120,14 +121,10 @@ def _n_images(root: Path, *, needed: bool = False) -> int | None:
         if needed:
             raise MissingInputError(f"no images at {path}. Download nsd_stimuli.hdf5 from the Natural Scenes Dataset.")
         return None
-    h5py = require("h5py", extra="nsd", why="read NSD's images")
-    try:
-        with h5py.File(path, "r") as file:
-            if "imgBrick" not in file:
-                raise DataError(f"{path} must hold a dataset `imgBrick`, but holds {', '.join(file) or 'nothing'}.")
-            shape, dtype = file["imgBrick"].shape, file["imgBrick"].dtype
-    except OSError as error:
-        raise IntegrityError(f"{path} is damaged or cut short ({error}). Copy it again.") from error
+    with hdf5.opened(path, why="read NSD's images") as file:
+        if "imgBrick" not in file:
+            raise DataError(f"{path} must hold a dataset `imgBrick`, but holds {', '.join(file) or 'nothing'}.")
+        shape, dtype = file["imgBrick"].shape, file["imgBrick"].dtype
     if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
         raise DataError(f"`imgBrick` of {path} must be uint8 [images, height, width, 3], but is {dtype} {shape}.")
     return shape[0]

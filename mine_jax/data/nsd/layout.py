@@ -6,11 +6,13 @@ Source: NSD data manual, https://cvnlab.slite.page/p/CT9Fwl4_hc/NSD-Data-Manual
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 TRIALS_PER_SESSION = 750
 # Integer betas are percent signal change times this.
 BETA_SCALE = 300.0
-SUFFIXES = {"hdf5": ".hdf5", "nifti": ".nii.gz"}
+SUFFIXES = {"hdf5": ".hdf5", "nifti": ".nii.gz", "mgh": ".mgh"}
+SURFACES = ("fsaverage", "nativesurface")
 # Code -1 is "not cortex", 0 "cortex without a label", 1.. these names.
 ROI_LABELS: dict[str, tuple[str, ...]] = {
     "nsdgeneral": ("nsdgeneral",),
@@ -27,9 +29,19 @@ def betas_folder(root: Path, subject: str, space: str, beta_version: str) -> Pat
     return root / "nsddata_betas" / "ppdata" / subject / space / beta_version
 
 
-def session_file(folder: Path, session: int, beta_format: str) -> Path:
-    """Returns the betas of one session, counted from 1."""
-    return folder / f"betas_session{session:02d}{SUFFIXES[beta_format]}"
+def is_surface(space: str) -> bool:
+    """Says whether a space is one of the two surfaces."""
+    return space in SURFACES
+
+
+def session_file(folder: Path, session: int, beta_format: str, prefix: str = "") -> Path:
+    """Returns the betas of one session, counted from 1; on surfaces of the hemisphere that the prefix names."""
+    return folder / f"{prefix}betas_session{session:02d}{SUFFIXES[beta_format]}"
+
+
+def label_folder(root: Path, subject: str, space: str) -> Path:
+    """Returns the folder of labels on a surface, and of the tables of their names."""
+    return root / "nsddata" / "freesurfer" / ("fsaverage" if space == "fsaverage" else subject) / "label"
 
 
 def roi_folder(root: Path, subject: str, space: str) -> Path:
@@ -60,3 +72,14 @@ def stim_info_file(root: Path) -> Path:
 def stimuli_file(root: Path) -> Path:
     """Returns the images themselves."""
     return root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
+
+
+def inputs(root: Path, config: Any) -> list[Path]:
+    """Returns what responses are made from: betas, areas with their labels, and the design."""
+    labels = label_folder(root, config.subject, config.space)
+    return [
+        betas_folder(root, config.subject, config.space, config.beta_version),
+        *([] if is_surface(config.space) else [roi_folder(root, config.subject, config.space)]),
+        *sorted(labels.glob("*.mgz*" if is_surface(config.space) else "*.ctab")),
+        design_file(root),
+    ]

@@ -1,4 +1,4 @@
-"""Natural Scenes Dataset, volume space: a folder enters; responses and images leave.
+"""Natural Scenes Dataset, volumes and surfaces: a folder enters; responses and images leave.
 
 Betas are converted to percent, z-scored per voxel within session, and averaged over the
 repeats of an image. Ids in NSD's files count from 1; here they are 0-based 73k ids as text.
@@ -9,8 +9,8 @@ Source: NSD data manual; Allen et al. 2022, doi:10.1038/s41593-021-00962-x.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,18 +18,21 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.data import noise_ceiling, trials
+from mine_jax.data.containers.series import chosen_space
 from mine_jax.data.nsd import areas as nsd_areas
 from mine_jax.data.nsd import betas as nsd_betas
 from mine_jax.data.nsd import design as nsd_design
-from mine_jax.data.nsd import layout
+from mine_jax.data.nsd import layout, spaces
 from mine_jax.data.nsd.betas import AxisOrder, Sessions
-from mine_jax.data.nsd.design import Design
+from mine_jax.data.trials import Rows, Trials, average
 from mine_jax.errors import ConfigError
 from mine_jax.types import Responses, Stimuli
 
 _log = logging.getLogger(__name__)
 # Percent signal change; integer betas move in steps of 0.003.
 _MIN_SD = 1e-5
+# Voxels whose scale is looked at in every session.
+_N_PROBED = 128
 
 
 def load_nsd(
@@ -39,7 +42,7 @@ def load_nsd(
     roi: str | Sequence[str] = ("nsdgeneral",),
     space: str = "func1pt8mm",
     beta_version: str = "betas_fithrf_GLMdenoise_RR",
-    beta_format: Literal["auto", "hdf5", "nifti"] = "auto",
+    beta_format: Literal["auto", "hdf5", "nifti", "mgh"] = "auto",
     sessions: int | None = None,
     zscore: Literal["session", "run", "none"] = "session",
     beta_scale: float | Literal["auto"] = "auto",
@@ -55,7 +58,7 @@ def load_nsd(
         subject: "subj01" to "subj08".
         roi: collections ("nsdgeneral", "floc-faces") or labels ("FFA-1") whose voxels are read; empty for
             every voxel with data.
-        space: "func1pt8mm" or "func1mm".
+        space: "func1pt8mm", "func1mm", "fsaverage" or "nativesurface".
         beta_version: folder of the betas.
         beta_format: of the session files; "auto" prefers the one with more sessions.
         sessions: only the first so many; None for all found, missing ones are logged.
@@ -64,7 +67,7 @@ def load_nsd(
         axis_order: axes of HDF5 betas as h5py shows them.
         voxel_block: voxels held in memory at once. Memory only, never the result.
         directory: where large responses (and NIfTI trials on the way) are kept on disk.
-        progress: called after each session of each block.
+        progress: called after each block of voxels (and each session of NIfTI files).
 
     Returns:
         Responses [N, V] float32, images by ascending id, voxels by ascending position; voxels whose
@@ -82,30 +85,50 @@ def load_nsd(
     if zscore == "run":
         raise ConfigError('`zscore` = "run" is not possible: NSD\'s betas carry no run numbers. Use "session".')
     design = nsd_design.read_design(root, subject=subject)
-    areas = nsd_areas.read_areas(root, subject=subject, space=space)
+    areas = spaces.read_areas(root, subject=subject, space=space)
     folder = layout.betas_folder(root, subject, space, beta_version)
-    files = nsd_betas.find_sessions(folder, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions)
+    files = spaces.find_sessions(
+        folder, space=space, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions
+    )
     _log_sessions(files)
-    file_ncsnr = nsd_areas.read_ncsnr(folder, areas.volume)
+    file_ncsnr = spaces.read_ncsnr(folder, areas)
     voxel_ids = nsd_areas.select_voxels(areas, [roi] if isinstance(roi, str) else roi, file_ncsnr)
     disk = None if directory is None else Path(directory)
-    read_columns = nsd_betas.column_reader(
+    read_columns = spaces.column_reader(
         files,
+        areas,
         voxel_ids=voxel_ids,
-        volume=areas.volume,
         axis_order=axis_order,
         scratch=disk if len(voxel_ids) * len(design.images) * 2 > trials.LARGE_BYTES else None,
         progress=progress,
     )
-    read = _Reading(files, design, voxel_ids, read_columns, zscore, beta_scale, max(1, voxel_block), disk, progress)
-    responses = read.responses(np.arange(len(files.numbers)))
+    if beta_scale == "auto":
+        # The same voxels whatever is held in memory at once.
+        some = slice(None, None, max(1, len(voxel_ids) // _N_PROBED))
+        for session, file in enumerate(files.files):
+            nsd_betas.check_percent(read_columns(session, some), source=str(file))
+    positions = nsd_design.trial_positions(files)
+    numbers, n_trials = [str(number) for number in files.numbers], np.array(files.n_trials)
+
+    def read(block: slice) -> np.ndarray:
+        return np.concatenate(
+            [nsd_betas.to_percent(read_columns(s, block), beta_scale=beta_scale) for s in range(len(numbers))], 1
+        )
+
+    rows = Rows(design.images[positions].astype(str), np.repeat(np.arange(len(numbers)), n_trials), tuple(numbers))
+    responses = average(
+        Trials(read, voxel_ids, rows, _MIN_SD, source=str(folder)),
+        is_scored=zscore != "none",
+        voxel_block=max(1, voxel_block),
+        directory=disk,
+        progress=progress,
+    )
     responses = _with_file_ncsnr(responses, None if file_ncsnr is None else file_ncsnr[voxel_ids])
     responses = replace(
         responses,
         rois=nsd_areas.area_names(areas, voxel_ids),
-        indices=np.stack(np.unravel_index(voxel_ids, areas.volume.shape), 1),
-        volume=areas.volume,
         subject=subject,
+        **chosen_space(areas.space, voxel_ids),
     )
     return responses, nsd_design.stimuli(root, responses.image_ids, design)
 
@@ -138,82 +161,11 @@ def open_nsd_stimuli(
     root = Path(root)
     design = nsd_design.read_design(root, subject=subject)
     folder = layout.betas_folder(root, subject, space, beta_version)
-    files = nsd_betas.find_sessions(folder, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions)
+    files = spaces.find_sessions(
+        folder, space=space, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions
+    )
     images = np.unique(design.images[nsd_design.trial_positions(files)])
     return nsd_design.stimuli(root, images.astype(str), design)
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """All that is needed to turn sessions into responses, block by block."""
-
-    sessions: Sessions
-    design: Design
-    voxel_ids: np.ndarray
-    read_columns: Callable[[int, slice], np.ndarray]
-    zscore: str
-    beta_scale: float | Literal["auto"]
-    voxel_block: int
-    directory: Path | None
-    progress: Progress
-
-    def responses(self, kept: np.ndarray) -> Responses:
-        """Responses from some sessions (positions); starts again where a session holds no signal at all."""
-        numbers, n_trials = np.array(self.sessions.numbers)[kept], np.array(self.sessions.n_trials)[kept]
-        session_of = np.repeat(kept, n_trials)
-        positions = nsd_design.trial_positions(replace(self.sessions, numbers=tuple(numbers), n_trials=tuple(n_trials)))
-        images, image_index = np.unique(self.design.images[positions], return_inverse=True)
-        n_repeats = np.bincount(image_index)
-        n_voxels = len(self.voxel_ids)
-        out = trials.allocate((len(images), n_voxels), self.directory)
-        ncsnr, is_finite = np.empty(n_voxels), np.empty(n_voxels, bool)
-        is_flat, moments = np.empty((n_voxels, len(kept)), bool), np.zeros((2, len(kept)))
-        starts = range(0, n_voxels, self.voxel_block)
-        for number, start in enumerate(starts):
-            block = slice(start, min(start + self.voxel_block, n_voxels))
-            values = self._read(block, kept, number * len(kept), len(starts) * len(kept))
-            scores, is_flat[block] = trials.zscore(values, session_of, min_sd=_MIN_SD)
-            is_finite[block] = np.isfinite(values).all(1)
-            usable = is_finite[block] & ~is_flat[block].any(1)
-            ncsnr[block] = noise_ceiling.ncsnr(scores.T, image_index)
-            averaged = trials.average_repeats(values if self.zscore == "none" else scores, image_index)
-            out[:, block] = np.where(usable[:, None], averaged, 0.0).T
-            moments += [part[usable].sum(0) for part in _session_sums(values, n_trials)]
-        empty = is_flat.all(0)
-        if empty.any() and not empty.all():
-            _log.warning("sessions %s do not vary in any voxel and are left out", numbers[empty].tolist())
-            return self.responses(kept[~empty])
-        _log_drift(moments, n_trials, numbers)
-        status = np.where(~is_finite, "nonfinite", np.where(is_flat.any(1), "constant", "ok"))
-        ncsnr[status != "ok"] = np.nan
-        return Responses(
-            responses=trials.finished(out),
-            image_ids=images.astype(str),
-            n_repeats=n_repeats,
-            voxel_ids=self.voxel_ids,
-            status=status,
-            ncsnr=ncsnr,
-            noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, n_repeats),
-            rois=np.full(n_voxels, ""),
-        )
-
-    def _read(self, block: slice, kept: np.ndarray, done: int, total: int) -> np.ndarray:
-        """Percent signal change [v, T] of some voxels, all kept sessions one after another."""
-        parts = []
-        for step, session in enumerate(kept, start=1):
-            betas = self.read_columns(int(session), block)
-            source = str(self.sessions.files[session])
-            parts.append(nsd_betas.to_percent(betas, beta_scale=self.beta_scale, source=source))
-            self.progress(done + step, total)
-        return np.concatenate(parts, 1)
-
-
-def _session_sums(values: np.ndarray, n_trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and sums of squares [v, S] over the trials of each session."""
-    parts = np.split(values, np.cumsum(n_trials)[:-1], axis=1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        squares = [np.einsum("vt,vt->v", part, part) for part in parts]
-        return np.stack([part.sum(1) for part in parts], 1), np.stack(squares, 1)
 
 
 def _with_file_ncsnr(responses: Responses, ncsnr: np.ndarray | None) -> Responses:
@@ -235,13 +187,3 @@ def _log_sessions(sessions: Sessions) -> None:
     _log.info("sessions found (%s): %s", sessions.beta_format, ", ".join(map(str, sessions.numbers)))
     if sessions.missing:
         _log.warning("sessions not found in %s: %s", sessions.folder, ", ".join(map(str, sessions.missing)))
-
-
-def _log_drift(moments: np.ndarray, n_trials: np.ndarray, numbers: np.ndarray) -> None:
-    """Warns of sessions whose mean or size is far from the others'; `moments` are sums and sums of squares."""
-    if len(numbers) < 6:
-        return
-    mean, square = moments / n_trials
-    for name, values in (("mean", mean), ("size", np.sqrt(square))):
-        for position in trials.outlying(values):
-            _log.warning("the %s of the betas of session %d is far from other sessions'", name, numbers[position])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mine_jax import artifacts, data, features
-from mine_jax.config import Config, DataConfig, FolderConfig, PhantomConfig
+from mine_jax.config import Config, DataConfig, PhantomConfig
 from mine_jax.run import tables
 from mine_jax.types import ImageTokens, Lens, Profiles, Responses, Scores, Split, Stimuli
 
@@ -41,15 +42,18 @@ def has_phantom(source: PhantomConfig) -> bool:
 
 def has_photos(config: Config) -> bool:
     """Says whether the images of a run can be read."""
-    return not isinstance(config.data, FolderConfig) or config.data.images is not None
+    return config.data.has_photos
 
 
 def shown_stimuli(config: Config, directory: Path) -> Stimuli:
     """Opens the images that the subject of the data stage saw."""
     stimuli = data.open_stimuli(data_source(config, directory))
     wanted = np.isin(stimuli.image_ids, artifacts.load(data_folder(directory)).image_ids)
-    return Stimuli(
-        stimuli.image_ids[wanted], stimuli.read, stimuli.hashes[wanted], stimuli.shared[wanted], stimuli.source
+    return replace(
+        stimuli,
+        image_ids=stimuli.image_ids[wanted],
+        hashes=stimuli.hashes[wanted],
+        shared=stimuli.shared[wanted],
     )
 
 

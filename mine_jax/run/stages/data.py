@@ -10,7 +10,7 @@ import numpy as np
 
 from mine_jax import data, memory
 from mine_jax._progress import Progress
-from mine_jax.config import Config, FolderConfig, NsdConfig, PhantomConfig
+from mine_jax.config import Config, PhantomConfig
 from mine_jax.run import files
 from mine_jax.run.execute import Step
 
@@ -47,15 +47,7 @@ def plan(config: Config, directory: Path) -> list[str]:
 
 def inputs(config: Config) -> list[Path]:
     """Names the files of the user that the stage reads."""
-    d = config.data
-    if isinstance(d, FolderConfig):
-        named = (d.images, d.responses, d.image_ids, d.trials, d.mask, d.rois)
-        return [Path(p) for p in named if p is not None] + (
-            [Path(d.test)] if isinstance(d.test, str) and d.test != "shared" else []
-        )
-    if isinstance(d, NsdConfig) and d.root is not None:
-        return [Path(d.root) / "nsddata_betas" / "ppdata" / d.subject / d.space / d.beta_version]
-    return []
+    return data.inputs(config.data)
 
 
 def _exchanged(splits: np.ndarray, *, seed: int) -> np.ndarray:

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mine_jax import features, memory
+from mine_jax import data, features, memory
 from mine_jax._progress import Progress
 from mine_jax.config import EMBEDDED_MODELS, Config, PrecomputedConfig
 from mine_jax.errors import CheckpointError
 from mine_jax.run import files
 from mine_jax.run.execute import Step, stale
+from mine_jax.run.record.manifest import input_hash
 from mine_jax.run.reporter import Reporter
-from mine_jax.types import ImageTokens, Lens
+from mine_jax.types import ImageTokens, Lens, Stimuli
 
 logger = logging.getLogger("mine_jax")
 
 
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Extracts image-tokens, or refers to the precomputed ones."""
-    shown = files.shown_stimuli(config, directory)
+    shown = _shown(config, directory)
 
     def loaded() -> tuple[ImageTokens, Lens | None]:
         return features.load_features(
@@ -82,7 +84,7 @@ def extract_part(
             f"a part of stage features needs stage data, which is not up to date: {reason}. "
             "Run it first: mine-jax data."
         )
-    stimuli = files.shown_stimuli(config, directory)
+    stimuli = _shown(config, directory)
     with reporter.task("features") as progress, jax.default_matmul_precision(config.run.precision):
         is_whole = features.extract_part(
             config.features,
@@ -99,6 +101,15 @@ def extract_part(
         f"features: part {part[0]} of {part[1]} done",
         following if is_whole else "other parts are still to be done",
     ]
+
+
+def _shown(config: Config, directory: Path) -> Stimuli:
+    """The images, marked with what their files hold now: a store of tokens of other photos is of no use."""
+    stimuli = files.shown_stimuli(config, directory)
+    if isinstance(config.features, PrecomputedConfig) or not config.data.has_photos:
+        return stimuli
+    state = " ".join(input_hash(path) for path in data.image_inputs(config.data))
+    return replace(stimuli, hashes=np.full(len(stimuli.image_ids), state))
 
 
 def plan(config: Config, directory: Path) -> list[str]:
@@ -118,7 +129,9 @@ def inputs(config: Config) -> list[Path]:
         named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
     else:
         named = (f.words, None if f.model in EMBEDDED_MODELS else f.model)
-    return [Path(p) for p in named if p is not None]
+    # Tokens and low-level statistics are of the photos that are there now.
+    photos = data.image_inputs(config.data) if config.data.has_photos else []
+    return [*photos, *(Path(p) for p in named if p is not None)]
 
 
 STEP = Step(

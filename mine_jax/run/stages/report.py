@@ -7,7 +7,7 @@ from typing import Any
 
 from mine_jax import data
 from mine_jax._progress import Progress
-from mine_jax.config import Config, FolderConfig
+from mine_jax.config import Config
 from mine_jax.run import files
 from mine_jax.run.execute import Step
 
@@ -17,7 +17,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     from mine_jax import report
 
     source = files.data_source(config, directory)
-    has_photos = not isinstance(source, FolderConfig) or source.images is not None
+    has_photos = source.has_photos
     read_images = data.open_stimuli(source).read if has_photos else None
     path = report.write_report(directory, read_images=read_images, progress=progress)
     return {"report": path.name}

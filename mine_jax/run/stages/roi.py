@@ -45,7 +45,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         values |= labels
         summary["preferred"] = {row["roi"]: row["category"] for row in selectivity if row["preferred"]}
         summary["structured"] = [row["roi"] for row in structure if row["is_structured"]]
-    has_geometry = responses.volume is not None
+    has_geometry = responses.volume is not None or responses.surface is not None
     maps = roi.write_maps(files.maps_folder(directory), responses, values) if has_geometry else []
     return {**summary, "maps": len(maps)}
 

@@ -2,6 +2,8 @@
 
 import gzip
 import logging
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -9,9 +11,18 @@ import pytest
 import scipy.io
 
 from mine_jax import data
+from mine_jax.config import NsdConfig
 from mine_jax.data import trials
 from mine_jax.data.nsd import betas as nsd_betas
-from mine_jax.errors import AlignmentError, ConfigError, DataError, GeometryError, IntegrityError, MissingInputError
+from mine_jax.errors import (
+    AlignmentError,
+    ConfigError,
+    DataError,
+    GeometryError,
+    IntegrityError,
+    MissingInputError,
+    ResourceError,
+)
 from mine_jax.types import Volume
 
 
@@ -219,9 +230,11 @@ def test_truncated_images(nsd):
         load(nsd)
 
 
-def test_surface_space(nsd):
-    with pytest.raises(ConfigError, match="volume"):
+def test_surface_without_labels(nsd):
+    with pytest.raises(MissingInputError, match=r"fsaverage/label/lh\.\*\.mgz"):
         load(nsd, space="fsaverage")
+    with pytest.raises(ConfigError, match="must be one of func1pt8mm, func1mm, fsaverage, nativesurface"):
+        load(nsd, space="MNI")
 
 
 def test_run_scores_are_not_possible(nsd):
@@ -261,7 +274,7 @@ def test_empty_session_is_left_out(nsd, caplog):
     responses = load(nsd)
     first = load(nsd, sessions=1)
     np.testing.assert_array_equal(responses.responses, first.responses)
-    assert "sessions [2] do not vary in any voxel" in caplog.text
+    assert "sessions 2 do not vary in any voxel" in caplog.text
 
 
 def test_session_drift_is_reported():
@@ -299,3 +312,52 @@ def test_logging_is_quiet_about_good_data(nsd, caplog):
     with caplog.at_level(logging.WARNING):
         load(nsd)
     assert not caplog.records
+
+
+def test_hdf5_that_another_process_holds(nsd):
+    path = nsd.folder / "betas_session01.hdf5"
+    held = f"import h5py, time; f = h5py.File({str(path)!r}, 'r+'); print('open', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True) as holder:
+        holder.stdout.readline()
+        try:
+            with pytest.raises(ResourceError, match=r"session01.hdf5 is in use"):
+                load(nsd)
+        finally:
+            holder.kill()
+
+
+def test_design_of_matlab_7_3(nsd):
+    expected = load(nsd)
+    values = scipy.io.loadmat(nsd.design)
+    nsd.design.unlink()
+    with h5py.File(nsd.design, "w", userblock_size=512) as file:
+        for key in ("masterordering", "subjectim", "sharedix"):
+            file[key] = values[key].T
+    with nsd.design.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+    found = load(nsd)
+    np.testing.assert_array_equal(found.responses, expected.responses)
+    assert found.image_ids.tolist() == expected.image_ids.tolist()
+
+
+@pytest.mark.parametrize("voxel_block", [4, 512])
+def test_a_few_extreme_voxels_are_no_wrong_scale(nsd, voxels, voxel_block):
+    values = nsd.session(1) / 300
+    values[:, *np.unravel_index(voxels[[3, 4, 20]], nsd.betas.shape[1:])] *= 60
+    nsd.write_hdf5(1, values.astype(np.float32))
+    assert set(load(nsd, voxel_block=voxel_block).status) == {"ok"}
+    nsd.write_hdf5(1, (values * 300).astype(np.float32))
+    with pytest.raises(DataError, match=r"session01.*not percent signal change"):
+        load(nsd, voxel_block=voxel_block)
+
+
+def test_inputs_of_the_stage(nsd):
+    config = NsdConfig(root=str(nsd.root), roi=("floc-faces",))
+    found = {path.relative_to(nsd.root).as_posix() for path in data.inputs(config)}
+    assert found == {
+        "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR",
+        "nsddata/ppdata/subj01/func1pt8mm/roi",
+        "nsddata/freesurfer/subj01/label/floc-faces.mgz.ctab",
+        "nsddata/experiments/nsd/nsd_expdesign.mat",
+    }
+    assert [path.name for path in data.image_inputs(config)] == ["nsd_stimuli.hdf5"]

@@ -1,0 +1,45 @@
+"""HDF5 files: opened so that what goes wrong is called what it is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from mine_jax._optional import require
+from mine_jax.errors import IntegrityError, MissingInputError, ResourceError
+
+
+@contextlib.contextmanager
+def opened(path: str | Path, *, why: str = "read HDF5 files") -> Generator[Any]:
+    """Opens an HDF5 file for reading; errors of reading inside the block are named too.
+
+    Args:
+        path: the file.
+        why: what it is needed for, where h5py is missing.
+
+    Yields:
+        The open `h5py.File`.
+
+    Raises:
+        MissingInputError: if it is not there.
+        ResourceError: if another process holds it, or it must not be read.
+        IntegrityError: if it is damaged.
+    """
+    h5py = require("h5py", extra="nsd", why=why)
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise MissingInputError(f"no file at {path}.") from error
+    except BlockingIOError as error:
+        raise ResourceError(
+            f"{path} is in use: another process holds it open for writing. Wait until it is closed."
+        ) from error
+    except PermissionError as error:
+        raise ResourceError(f"{path} may not be read by this user ({error}).") from error
+    except (OSError, KeyError, RuntimeError) as error:
+        if isinstance(error, (IntegrityError, MissingInputError, ResourceError)):
+            raise
+        raise IntegrityError(f"{path} is damaged or cut short ({error}). Copy it again.") from error

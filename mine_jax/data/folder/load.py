@@ -1,0 +1,175 @@
+"""Anyone's own data: photos and responses on disk enter; responses and images leave.
+
+Responses are averages or trials: a `.npy`, or NIfTI, MGH, GIFTI or CIFTI files, one or one per session. Averages are
+taken as they are; trials are z-scored within session or run and averaged over the repeats of an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mine_jax._progress import Progress, silent
+from mine_jax.config import FolderConfig
+from mine_jax.data import ids, trials
+from mine_jax.data.containers import positions
+from mine_jax.data.containers.series import Series, check_same_space
+from mine_jax.data.containers.sessions import respond
+from mine_jax.data.folder import rois
+from mine_jax.data.folder.photos import Joined, join
+from mine_jax.data.trials import Rows
+from mine_jax.errors import AlignmentError, ConfigError
+from mine_jax.types import Responses, Stimuli
+
+
+def load_folder(
+    config: FolderConfig, *, directory: str | Path | None = None, progress: Progress = silent
+) -> tuple[Responses, Stimuli]:
+    """Reads responses and photos that the configuration names.
+
+    Args:
+        config: section [data] with kind "folder".
+        directory: where large responses are kept on disk, memory-mapped.
+        progress: called after each session or block of voxels, then after each photo.
+
+    Returns:
+        Responses [N, V] float32, rows by ascending image id; voxels whose status is not "ok" hold 0.
+        `noise_ceiling` is that of all rows (`with_noise_ceiling` gives it for chosen ones); NaN for averages,
+        and where no image was repeated. And the Stimuli of the same images.
+
+    Raises:
+        ConfigError: if a key is missing.
+        MissingInputError: if a file is not there.
+        IntegrityError: if a file is damaged.
+        AlignmentError: if rows, ids and photos do not belong together.
+        GeometryError: if series and mask differ in space.
+        DataError: for unusable dtypes, values or photos.
+    """
+    sessions = _open_sessions(config)
+    joined = _joined(config, sessions)
+    voxel_ids, names, indices = _voxels(config, sessions[0])
+    responses = respond(
+        sessions,
+        voxel_ids,
+        joined.rows,
+        keep=joined.keep,
+        is_scored=config.zscore != "none",
+        beta_scale=config.beta_scale,
+        directory=directory,
+        progress=progress,
+    )
+    if indices is not None and responses.volume is None:
+        responses = replace(responses, indices=indices)
+    responses = replace(responses, rois=names, subject=config.subject)
+    return responses, joined.stimuli(responses.image_ids, progress=progress)
+
+
+def open_folder_stimuli(config: FolderConfig) -> Stimuli:
+    """Opens the photos that `load_folder` would give, without decoding any.
+
+    Args:
+        config: section [data] with kind "folder".
+
+    Returns:
+        Stimuli [N]; hashes are empty.
+
+    Raises:
+        MineError: as `load_folder`, for ids and photos.
+    """
+    return _joined(config, None).stimuli()
+
+
+def inputs(config: FolderConfig) -> list[Path]:
+    """Names the files whose change makes responses stale.
+
+    Args:
+        config: section [data] with kind "folder".
+
+    Returns:
+        Those that are given.
+    """
+    named = (config.responses, config.trials, config.mask, config.rois)
+    patterns = [path for pattern in named if pattern is not None for path in positions.expand(pattern)]
+    files = [file for path in patterns for file in positions.hemispheres_of(path) or (Path(path),)]
+    plain = (config.images, config.image_ids, config.roi_labels)
+    return [*(Path(path) for path in plain if path is not None), *files]
+
+
+def images_of(config: FolderConfig) -> list[Path]:
+    """Names the folder or zip of the photos.
+
+    Args:
+        config: section [data] with kind "folder".
+
+    Returns:
+        It, or nothing.
+    """
+    return [] if config.images is None else [Path(config.images)]
+
+
+def _open_sessions(config: FolderConfig) -> list[Series]:
+    if config.responses is None:
+        raise ConfigError(
+            "data: `responses` is needed: a .npy [images or trials, voxels], or a series of NIfTI, MGH, GIFTI or "
+            "CIFTI; `*` in its name for one file per session, `{hemi}` for both hemispheres."
+        )
+    sessions = [positions.open_path(path) for path in positions.expand(config.responses)]
+    for session in sessions[1:]:
+        check_same_space(session, sessions[0])
+    return sessions
+
+
+def _joined(config: FolderConfig, sessions: list[Series] | None) -> Joined:
+    """Image (and session) of each row of responses, with their photos."""
+    if (config.image_ids is None) == (config.trials is None):
+        raise ConfigError(
+            "data: give either `image_ids` (rows of responses are averages) or `trials` (rows are trials), not both."
+        )
+    if config.trials is None:
+        rows, source = Rows(ids.read(str(config.image_ids))), str(config.image_ids)
+    else:
+        files, source = positions.expand(config.trials), config.trials
+        tables = [trials.read_trials(file, zscore=config.zscore, is_session=len(files) > 1) for file in files]
+        _check_pairs(files, tables, sessions)
+        rows = trials.joined(tables)
+    if sessions is not None and sum(session.n_rows for session in sessions) != len(rows.image_ids):
+        n_rows, n_ids = sum(session.n_rows for session in sessions), len(rows.image_ids)
+        hint = " Is it transposed? Save `responses.T`." if sessions[0].n_positions == n_ids else ""
+        raise AlignmentError(
+            f"`responses` has {n_rows} rows, but {source} has {n_ids} ids. One id per row is needed.{hint}"
+        )
+    return join(rows, source, config)
+
+
+def _check_pairs(files: list[str], tables: list[Rows], sessions: list[Series] | None) -> None:
+    """Checks that each of several tables has the rows of its file."""
+    if sessions is None or len(files) == 1:
+        return
+    if len(files) != len(sessions):
+        raise AlignmentError(f"`responses` are {len(sessions)} files, but `trials` {len(files)}: give one for each.")
+    for file, table, session in zip(files, tables, sessions, strict=True):
+        if len(table.image_ids) != session.n_rows:
+            raise AlignmentError(f"{session.path} has {session.n_rows} rows, but {file} has {len(table.image_ids)}.")
+
+
+def _voxels(config: FolderConfig, first: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Voxel ids [V], their areas [V], and places [V, 3] where only the table of areas gives them."""
+    is_table = config.rois is not None and config.rois.endswith((".tsv", ".txt"))
+    atlas = None
+    if config.rois is not None and not is_table:
+        atlas = positions.read_atlas(config.rois, config.roi_labels, first)
+    if config.mask is not None:
+        voxel_ids = positions.read_mask(config.mask, first)
+    elif first.space is None or hasattr(first.space, "n_vertices"):
+        voxel_ids = np.arange(first.n_positions)
+    elif atlas is not None:
+        voxel_ids = np.flatnonzero(np.isin(atlas[0], list(atlas[1])))
+    else:
+        raise ConfigError("data: a series of volumes needs `mask`, a volume of 0 and 1, or an atlas as `rois`.")
+    if atlas is not None:
+        return voxel_ids, positions.area_names(atlas[0][voxel_ids], atlas[1]), None
+    if config.rois is not None:
+        return voxel_ids, *rois.read_rois(config.rois, voxel_ids)
+    return voxel_ids, np.full(len(voxel_ids), ""), None
