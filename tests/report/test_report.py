@@ -95,7 +95,7 @@ def test_self_contained(run, reader):
     for image in page.all("img"):
         assert image["alt"].strip()
         head, _, data = image["src"].partition(",")
-        assert head == "data:image/png;base64" and base64.b64decode(data, validate=True).startswith(b"\x89PNG")
+        assert head == "data:image/webp;base64" and base64.b64decode(data, validate=True)[8:12] == b"WEBP"
 
 
 def test_same_run_same_page(run, reader):
