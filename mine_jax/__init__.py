@@ -24,7 +24,7 @@ STAGES = {
     "roi": "Relates profiles to areas, and draws maps.",
     "report": "Writes report.html.",
 }
-_MODULES = (*STAGES, "artifacts", "config", "errors", "phantom", "types")
+_MODULES = (*STAGES, "artifacts", "config", "errors", "estimators", "phantom", "types")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -185,7 +185,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def save(value: Any, directory: Path) -> Path:
+def save(value: Any, directory: str | Path) -> Path:
     """Writes a value of `mine_jax.types` to a folder: `meta.json` last, arrays beside it.
 
     Args:
@@ -199,6 +199,7 @@ def save(value: Any, directory: Path) -> Path:
         TypeError: for a type that has no file form.
         ResourceError: if the disk refuses.
     """
+    directory = Path(directory)
     if isinstance(value, types.Encoders):
         return _save_encoders(value, directory)
     if type(value).__name__ not in _TYPES:

@@ -25,6 +25,8 @@ import flax.struct
 import jax
 import numpy as np
 
+from mine_jax._checks import check_shape
+from mine_jax.errors import AlignmentError, DataError
 from mine_jax.memory.rows import take_rows
 
 Array = jax.Array | np.ndarray
@@ -48,6 +50,29 @@ class _Shown:
             elif isinstance(value, (str, int, float, tuple)) and len(str(value)) < 60:
                 parts.append(f"{field.name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)}; {n_bytes / 2**20:.1f} MiB)"
+
+
+def _matrix(name: str, values: Any, axes: str) -> Any:
+    """Returns an array as NumPy sees it, memory-mapped ones as they are; of torch and jax too."""
+    if not hasattr(values, "shape") or not hasattr(values, "dtype") or hasattr(values, "numpy"):
+        values = np.asarray(values)
+    elif isinstance(values, jax.Array):
+        values = np.asarray(values)
+    check_shape(name, values, axes)
+    return values
+
+
+def _listed(name: str, values: Any, default: np.ndarray, length: int) -> np.ndarray:
+    listed = default if values is None else np.asarray(values)
+    if listed.shape != (length,):
+        raise DataError(f"`{name}` must have {length} entries, but has shape {listed.shape}.")
+    return listed
+
+
+def _check_unique(name: str, values: np.ndarray) -> None:
+    found, counts = np.unique(values, return_counts=True)
+    if (counts > 1).any():
+        raise DataError(f"`{name}` must name each once, but {found[counts > 1][0]} is there {counts.max()} times.")
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,6 +132,54 @@ class Responses(_Shown):
     subject: str = ""
     surface: Surface | None = None
 
+    @classmethod
+    def from_array(
+        cls,
+        responses: Any,
+        *,
+        image_ids: Sequence[str] | None = None,
+        voxel_ids: Sequence[int] | None = None,
+        rois: Sequence[str] | None = None,
+        noise_ceiling: Sequence[float] | None = None,
+        n_repeats: Sequence[int] | None = None,
+        subject: str = "",
+    ) -> Responses:
+        """Makes responses from a matrix alone.
+
+        Args:
+            responses: [N, V], one row for each image; z-scored by whoever made them.
+            image_ids: [N]; "0", "1", ... where None.
+            voxel_ids: [V]; column numbers where None.
+            rois: [V] names of areas, ";"-joined; none where None.
+            noise_ceiling: [V] explainable share of the variance of a row; unknown where None.
+            n_repeats: [N] trials averaged in each row; 1 where None.
+            subject: name of the subject.
+
+        Returns:
+            The responses; all voxels count as "ok" until they are fitted.
+
+        Raises:
+            DataError: if a list has another length than its axis, or ids are not unique.
+        """
+        responses = _matrix("responses", responses, "N V")
+        n_images, n_voxels = responses.shape
+        ids = _listed("image_ids", image_ids, np.arange(n_images), n_images).astype(str)
+        numbers = _listed("voxel_ids", voxel_ids, np.arange(n_voxels), n_voxels).astype(np.int64)
+        _check_unique("image_ids", ids)
+        _check_unique("voxel_ids", numbers)
+        unknown = np.full(n_voxels, np.nan)
+        return cls(
+            responses=responses,
+            image_ids=ids,
+            n_repeats=_listed("n_repeats", n_repeats, np.ones(n_images, int), n_images).astype(int),
+            voxel_ids=numbers,
+            status=np.full(n_voxels, "ok"),
+            ncsnr=unknown,
+            noise_ceiling=_listed("noise_ceiling", noise_ceiling, unknown, n_voxels).astype(np.float64),
+            rois=_listed("rois", rois, np.full(n_voxels, ""), n_voxels).astype(str),
+            subject=subject,
+        )
+
     def take(self, voxels: np.ndarray) -> Responses:
         """Returns the responses of some voxels (positions or mask [V])."""
         per_voxel = {n: getattr(self, n)[voxels] for n in ("voxel_ids", "status", "ncsnr", "noise_ceiling", "rois")}
@@ -162,6 +235,44 @@ class ImageTokens(_Shown):
     grid: tuple[int, int] | None = None
     layer: int = -1
     model: str = ""
+
+    @classmethod
+    def from_array(
+        cls,
+        tokens: Any,
+        *,
+        image_ids: Sequence[str] | None = None,
+        grid: tuple[int, int] | None = None,
+        mask: np.ndarray | None = None,
+        model: str = "",
+    ) -> ImageTokens:
+        """Makes image-tokens from an array alone.
+
+        Args:
+            tokens: [N, P, D], or [N, F] for one vector per image.
+            image_ids: [N]; "0", "1", ... where None.
+            grid: rows and columns that the P tokens lie on, row by row; None where there is none.
+            mask: [N, P] bool, True where a token is real; None when all are.
+            model: name of the model, for the record.
+
+        Returns:
+            The tokens [N, P, D], of which one vector per image is the only one.
+
+        Raises:
+            DataError: if a shape does not fit, or ids are not unique.
+        """
+        if len(np.shape(tokens)) == 2:
+            tokens = _matrix("tokens", tokens, "N F")[:, None]
+        tokens = _matrix("tokens", tokens, "N P D")
+        n_images, n_tokens, _ = tokens.shape
+        ids = _listed("image_ids", image_ids, np.arange(n_images), n_images).astype(str)
+        _check_unique("image_ids", ids)
+        if grid is not None and grid[0] * grid[1] != n_tokens:
+            raise DataError(f"`grid` = {tuple(grid)} must hold the {n_tokens} tokens of an image.")
+        if mask is not None:
+            check_shape("mask", np.asarray(mask), "N P", N=n_images, P=n_tokens)
+            mask = np.asarray(mask, bool)
+        return cls(tokens, ids, mask, None if grid is None else (int(grid[0]), int(grid[1])), model=model)
 
     def take_images(self, rows: np.ndarray) -> ImageTokens:
         """Returns the tokens of some images (positions or mask [N]); those in files stay there."""
@@ -234,6 +345,19 @@ class Split(_Shown):
     responses: Responses
     name: str = ""
 
+    def __post_init__(self) -> None:
+        """Checks that row n of both is the same image."""
+        tokens, responses = (np.asarray(ids) for ids in (self.tokens.image_ids, self.responses.image_ids))
+        if len(tokens) != len(responses):
+            raise AlignmentError(f"a split has tokens of {len(tokens)} images, but responses to {len(responses)}.")
+        other = np.flatnonzero(tokens != responses)
+        if len(other):
+            raise AlignmentError(
+                f"{len(other)} of {len(tokens)} images of a split have another place in the tokens than in the "
+                f"responses: row {other[0]} is {tokens[other[0]]} there and {responses[other[0]]} here. "
+                "`mine_jax.data.align` puts them in one order."
+            )
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -277,6 +401,11 @@ class Encoders:
     status: Array
     architecture: Architecture = flax.struct.field(pytree_node=False)
     selection_r2: Array | None = None
+
+    def __repr__(self) -> str:
+        """Says kind and shapes, not numbers."""
+        shapes = (f"{name}{list(np.shape(value))}" for name, value in self.per_voxel.items())
+        return f"Encoders({self.architecture.kind}, {len(self.voxel_ids)} voxels: {', '.join(shapes)})"
 
     def take(self, voxels: np.ndarray) -> Encoders:
         """Returns the encoders of some voxels (positions or mask [V])."""

@@ -13,7 +13,7 @@ KERNELS = ROOT / "kernels" / "mine_kernels"
 STAGES = ("data", "features", "encoder", "attribution", "description", "profile", "validation", "roi", "report")
 # What each module may import of this package besides underscore modules, errors and types.
 FOUNDATION = {
-    "types": {"memory"},
+    "types": {"errors", "memory"},
     "errors": set(),
     "statistics": set(),
     "config": {"errors", "types"},

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import sharding
+from mine_jax._checks import random_key
 from mine_jax._progress import Progress, silent
 from mine_jax.config import EncoderConfig, QueryConfig
 from mine_jax.encoder.query.fit import QueryFit
@@ -74,7 +75,7 @@ _BLOCK = 4096
 def fit(
     training: Split,
     *,
-    key: jax.Array,
+    key: jax.Array | int,
     validation: Split | None = None,
     config: EncoderConfig | None = None,
     voxel_chunk: int | None = None,
@@ -90,7 +91,7 @@ def fit(
 
     Args:
         training: tokens [N, P, D] and responses [N, V] of the training images.
-        key: random key; with a fixed trunk each voxel's result depends on the key and its
+        key: random key, or a whole number; with a fixed trunk each voxel's result depends on the key and its
             voxel id only, not on the voxels fitted beside it.
         validation: images for early stopping (query) or more rows for the folds (ridge);
             None holds out every sixth training image.
@@ -111,7 +112,7 @@ def fit(
         ConfigError: if pooling or positions do not suit the token grid, or batches the mesh.
         ResourceError: if not even one voxel fits in memory.
     """
-    config = config or QueryConfig()
+    config, key = config or QueryConfig(), random_key(key)
     if validation is None:
         training, validation = _held_out(training)
     if len(training.responses.image_ids) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from mine_jax.encoder.trunk import fit_trunk, split_trunk
 from mine_jax.errors import ConfigError
 from mine_jax.memory import Chunks, in_chunks
 from mine_jax.types import Architecture, ImageTokens
+
+logger = logging.getLogger("mine_jax")
 
 
 class Member(NamedTuple):
@@ -109,7 +112,11 @@ class QueryFit:
         free_bytes = sharding.free_bytes()
         n_tokens, width = training.tokens.shape[1:]
         architecture = Architecture("query", training.grid, config.pool)
-        basis = position_basis(architecture, n_tokens, config.position_order)
+        order = config.position_order
+        if order and training.grid is None:
+            logger.info("the tokens have no grid (rows and columns): encoders do without the position term")
+            order = 0
+        basis = position_basis(architecture, n_tokens, order)
         trunk = fit_trunk(training, np.arange(len(training.image_ids)), width=config.width)
         baseline = trunk.pop("mean")
         if config.trunk == "shared":

@@ -1,0 +1,3 @@
+"""Encoders with the interface of scikit-learn: arrays in, arrays out."""
+
+from mine_jax.estimators.voxel_encoder import VoxelEncoder as VoxelEncoder

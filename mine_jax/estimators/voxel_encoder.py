@@ -1,0 +1,239 @@
+"""All voxels' encoders as one estimator of scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_array, check_random_state
+
+from mine_jax import artifacts, attribution, description, encoder
+from mine_jax.config import EncoderConfig, QueryConfig, RidgeConfig
+from mine_jax.errors import ConfigError, DataError
+from mine_jax.statistics import r2
+from mine_jax.types import STATUSES, Attributions, Descriptions, Encoders, ImageTokens, Lens, Responses, Split
+
+_KINDS: dict[str, type[QueryConfig | RidgeConfig]] = {"query": QueryConfig, "ridge": RidgeConfig}
+_OK = STATUSES.index("ok")
+
+
+class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """Predicts responses of voxels from images, and says which parts of an image drive them.
+
+    `score` is the mean R2 over voxels, `r2_of` has every voxel's.
+
+    Args:
+        kind: "query", which attends to the image-tokens, or "ridge", a linear map of their mean.
+        grid: rows and columns that the image-tokens lie on; None where there is no grid.
+        validation: share of the images that decide when a query encoder stops.
+        standardize: scale the responses of every voxel before the fit; predictions are in the units of Y.
+        random_state: a seed, or what scikit-learn takes.
+        settings: other keys of the configuration's `encoder` section, such as {"epochs": 5, "members": 3}.
+
+    Attributes:
+        encoders_: the fitted encoders; functions of `mine_jax.encoder` and `mine_jax.attribution` take them.
+        n_features_in_: D, or F of one vector per image.
+        selection_r2_: [V] R2 on the images that chose the encoder; no test image has a part in it.
+        fitted_: [V] bool, False for a voxel that is constant, not finite or diverged; it is predicted by its mean.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["query", "ridge"] = "query",
+        *,
+        grid: tuple[int, int] | None = None,
+        validation: float = 0.15,
+        standardize: bool = True,
+        random_state: Any = 0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keeps the settings; `fit` checks them."""
+        self.kind = kind
+        self.grid = grid
+        self.validation = validation
+        self.standardize = standardize
+        self.random_state = random_state
+        self.settings = settings
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fits the encoders of all voxels at once.
+
+        Args:
+            X: image-tokens [N, P, D], or one vector per image [N, F]; NumPy, jax or torch, also memory-mapped.
+            y: responses [N, V], or [N] of one voxel.
+
+        Returns:
+            This estimator.
+
+        Raises:
+            ConfigError: for a setting that does not exist or does not fit.
+            DataError: if the arrays do not fit each other.
+        """
+        config = self._config()
+        tokens = self._tokens(X, is_fit=True)
+        responses = self._responses(y, len(tokens.image_ids))
+        n_held = max(1, round(self.validation * len(responses)))
+        if len(responses) < n_held + 2:
+            raise DataError(f"need at least {n_held + 2} images, but got n_samples = {len(responses)}.")
+        drawn = check_random_state(self.random_state)
+        order = drawn.permutation(len(responses))
+        mean, spread = np.zeros(responses.shape[1]), np.ones(responses.shape[1])
+        if self.standardize:
+            mean, spread = responses.mean(0, dtype=np.float64), responses.std(0, dtype=np.float64)
+        spread = np.where(spread > 0, spread, 1.0)
+        scaled = Responses.from_array(((responses - mean) / spread).astype(np.float32))
+        held, rest = np.sort(order[:n_held]), np.sort(order[n_held:])
+        training, validation = (Split(tokens.take_images(rows), scaled.take_images(rows)) for rows in (rest, held))
+        self.encoders_ = encoder.fit(training, key=int(drawn.randint(2**31 - 1)), validation=validation, config=config)
+        self._mean, self._spread = mean, spread
+        self.selection_r2_ = np.asarray(self.encoders_.selection_r2)
+        self.fitted_ = np.asarray(self.encoders_.status) == _OK
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predicts the responses to images.
+
+        Args:
+            X: image-tokens [N, P, D], or vectors [N, F], as in `fit`.
+
+        Returns:
+            Responses [N, V] in the units of y; [N] where y was a vector.
+        """
+        predicted = encoder.predict(self._encoders(), self._tokens(X, is_fit=False))
+        predicted = np.where(self.fitted_, predicted, 0) * self._spread + self._mean
+        return predicted[:, 0] if self._is_vector else predicted
+
+    def r2_of(self, X: Any, y: Any) -> np.ndarray:
+        """Computes the R2 of each voxel.
+
+        Args:
+            X: image-tokens [N, P, D] or vectors [N, F].
+            y: measured responses [N, V] or [N].
+
+        Returns:
+            R2 [V] around the mean of y; NaN where y does not vary.
+        """
+        measured = np.asarray(y, np.float64)
+        return r2(measured.reshape(len(measured), -1), self.predict(X).reshape(len(measured), -1))
+
+    def attribute(self, X: Any, *, voxels: Sequence[int] | None = None) -> Attributions:
+        """Attributes predicted responses to image-tokens, by integrated gradients.
+
+        Args:
+            X: image-tokens [N, P, D].
+            voxels: positions of the voxels wanted; None for all that were fitted.
+
+        Returns:
+            Scores [V, N, P], which add up to the prediction less that of the mean token.
+        """
+        chosen = np.flatnonzero(self._encoders_fitted()) if voxels is None else np.asarray(voxels)
+        return attribution.integrated_gradients(self._encoders().take(chosen), self._tokens(X, is_fit=False))
+
+    def describe(
+        self, X: Any, lens: Lens, *, voxels: Sequence[int] | None = None, k: int | float = 0.15
+    ) -> Descriptions:
+        """Reads the critical image-tokens of each voxel and image as words.
+
+        Args:
+            X: image-tokens [N, P, D].
+            lens: what reads tokens as words.
+            voxels: positions of the voxels wanted; None for all that were fitted.
+            k: critical tokens of an image, or their share.
+
+        Returns:
+            Words and a sentence for every voxel and image. They are not yet claims: `mine-jax run` tests those.
+        """
+        tokens = self._tokens(X, is_fit=False)
+        critical = attribution.critical_tokens(self.attribute(X, voxels=voxels), k=k)
+        words = description.top_words(lens, tokens)
+        return description.describe(critical, words, corpus=words.per_image().mean(0))
+
+    def save(self, directory: str | Path) -> Path:
+        """Writes the fitted estimator to a folder, without pickle.
+
+        Args:
+            directory: made if needed.
+
+        Returns:
+            The folder.
+        """
+        directory = artifacts.save(self._encoders(), directory)
+        state = self.get_params() | {"mean": self._mean.tolist(), "spread": self._spread.tolist()}
+        state |= {"is_vector": self._is_vector, "n_features": self.n_features_in_}
+        if not isinstance(self.random_state, int | None):
+            state["random_state"] = None  # a generator has no file form, and the fit is done
+        artifacts.write_json(directory / "estimator.json", state)
+        return directory
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Self:
+        """Reads back what `save` wrote.
+
+        Args:
+            directory: of `save`.
+
+        Returns:
+            The fitted estimator.
+        """
+        state = artifacts.read_json(Path(directory) / "estimator.json")
+        state["grid"] = None if state["grid"] is None else tuple(state["grid"])
+        estimator = cls(**{name: state[name] for name in cls().get_params()})
+        estimator.encoders_ = artifacts.load(directory)
+        estimator._mean, estimator._spread = np.asarray(state["mean"]), np.asarray(state["spread"])
+        estimator._is_vector, estimator.n_features_in_ = state["is_vector"], state["n_features"]
+        estimator.selection_r2_ = np.asarray(estimator.encoders_.selection_r2)
+        estimator.fitted_ = np.asarray(estimator.encoders_.status) == _OK
+        return estimator
+
+    def _config(self) -> EncoderConfig:
+        if self.kind not in _KINDS:
+            raise ConfigError(f'`kind` must be "query" or "ridge", but is {self.kind!r}.')
+        if not 0 < self.validation < 1:
+            raise ConfigError(f"`validation` must be a share between 0 and 1, but is {self.validation!r}.")
+        try:
+            return _KINDS[self.kind](**dict(self.settings or {}))
+        except ValueError as error:
+            raise ConfigError(f"`settings`: {error}") from None
+
+    def _tokens(self, values: Any, *, is_fit: bool) -> ImageTokens:
+        values = values if hasattr(values, "ndim") else np.asarray(values)
+        if values.ndim != 3:
+            values = check_array(values, dtype=np.float32, ensure_min_samples=2 if is_fit else 1)
+        tokens = ImageTokens.from_array(values, grid=self.grid)
+        width = tokens.tokens.shape[2]
+        if is_fit:
+            self.n_features_in_ = width
+        elif width != self._n_features():
+            raise DataError(
+                f"X has {width} features, but VoxelEncoder is expecting {self.n_features_in_} features as input."
+            )
+        return tokens
+
+    def _responses(self, values: Any, n_images: int) -> np.ndarray:
+        if values is None:
+            raise DataError("requires y to be passed, but the target y is None.")
+        values = np.asarray(values)
+        self._is_vector = values.ndim == 1
+        if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
+            values = values.astype(np.float64)
+        values = values[:, None] if self._is_vector else values
+        if values.ndim != 2 or len(values) != n_images:
+            raise DataError(f"`y` must have shape [N, V] with N = {n_images} images, but has shape {values.shape}.")
+        return values
+
+    def _encoders(self) -> Encoders:
+        if not hasattr(self, "encoders_"):
+            raise NotFittedError("this VoxelEncoder is not fitted yet; call `fit` first.")
+        return self.encoders_
+
+    def _encoders_fitted(self) -> np.ndarray:
+        self._encoders()
+        return self.fitted_
+
+    def _n_features(self) -> int:
+        self._encoders()
+        return self.n_features_in_
