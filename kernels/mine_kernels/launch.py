@@ -18,6 +18,12 @@ SHARED_BYTES = 227 << 10
 VECTOR_BYTES = 16 << 20
 
 
+def precision() -> jax.lax.DotAlgorithmPreset | None:
+    """Returns what products in a kernel ask for: Triton takes "high" for one pass in tf32, XLA for three."""
+    is_high = jax.config.jax_default_matmul_precision == "high"  # ty: ignore[missing-attribute]
+    return jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3 if is_high else None
+
+
 def pallas_call(
     kernel: Callable[..., None], *, warps: int, interpret: bool, name: str, platform: str = "gpu", **options: Any
 ) -> Any:
@@ -26,8 +32,12 @@ def pallas_call(
     Raises:
         NotImplementedError: if this jax has no Triton, which compiles for GPUs.
     """
-    if interpret or platform != "gpu":
-        return pl.pallas_call(kernel, interpret=interpret, name=name, **options)
+    if interpret:
+        launched = pl.pallas_call(kernel, interpret=True, name=name, **options)
+        # in float32: CPUs know no other products
+        return lambda *arrays: jax.default_matmul_precision("highest")(launched)(*arrays)
+    if platform != "gpu":
+        return pl.pallas_call(kernel, name=name, **options)
     if triton is None:
         raise NotImplementedError(
             f"`implementation='pallas'` needs Pallas's Triton compiler, which jax {jax.__version__} does not have. "

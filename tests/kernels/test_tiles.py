@@ -48,13 +48,20 @@ def test_a_tile_has_at_most_the_voxels_that_the_user_allows():
     assert default_tile(4096, 64, 576, 1, 96, chunk=100, device=H100).voxels <= 100
 
 
-def pretend(monkeypatch, platform):
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+@pytest.fixture
+def pretend(monkeypatch):
+    """Sets the platform; programs for it are forgotten afterwards."""
+
+    def platform(name):
+        monkeypatch.setattr(jax, "default_backend", lambda: name)
+        jax.clear_caches()
+
+    yield platform
     jax.clear_caches()
 
 
-def test_an_accelerator_that_does_not_say_its_memory(monkeypatch):
-    pretend(monkeypatch, "gpu")
+def test_an_accelerator_that_does_not_say_its_memory(pretend, monkeypatch):
+    pretend("gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [type("Device", (), {"memory_stats": lambda self: None})()])
     assert default_device() == Device("gpu", 4 * GIB)
 
@@ -71,8 +78,8 @@ def loops(jaxpr, times=1):
 
 
 @pytest.mark.parametrize(("platform", "trips"), [("cpu", 384), ("gpu", 11)])
-def test_the_program_has_as_many_trips(platform, trips, monkeypatch):
-    pretend(monkeypatch, platform)
+def test_the_program_has_as_many_trips(platform, trips, pretend):
+    pretend(platform)
     v, b, p, e = 4096, 64, 576, 16
     shapes = ((v, 1, e), (v, 1, p), (v, 1, e), (v,), (b, p, 1, e), (b, p, 1, e), (b, v))
     given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
@@ -94,18 +101,12 @@ def test_a_tile_takes_no_more_memory_than_it_is_counted_with():
     assert lowered.compile().memory_analysis().temp_size_in_bytes <= device.memory / 8
 
 
-def test_tiles_of_an_accelerator_give_the_same_numbers(monkeypatch):
+def test_tiles_of_an_accelerator_give_the_same_numbers(pretend):
     rng = np.random.default_rng(0)
     query, readout = rng.standard_normal((2, 300, 2, 8)).astype(np.float32)
     position = rng.standard_normal((300, 2, 49)).astype(np.float32)
     keys, values = rng.standard_normal((2, 20, 49, 2, 8)).astype(np.float32)
     one = functools.partial(mine_kernels.voxel_attention, query, position, readout, keys, values)
     expected = np.asarray(one())
-    pretend(monkeypatch, "gpu")
+    pretend("gpu")
     np.testing.assert_allclose(one(), expected, atol=1e-5)
-
-
-@pytest.fixture(autouse=True)
-def _programs_of_a_pretended_platform_are_forgotten():
-    yield
-    jax.clear_caches()

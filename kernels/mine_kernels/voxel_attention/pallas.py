@@ -22,7 +22,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from mine_kernels.arrays import Array, Arrays
-from mine_kernels.launch import pallas_call
+from mine_kernels.launch import pallas_call, precision
 from mine_kernels.voxel_attention.specs import Blocks
 
 _LOWEST = -1e30
@@ -149,7 +149,8 @@ def _columns(ref: Any, blocks: Blocks) -> list[Any]:
 def _dot(a: Array, b: Array, over_a: int, over_b: int) -> jax.Array:
     # stored in half precision, multiplied in float32
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-    return lax.dot_general(a, b, (((over_a,), (over_b,)), ((), ())), preferred_element_type=jnp.float32)
+    contracted = (((over_a,), (over_b,)), ((), ()))
+    return lax.dot_general(a, b, contracted, precision=precision(), preferred_element_type=jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("blocks", "interpret"))
