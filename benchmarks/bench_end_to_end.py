@@ -89,5 +89,5 @@ def _describe(data: dict[str, Any], voxels: np.ndarray) -> dict[str, Any]:
     critical = attribution.critical_tokens(attributions, k=K)
     attribution.patch_tokens(encoders, chosen, attributions, k=K)
     words = description.top_words(data["lens"], chosen)
-    described = description.describe(critical, words, corpus=words.per_image().mean(0))
-    return {"r2": np.asarray(scores.r2), "described": described.sentences}
+    described = description.describe(critical, words, corpus=words.per_image().dense().mean(0))
+    return {"r2": np.asarray(scores.r2), "described": description.sentences(described)}

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from mine_jax import roi
+from mine_jax import memory, roi
 from mine_jax.config import RoiConfig
 from mine_jax.types import Profiles
 
@@ -60,10 +60,10 @@ def profiles_of(distribution: np.ndarray, halves: np.ndarray | None = None) -> P
         words=WORDS,
         word_ids=np.zeros((n, 1), np.int32),
         **dict.fromkeys(("weights", "low", "high", "log_odds"), blank),
-        distribution=distribution,
-        halves=np.stack([distribution] * 2) if halves is None else halves,
+        distribution=memory.sparse_rows(distribution),
+        halves=sparse_halves((distribution, distribution) if halves is None else halves),
+        is_named=np.ones((n, 1), bool),
         **dict.fromkeys(("faithfulness", "reliability", "r_measured"), one),
-        sentences=text,
         n_images=np.full(n, 10),
         effects={},
         p_values={},
@@ -71,6 +71,12 @@ def profiles_of(distribution: np.ndarray, halves: np.ndarray | None = None) -> P
         claims=np.full(n, "words"),
         reasons=text,
     )
+
+
+def sparse_halves(halves: Sequence[np.ndarray] | np.ndarray) -> tuple[memory.SparseRows, memory.SparseRows]:
+    """Two halves [V, C] as profiles hold them."""
+    first, second = (memory.sparse_rows(half) for half in halves)
+    return first, second
 
 
 def smooth(rng: np.random.Generator, width: float) -> np.ndarray:
@@ -128,7 +134,7 @@ def rates(repeats: int) -> list[dict[str, Any]]:
             places: dict[str, Any] = {"indices": INDICES, "settings": SETTINGS, "seed": seed}
             if kind in STRUCTURES:
                 whole, halves = structured(rng, kind)
-                table = roi.structure(replace(profiles_of(whole), halves=halves), AREAS, corpus=CORPUS, **places)
+                table = roi.structure(profiles_of(whole, halves), AREAS, corpus=CORPUS, **places)
                 said = {row["roi"] for row in table if row["is_structured"]}
                 planted = set(NAMES) if kind.startswith("patches") else set()
             else:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from mine_jax.errors import CheckpointError, IntegrityError, MissingInputError, 
 SCHEMA = 1
 # Larger tables are Parquet with the same columns.
 MAX_TSV_ROWS = 100_000
+# Arrays of sparse rows.
+_SPARSE = ("starts", "columns", "values")
 _MISSING = ["", "nan", "NaN", "NA", "N/A", "None", "null"]
 _TYPES = {
     cls.__name__: cls
@@ -142,6 +144,34 @@ def write_table(path: Path, table: pd.DataFrame) -> Path:
     return target
 
 
+def write_parts(path: Path, parts: Iterable[pd.DataFrame], n_rows: int) -> Path:
+    """Writes a long table part after part, so that it is never whole in memory.
+
+    Args:
+        path: name that ends in `.tsv`.
+        parts: at least one, of the same columns.
+        n_rows: rows of all parts together; decides between TSV and Parquet as in `write_table`.
+
+    Returns:
+        The path written, `.tsv` or `.parquet`.
+    """
+    if n_rows <= MAX_TSV_ROWS:
+        return write_table(path, pd.concat(list(parts), ignore_index=True))
+    import pyarrow
+    from pyarrow import parquet
+
+    target, writer = path.with_suffix(".parquet"), None
+    with atomic(target) as temporary:
+        for part in parts:
+            table = pyarrow.Table.from_pandas(part, preserve_index=False)
+            writer = writer or parquet.ParquetWriter(temporary, table.schema)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
+    path.unlink(missing_ok=True)
+    return target
+
+
 def read_table(path: Path, **kinds: Any) -> pd.DataFrame:
     """Reads a table written by `write_table`, given its `.tsv` name.
 
@@ -206,11 +236,19 @@ def save(value: Any, directory: str | Path) -> Path:
         raise TypeError(f"{type(value).__name__} has no file form; the types that do: {', '.join(sorted(_TYPES))}.")
     plain: dict[str, Any] = {}
     arrays: dict[str, str] = {}
+    sparse: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
         if isinstance(item, dict):
             for key, array in item.items():
                 arrays[f"{field.name}/{key}"] = _write_field(directory, f"{field.name}.{key}", array)
+        elif isinstance(item, types.SparseRows) or (isinstance(item, tuple) and _are_sparse(item)):
+            tables = item if isinstance(item, tuple) else (item,)
+            sparse[field.name] = {"width": tables[0].width, "n": len(tables), "is_one": item is tables[0]}
+            for number, table in enumerate(tables):
+                for part in _SPARSE:
+                    file = _write_field(directory, f"{field.name}.{number}.{part}", getattr(table, part))
+                    arrays[f"{field.name}/{number}.{part}"] = file
         elif hasattr(item, "dtype") and hasattr(item, "shape"):
             arrays[field.name] = _write_field(directory, field.name, item)
         elif isinstance(item, types.Volume):
@@ -226,6 +264,7 @@ def save(value: Any, directory: str | Path) -> Path:
             "type": type(value).__name__,
             "fields": plain,
             "arrays": arrays,
+            "sparse": sparse,
             "sha256": {name: sha256(directory / name) for name in arrays.values()},
         },
     )
@@ -265,6 +304,10 @@ def load(directory: str | Path, *, verify: bool = True) -> Any:
             values.setdefault(field, {})[key] = array
         else:
             values[field] = array
+    for name, form in meta.get("sparse", {}).items():
+        parts = [[values[name][f"{number}.{part}"] for part in _SPARSE] for number in range(form["n"])]
+        tables = tuple(types.SparseRows(*arrays, form["width"]) for arrays in parts)
+        values[name] = tables[0] if form["is_one"] else tables
     if values.get("volume"):
         volume = values["volume"]
         values["volume"] = types.Volume(tuple(volume["shape"]), np.asarray(volume["affine"]))
@@ -273,7 +316,17 @@ def load(directory: str | Path, *, verify: bool = True) -> Any:
         values["surface"] = types.Surface(surface["name"], tuple(surface["n_vertices"]))
     if values.get("grid"):
         values["grid"] = tuple(values["grid"])
-    return _TYPES[meta["type"]](**values)
+    kind = _TYPES[meta["type"]]
+    if unknown := values.keys() ^ {field.name for field in dataclasses.fields(kind)}:
+        raise CheckpointError(
+            f"{directory} was written by another version of this package ({', '.join(sorted(unknown))} of "
+            f"{meta['type']} differ). Run the stage again."
+        )
+    return kind(**values)
+
+
+def _are_sparse(items: tuple) -> bool:
+    return len(items) > 0 and all(isinstance(item, types.SparseRows) for item in items)
 
 
 def _verify(directory: Path, hashes: dict[str, str]) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from mine_jax._checks import check_shape
 from mine_jax.errors import AlignmentError, DataError
 from mine_jax.memory.rows import take_rows
+from mine_jax.memory.sparse import SparseRows
 
 Array = jax.Array | np.ndarray
 
@@ -540,7 +541,7 @@ class Descriptions(_Shown):
         word_ids: [V, I, L] int32, positions in `words`; -1 where fewer than L words remain.
         weights: [V, I, L] float32, share of the critical attribution that the word explains.
         n_tokens: [V, I, L] int32, critical tokens that support the word.
-        sentences: [V, I] str.
+        k: critical tokens of each pair.
     """
 
     voxel_ids: np.ndarray
@@ -549,7 +550,7 @@ class Descriptions(_Shown):
     word_ids: np.ndarray
     weights: np.ndarray
     n_tokens: np.ndarray
-    sentences: np.ndarray
+    k: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -564,10 +565,10 @@ class Profiles(_Shown):
         low: [V, L] float32, bootstrap interval over images, lower end.
         high: [V, L] float32, upper end.
         log_odds: [V, L] float32, natural logarithm, against the other voxels.
-        distribution: [V, W] float32, the profile as shares of all words, before the baseline.
-        halves: [2, V, W] float32, the same of two encoders refitted on disjoint halves of the training images.
+        distribution: [V, W] float32, the profile as shares of all words, before the baseline; most are 0.
+        halves: two of [V, W], the same of encoders refitted on disjoint halves of the training images.
+        is_named: [V, L] bool, whether the word's interval lies above its share in the corpus.
         faithfulness: [V] float32, median over the images used.
-        sentences: [V] str.
         n_images: [V] int32, images used.
         reliability: [V] float32, correlation of the two `halves`; NaN where no halves were fitted.
         r_measured: [V] float32, correlation of profile scores with measured held-out responses.
@@ -585,10 +586,10 @@ class Profiles(_Shown):
     low: np.ndarray
     high: np.ndarray
     log_odds: np.ndarray
-    distribution: np.ndarray
-    halves: np.ndarray
+    distribution: SparseRows
+    halves: tuple[SparseRows, SparseRows]
+    is_named: np.ndarray
     faithfulness: np.ndarray
-    sentences: np.ndarray
     n_images: np.ndarray
     reliability: np.ndarray
     r_measured: np.ndarray

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mine_jax import artifacts, errors, types
+from mine_jax import artifacts, errors, memory, types
 
 V, N, P, D, K, W, L = 3, 4, 6, 5, 2, 7, 2
 generator = np.random.default_rng(0)
@@ -60,16 +60,16 @@ VALUES = [
         np.zeros((V, N, L), np.int32),
         floats(V, N, L),
         np.ones((V, N, L), np.int32),
-        texts(V, N),
+        K,
     ),
     types.Profiles(
         voxel_ids=VOXELS,
         words=np.array(["face"] * W),
         word_ids=np.zeros((V, L), np.int32),
         **{name: floats(V, L) for name in ("weights", "low", "high", "log_odds")},
-        distribution=floats(V, W),
-        halves=floats(2, V, W),
-        sentences=texts(V),
+        distribution=types.SparseRows(np.array([0, 1, 1, 2]), np.array([0, 1], np.int32), floats(2), W),
+        halves=(memory.empty_rows(V, W), memory.sparse_rows(floats(V, W))),
+        is_named=np.ones((V, L), bool),
         n_images=np.ones(V, np.int32),
         **{name: floats(V) for name in ("faithfulness", "reliability", "r_measured")},
         **{name: {"predicted": floats(V), "words": floats(V)} for name in ("effects", "p_values", "q_values")},
@@ -84,6 +84,12 @@ def same(one, other):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, types.Volume):
         return one.shape == other.shape and same(one.affine, other.affine)
+    if isinstance(one, types.SparseRows):
+        return one.width == other.width and all(
+            same(getattr(one, n), getattr(other, n)) for n in ("starts", "columns", "values")
+        )
+    if isinstance(one, tuple) and one and isinstance(one[0], types.SparseRows):
+        return len(one) == len(other) and all(map(same, one, other))
     if hasattr(one, "dtype"):
         as_bytes = one.dtype.kind not in "U"
         return one.shape == other.shape and (

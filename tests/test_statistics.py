@@ -39,12 +39,10 @@ def test_one_column_gives_the_number_of_many():
         assert statistic(a[:, 2], b[:, 2]) == statistic(a, b)[2]
 
 
-def test_interval_of_a_mean_matches_the_normal_one_for_many_images():
-    tables = np.random.default_rng(0).normal(1, 0.5, (400, 3)).astype(np.float32)
-    low, high = statistics.bootstrap_interval_of_mean(tables, n_bootstrap=4000, rng=np.random.default_rng(1))
-    half = 1.96 * tables.std(0) / 20
-    np.testing.assert_allclose(low, tables.mean(0) - half, atol=0.006)
-    np.testing.assert_allclose(high, tables.mean(0) + half, atol=0.006)
+def test_quantiles_of_sorted_samples_are_numpys():
+    samples = np.sort(np.random.default_rng(0).normal(1, 0.5, (3, 200)), axis=1)
+    np.testing.assert_allclose(statistics.quantiles_of_sorted(samples), np.quantile(samples, [0.025, 0.975], axis=1))
+    assert statistics.quantiles_of_sorted(samples[:, :1]).low[0] == samples[0, 0]
 
 
 def test_bootstrap_interval_matches_scipy_and_skips_draws_without_a_value():

@@ -7,20 +7,21 @@ from typing import NamedTuple
 import numpy as np
 
 from mine_jax.description.lens import TokenWords
+from mine_jax.memory import SparseRows
 
 
 class CorpusShares(NamedTuple):
     """Shares of the C canonical words.
 
     Attributes:
-        mean: [C] float32, mean over the training and validation images.
-        images: [N, C] float32, of each image of a split.
+        mean: [C] float64, mean over the training and validation images.
+        images: [N, C] float32, of each image of a split; most are 0.
         image_ids: [N] str.
         splits: [N] str, "train", "val" or "test".
     """
 
     mean: np.ndarray
-    images: np.ndarray
+    images: SparseRows
     image_ids: np.ndarray
     splits: np.ndarray
 
@@ -37,9 +38,10 @@ def corpus_shares(words: TokenWords, splits: np.ndarray) -> CorpusShares:
     """
     known = np.isin(splits, ("train", "val", "test"))
     per_image = words.per_image()
+    fitted = per_image.take(np.isin(splits, ("train", "val")))
     return CorpusShares(
-        mean=per_image[np.isin(splits, ("train", "val"))].mean(0),
-        images=per_image[known],
+        mean=np.bincount(fitted.columns, fitted.values, minlength=fitted.width) / len(fitted),
+        images=per_image.take(known),
         image_ids=words.image_ids[known],
         splits=splits[known],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +10,13 @@ import numpy as np
 from mine_jax._progress import Progress, silent
 from mine_jax.description.lens import TokenWords
 from mine_jax.errors import DataError
+from mine_jax.memory import SparseRows, blocks, sparse_rows
 from mine_jax.types import CriticalTokens, Descriptions
 
 # Pseudo-share of every word in the log-odds: a word must be seen to count.
 SMOOTHING = 1e-3
 # Entries of the lens that are weighed at once: critical tokens times their words.
-_BLOCK_ENTRIES = 1 << 21
+_BLOCK_ENTRIES = 1 << 19
 
 
 def describe(
@@ -24,8 +25,6 @@ def describe(
     *,
     corpus: np.ndarray,
     n_words: int = 20,
-    with_sentences: bool = True,
-    rewrite: Callable[[str], str] | None = None,
     progress: Progress = silent,
 ) -> Descriptions:
     """Describes what drives each voxel in each image.
@@ -40,8 +39,6 @@ def describe(
         words: token words of at least those images.
         corpus: [C] mean share of each canonical word over a corpus of images.
         n_words: words kept per pair, L.
-        with_sentences: whether to write the sentences; they are "" otherwise.
-        rewrite: turns the plain sentence into another, for instance by a language model.
         progress: called with (done, total) voxels.
 
     Returns:
@@ -57,22 +54,17 @@ def describe(
     n_words = min(n_words, len(words.vocabulary.words))
     shape = (n_voxels * n_images, n_words)
     word_ids, weights, n_tokens = np.full(shape, -1, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
-    at_once = max(1, _BLOCK_ENTRIES // (k * words.word_ids.shape[2] * n_images)) * n_images
-    for start in range(0, len(word_ids), at_once):
-        pairs = slice(start, min(start + at_once, len(word_ids)))
-        tokens = (rows.reshape(-1)[pairs, None], critical.indices.reshape(-1, k)[pairs])
-        scores = critical.scores.reshape(-1, k)[pairs]
-        found = _weighed(words.word_ids[tokens], words.shares[tokens], scores, corpus)
+    tokens_each, m = words.word_ids.shape[1:]
+    of_tokens = [part.reshape(-1, m) for part in (words.word_ids, words.shares)]
+    for voxels in blocks(n_voxels, _BLOCK_ENTRIES // (k * m * max(1, n_images))):
+        pairs = slice(voxels.start * n_images, voxels.stop * n_images)
+        tokens = rows[voxels].reshape(-1, 1) * tokens_each + critical.indices[voxels].reshape(-1, k)
+        ids, shares = (np.take(part, tokens, 0) for part in of_tokens)
+        found = _weighed(ids, shares, critical.scores[voxels].reshape(-1, k), corpus)
         kept = found.rank < n_words
-        place = (start + found.pair[kept], found.rank[kept])
+        place = (pairs.start + found.pair[kept], found.rank[kept])
         word_ids[place], weights[place], n_tokens[place] = found.word[kept], found.weight[kept], found.n_tokens[kept]
-        progress(pairs.stop // n_images, n_voxels)
-    texts = np.full(len(word_ids), "", dtype=object)
-    if with_sentences:
-        for pair, (ids, support) in enumerate(zip(word_ids, n_tokens, strict=True)):
-            real = ids >= 0
-            text = sentence(words.vocabulary.words[ids[real]], support[real], k)
-            texts[pair] = rewrite(text) if rewrite else text
+        progress(voxels.stop, n_voxels)
     return Descriptions(
         voxel_ids=critical.voxel_ids,
         image_ids=critical.image_ids,
@@ -80,8 +72,34 @@ def describe(
         word_ids=word_ids.reshape(n_voxels, n_images, n_words),
         weights=weights.reshape(n_voxels, n_images, n_words),
         n_tokens=n_tokens.reshape(n_voxels, n_images, n_words),
-        sentences=texts.astype(str).reshape(n_voxels, n_images),
+        k=k,
     )
+
+
+def sentences(
+    descriptions: Descriptions,
+    *,
+    voxels: np.ndarray | slice = slice(None),
+    rewrite: Callable[[str], str] | None = None,
+) -> np.ndarray:
+    """Writes the sentences of some voxels.
+
+    Args:
+        descriptions: of V x I pairs.
+        voxels: positions, mask or slice; all by default.
+        rewrite: turns the plain sentence into another, for instance by a language model.
+
+    Returns:
+        A sentence for every pair of these voxels, [v, I] object.
+    """
+    ids, support = descriptions.word_ids[voxels], descriptions.n_tokens[voxels]
+    # of each pair four words are named
+    names, texts = descriptions.words.tolist(), np.empty(ids.shape[:2], object)
+    for place in np.ndindex(texts.shape):
+        words = [names[word] for word in ids[place][:4].tolist() if word >= 0]
+        text = sentence(words, support[place], descriptions.k)
+        texts[place] = rewrite(text) if rewrite else text
+    return texts
 
 
 def salience(shares: np.ndarray, corpus: np.ndarray) -> np.ndarray:
@@ -97,12 +115,28 @@ def salience(shares: np.ndarray, corpus: np.ndarray) -> np.ndarray:
     return shares * np.log((shares + SMOOTHING) / (corpus + SMOOTHING))
 
 
-def sentence(words: np.ndarray, n_tokens: np.ndarray, k: int) -> str:
+def saliences(shares: SparseRows | np.ndarray, corpus: np.ndarray, *, positive: bool = False) -> SparseRows:
+    """Ranks the words of many rows of shares; a word that is not there has salience 0.
+
+    Args:
+        shares: [R, C], dense or sparse.
+        corpus: [C] mean shares over a corpus.
+        positive: whether only saliences above 0 are wanted, 0 in place of others.
+
+    Returns:
+        Saliences [R, C] float64.
+    """
+    rows = sparse_rows(shares)
+    values = salience(np.asarray(rows.values, np.float64), np.asarray(corpus, np.float64)[rows.columns])
+    return rows.with_values(np.maximum(values, 0) if positive else values)
+
+
+def sentence(words: Sequence[str], n_tokens: np.ndarray, k: int) -> str:
     """Writes the plain sentence of one description.
 
     Args:
-        words: [<= L] str, best first.
-        n_tokens: [<= L] critical tokens that support each word.
+        words: the first words, best first; four are named.
+        n_tokens: critical tokens that support each word.
         k: number of critical tokens.
     """
     if len(words) == 0:
@@ -132,24 +166,34 @@ def _weighed(word_ids: np.ndarray, shares: np.ndarray, scores: np.ndarray, corpu
     positive = np.maximum(np.nan_to_num(scores), 0).astype(np.float64)
     total = positive.sum(1, keepdims=True)
     importance = positive / np.where(total > 0, total, 1)
-    real = (word_ids >= 0) & (importance > 0)[..., None]
-    # one row per pair and word: entries of equal words stand together
-    pair, _, _ = np.nonzero(real)
-    key = pair * len(corpus) + word_ids[real]
-    order = np.argsort(key, kind="stable")
-    key, starts = np.unique(key[order], return_index=True)
-    if not len(key):
-        return _Weighed(*(np.zeros(0, int) for _ in range(5)))
-    weight = np.add.reduceat((shares * importance[..., None])[real][order], starts)
-    n_tokens = np.diff(np.append(starts, len(order)))
-    pair, word = np.divmod(key, len(corpus))
-    value = salience(weight, corpus[word])
+    n_pairs, n_entries = len(scores), word_ids[0].size
+    # an entry that says nothing is of the word after the last
+    none = len(corpus)
+    ids = np.where((word_ids >= 0) & (importance > 0)[..., None], word_ids, none).reshape(n_pairs, n_entries)
+    # equal words of a pair stand together: the word above, its place among the entries in the lower bits
+    bits = max(1, (n_entries - 1).bit_length())
+    kind = np.int32 if (none + 1) << bits < 1 << 31 else np.int64
+    key = np.sort((ids.astype(kind) << bits) | np.arange(n_entries, dtype=kind), axis=1)
+    word, entry = key >> bits, key & ((1 << bits) - 1)
+    weight = np.take_along_axis((shares * importance[..., None]).reshape(n_pairs, n_entries), entry, 1)
+    is_first = np.ones(word.shape, bool)
+    is_first[:, 1:] = word[:, 1:] != word[:, :-1]
+    starts = np.flatnonzero(is_first)
+    weight, n_tokens = np.add.reduceat(weight.ravel(), starts), np.diff(starts, append=word.size)
+    word, pair = word.ravel()[starts], starts // n_entries
+    real = word < none
+    word, pair, weight, n_tokens = word[real], pair[real], weight[real], n_tokens[real]
+    value, count = salience(weight, corpus[word]), np.bincount(pair, minlength=n_pairs)
+    begin = np.cumsum(count) - count
+    # one row per pair, in the order of words, which decides between equal values
+    table = np.full((n_pairs, int(count.max(initial=0))), np.inf)
+    table[pair, np.arange(len(pair)) - begin[pair]] = -value
+    order = np.argsort(table, axis=1, kind="stable")
+    row, rank = np.nonzero(np.arange(table.shape[1]) < count[:, None])
+    best = begin[row] + order[row, rank]
     # a word that is rarer than in the corpus comes after those that are not there at all
-    absent = len(corpus) - np.bincount(pair, minlength=len(scores))
-    best = np.lexsort((word, -value, pair))
-    first = np.searchsorted(pair[best], np.arange(len(scores)))
-    rank = np.arange(len(best)) - first[pair[best]] + np.where(value[best] < 0, absent[pair[best]], 0)
-    return _Weighed(pair[best], word[best], weight[best], n_tokens[best], rank)
+    rank = rank + np.where(value[best] < 0, none - count[row], 0)
+    return _Weighed(row, word[best], weight[best], n_tokens[best], rank)
 
 
 def _rows(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from mine_jax._progress import Progress, silent
 from mine_jax.description.words import Vocabulary, clean_vocabulary
 from mine_jax.features import lens_scores
+from mine_jax.memory import SparseRows, summed_rows
 from mine_jax.memory.plan import in_chunks
 from mine_jax.types import ImageTokens, Lens
 
@@ -37,16 +38,16 @@ class TokenWords:
     shares: np.ndarray
     mask: np.ndarray | None = None
 
-    def per_image(self) -> np.ndarray:
-        """Returns the mean share of each canonical word over the image's tokens, [N, C] float32."""
-        n_images, n_tokens, _ = self.word_ids.shape
-        shares = self.shares if self.mask is None else self.shares * self.mask[..., None]
+    def per_image(self) -> SparseRows:
+        """Returns the mean share of each canonical word over the image's tokens, [N, C] float32; most are 0."""
+        n_images, n_tokens, m = self.word_ids.shape
+        real = self.word_ids >= 0
+        if self.mask is not None:
+            real &= self.mask[..., None]
         count = np.full(n_images, n_tokens) if self.mask is None else np.maximum(self.mask.sum(1), 1)
-        table = np.zeros((n_images, len(self.vocabulary.words) + 1), np.float32)
-        rows = np.repeat(np.arange(n_images), self.word_ids[0].size)
-        np.add.at(table, (rows, self.word_ids.reshape(-1)), shares.reshape(-1))
-        # column -1 collected the dropped entries
-        return table[:, :-1] / count[:, None]
+        n_entries = real.reshape(n_images, n_tokens * m).sum(1)
+        summed = summed_rows(n_entries, self.word_ids[real], self.shares[real], len(self.vocabulary.words))
+        return summed.with_values((summed.values / count[summed.rows]).astype(np.float32))
 
 
 def top_words(

@@ -1,4 +1,4 @@
-"""What fits into memory, how much is held at once, and arrays that stay in their files."""
+"""What fits into memory, how much is held at once, arrays that stay in their files, rows of mostly zeros."""
 
 from mine_jax.memory.chunks import Chunks as Chunks
 from mine_jax.memory.chunks import chunk_size as chunk_size
@@ -19,3 +19,10 @@ from mine_jax.memory.rows import SideBySide as SideBySide
 from mine_jax.memory.rows import read_columns as read_columns
 from mine_jax.memory.rows import release as release
 from mine_jax.memory.rows import take_rows as take_rows
+from mine_jax.memory.sparse import BLOCK_BYTES as BLOCK_BYTES
+from mine_jax.memory.sparse import SparseRows as SparseRows
+from mine_jax.memory.sparse import blocks as blocks
+from mine_jax.memory.sparse import concatenated as concatenated
+from mine_jax.memory.sparse import empty_rows as empty_rows
+from mine_jax.memory.sparse import sparse_rows as sparse_rows
+from mine_jax.memory.sparse import summed_rows as summed_rows

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from mine_jax._progress import Progress, silent
-from mine_jax.description import salience
+from mine_jax.description import saliences
 from mine_jax.description.describe import SMOOTHING, join
+from mine_jax.memory import BLOCK_BYTES, SparseRows, blocks, concatenated, empty_rows, summed_rows
 from mine_jax.profile.reliability import agreement
-from mine_jax.statistics import bootstrap_interval_of_mean
+from mine_jax.statistics import Interval, quantiles_of_sorted
 from mine_jax.types import CLAIMS, Descriptions, Profiles
 
 
@@ -51,34 +52,34 @@ def build(
     mean = mean_shares(descriptions, chosen)
     word_ids = _ranked(mean, corpus, n_words)
     low, high = (np.full(word_ids.shape, np.nan, np.float32) for _ in range(2))
-    for v in range(n_voxels):
-        if chosen[v].any():
-            tables = _tables(descriptions, v, chosen[v], word_ids[v])
-            rng = np.random.default_rng([seed, int(descriptions.voxel_ids[v])])
-            low[v], high[v] = bootstrap_interval_of_mean(tables, n_bootstrap=n_bootstrap, rng=rng)
-        progress(v + 1, n_voxels)
+    n_chosen = chosen.sum(1)
+    # voxels with equally many images together, some at a time
+    for n in np.unique(n_chosen[n_chosen > 0]):
+        voxels, at_once = np.flatnonzero(n_chosen == n), max(1, BLOCK_BYTES // (8 * n_bootstrap * word_ids.shape[1]))
+        for part in blocks(len(voxels), at_once):
+            rows = voxels[part]
+            low[rows], high[rows] = _intervals(descriptions, rows, chosen[rows], word_ids[rows], n_bootstrap, seed)
+            progress(int((n_chosen < n).sum()) + part.stop, n_voxels)
+    progress(n_voxels, n_voxels)
     low, high = (np.where(word_ids >= 0, ends, np.nan).astype(np.float32) for ends in (low, high))
-    is_named = (word_ids >= 0) & (low > corpus[np.maximum(word_ids, 0)])
     faithful = np.where(chosen, faithfulness, np.nan)
+    known = np.isfinite(faithful).any(1)
+    median = np.full(n_voxels, np.nan, np.float32)
+    median[known] = np.nanmedian(faithful[known], axis=1)
+    empty = empty_rows(n_voxels, len(descriptions.words))
     return Profiles(
         voxel_ids=descriptions.voxel_ids,
         words=descriptions.words,
         word_ids=word_ids,
-        weights=_pick(mean, word_ids),
+        weights=_where_real(word_ids, mean.at(word_ids)),
         low=low,
         high=high,
-        log_odds=_pick(_log_odds(mean), word_ids),
+        log_odds=_where_real(word_ids, _log_odds(mean, word_ids)),
         distribution=mean,
-        halves=np.zeros((2, *mean.shape), np.float32),
-        faithfulness=np.array([np.nanmedian(f) if np.isfinite(f).any() else np.nan for f in faithful], np.float32),
-        sentences=np.array(
-            [
-                sentence(descriptions.words[row[row >= 0]], named[row >= 0])
-                for row, named in zip(word_ids, is_named, strict=True)
-            ],
-            dtype=str,
-        ),
-        n_images=chosen.sum(1).astype(np.int32),
+        halves=(empty, empty),
+        is_named=(word_ids >= 0) & (low > corpus[np.maximum(word_ids, 0)]),
+        faithfulness=median,
+        n_images=n_chosen.astype(np.int32),
         reliability=np.full(n_voxels, np.nan, np.float32),
         r_measured=np.full(n_voxels, np.nan, np.float32),
         effects={},
@@ -90,13 +91,13 @@ def build(
 
 
 def with_halves(
-    profiles: Profiles, halves: np.ndarray, *, corpus: np.ndarray, common: np.ndarray | None = None
+    profiles: Profiles, halves: tuple[SparseRows, SparseRows], *, corpus: np.ndarray, common: np.ndarray | None = None
 ) -> Profiles:
     """Adds what two refits on disjoint halves of the images found.
 
     Args:
         profiles: of V voxels over C words.
-        halves: [2, V, C] profiles of the refits.
+        halves: two of [V, C], profiles of the refits.
         corpus: [C] mean share of each word over a corpus of images.
         common: [C] what decoys share, see `common_profile`; None for nothing.
 
@@ -126,11 +127,13 @@ def most_faithful(
     closeness = np.where(np.isfinite(closeness) & (True if usable is None else usable), closeness, -np.inf)
     count = np.isfinite(closeness).sum(1)
     wanted = np.minimum(count, np.maximum(min_images, np.ceil((1 - quantile) * count))).astype(int)
-    rank = np.argsort(np.argsort(-closeness, axis=1, kind="stable"), axis=1)
-    return rank < wanted[:, None]
+    order = np.argsort(-closeness, axis=1, kind="stable")
+    chosen = np.zeros(closeness.shape, bool)
+    np.put_along_axis(chosen, order, np.arange(closeness.shape[1]) < wanted[:, None], 1)
+    return chosen
 
 
-def mean_shares(descriptions: Descriptions, chosen: np.ndarray) -> np.ndarray:
+def mean_shares(descriptions: Descriptions, chosen: np.ndarray) -> SparseRows:
     """Averages the words of chosen pairs.
 
     Args:
@@ -138,14 +141,36 @@ def mean_shares(descriptions: Descriptions, chosen: np.ndarray) -> np.ndarray:
         chosen: [V, I] bool.
 
     Returns:
-        Mean share [V, C] float32 of each word; zeros for voxels without a chosen pair.
+        Mean share [V, C] float32 of each word; nothing for voxels without a chosen pair.
     """
-    n_voxels, size = len(chosen), len(descriptions.words)
-    table = np.zeros((n_voxels, size), np.float32)
-    real = chosen[..., None] & (descriptions.word_ids >= 0)
-    voxel = np.nonzero(real)[0]
-    np.add.at(table, (voxel, descriptions.word_ids[real]), descriptions.weights[real])
-    return table / np.maximum(chosen.sum(1), 1)[:, None]
+    parts, width = [empty_rows(0, len(descriptions.words))], len(descriptions.words)
+    at_once = BLOCK_BYTES // (16 * max(1, descriptions.word_ids[:1].size))
+    for block in blocks(len(chosen), at_once):
+        ids = descriptions.word_ids[block]
+        real = chosen[block][..., None] & (ids >= 0)
+        summed = summed_rows(real.sum((1, 2)), ids[real], descriptions.weights[block][real], width)
+        count = np.maximum(chosen[block].sum(1), 1)
+        parts.append(summed.with_values((summed.values / count[summed.rows]).astype(np.float32)))
+    return concatenated(parts)
+
+
+def sentences(profiles: Profiles, *, voxels: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Writes the sentences of some profiles.
+
+    Args:
+        profiles: of V voxels.
+        voxels: positions, mask or slice; all by default.
+
+    Returns:
+        A sentence for each of these voxels, [v] object.
+    """
+    ids, named = profiles.word_ids[voxels], profiles.is_named[voxels]
+    # of each profile four words are named
+    texts = [
+        sentence(profiles.words[row[row >= 0]], is_named[row >= 0])
+        for row, is_named in zip(ids[:, :4], named[:, :4], strict=True)
+    ]
+    return np.array(texts, dtype=object)
 
 
 def sentence(words: np.ndarray, is_named: np.ndarray) -> str:
@@ -163,31 +188,62 @@ def sentence(words: np.ndarray, is_named: np.ndarray) -> str:
     return f"Responds most to {words[0]}" + (f", then to {join(rest)}." if rest else ".")
 
 
-def _tables(descriptions: Descriptions, v: int, chosen: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Shares [n, L] of some words in the chosen images of a voxel; NaN for a word of position -1."""
-    ids, weights = descriptions.word_ids[v, chosen], descriptions.weights[v, chosen]
-    size = len(descriptions.words)
-    table = np.zeros((len(ids), size + 1), np.float32)
-    np.put_along_axis(table, np.where(ids < 0, size, ids), weights, 1)
-    return table[:, words]
+def _intervals(
+    descriptions: Descriptions, rows: np.ndarray, chosen: np.ndarray, words: np.ndarray, n_bootstrap: int, seed: int
+) -> Interval:
+    """Intervals [v, L] of the shares of words [v, L] over the chosen images of some voxels, n of each."""
+    n_voxels, n_images = len(rows), int(chosen[0].sum())
+    image = np.nonzero(chosen)[1].reshape(n_voxels, n_images)
+    ids, weights = (part[rows[:, None], image] for part in (descriptions.word_ids, descriptions.weights))
+    width = ids.shape[2]
+    # shares [v, n, L] of the wanted words: both sides share a key per pair
+    tables = np.zeros((n_voxels, n_images, words.shape[1]), np.float32)
+    for rank in range(width):
+        same = (ids[:, :, rank, None] == words[:, None]) & (words >= 0)[:, None]
+        np.copyto(tables, weights[:, :, rank, None], where=same)
+    chance, draws = np.full(n_images, 1 / n_images), np.empty((n_voxels, n_bootstrap, n_images), np.float32)
+    for place, voxel_id in enumerate(descriptions.voxel_ids[rows].tolist()):
+        # the draws of a voxel depend on its id alone
+        draws[place] = np.random.default_rng([seed, int(voxel_id)]).multinomial(n_images, chance, size=n_bootstrap)
+    # samples last: a quantile goes over contiguous numbers
+    means = np.ascontiguousarray((draws @ tables / n_images).transpose(0, 2, 1))
+    means.sort(axis=2)
+    return Interval(*(part.astype(np.float32) for part in quantiles_of_sorted(means)))
 
 
-def _ranked(mean: np.ndarray, corpus: np.ndarray, n_words: int) -> np.ndarray:
-    order = np.argsort(-salience(mean, corpus), axis=1, kind="stable")[:, :n_words].astype(np.int32)
-    return np.where(np.take_along_axis(mean, order, 1) > 0, order, -1)
+def _ranked(mean: SparseRows, corpus: np.ndarray, n_words: int) -> np.ndarray:
+    """Positions [V, L] of the words with the largest salience, -1 where there are fewer."""
+    ranked, n_words = saliences(mean, corpus), min(n_words, mean.width)
+    word_ids = np.full((len(mean), n_words), -1, np.int32)
+    count = np.diff(mean.starts)
+    step = BLOCK_BYTES // (8 * max(1, int(count.max(initial=1))))
+    for block in blocks(len(mean), step):
+        part = ranked.take(block)
+        rows, begin = part.rows, np.asarray(part.starts[:-1])
+        table = np.full((len(part), int(count[block].max(initial=0))), np.inf)
+        table[rows, np.arange(len(rows)) - begin[rows]] = -part.values
+        order = np.argsort(table, axis=1, kind="stable")[:, :n_words]
+        row, rank = np.nonzero(np.arange(order.shape[1]) < count[block][:, None])
+        best = begin[row] + order[row, rank]
+        # a word that is rarer than in the corpus comes after those that are not there at all
+        place = rank + np.where(part.values[best] < 0, mean.width - count[block][row], 0)
+        kept = place < n_words
+        word_ids[block.start + row[kept], place[kept]] = part.columns[best[kept]]
+    return word_ids
 
 
-def _pick(table: np.ndarray, word_ids: np.ndarray) -> np.ndarray:
-    values = np.take_along_axis(table, np.maximum(word_ids, 0), 1)
+def _where_real(word_ids: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.where(word_ids >= 0, values, np.nan).astype(np.float32)
 
 
-def _log_odds(mean: np.ndarray) -> np.ndarray:
-    """Natural log-odds of each word against the mean of the other voxels, [V, C]."""
-    others = (mean.sum(0) - mean) / max(len(mean) - 1, 1)
+def _log_odds(mean: SparseRows, word_ids: np.ndarray) -> np.ndarray:
+    """Natural log-odds [V, L] of some words against the mean of the other voxels."""
+    total = np.bincount(mean.columns, mean.values, minlength=mean.width)
+    own = mean.at(word_ids).astype(np.float64)
+    others = (total[np.maximum(word_ids, 0)] - own) / max(len(mean) - 1, 1)
 
     def logit(share: np.ndarray) -> np.ndarray:
         share = np.clip(share + SMOOTHING, SMOOTHING, 1 - SMOOTHING)
         return np.log(share / (1 - share))
 
-    return logit(mean) - logit(others)
+    return logit(own) - logit(others)

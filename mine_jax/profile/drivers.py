@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mine_jax.statistics import false_discovery_rate, standardized
+from mine_jax._progress import Progress, silent
+from mine_jax.description.presence import Presence, Seen, finite, pair_products
+from mine_jax.memory import BLOCK_BYTES, SparseRows, blocks
+from mine_jax.statistics import false_discovery_rate
 
 # Words chosen for each voxel and role.
 N_CHOSEN = 3
@@ -45,54 +48,67 @@ class Drivers(NamedTuple):
 
 
 def drivers(
-    words: np.ndarray, trained: np.ndarray, image_words: np.ndarray, measured: np.ndarray, *, n_chosen: int = N_CHOSEN
+    words: np.ndarray, training: Seen, held_out: Seen, *, n_chosen: int = N_CHOSEN, progress: Progress = silent
 ) -> Drivers:
     """Finds words that lower each voxel's response, and attributes that raise it.
 
     Args:
         words: [C] str.
-        trained: [V, C] correlation of each word's presence and the measured response in training images.
-        image_words: [T, C] shares of words in each held-out image.
-        measured: [T, V] measured responses, z-scored beta.
+        training: images that choose the words.
+        held_out: images that test them.
         n_chosen: words of each role.
+        progress: called with (done, total) voxels.
 
     Returns:
         A row for each chosen word; its p by the normal approximation of the permutation distribution.
     """
     from scipy.stats import norm
 
-    presence, response = standardized(image_words), standardized(measured)
-    varies = np.isfinite(response).all(0) & (np.abs(response).sum(0) > 0)
-    is_attribute = np.array([str(word) in ATTRIBUTES for word in words])
-    parts = []
-    for role, score in ((LOWERS, -trained), (ATTRIBUTE, np.where(is_attribute, trained, -np.inf))):
-        order = np.argsort(-score, axis=1, kind="stable")[:, :n_chosen]
-        chosen = (np.take_along_axis(score, order, 1) > 0) & varies[:, None]
-        voxel, rank = np.nonzero(chosen)
-        word = order[voxel, rank]
-        r = _correlations(presence, response, word, voxel)
-        p = norm.sf((-r if role == LOWERS else r) * np.sqrt(max(len(presence) - 1, 1)))
-        parts.append((voxel, word, np.full(len(voxel), role), r, p, false_discovery_rate(p)))
-    return Drivers(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    trained, presence = Presence.of(training.words), Presence.of(held_out.words)
+    n_voxels, n_images = training.measured.shape[1], presence.by_image.shape[0]
+    attributes = np.flatnonzero([str(word) in ATTRIBUTES for word in words])
+    # words that no training image shows have r = 0, and are never chosen
+    shown = np.flatnonzero(np.diff(trained.by_word.indptr) > 0)
+    candidates = {LOWERS: shown, ATTRIBUTE: np.intersect1d(attributes, shown)}
+    parts: dict[str, list[tuple[np.ndarray, ...]]] = {role: [] for role in candidates}
+    for block in blocks(n_voxels, BLOCK_BYTES // (16 * len(words))):
+        response = finite(held_out.measured[:, block])
+        varies, along = (response != 0).any(0), np.ascontiguousarray(response.T)
+        r = np.ascontiguousarray(trained.correlations(finite(training.measured[:, block])).T)
+        for role, columns in candidates.items():
+            voxel, word = _largest((-r if role == LOWERS else r)[:, columns], varies, n_chosen)
+            word = columns[word]
+            needed, row = np.unique(word, return_inverse=True)
+            found = pair_products(presence.of_words(needed), along, row, voxel)
+            parts[role].append((block.start + voxel, word, found))
+        progress(block.stop, n_voxels)
+    tables = []
+    for role, rows in parts.items():
+        voxel, word, r = (np.concatenate(part) for part in zip(*rows, strict=True))
+        p = norm.sf((-r if role == LOWERS else r) * np.sqrt(max(n_images - 1, 1)))
+        tables.append((voxel, word, np.full(len(voxel), role), r, p, false_discovery_rate(p)))
+    return Drivers(*(np.concatenate(columns) for columns in zip(*tables, strict=True)))
 
 
-def word_correlations(image_words: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """Correlates the presence of words with measured responses.
+def word_correlations(image_words: SparseRows | np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Correlates the presence of words with measured responses of few voxels.
 
     Args:
-        image_words: [N, C] shares of words in each image.
+        image_words: [N, C] shares of words in each image, dense or sparse.
         measured: [N, V] measured responses, z-scored beta.
 
     Returns:
         Pearson's r [V, C]; 0 where one of both does not vary or is not finite.
     """
-    return np.nan_to_num(standardized(measured).T @ standardized(image_words) / max(len(image_words), 1))
+    return Presence.of(image_words).correlations(finite(measured)).T
 
 
-def _correlations(presence: np.ndarray, response: np.ndarray, word: np.ndarray, voxel: np.ndarray) -> np.ndarray:
-    """Correlation [R] of each row's word [T, C] and voxel [T, V], a block of rows at a time."""
-    out = np.zeros(len(word))
-    for start in range(0, len(word), 4096):
-        rows = slice(start, start + 4096)
-        out[rows] = (presence[:, word[rows]] * response[:, voxel[rows]]).mean(0)
-    return out
+def _largest(score: np.ndarray, varies: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (voxel, word) of the largest scores [v, C] above 0 of each voxel that varies, at most n of each."""
+    voxel, found = np.arange(len(score)), np.full((len(score), n), -1)
+    for rank in range(min(n, score.shape[1])):
+        best = score.argmax(1)
+        found[:, rank] = np.where(varies & (score[voxel, best] > 0), best, -1)
+        score[voxel, best] = -np.inf
+    voxel, rank = np.nonzero(found >= 0)
+    return voxel, found[voxel, rank]

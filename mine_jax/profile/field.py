@@ -7,11 +7,13 @@ of its own invention: so words inside the field must say more of held-out respon
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mine_jax.description import TokenWords, salience
+from mine_jax._progress import Progress, silent
+from mine_jax.description import TokenWords, saliences
+from mine_jax.memory import BLOCK_BYTES, SparseRows, blocks, summed_rows
 from mine_jax.statistics import permutation_p, standardized
 from mine_jax.types import CriticalTokens
 
@@ -61,52 +63,79 @@ def fields(
     at = np.stack(
         [(np.arange(rows * columns) % columns + 0.5) / columns, (np.arange(rows * columns) // columns + 0.5) / rows], 1
     )
-    weights = np.maximum(critical.scores, 0).astype(np.float64)
-    weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-12)
-    if usable is not None:
-        weights = weights * usable[..., None]
-    n_voxels, n_images, _ = critical.indices.shape
-    mass = np.zeros((n_voxels, rows * columns))
-    np.add.at(mass, (np.arange(n_voxels)[:, None, None], critical.indices), weights)
+    n_voxels, n_images, k = critical.indices.shape
+    mass, drawable = np.zeros((n_voxels, rows * columns)), np.zeros((n_voxels, n_images), bool)
+    for block in blocks(n_voxels, BLOCK_BYTES // (16 * max(1, n_images * k))):
+        weights = _weights(critical.scores[block])
+        if usable is not None:
+            weights = weights * usable[block][..., None]
+        drawable[block] = weights.sum(-1) > 0
+        place = np.arange(len(weights))[:, None, None] * (rows * columns) + critical.indices[block]
+        size = len(weights) * rows * columns
+        mass[block] = np.bincount(place.ravel(), weights.ravel(), minlength=size).reshape(len(weights), -1)
     known = mass.sum(1) > 0
     common = mass[known].sum(0) / max(mass.sum(), 1e-12)
     centre, spread = _moments(mass, common, at)
-    null = _null(critical.indices, weights, common, at, min(n_images, _MAX_PAIRS), n_permutations, seed)
-    p = permutation_p((null[None] <= spread[:, None]).sum(1), n_permutations)
+    null = _null(critical, np.flatnonzero(drawable), common, at, min(n_images, _MAX_PAIRS), n_permutations, seed)
+    p = permutation_p(np.searchsorted(np.sort(null), spread, side="right"), n_permutations)
     x, y, size, p = (np.where(known, part, np.nan) for part in (centre[:, 0], centre[:, 1], spread, p))
     return Fields(x, y, size, p, mass / np.maximum(mass.sum(1, keepdims=True), 1e-12))
 
 
 def field_test(
-    maps: np.ndarray, distribution: np.ndarray, corpus: np.ndarray, token_words: TokenWords, measured: np.ndarray
+    maps: np.ndarray,
+    distribution: SparseRows | np.ndarray,
+    corpus: np.ndarray,
+    token_words: TokenWords,
+    measured: np.ndarray,
+    *,
+    progress: Progress = silent,
 ) -> np.ndarray:
     """Tests whether words inside a field say more of its voxel than words anywhere.
 
     Args:
         maps: [V, P] shares of image-tokens, of `fields`.
-        distribution: [V, C] profiles as shares.
+        distribution: [V, C] profiles as shares, dense or sparse.
         corpus: [C] mean shares over a corpus.
         token_words: words of the image-tokens of T held-out images.
         measured: [T, V] measured responses, z-scored beta.
+        progress: called with (done, total) voxels.
 
     Returns:
         p [V], one-sided, by the normal approximation of the permutation distribution; NaN if untested.
     """
     from scipy.stats import norm
 
-    # position -1 is of dropped entries
-    own = np.concatenate([np.maximum(salience(distribution, corpus), 0), np.zeros((len(maps), 1))], 1)
-    shares = token_words.shares if token_words.mask is None else token_words.shares * token_words.mask[..., None]
-    response = standardized(measured)
+    own, table = saliences(distribution, corpus, positive=True), _by_token(token_words, len(corpus))
+    n_images, n_tokens, _ = token_words.word_ids.shape
     p = np.full(len(maps), np.nan)
-    for v in range(len(maps)):
-        of_tokens = np.einsum("tpm,tpm->tp", own[v][token_words.word_ids], shares)
-        inside, anywhere = (standardized(part) for part in (of_tokens @ maps[v], of_tokens.mean(1)))
-        left, rest = (part - (part * anywhere).mean() * anywhere for part in (inside, response[:, v]))
-        size = np.sqrt((left**2).mean() * (rest**2).mean())
-        if size > 1e-9:
-            p[v] = norm.sf((left * rest).mean() / size * np.sqrt(max(len(rest) - 3, 1)))
+    for block in blocks(len(maps), BLOCK_BYTES // (8 * max(n_images * n_tokens, len(corpus)))):
+        of_tokens = (table @ own.take(block).dense().T).reshape(n_images, n_tokens, -1)
+        inside = standardized(np.einsum("tpv,vp->tv", of_tokens, maps[block]))
+        anywhere = standardized(of_tokens.mean(1))
+        response = standardized(measured[:, block])
+        left, rest = (part - (part * anywhere).mean(0) * anywhere for part in (inside, response))
+        size = np.sqrt((left**2).mean(0) * (rest**2).mean(0))
+        known = size > 1e-9
+        r = (left * rest).mean(0) / np.where(known, size, 1)
+        p[block] = np.where(known, norm.sf(r * np.sqrt(max(n_images - 3, 1))), np.nan)
+        progress(block.stop, len(maps))
     return p
+
+
+def _weights(scores: np.ndarray) -> np.ndarray:
+    """Share of each critical token [..., K] in what drives its pair."""
+    weights = np.maximum(scores, 0).astype(np.float64)
+    return weights / np.maximum(weights.sum(-1, keepdims=True), 1e-12)
+
+
+def _by_token(words: TokenWords, n_words: int) -> Any:
+    """Shares of words of each image-token, a sparse table [T x P, C]."""
+    real = words.word_ids >= 0
+    if words.mask is not None:
+        real &= words.mask[..., None]
+    counts = real.sum(2).ravel()
+    return summed_rows(counts, words.word_ids[real], words.shares[real], n_words).csr()
 
 
 def _moments(mass: np.ndarray, common: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,15 +148,20 @@ def _moments(mass: np.ndarray, common: np.ndarray, at: np.ndarray) -> tuple[np.n
 
 
 def _null(
-    indices: np.ndarray, weights: np.ndarray, common: np.ndarray, at: np.ndarray, n_images: int, n_draws: int, seed: int
+    critical: CriticalTokens,
+    pool: np.ndarray,
+    common: np.ndarray,
+    at: np.ndarray,
+    n_images: int,
+    n_draws: int,
+    seed: int,
 ) -> np.ndarray:
-    """Spreads [draws] of fields put together from pairs of any voxels."""
+    """Spreads [draws] of fields put together from pairs of any voxels, drawn from the pool."""
     rng = np.random.default_rng([seed, 5])
-    indices, weights = indices.reshape(-1, indices.shape[-1]), weights.reshape(-1, weights.shape[-1])
-    pool = np.flatnonzero(weights.sum(1) > 0)
     if not len(pool):
         return np.zeros(n_draws)
-    mass = np.zeros((n_draws, len(common)))
+    k, mass = critical.indices.shape[-1], np.zeros((n_draws, len(common)))
+    indices, scores = critical.indices.reshape(-1, k), critical.scores.reshape(-1, k)
     chosen = rng.choice(pool, (n_draws, n_images))
-    np.add.at(mass, (np.arange(n_draws)[:, None, None], indices[chosen]), weights[chosen])
+    np.add.at(mass, (np.arange(n_draws)[:, None, None], indices[chosen]), _weights(scores[chosen]))
     return _moments(mass, common, at)[1]

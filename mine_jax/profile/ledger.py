@@ -13,12 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mine_jax._progress import Progress, silent
+from mine_jax.description.presence import Presence, finite, pair_products
+from mine_jax.memory import BLOCK_BYTES, SparseRows, blocks
 from mine_jax.statistics import false_discovery_rate, standardized
 
 # Words of a profile that are looked at, and words that each of them comes with.
 N_WORDS, N_COMPANIONS = 5, 3
 # Words that correlate less with a word over images are no company.
 _MIN_COMPANY = 0.1
+# Voxels whose responses are looked at together.
+_VOXELS_AT_ONCE = 4096
 
 
 class Ledger(NamedTuple):
@@ -46,23 +51,25 @@ class Ledger(NamedTuple):
 def ledger(
     word_ids: np.ndarray,
     words: np.ndarray,
-    image_words: np.ndarray,
+    image_words: SparseRows | np.ndarray,
     measured: np.ndarray,
     *,
     confounds: Mapping[str, np.ndarray] | None = None,
-    company: np.ndarray | None = None,
+    company: SparseRows | np.ndarray | None = None,
     n_words: int = N_WORDS,
+    progress: Progress = silent,
 ) -> Ledger:
     """Tests the first words of each profile against what they could stand for.
 
     Args:
         word_ids: [V, L] positions of the words of V profiles, best first; -1 for none.
         words: [C] str.
-        image_words: [T, C] shares of words in each held-out image.
+        image_words: [T, C] shares of words in each held-out image, dense or sparse.
         measured: [T, V] measured responses, z-scored beta.
         confounds: name -> [T, k] numbers of each image, partialled out together.
         company: [N, C] shares of words in images that say which words come together; None for `image_words`.
         n_words: first words that are looked at, beside those that the first one comes with.
+        progress: called with (done, total) voxels.
 
     Returns:
         A row for each such word of each voxel whose response varies.
@@ -70,57 +77,102 @@ def ledger(
     Source: partial correlation; its p by the normal approximation of the permutation distribution. That a word
     must survive each confound makes the largest p that of the whole (intersection-union test, Berger 1982).
     """
-    presence, response = standardized(image_words), standardized(measured)
-    varies = np.isfinite(response).all(0) & (np.abs(response).sum(0) > 0)
-    together = _companions(standardized(image_words if company is None else company))
-    asked = _with_company(word_ids[:, :n_words], together)
-    voxel, rank = np.nonzero((asked >= 0) & varies[:, None])
-    word = asked[voxel, rank]
-    fixed = {name: standardized(np.atleast_2d(values.T).T) for name, values in (confounds or {}).items()}
-    r, r_given, z = np.zeros(len(voxel)), np.full(len(voxel), np.inf), np.full(len(voxel), np.inf)
-    confound = np.full(len(voxel), "", dtype=object)
-    for one in np.unique(word):
-        rows = np.flatnonzero(word == one)
-        x, y = presence[:, one], response[:, voxel[rows]]
-        r[rows] = x @ y / len(x)
-        companions = {f"with {words[other]}": presence[:, [other]] for other in together[one] if other >= 0}
-        for name, values in {**fixed, **companions}.items():
-            given = _partial(x, y, values)
-            strength = given * np.sqrt(max(len(x) - 2 - values.shape[1], 1))
-            worse = strength < z[rows]
-            z[rows] = np.where(worse, strength, z[rows])
-            r_given[rows] = np.where(worse, given, r_given[rows])
-            confound[rows[worse]] = name
-    alone = ~np.isfinite(z)
-    z, r_given = np.where(alone, r * np.sqrt(max(len(presence) - 2, 1)), z), np.where(alone, r, r_given)
+    presence = Presence.of(image_words)
+    in_company = presence if company is None else Presence.of(company)
+    first = np.unique(word_ids[:, 0][word_ids[:, 0] >= 0])
+    asked = _with_company(word_ids[:, :n_words], first, _companions(in_company, first))
+    listed = np.unique(asked[asked >= 0])
+    together = _companions(in_company, listed)
+    names, bases = [], []
+    for name, values in (confounds or {}).items():
+        names.append(name)
+        bases.append(np.linalg.qr(standardized(np.atleast_2d(values.T).T))[0])
+    parts = []
+    for block in blocks(len(word_ids), _VOXELS_AT_ONCE):
+        response = finite(measured[:, block])
+        voxel, rank = np.nonzero((asked[block] >= 0) & (response != 0).any(0)[:, None])
+        place = np.searchsorted(listed, asked[block][voxel, rank])
+        tested = _tested(presence, response, voxel, listed[place], together[place], bases)
+        parts.append((block.start + voxel, listed[place], together[place], *tested))
+        progress(block.stop, len(word_ids))
+    voxel, word, beside, r, r_given, z, which = (np.concatenate(part) for part in zip(*parts, strict=True))
+    confound = np.array([*names, *[""] * (N_COMPANIONS + 1)], object)[which]
+    is_company = (which >= len(names)) & (which < len(names) + N_COMPANIONS)
+    other = beside[is_company, which[is_company] - len(names)]
+    confound[is_company] = [f"with {text}" for text in words[other].tolist()]
     p = _upper_tail(z)
     return Ledger(voxel, word, r, confound.astype(str), r_given, p, false_discovery_rate(p))
 
 
-def _companions(presence: np.ndarray) -> np.ndarray:
-    """Positions [C, n] of the words that each word comes with most; -1 where there are fewer."""
-    correlation = presence.T @ presence / len(presence)
-    np.fill_diagonal(correlation, -1)
-    order = np.argsort(-correlation, axis=1)[:, :N_COMPANIONS]
-    return np.where(np.take_along_axis(correlation, order, 1) >= _MIN_COMPANY, order, -1)
+def _tested(
+    presence: Presence,
+    response: np.ndarray,
+    voxel: np.ndarray,
+    word: np.ndarray,
+    together: np.ndarray,
+    bases: list[np.ndarray],
+) -> tuple[np.ndarray, ...]:
+    """Tests rows of (voxel, word): r, r given the worst confound, its z, and which it is (after the last: none)."""
+    needed = np.unique(np.concatenate([word, together[together >= 0]]))
+    x, y = presence.of_words(needed), np.ascontiguousarray(response.T)
+    row, n_images = np.searchsorted(needed, word), response.shape[0]
+    r = pair_products(x, y, row, voxel)
+    n_known = len(bases) + together.shape[1]
+    r_given, z, which = np.full(len(r), np.inf), np.full(len(r), np.inf), np.full(len(r), n_known)
+    # lengths and products of what is left follow from those of what is taken away
+    for number in range(n_known):
+        if number < len(bases):
+            of_x, of_y = (part @ bases[number] / np.sqrt(n_images) for part in (x, y))
+            shared = np.einsum("rk,rk->r", of_x[row], of_y[voxel])
+            x_left, y_left = ((part**2).mean(1) - (of**2).sum(1) for part, of in ((x, of_x), (y, of_y)))
+            x_left, y_left, n_values, asked = x_left[row], y_left[voxel], bases[number].shape[1], np.ones(len(r), bool)
+        else:
+            other = together[:, number - len(bases)]
+            asked = other >= 0
+            beside = np.searchsorted(needed, np.where(asked, other, needed[0]))
+            of_x, of_y = pair_products(x, x, row, beside), pair_products(x, y, beside, voxel)
+            shared, x_left, y_left, n_values = of_x * of_y, 1 - of_x**2, 1 - of_y**2, 1
+        # what the confound says altogether leaves rounding errors
+        known = (x_left > 1e-12) & (y_left > 1e-12)
+        given = np.where(known, (r - shared) / np.sqrt(np.where(known, x_left * y_left, 1)), 0.0)
+        strength = given * np.sqrt(max(n_images - 2 - n_values, 1))
+        worse = asked & (strength < z)
+        z, r_given, which = (
+            np.where(worse, strength, z),
+            np.where(worse, given, r_given),
+            np.where(worse, number, which),
+        )
+    alone = ~np.isfinite(z)
+    z, r_given = np.where(alone, r * np.sqrt(max(n_images - 2, 1)), z), np.where(alone, r, r_given)
+    return r, r_given, z, which
 
 
-def _with_company(word_ids: np.ndarray, together: np.ndarray) -> np.ndarray:
-    """Words [V, L] and the companions of the first, each once."""
-    first = word_ids[:, 0]
-    beside = np.where((first >= 0)[:, None], together[first], -1)
+def _companions(presence: Presence, words: np.ndarray) -> np.ndarray:
+    """Positions [n, N_COMPANIONS] of the words that some words come with most; -1 where there are fewer."""
+    n_words, n_images = len(presence.mean), presence.by_image.shape[0]
+    found = np.full((len(words), N_COMPANIONS), -1)
+    for block in blocks(len(words), BLOCK_BYTES // (8 * n_words)):
+        some = words[block]
+        together = (presence.by_word[some] @ presence.by_image).toarray() / n_images
+        together -= np.outer(presence.mean[some], presence.mean)
+        together *= presence.scale[some][:, None] * presence.scale
+        row = np.arange(len(some))
+        together[row, some] = -1
+        for rank in range(min(N_COMPANIONS, n_words)):
+            best = together.argmax(1)
+            found[block, rank] = np.where(together[row, best] >= _MIN_COMPANY, best, -1)
+            together[row, best] = -1
+    return found
+
+
+def _with_company(word_ids: np.ndarray, first: np.ndarray, together: np.ndarray) -> np.ndarray:
+    """Words [V, L], and the companions of the first, each once; those of the words `first` are known."""
+    own = word_ids[:, 0]
+    if not len(first):
+        return word_ids
+    beside = np.where((own >= 0)[:, None], together[np.searchsorted(first, np.maximum(own, first[0]))], -1)
     is_new = ~(beside[:, :, None] == word_ids[:, None]).any(2)
     return np.concatenate([word_ids, np.where(is_new, beside, -1)], 1)
-
-
-def _partial(x: np.ndarray, y: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Correlation [v] of x [T] and y [T, v] with values [T, k] partialled out."""
-    basis = np.linalg.qr(values)[0]
-    x_left, y_left = x - basis @ (basis.T @ x), y - basis @ (basis.T @ y)
-    norm = np.linalg.norm(x_left) * np.linalg.norm(y_left, axis=0)
-    # what the confound says altogether leaves rounding errors
-    known = np.linalg.norm(x_left) > 1e-6 * np.linalg.norm(x)
-    return np.where(known & (norm > 0), x_left @ y_left / np.where(norm > 0, norm, 1), 0.0)
 
 
 def _upper_tail(z: np.ndarray) -> np.ndarray:

@@ -13,11 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from mine_jax._progress import Progress, silent
-from mine_jax.description import salience
+from mine_jax.memory import BLOCK_BYTES, SparseRows, blocks, sparse_rows
+from mine_jax.profile.measured import profile_scores
 from mine_jax.statistics import permutation_p, standardized
 
 # Images that show several things: the share with the most even words.
 _SEVERAL_SHARE = 2 / 3
+# Random exchanges that are looked at together.
+_SIGNS_AT_ONCE = 500
 
 
 class LocalisedTest(NamedTuple):
@@ -31,25 +34,56 @@ class LocalisedTest(NamedTuple):
         return LocalisedTest(*(part[voxels] for part in self))
 
 
-def images_of_several_things(image_words: np.ndarray) -> np.ndarray:
+class WholeImages(NamedTuple):
+    """Words of all tokens of the images that made V profiles, put together when they are asked for.
+
+    Attributes:
+        used: [V, N], 1 / n for each of the n images of a voxel.
+        images: [N, C] shares of words in each image.
+    """
+
+    used: SparseRows
+    images: SparseRows
+
+    def take(self, voxels: slice) -> SparseRows:
+        """Returns the mean shares of some voxels, [v, C]."""
+        table = self.used.take(voxels).csr() @ self.images.csr()
+        return SparseRows(table.indptr, table.indices, table.data, self.images.width)
+
+
+def images_of_several_things(image_words: SparseRows | np.ndarray) -> np.ndarray:
     """Finds the images whose words are spread most evenly.
 
     Args:
-        image_words: [T, C] shares of words in each image.
+        image_words: [T, C] shares of words in each image, dense or sparse.
 
     Returns:
         Two thirds of the images, [T] bool.
     """
-    shares = image_words / np.maximum(image_words.sum(1, keepdims=True), 1e-12)
-    entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(1)
+    entropy = word_entropy(image_words)
     return entropy >= np.quantile(entropy, 1 - _SEVERAL_SHARE)
 
 
+def word_entropy(image_words: SparseRows | np.ndarray) -> np.ndarray:
+    """Computes how evenly the words of each image are spread.
+
+    Args:
+        image_words: [T, C] shares of words in each image, dense or sparse.
+
+    Returns:
+        Entropy [T], natural logarithm.
+    """
+    rows = sparse_rows(image_words)
+    values, of_row, n_images = np.asarray(rows.values, np.float64), rows.rows, len(rows)
+    shares = values / np.maximum(np.bincount(of_row, values, minlength=n_images), 1e-12)[of_row]
+    return -np.bincount(of_row, shares * np.log(np.maximum(shares, 1e-12)), minlength=n_images)
+
+
 def localised_test(
-    distribution: np.ndarray,
-    whole_images: np.ndarray,
+    distribution: SparseRows | np.ndarray,
+    whole_images: WholeImages | SparseRows | np.ndarray,
     corpus: np.ndarray,
-    image_words: np.ndarray,
+    image_words: SparseRows | np.ndarray,
     measured: np.ndarray,
     *,
     n_permutations: int = 2000,
@@ -59,32 +93,37 @@ def localised_test(
     """Compares profiles of critical tokens with those of whole images.
 
     Args:
-        distribution: [V, C] profiles as shares.
+        distribution: [V, C] profiles as shares, dense or sparse.
         whole_images: [V, C] mean shares over all tokens of the images that made each profile.
         corpus: [C] mean shares over a corpus.
-        image_words: [T, C] shares of words in each held-out image.
+        image_words: [T, C] shares of words in each held-out image, dense or sparse.
         measured: [T, V] measured responses, z-scored beta.
         n_permutations: random exchanges of the two scores of an image.
         seed: of the exchanges.
-        progress: called with (done, total) permutations.
+        progress: called with (done, total) voxels.
 
     Returns:
         The test, one-sided.
     """
+    image_words, distribution = sparse_rows(image_words), sparse_rows(distribution)
+    whole = whole_images if isinstance(whole_images, WholeImages) else sparse_rows(whole_images)
     chosen = images_of_several_things(image_words)
-    response = standardized(measured[chosen])
-    ours, theirs = (
-        standardized(image_words[chosen] @ np.maximum(salience(one, corpus), 0).T)
-        for one in (distribution, whole_images)
-    )
-    change = (ours - theirs) * response
-    effect = change.mean(0)
-    tested = np.isfinite(effect) & (np.abs(ours).sum(0) > 0) & (np.abs(theirs).sum(0) > 0)
-    exceeding, rng = np.zeros(len(effect)), np.random.default_rng([seed, 2])
-    for i in range(n_permutations):
-        signs = rng.integers(0, 2, len(change)) * 2.0 - 1
-        exceeding += signs @ change / len(change) >= effect
-        if i % 100 == 99:
-            progress(i + 1, n_permutations)
+    of_images = image_words.take(chosen).csr().T.tocsr()
+    n_chosen, n_voxels = int(chosen.sum()), measured.shape[1]
+    rng = np.random.default_rng([seed, 2])
+    signs = np.stack([rng.integers(0, 2, n_chosen) for _ in range(n_permutations)]).astype(np.int8) * 2 - 1
+    effect, exceeding, tested = np.zeros(n_voxels), np.zeros(n_voxels), np.zeros(n_voxels, bool)
+    for block in blocks(n_voxels, BLOCK_BYTES // (8 * max(n_chosen, _SIGNS_AT_ONCE))):
+        response = standardized(measured[chosen, block])
+        ours, theirs = (
+            standardized(profile_scores(rows.take(block), corpus, of_images)) for rows in (distribution, whole)
+        )
+        change = (ours - theirs) * response
+        effect[block] = change.mean(0)
+        tested[block] = np.isfinite(effect[block]) & (np.abs(ours).sum(0) > 0) & (np.abs(theirs).sum(0) > 0)
+        for part in blocks(n_permutations, _SIGNS_AT_ONCE):
+            drawn = signs[part].astype(np.float64) @ change / n_chosen
+            exceeding[block] += (drawn >= effect[block]).sum(0)
+        progress(block.stop, n_voxels)
     p = permutation_p(exceeding, n_permutations)
     return LocalisedTest(*(np.where(tested, part, np.nan) for part in (effect, p)))

@@ -12,12 +12,14 @@ Otherwise they count with what the rival predicts partialled out.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mine_jax import statistics
 from mine_jax._progress import Progress, silent
-from mine_jax.description import salience
+from mine_jax.description import saliences
+from mine_jax.memory import SparseRows, blocks, sparse_rows
 from mine_jax.statistics import permutation_p, standardized
 
 # Profiles of other voxels that are tried on a voxel's responses.
@@ -60,9 +62,9 @@ class MeasuredTest(NamedTuple):
 
 
 def measured_test(
-    distribution: np.ndarray,
+    distribution: SparseRows | np.ndarray,
     corpus: np.ndarray,
-    image_words: np.ndarray,
+    image_words: SparseRows | np.ndarray,
     measured: np.ndarray,
     *,
     predicted: np.ndarray | None = None,
@@ -74,47 +76,87 @@ def measured_test(
     """Tests profiles on the measured responses to held-out images.
 
     Args:
-        distribution: [V, C] profiles as shares.
+        distribution: [V, C] profiles as shares, dense or sparse.
         corpus: [C] mean shares over a corpus.
-        image_words: [T, C] shares of words in each held-out image.
+        image_words: [T, C] shares of words in each held-out image, dense or sparse.
         measured: [T, V] measured responses, z-scored beta; NaN columns stay untested.
         predicted: [T, V] predictions of the encoders that gave the profiles.
         rival: [T, V] predictions of an encoder that knows low-level image statistics only.
         n_permutations: permutations of the images.
         seed: of the permutations.
-        progress: called with (done, total) permutations.
+        progress: called with (done, total) voxels.
 
     Returns:
         The tests; p = (1 + exceeding permutations) / (1 + permutations).
 
     Source: partial correlation with permuted residuals, Freedman & Lane 1983.
     """
-    scores = standardized(image_words @ np.maximum(salience(distribution, corpus), 0).T)
-    response = standardized(measured)
+    distribution, of_images = sparse_rows(distribution), sparse_rows(image_words).csr().T.tocsr()
+    n_images, n_voxels = measured.shape
+    at_once = statistics.BLOCK_BYTES // (8 * max(1, n_images))
+    usable = np.zeros(n_voxels, bool)
+    for block in blocks(n_voxels, at_once):
+        usable[block] = (standardized(profile_scores(distribution.take(block), corpus, of_images)) != 0).any(0)
+    others = _Others.drawn(distribution, corpus, of_images, np.flatnonzero(usable), seed)
+    parts = []
+    for block in blocks(n_voxels, at_once):
+        scores = standardized(profile_scores(distribution.take(block), corpus, of_images))
+        response = standardized(measured[:, block])
+        test = _tested(
+            scores,
+            response,
+            encoded=None if predicted is None else standardized(predicted[:, block]),
+            low_level=None if rival is None else standardized(rival[:, block]),
+            n_permutations=n_permutations,
+            seed=seed,
+        )
+        rank = others.rank(saliences(distribution.take(block), corpus), scores, response)
+        parts.append(test._replace(rank=np.where(np.isfinite(test.r), rank, np.nan)))
+        progress(block.stop, n_voxels)
+    return MeasuredTest(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def profile_scores(distribution: SparseRows, corpus: np.ndarray, of_images: Any) -> np.ndarray:
+    """Scores images by profiles alone: the positive saliences of a profile's words times their shares in an image.
+
+    Args:
+        distribution: [v, C] profiles as shares.
+        corpus: [C] mean shares over a corpus.
+        of_images: [C, T] shares of words in images, a sparse table.
+
+    Returns:
+        Scores [T, v] float64.
+    """
+    return np.ascontiguousarray((saliences(distribution, corpus, positive=True).csr() @ of_images).toarray().T)
+
+
+def _tested(
+    scores: np.ndarray,
+    response: np.ndarray,
+    *,
+    encoded: np.ndarray | None,
+    low_level: np.ndarray | None,
+    n_permutations: int,
+    seed: int,
+) -> MeasuredTest:
+    """Tests some voxels; all arrays [T, v] standardised. Ranks are unknown yet."""
     r = (scores * response).mean(0)
     tested = np.isfinite(r) & (np.abs(scores).sum(0) > 0) & (np.abs(response).sum(0) > 0)
     unknown = np.full(len(r), np.nan)
-    low_level = np.zeros_like(response) if rival is None else np.nan_to_num(standardized(rival))
-    r_rival = unknown if rival is None else (standardized(rival) * response).mean(0)
+    rival = np.zeros_like(response) if low_level is None else np.nan_to_num(low_level)
+    r_rival = unknown if low_level is None else (low_level * response).mean(0)
     r_encoder, is_whole = unknown, np.zeros(len(r), bool)
-    if predicted is not None:
-        encoded = standardized(predicted)
+    if encoded is not None:
         r_encoder = (encoded * response).mean(0)
-        is_whole = _beats(encoded, low_level, response) & (r >= _WHOLE_SHARE * r_encoder)
-    scores_left, response_left = _without(scores, low_level), _without(response, low_level)
+        is_whole = _beats(encoded, rival, response) & (r >= _WHOLE_SHARE * r_encoder)
+    scores_left, response_left = _without(scores, rival), _without(response, rival)
     r_beyond = (scores_left * response_left).mean(0)
     ours, theirs = np.where(is_whole, scores, scores_left), np.where(is_whole, response, response_left)
-    reached = np.where(is_whole, r, r_beyond)
-    exceeding, rng = np.zeros(len(r)), np.random.default_rng(seed)
-    for i in range(n_permutations):
-        exceeding += (ours[rng.permutation(len(ours))] * theirs).mean(0) >= reached
-        if i % 100 == 99:
-            progress(i + 1, n_permutations)
-    p, rank = permutation_p(exceeding, n_permutations), _rank_among_others(distribution, corpus, scores, response, seed)
-    r, r_beyond, p, r_rival, r_encoder, rank = (
-        np.where(tested, part, np.nan) for part in (r, r_beyond, p, r_rival, r_encoder, rank)
+    p = statistics.column_permutation_p(ours, theirs, n_permutations=n_permutations, seed=seed)
+    r, r_beyond, p, r_rival, r_encoder = (
+        np.where(tested, part, np.nan) for part in (r, r_beyond, p, r_rival, r_encoder)
     )
-    return MeasuredTest(r, r_beyond, is_whole, p, r_rival, r_encoder, rank)
+    return MeasuredTest(r, r_beyond, is_whole, p, r_rival, r_encoder, unknown)
 
 
 def _without(values: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -134,15 +176,30 @@ def _beats(encoded: np.ndarray, low_level: np.ndarray, response: np.ndarray) -> 
     return (adds > added) & (p <= _ADDS_P)
 
 
-def _rank_among_others(
-    distribution: np.ndarray, corpus: np.ndarray, scores: np.ndarray, response: np.ndarray, seed: int
-) -> np.ndarray:
-    """Share [V] of other profiles that predict a voxel at least as well as its own; those like its own do not count."""
-    rng = np.random.default_rng([seed, 1])
-    usable = np.flatnonzero(np.abs(np.nan_to_num(scores)).sum(0) > 0)
-    others = rng.permutation(usable)[:MAX_OTHERS]
-    own = standardized(salience(distribution, corpus).T)
-    of_others = scores[:, others].T @ response / len(scores)  # [O, V]
-    is_other = own[:, others].T @ own / len(own) < _SAME_PROFILE
-    reaching = (is_other & (of_others >= (scores * response).mean(0))).sum(0)
-    return permutation_p(reaching, is_other.sum(0))
+class _Others(NamedTuple):
+    """Profiles of O other voxels: scores of images [T, O], and standardised saliences [O, C]."""
+
+    scores: np.ndarray
+    saliences: np.ndarray
+
+    @classmethod
+    def drawn(
+        cls, distribution: SparseRows, corpus: np.ndarray, of_images: Any, usable: np.ndarray, seed: int
+    ) -> _Others:
+        """Draws profiles from those that are usable."""
+        rows = distribution.take(np.random.default_rng([seed, 1]).permutation(usable)[:MAX_OTHERS])
+        return cls(
+            standardized(profile_scores(rows, corpus, of_images)),
+            np.ascontiguousarray(standardized(saliences(rows, corpus).dense().T).T),
+        )
+
+    def rank(self, own: SparseRows, scores: np.ndarray, response: np.ndarray) -> np.ndarray:
+        """Share [v] of the others that predict a voxel as well as its own profile; those like its own do not count."""
+        of_others = self.scores.T @ response / len(scores)  # [O, v]
+        mean = np.bincount(own.rows, own.values, minlength=len(own)) / own.width
+        spread = np.bincount(own.rows, own.values**2, minlength=len(own)) / own.width - mean**2
+        # the others have mean 0, so that the own mean takes nothing away
+        alike = (own.csr() @ self.saliences.T).T / own.width / np.sqrt(np.where(spread > 0, spread, 1))
+        is_other = alike < _SAME_PROFILE
+        reaching = (is_other & (of_others >= (scores * response).mean(0))).sum(0)
+        return permutation_p(reaching, is_other.sum(0))

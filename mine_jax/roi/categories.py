@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mine_jax.description import salience
-
-# Voxels whose profiles are weighed at once.
-_ROWS = 4096
+from mine_jax.description import saliences
+from mine_jax.memory import SparseRows
 
 # Everyday English, singular; the category's own name always counts too. Ours.
 _LISTS = {
@@ -32,21 +30,19 @@ _LISTS = {
 CATEGORIES: dict[str, tuple[str, ...]] = {name: tuple(words.split()) for name, words in _LISTS.items()}
 
 
-def shares_of_words(distribution: np.ndarray, corpus: np.ndarray, columns: list[np.ndarray]) -> np.ndarray:
+def shares_of_words(distribution: SparseRows | np.ndarray, corpus: np.ndarray, columns: list[np.ndarray]) -> np.ndarray:
     """Computes how much of each profile's positive salience falls on some words.
 
     Args:
-        distribution: [V, C] profiles as shares of words.
+        distribution: [V, C] profiles as shares of words, dense or sparse.
         corpus: [C] mean shares of words over a corpus.
         columns: n sets of positions of words.
 
     Returns:
-        Shares [V, n] in 0..1; a few thousand voxels are weighed at once.
+        Shares [V, n] in 0..1.
     """
-    shares, members = np.zeros((len(distribution), len(columns))), np.zeros((len(corpus), len(columns)))
+    members = np.zeros((len(corpus), len(columns)))
     for number, index in enumerate(columns):
         members[index, number] = 1
-    for start in range(0, len(distribution), _ROWS):
-        positive = np.maximum(salience(np.asarray(distribution[start : start + _ROWS]), corpus), 0)
-        shares[start : start + _ROWS] = positive @ members / np.maximum(positive.sum(1, keepdims=True), 1e-12)
-    return shares
+    positive = saliences(distribution, corpus, positive=True).csr()
+    return (positive @ members) / np.maximum(np.asarray(positive.sum(1)).reshape(-1, 1), 1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +21,14 @@ class Clusters(NamedTuple):
     labels: np.ndarray
 
 
-def clusters(first: np.ndarray, second: np.ndarray, *, max_p: float, n_permutations: int, seed: int) -> Clusters:
+def clusters(
+    within: Sequence[np.ndarray], between: np.ndarray, *, max_p: float, n_permutations: int, seed: int
+) -> Clusters:
     """Finds how many clusters of one half predict the other.
 
     Args:
-        first: [n, C] unit vectors of n voxels, from one half of the images.
-        second: [n, C] of the other half.
+        within: products [n, n] of unit vectors of n voxels, from one half of the images and from the other.
+        between: [n, n] of vectors of the first half and of the second.
         max_p: above this there is one cluster.
         n_permutations: exchanges of voxels between the halves.
         seed: of the exchanges.
@@ -37,8 +40,9 @@ def clusters(first: np.ndarray, second: np.ndarray, *, max_p: float, n_permutati
 
     Source: prediction strength, Tibshirani & Walther 2005, with the adjusted Rand index in its place.
     """
-    rng, one = np.random.default_rng(seed), np.ones(len(first), int)
-    directions = [_predicted(a, b) for a, b in ((first, second), (second, first))]
+    n_voxels = len(between)
+    rng, one = np.random.default_rng(seed), np.ones(n_voxels, int)
+    directions = [_predicted(within[0], between.T), _predicted(within[1], between)]
     numbers = sorted(set(directions[0]) & set(directions[1]))
     if not numbers:
         return Clusters(1, 0.0, 1.0, one)
@@ -47,8 +51,8 @@ def clusters(first: np.ndarray, second: np.ndarray, *, max_p: float, n_permutati
         pairs = [[direction[n] for n in numbers] for direction in directions]
         return np.mean([[adjusted_rand(cut, other[order]) for cut, other in cuts] for cuts in pairs], axis=0)
 
-    observed = agreement(np.arange(len(first)))
-    null = [agreement(rng.permutation(len(first))).max() for _ in range(n_permutations)]
+    observed = agreement(np.arange(n_voxels))
+    null = [agreement(rng.permutation(n_voxels)).max() for _ in range(n_permutations)]
     p = float(permutation_p(int((np.array(null) >= observed.max()).sum()), n_permutations))
     if p > max_p:
         return Clusters(1, float(observed.max()), p, one)
@@ -70,16 +74,23 @@ def _pairs(counts: np.ndarray) -> float:
     return float((counts * (counts - 1.0) / 2).sum())
 
 
-def _predicted(a: np.ndarray, b: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Number of clusters -> cut of one half, and the nearest of its clusters for the voxels of the other half."""
+def _predicted(own: np.ndarray, of_other: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Number of clusters -> cut of one half, and the nearest of its clusters for the voxels of the other half.
+
+    `own` are products [n, n] within one half, `of_other` of vectors of the other half and of this one.
+    """
     from scipy.cluster import hierarchy
 
-    tree, cuts = hierarchy.linkage(a, "ward"), {}
-    for n in range(2, min(MAX_CLUSTERS, len(a) - 1) + 1):
+    length = np.diag(own)
+    squares = (length[:, None] + length - 2 * own)[np.triu_indices(len(own), 1)]
+    # equal vectors differ by rounding
+    tree, cuts = hierarchy.linkage(np.sqrt(np.where(squares > 1e-12, squares, 0)), "ward"), {}
+    for n in range(2, min(MAX_CLUSTERS, len(own) - 1) + 1):
         labels = hierarchy.fcluster(tree, n, "maxclust")
         if labels.max() < n:  # equal vectors are not divided
             continue
-        means = np.stack([a[labels == label].mean(0) for label in range(1, n + 1)])
-        nearest = (b**2).sum(1)[:, None] - 2 * b @ means.T + (means**2).sum(1)
+        members = (labels[:, None] == np.arange(1, n + 1)).astype(np.float64)
+        members /= members.sum(0)
+        nearest = np.einsum("nk,nm,mk->k", members, own, members, optimize=True) - 2 * of_other @ members
         cuts[n] = labels, nearest.argmin(1) + 1
     return cuts

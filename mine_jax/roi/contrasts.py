@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mine_jax._progress import Progress, silent
 from mine_jax.config import RoiConfig
+from mine_jax.memory import sparse_rows
 from mine_jax.roi import surrogates
 from mine_jax.roi.selectivity import memberships
 from mine_jax.statistics import bootstrap_interval, false_discovery_rate, sign_flip_p
@@ -24,7 +26,12 @@ MIN_SUBJECTS = 3
 
 
 def contrasts(
-    profiles: Profiles, rois: np.ndarray, *, indices: np.ndarray | None = None, settings: RoiConfig | None = None
+    profiles: Profiles,
+    rois: np.ndarray,
+    *,
+    indices: np.ndarray | None = None,
+    settings: RoiConfig | None = None,
+    progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Compares the words of every two areas.
 
@@ -33,6 +40,7 @@ def contrasts(
         rois: [V] str, ";"-joined areas.
         indices: [V, 3] int, i j k of the voxels; None without geometry, where voxels count as independent.
         settings: smallest number of voxels; by default that of the configuration.
+        progress: called with (done, total) pairs of areas.
 
     Returns:
         One row per two areas and word: roi, other, word, log_odds (natural logarithm of the ratio of the odds of the
@@ -44,14 +52,18 @@ def contrasts(
     names = rois[explained]
     areas = {roi: inside for roi, inside in memberships(names).items() if inside.sum() >= settings.min_voxels}
     place = None if indices is None or not areas else surrogates.space(indices[explained], names)
-    means = {roi: profiles.distribution[explained[inside]].mean(0, dtype=np.float64) for roi, inside in areas.items()}
+    table = sparse_rows(profiles.distribution).take(explained).csr()
+    means = {roi: (inside / inside.sum()) @ table for roi, inside in areas.items()}
+    table = table.tocsc()
     rows: list[dict[str, Any]] = []
-    for roi, other in combinations(areas, 2):
+    both = list(combinations(areas, 2))
+    for done, (roi, other) in enumerate(both):
+        progress(done, len(both))
         first, second = areas[roi] & ~areas[other], areas[other] & ~areas[roi]
         if min(first.sum(), second.sum()) < settings.min_voxels:
             continue
         words = np.argsort(-np.maximum(means[roi], means[other]), kind="stable")[:_MAX_WORDS]
-        shares = profiles.distribution[np.ix_(explained, words)].astype(np.float64)
+        shares = table[:, words].toarray()
         here, there = shares[first].mean(0), shares[second].mean(0)
         p, odds = _p(shares, first, second, place), _log_odds(here) - _log_odds(there)
         rows += [

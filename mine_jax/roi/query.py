@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mine_jax.errors import DataError
+from mine_jax.memory import sparse_rows
 from mine_jax.roi.categories import shares_of_words
 from mine_jax.statistics import false_discovery_rate, rank_p
 from mine_jax.types import Profiles
@@ -69,9 +70,11 @@ def query(
     names = words_of(text, vocabulary=profiles.words, categories=categories or {})
     columns = np.flatnonzero(np.isin(profiles.words, names))
     rng, explained = np.random.default_rng(seed), profiles.explained
-    null = profiles.distribution[~explained] if decoys is None else decoys.distribution
+    null = sparse_rows(profiles.distribution if decoys is None else decoys.distribution)
+    if decoys is None:
+        null = null.take(~explained)
     if len(null) > _MAX_DECOYS:
-        null = null[np.sort(rng.choice(len(null), _MAX_DECOYS, replace=False))]
+        null = null.take(np.sort(rng.choice(len(null), _MAX_DECOYS, replace=False)))
     sets = [rng.choice(len(corpus), len(columns), replace=False) for _ in range(_WORD_SETS)]
     (values,) = shares_of_words(profiles.distribution, corpus, [columns]).T
     own, *others = shares_of_words(null, corpus, [columns, *sets]).T

@@ -67,7 +67,12 @@ def selectivity(
     if not areas or not names:
         return []
     worded = _worded(areas, memberships(rois if fitted is None else fitted))
-    null = _Null(shares, rois[explained], None if indices is None else indices[explained], settings, seed)
+
+    def still(done: int, total: int) -> None:
+        """Lets signals through; draws of the null do not count."""
+        progress(0, len(areas))
+
+    null = _Null(shares, rois[explained], None if indices is None else indices[explained], settings, seed, still)
     rng, rows = np.random.default_rng(seed), list[dict[str, Any]]()
     for done, (roi, inside) in enumerate(areas.items()):
         p = null.p(inside) if worded[roi] >= settings.min_worded else np.full(len(names), np.nan)
@@ -94,7 +99,13 @@ class _Null:
     """What enrichment is compared with, for any area of the same voxels."""
 
     def __init__(
-        self, shares: np.ndarray, rois: np.ndarray, indices: np.ndarray | None, settings: RoiConfig, seed: int
+        self,
+        shares: np.ndarray,
+        rois: np.ndarray,
+        indices: np.ndarray | None,
+        settings: RoiConfig,
+        seed: int,
+        progress: Progress,
     ) -> None:
         self.shares, self.settings, self.seed = shares, settings, seed
         self.name = PERMUTED if indices is None else SURROGATES
@@ -103,7 +114,9 @@ class _Null:
         if indices is not None:
             self.place = surrogates.space(indices, rois, seed=seed)
             self.pooled = surrogates.components(self.place, shares, within=True)
-            p = surrogates.border_p(self.place, shares, n_surrogates=settings.n_surrogates, seed=seed)
+            p = surrogates.border_p(
+                self.place, shares, n_surrogates=settings.n_surrogates, seed=seed, progress=progress
+            )
             self.border_q = false_discovery_rate(p)
 
     def p(self, inside: np.ndarray) -> np.ndarray:
@@ -161,9 +174,10 @@ def memberships(rois: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         Area -> members [V] bool, in the order of first appearance.
     """
-    labels = [[label for label in str(text).split(";") if label] for text in rois]
-    names = list(dict.fromkeys(label for voxel in labels for label in voxel))
-    return {name: np.array([name in voxel for voxel in labels]) for name in names}
+    texts, first, inverse = np.unique(np.asarray(rois).astype(str), return_index=True, return_inverse=True)
+    labels = [[label for label in str(text).split(";") if label] for text in texts]
+    names = list(dict.fromkeys(label for place in np.argsort(first) for label in labels[place]))
+    return {name: np.array([name in own for own in labels], bool)[inverse] for name in names}
 
 
 def _with_preference(rows: list[dict[str, Any]], settings: RoiConfig) -> list[dict[str, Any]]:

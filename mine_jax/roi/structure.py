@@ -8,7 +8,8 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import RoiConfig
-from mine_jax.description import salience
+from mine_jax.description import saliences
+from mine_jax.memory import SparseRows, sparse_rows
 from mine_jax.roi.clusters import clusters
 from mine_jax.roi.selectivity import memberships
 from mine_jax.statistics import false_discovery_rate, permutation_p
@@ -19,6 +20,8 @@ _FARTHEST, _SPREAD = 4.5, 2.0
 # Voxels compared in an area: all pairs of them are.
 _MAX_VOXELS = 1000
 _CLUSTER_PERMUTATIONS = 200
+# Squares of lengths that rounding leaves of rows of length 1.
+_ROUNDING = 1e-13
 
 
 def structure(
@@ -62,15 +65,19 @@ def structure(
     rng = np.random.default_rng(seed)
     areas = {roi: np.flatnonzero(m & profiles.explained) for roi, m in memberships(rois).items()}
     areas = {roi: voxels for roi, voxels in areas.items() if len(voxels) >= max(settings.min_voxels, 4)}
+    kinds = [sparse_rows(kind) for kind in (profiles.distribution, *profiles.halves)]
     rows: list[dict[str, Any]] = []
     for done, (roi, members) in enumerate(areas.items()):
         voxels = np.sort(rng.choice(members, _MAX_VOXELS, replace=False)) if len(members) > _MAX_VOXELS else members
-        kinds = (profiles.distribution, *profiles.halves)
-        saliences = [np.maximum(salience(kind[voxels], corpus), 0) for kind in kinds]
-        row: dict[str, Any] = {"roi": roi, "n_voxels": len(members)} | _distances(saliences[1:])
-        whole, first, second = (_unit(_unit(kind) - _unit(kind).mean(0)) for kind in saliences)
-        row |= _tests(whole @ whole.T, first @ second.T, _near(indices, voxels), settings.n_permutations, rng)
-        found = clusters(first, second, max_p=settings.max_q, n_permutations=_CLUSTER_PERMUTATIONS, seed=seed)
+        whole, first, second = (_unit_rows(kind.take(voxels), corpus) for kind in kinds)
+        between = (first @ second.T).toarray()
+        row: dict[str, Any] = {"roi": roi, "n_voxels": len(members)} | _distances(between)
+        alike, *own = ((kind @ kind.T).toarray() for kind in (whole, first, second))
+        (lengths, *of_halves), alike = map(_lengths, (alike, *own)), _centred(alike)
+        alike, between = alike / np.outer(lengths, lengths), _centred(between) / np.outer(*of_halves)
+        row |= _tests(alike, between, _near(indices, voxels), settings.n_permutations, rng)
+        within = [_centred(gram) / np.outer(length, length) for gram, length in zip(own, of_halves, strict=True)]
+        found = clusters(within, between, max_p=settings.max_q, n_permutations=_CLUSTER_PERMUTATIONS, seed=seed)
         row |= {"n_clusters": found.n, "cluster_stability": found.stability, "cluster_p": found.p}
         rows.append(row)
         progress(done + 1, len(areas))
@@ -88,12 +95,29 @@ def _with_q(rows: list[dict[str, Any]], max_q: float) -> list[dict[str, Any]]:
     return rows
 
 
-def _distances(saliences: list[np.ndarray]) -> dict[str, float]:
-    """Mean distances of halves of the same voxel and of different ones."""
-    first, second = map(_unit, saliences)
-    noise, n = 1 - (first * second).sum(1), len(first)
-    total = n * n - float(first.sum(0) @ second.sum(0))
+def _distances(between: np.ndarray) -> dict[str, float]:
+    """Mean distances of halves of the same voxel and of different ones, from cosines [n, n] of both halves."""
+    noise, n = 1 - np.diag(between), len(between)
+    total = n * n - float(between.sum())
     return {"between_distance": (total - float(noise.sum())) / (n * (n - 1)), "noise_distance": float(noise.mean())}
+
+
+def _unit_rows(shares: SparseRows, corpus: np.ndarray) -> Any:
+    """Positive saliences as a sparse table of rows of length 1 (or 0)."""
+    positive = saliences(shares, corpus, positive=True)
+    length = np.sqrt(np.bincount(positive.rows, positive.values**2, minlength=len(positive)))
+    return positive.with_values(positive.values / np.maximum(length, 1e-12)[positive.rows]).csr()
+
+
+def _centred(products: np.ndarray) -> np.ndarray:
+    """Products [n, n] of two sets of rows, each without its mean."""
+    return products - products.mean(0) - products.mean(1, keepdims=True) + products.mean()
+
+
+def _lengths(products: np.ndarray) -> np.ndarray:
+    """Lengths [n] of rows without their mean, from their products; infinite for rows that are the mean."""
+    squares = np.diag(_centred(products))
+    return np.sqrt(np.where(squares > _ROUNDING, squares, np.inf))
 
 
 class _Near(NamedTuple):
@@ -124,10 +148,14 @@ def _tests(
     row = {"reproducible_p": float(permutation_p(exceeding, n_permutations))}
     if near is None:
         return row | dict.fromkeys(("patches", "structure_p", "halves_p"), np.nan)
-    both = np.stack([whole, (halves + halves.T) / 2], -1)
+    # both in one number, so that each pair is looked up once
+    both = (whole + 0.5j * (halves + halves.T)).ravel()
+    first, second = (np.ascontiguousarray(column) for column in near.pairs.T)
+    weights = near.weights.astype(complex)
 
     def alike(order: np.ndarray) -> np.ndarray:
-        return near.weights @ both[order[near.pairs[:, 0]], order[near.pairs[:, 1]]]
+        total = weights @ both.take(order.take(first) * n + order.take(second))
+        return np.array([total.real, total.imag])
 
     observed, reached = alike(voxels), np.zeros(2)
     for _ in range(n_permutations):
@@ -135,7 +163,3 @@ def _tests(
     p = permutation_p(reached, n_permutations)
     others = (whole.sum() - np.trace(whole)) / (n * (n - 1))
     return row | {"patches": float(observed[0] - others), "structure_p": float(p[0]), "halves_p": float(p[1])}
-
-
-def _unit(values: np.ndarray) -> np.ndarray:
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)

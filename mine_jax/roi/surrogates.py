@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mine_jax._progress import Progress, silent
 from mine_jax.statistics import permutation_p
 
 # Standard deviations of the smoothing kernels that the model of a variogram may mix, voxels.
@@ -106,6 +107,7 @@ def components(place: Space, values: np.ndarray, *, within: bool, anchors: np.nd
         Without any pair of voxels all is taken to be independent.
     """
     from scipy.optimize import nnls
+    from scipy.sparse import csr_array
 
     rows = np.arange(len(place.anchors)) if anchors is None else anchors
     # a few voxels say nothing of fields wider than themselves
@@ -120,8 +122,7 @@ def components(place: Space, values: np.ndarray, *, within: bool, anchors: np.nd
         lags = place.lag[row][pairs]
         squared = 0.5 * (values[pairs] - values[place.anchors[row]]) ** 2
         count += np.bincount(lags, minlength=n_lags)
-        for map_number in range(values.shape[1]):
-            half[:, map_number] += np.bincount(lags, squared[:, map_number], minlength=n_lags)
+        half += csr_array((np.ones(len(lags)), (lags, np.arange(len(lags)))), (n_lags, len(lags))) @ squared
     known = count > min(_MIN_PAIRS, count.max() / 4)
     if not known.any():
         variances = np.zeros((values.shape[1], 1 + len(narrow)))
@@ -181,7 +182,9 @@ def surrogates(place: Space, variances: np.ndarray, *, n: int, seed: int = 0) ->
         yield np.stack([fft.irfftn(noise * amplitude, s=place.shape)[where] for amplitude in amplitudes])
 
 
-def border_p(place: Space, values: np.ndarray, *, n_surrogates: int = 500, seed: int = 0) -> np.ndarray:
+def border_p(
+    place: Space, values: np.ndarray, *, n_surrogates: int = 500, seed: int = 0, progress: Progress = silent
+) -> np.ndarray:
     """Tests whether maps change at the borders of areas more than elsewhere at the same distance.
 
     Args:
@@ -189,6 +192,7 @@ def border_p(place: Space, values: np.ndarray, *, n_surrogates: int = 500, seed:
         values: [V, n] maps.
         n_surrogates: surrogates as smooth as the whole map, with its values.
         seed: of the surrogates.
+        progress: called with (done, total) surrogates.
 
     Returns:
         p [n]: how often a surrogate differs across borders, beyond what it does within areas, as much as the map.
@@ -203,7 +207,8 @@ def border_p(place: Space, values: np.ndarray, *, n_surrogates: int = 500, seed:
 
     variances, ordered = components(place, values, within=False), np.sort(values, 0)
     observed, exceeding = jump(values.T), np.zeros(values.shape[1])
-    for drawn in surrogates(place, variances, n=n_surrogates, seed=seed):
+    for done, drawn in enumerate(surrogates(place, variances, n=n_surrogates, seed=seed)):
+        progress(done, n_surrogates)
         maps = np.empty_like(drawn, np.float64)
         for number, field in enumerate(drawn):
             maps[number, np.argsort(field)] = ordered[:, number]

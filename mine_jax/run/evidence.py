@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from mine_jax import description, features, profile
+from mine_jax._progress import Progress, silent
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares
-from mine_jax.memory import read_columns
+from mine_jax.memory import SparseRows, read_columns
 from mine_jax.run import files
 from mine_jax.statistics import false_discovery_rate
 from mine_jax.types import Profiles, Responses
@@ -24,17 +25,20 @@ class _Images(NamedTuple):
     """Images of a split: ids [N], shares of words [N, C], measured responses of the profiled voxels [N, V]."""
 
     image_ids: np.ndarray
-    words: np.ndarray
+    words: SparseRows
     measured: np.ndarray
 
 
-def evidence_tables(config: Config, directory: Path, profiles: Profiles) -> dict[str, pd.DataFrame]:
+def evidence_tables(
+    config: Config, directory: Path, profiles: Profiles, *, progress: Progress = silent
+) -> dict[str, pd.DataFrame]:
     """Computes the tables of evidence.
 
     Args:
         config: of the run.
         directory: of the run.
         profiles: of V voxels.
+        progress: called with (done, total) voxels of each table.
 
     Returns:
         Name of the table in profile/ -> its rows; no "field" where tokens have no grid.
@@ -52,22 +56,21 @@ def evidence_tables(config: Config, directory: Path, profiles: Profiles) -> dict
         test.measured,
         confounds=_confounds(directory, test),
         company=training.words,
+        progress=progress,
     )
     ids = profiles.voxel_ids
     ledger = pd.DataFrame({"voxel_id": ids[found.voxel], "word": words[found.word], **_columns(found, 2)})
-    trained = profile.word_correlations(training.words, training.measured)
-    listed = profile.drivers(words, trained, test.words, test.measured)
+    chooses, tests = (profile.Seen(images.words, images.measured) for images in (training, test))
+    listed = profile.drivers(words, chooses, tests, progress=progress)
     drivers = pd.DataFrame({"voxel_id": ids[listed.voxel], "role": listed.role, "word": words[listed.word]})
-    joint = profile.conjunctions(
-        profiles.word_ids, profile.Seen(training.words, training.measured), profile.Seen(test.words, test.measured)
-    )
+    joint = profile.conjunctions(profiles.word_ids, chooses, tests, progress=progress)
     pairs = {"first": words[joint.first], "second": words[joint.second]}
     results = {
         "ledger": ledger.assign(survives=ledger["q"] <= _MAX_Q),
         "drivers": drivers.assign(**_columns(listed, 3)),
         "conjunctions": pd.DataFrame({"voxel_id": ids[joint.voxel], **pairs, **_columns(joint, 3)}),
     }
-    field = _field(config, directory, profiles, test)
+    field = _field(config, directory, profiles, test, progress)
     return results if field is None else {**results, "field": field}
 
 
@@ -78,7 +81,7 @@ def _columns(rows: tuple, start: int) -> dict[str, np.ndarray]:
 
 def _images(responses: Responses, shares: CorpusShares, voxel_ids: np.ndarray) -> _Images:
     """Opens the words of some images, and reads the responses of some voxels to them."""
-    words = np.asarray(shares.images[_rows(shares.image_ids, responses.image_ids)])
+    words = shares.images.take(_rows(shares.image_ids, responses.image_ids))
     columns = np.searchsorted(responses.voxel_ids, voxel_ids)
     measured = np.empty((len(words), len(columns)), np.float32)
     for start in range(0, len(columns), _VOXELS_AT_ONCE):
@@ -90,9 +93,7 @@ def _images(responses: Responses, shares: CorpusShares, voxel_ids: np.ndarray) -
 
 def _confounds(directory: Path, test: _Images) -> dict[str, np.ndarray]:
     """Numbers of each test image by name, [T] or [T, k]; pixels only where the run could read photos."""
-    shares = test.words / np.maximum(test.words.sum(1, keepdims=True), 1e-12)
-    entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(1)
-    confounds = {"number of things": np.exp(entropy)}
+    confounds = {"number of things": np.exp(profile.word_entropy(test.words))}
     statistics = files.load_low_level(directory)
     if statistics is None:
         return confounds
@@ -101,7 +102,9 @@ def _confounds(directory: Path, test: _Images) -> dict[str, np.ndarray]:
     return {**of_pixels, **confounds}
 
 
-def _field(config: Config, directory: Path, profiles: Profiles, test: _Images) -> pd.DataFrame | None:
+def _field(
+    config: Config, directory: Path, profiles: Profiles, test: _Images, progress: Progress
+) -> pd.DataFrame | None:
     critical, tokens, lens = files.load_critical(directory), files.load_tokens(directory), files.load_lens(directory)
     if critical is None or lens is None or tokens.grid is None:
         return None
@@ -114,7 +117,9 @@ def _field(config: Config, directory: Path, profiles: Profiles, test: _Images) -
         m=config.description.m,
         image_chunk=config.run.image_chunk,
     )
-    tested = profile.field_test(field.maps, profiles.distribution, files.corpus(directory), token_words, test.measured)
+    tested = profile.field_test(
+        field.maps, profiles.distribution, files.corpus(directory), token_words, test.measured, progress=progress
+    )
     # both must hold: the field is narrow, and what lies in it matters to measured responses
     p = np.maximum(field.p, tested)
     place = {name: getattr(field, name) for name in ("x", "y", "size")}

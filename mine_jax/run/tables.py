@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mine_jax import attribution, roi, statistics
+from mine_jax import attribution, description, memory, profile, roi, statistics
 from mine_jax.types import (
     CLAIMS,
     Attributions,
@@ -38,6 +39,8 @@ STRUCTURE = (
     ),
 )
 SUBJECTS = ("roi", "category", "n_subjects", "n_preferred", "enrichment", "low", "high", "p", "q")
+# Rows of a long table that are made at once.
+_ROWS = 1 << 19
 CONTRASTS = ("roi", "other", "word", "log_odds", "share", "share_other", "p", "q")
 
 
@@ -161,24 +164,36 @@ def attributed_voxels(
     )
 
 
-def description_words(descriptions: Descriptions) -> pd.DataFrame:
-    """Builds description/words.tsv: the ranked words of every pair."""
-    v, i, rank = np.nonzero(descriptions.word_ids >= 0)
-    return pd.DataFrame(
-        {
-            "voxel_id": descriptions.voxel_ids[v],
-            "image_id": descriptions.image_ids[v, i],
-            "rank": rank + 1,
-            "word": descriptions.words[descriptions.word_ids[v, i, rank]],
-            "weight": descriptions.weights[v, i, rank],
-            "n_tokens": descriptions.n_tokens[v, i, rank],
-        }
-    )
+def description_words(descriptions: Descriptions) -> Iterator[pd.DataFrame]:
+    """Builds description/words.tsv, some voxels after the others: the ranked words of every pair."""
+    names = descriptions.words.astype(object)
+    for block in memory.blocks(len(descriptions.voxel_ids), _ROWS // max(1, descriptions.word_ids[:1].size)):
+        ids = descriptions.word_ids[block]
+        v, i, rank = np.nonzero(ids >= 0)
+        place = block.start + v
+        yield pd.DataFrame(
+            {
+                "voxel_id": descriptions.voxel_ids[place],
+                "image_id": descriptions.image_ids[block].astype(object)[v, i],
+                "rank": rank + 1,
+                "word": names[ids[v, i, rank]],
+                "weight": descriptions.weights[place, i, rank],
+                "n_tokens": descriptions.n_tokens[place, i, rank],
+            }
+        )
 
 
-def description_sentences(descriptions: Descriptions) -> pd.DataFrame:
-    """Builds description/sentences.tsv."""
-    return pd.DataFrame({**_pair_ids(descriptions), "sentence": descriptions.sentences.ravel()})
+def description_sentences(descriptions: Descriptions) -> Iterator[pd.DataFrame]:
+    """Builds description/sentences.tsv, some voxels after the others."""
+    n_images = descriptions.image_ids.shape[1]
+    for block in memory.blocks(len(descriptions.voxel_ids), _ROWS // max(1, n_images)):
+        yield pd.DataFrame(
+            {
+                "voxel_id": np.repeat(descriptions.voxel_ids[block], n_images),
+                "image_id": descriptions.image_ids[block].astype(object).ravel(),
+                "sentence": description.sentences(descriptions, voxels=block).ravel(),
+            }
+        )
 
 
 def profile_words(profiles: Profiles) -> pd.DataFrame:
@@ -196,9 +211,9 @@ def profile_words(profiles: Profiles) -> pd.DataFrame:
 
 def profile_sentences(profiles: Profiles) -> pd.DataFrame:
     """Builds profile/sentences.tsv; a voxel that is not explained says why instead."""
-    texts = np.where(
-        profiles.explained, profiles.sentences, np.char.add("Not explained: ", np.char.add(profiles.reasons, "."))
-    )
+    explained = profiles.explained
+    texts = np.array([f"Not explained: {reason}." for reason in profiles.reasons.tolist()], dtype=object)
+    texts[explained] = profile.sentences(profiles, voxels=explained)
     return pd.DataFrame({"voxel_id": profiles.voxel_ids, "sentence": texts})
 
 
@@ -220,5 +235,5 @@ def profile_voxels(profiles: Profiles, low_level: Scores | None) -> pd.DataFrame
     return table
 
 
-def _pair_ids(pairs: Attributions | Descriptions) -> dict[str, np.ndarray]:
+def _pair_ids(pairs: Attributions) -> dict[str, np.ndarray]:
     return {"voxel_id": np.repeat(pairs.voxel_ids, pairs.image_ids.shape[1]), "image_id": pairs.image_ids.ravel()}

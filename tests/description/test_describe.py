@@ -50,7 +50,7 @@ def test_per_image_shares_leave_out_masked_tokens_and_dropped_entries():
         np.array([[[0.5], [0.4], [0.9]]], np.float32),
         np.array([[True, False, True]]),
     )
-    np.testing.assert_allclose(words.per_image(), [[0.25, 0, 0]])
+    np.testing.assert_allclose(words.per_image().dense(), [[0.25, 0, 0]])
 
 
 def test_weights_are_shares_of_the_positive_attribution():
@@ -65,7 +65,9 @@ def test_weights_are_shares_of_the_positive_attribution():
     np.testing.assert_allclose(made.weights[0, 0, :2], [0.375, 0.125])
     assert list(made.n_tokens[0, 0, :2]) == [1, 1]
     assert made.word_ids[0, 0, 2] == -1, "a token with a negative score says nothing"
-    assert made.sentences[0, 0].startswith("The response to this image is driven by dog (1 of 3 critical tokens)")
+    assert description.sentences(made)[0, 0].startswith(
+        "The response to this image is driven by dog (1 of 3 critical tokens)"
+    )
 
 
 def test_words_common_to_the_corpus_do_not_win():
@@ -84,15 +86,13 @@ def test_no_positive_score_gives_no_word():
         np.array(["i0"]), description.clean_vocabulary(WORDS), np.zeros((1, 1, 1), int), np.ones((1, 1, 1), np.float32)
     )
     made = description.describe(critical([[[0]]], [[[-1.0]]]), words, corpus=np.full(3, 0.1))
-    assert (made.word_ids == -1).all() and "No word" in made.sentences[0, 0]
+    assert (made.word_ids == -1).all() and "No word" in description.sentences(made)[0, 0]
 
 
 def test_rewrite_is_called_with_the_plain_sentence():
     words = description.top_words(planted_lens(), one_hot_tokens([[0]]), m=1)
-    made = description.describe(
-        critical([[[0]]], [[[1.0]]]), words, corpus=np.full(3, 0.1), rewrite=lambda text: text.upper()
-    )
-    assert made.sentences[0, 0].startswith("THE RESPONSE")
+    made = description.describe(critical([[[0]]], [[[1.0]]]), words, corpus=np.full(3, 0.1))
+    assert description.sentences(made, rewrite=lambda text: text.upper())[0, 0].startswith("THE RESPONSE")
 
 
 def test_an_image_without_words_is_named():

@@ -108,15 +108,16 @@ def test_words_that_lower_a_response_and_attributes_that_raise_it():
     def responses(words):
         return 2 * words[:, [2]] - 2 * words[:, [3]] + rng.standard_normal((len(words), 30))
 
-    trained = profile.word_correlations(training, responses(training))
-    found = profile.drivers(WORDS, trained, test, responses(test))
+    seen = [profile.Seen(words, responses(words)) for words in (training, test)]
+    trained = profile.word_correlations(*seen[0])
+    found = profile.drivers(WORDS, *seen)
     held = found.q <= 0.05
     lowers = found.role == "lowers"
     assert held[lowers & (found.word == 3)].sum() == 30 and (found.word[held & lowers] == 3).mean() > 0.9
     assert set(found.word[found.role == "attribute"]) == {2} and held[found.role == "attribute"].all()
     assert trained[0, 3] == pytest.approx(-0.6, abs=0.15)
     noise = [rng.standard_normal((len(words), 400)) for words in (training, test)]
-    null = profile.drivers(WORDS, profile.word_correlations(training, noise[0]), test, noise[1])
+    null = profile.drivers(WORDS, profile.Seen(training, noise[0]), profile.Seen(test, noise[1]))
     assert (null.q <= 0.05).mean() < 0.02 and scipy.stats.kstest(null.p, "uniform").pvalue > 0.01
 
 

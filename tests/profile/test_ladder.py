@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mine_jax import profile
+from mine_jax import memory, profile
 from mine_jax.profile import Evidence, Limits, LocalisedTest, MeasuredTest
 from mine_jax.types import CLAIMS, Profiles, reaches
 
@@ -48,10 +48,10 @@ def profiles(n, n_images=10):
         low=blank,
         high=blank,
         log_odds=blank,
-        distribution=blank,
-        halves=np.zeros((2, n, 1)),
+        distribution=memory.empty_rows(n, 1),
+        halves=(memory.empty_rows(n, 1),) * 2,
         faithfulness=np.ones(n),
-        sentences=np.full(n, ""),
+        is_named=np.ones((n, 1), bool),
         n_images=np.full(n, n_images),
         reliability=np.ones(n),
         r_measured=np.ones(n),

@@ -26,7 +26,7 @@ def descriptions(planted, *, n_images=40, seed=0):
             weights[v, :, 0] = 0.6
     ids = np.array([[f"i{i}" for i in range(n_images)]] * len(planted))
     blank = np.zeros(shape, np.int32)
-    return Descriptions(np.arange(len(planted)), ids, WORDS, word_ids, weights, blank, np.full(shape[:2], ""))
+    return Descriptions(np.arange(len(planted)), ids, WORDS, word_ids, weights, blank, 8)
 
 
 def faithfulness(values):
@@ -39,7 +39,7 @@ def test_planted_word_is_first_and_its_weight_lies_in_the_interval():
     np.testing.assert_allclose(made.weights[:, 0], 0.6, rtol=1e-5)
     assert (made.low[:, 0] <= made.weights[:, 0] + 1e-6).all() and (made.weights[:, 0] <= made.high[:, 0] + 1e-6).all()
     assert (made.log_odds[:, 0] > 1).all()
-    assert made.sentences[0].startswith("Responds most to w3")
+    assert profile.sentences(made)[0].startswith("Responds most to w3")
 
 
 def test_only_the_most_faithful_quarter_is_used():
@@ -70,12 +70,15 @@ def test_a_voxel_depends_on_its_id_not_on_its_neighbours():
     both = profile.build(descriptions([3, None]), faithfulness(np.ones((2, 40))), corpus=CORPUS)
     part = descriptions([3, None])
     alone = profile.build(
-        Descriptions(*(getattr(part, n)[1:] if n != "words" else WORDS for n in part.__dataclass_fields__)),
+        Descriptions(
+            *(getattr(part, n)[1:] if n not in ("words", "k") else getattr(part, n) for n in part.__dataclass_fields__)
+        ),
         faithfulness(np.ones((1, 40))),
         corpus=CORPUS,
     )
-    for name in ("low", "high", "distribution"):
+    for name in ("low", "high"):
         np.testing.assert_array_equal(getattr(both, name)[1], getattr(alone, name)[0])
+    np.testing.assert_array_equal(both.distribution.dense()[1], alone.distribution.dense()[0])
 
 
 def null_data(n_voxels=200, n_images=120, seed=0):

@@ -19,6 +19,6 @@ def profiles(words_of_voxels, *, noise=0.0, seed=0):
     one, text = np.ones(n), np.full(n, "")
     return Profiles(
         voxel_ids=np.arange(n), words=WORDS, word_ids=ids, weights=blank, low=blank, high=blank, log_odds=blank,
-        distribution=distribution, halves=halves, faithfulness=one, sentences=text, n_images=np.full(n, 10),
+        distribution=distribution, halves=halves, faithfulness=one, is_named=ids > 0, n_images=np.full(n, 10),
         reliability=one, r_measured=one, effects={}, p_values={}, q_values={}, claims=np.full(n, "words"), reasons=text,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mine_jax.memory import sparse_rows
 from mine_jax.phantom import scenes
 from mine_jax.types import Architecture, Descriptions, Encoders, ImageTokens, Profiles
 from mine_jax.validation.evaluators import Evaluator
@@ -33,7 +34,7 @@ def descriptions():
         word_ids=word_ids,
         weights=weights,
         n_tokens=np.ones_like(word_ids),
-        sentences=np.full((N_VOXELS, N_IMAGES), "a sentence"),
+        k=8,
     )
 
 
@@ -51,10 +52,10 @@ def profiles(descriptions):
         low=np.zeros((n, 2), np.float32),
         high=np.zeros((n, 2), np.float32),
         log_odds=np.zeros((n, 2), np.float32),
-        distribution=distribution,
-        halves=np.stack([distribution, distribution]),
+        distribution=sparse_rows(distribution),
+        halves=(sparse_rows(distribution), sparse_rows(distribution)),
         faithfulness=np.ones(n, np.float32),
-        sentences=np.full(n, "a sentence"),
+        is_named=np.ones((n, 2), bool),
         n_images=np.full(n, 6, np.int32),
         reliability=np.ones(n, np.float32),
         r_measured=np.linspace(0.5, 0.9, n).astype(np.float32),

@@ -15,6 +15,7 @@ from mine_jax import artifacts, encoder
 from mine_jax.config import AttributionConfig
 from mine_jax.description import CorpusShares
 from mine_jax.errors import MissingInputError
+from mine_jax.memory import SparseRows
 from mine_jax.run import tables
 from mine_jax.types import (
     Attributions,
@@ -30,6 +31,8 @@ from mine_jax.types import (
 # Folders of what is fitted beside the voxels, in the folder of each stage.
 DECOYS, HALVES = "decoys", ("halves/0", "halves/1")
 _RIVAL = "low_level"
+# Arrays of the words of images.
+_SPARSE = ("starts", "columns", "values")
 
 
 def save_encoders(directory: Path, encoders: Encoders, scores: Scores) -> None:
@@ -245,10 +248,12 @@ def save_description(directory: Path, descriptions: Descriptions, shares: Corpus
     out = directory / "description"
     artifacts.save(descriptions, out)
     artifacts.write_array(out / "corpus.npy", shares.mean)
-    artifacts.write_array(out / "image_words.npy", shares.images)
+    for part in _SPARSE:
+        artifacts.write_array(out / f"image_words.{part}.npy", getattr(shares.images, part))
     artifacts.write_json(out / "images.json", {"ids": shares.image_ids.tolist(), "splits": shares.splits.tolist()})
-    artifacts.write_table(out / "words.tsv", tables.description_words(descriptions))
-    artifacts.write_table(out / "sentences.tsv", tables.description_sentences(descriptions))
+    n_words, n_pairs = int((descriptions.word_ids >= 0).sum()), descriptions.image_ids.size
+    artifacts.write_parts(out / "words.tsv", tables.description_words(descriptions), n_words)
+    artifacts.write_parts(out / "sentences.tsv", tables.description_sentences(descriptions), n_pairs)
 
 
 def save_no_description(directory: Path, reason: str) -> None:
@@ -277,13 +282,15 @@ def word_shares(directory: Path) -> CorpusShares:
     folder = directory / "description"
     images = artifacts.read_json(folder / "images.json")
     ids, splits = (np.array(images[name], dtype=str) for name in ("ids", "splits"))
-    return CorpusShares(corpus(directory), artifacts.read_array(folder / "image_words.npy", mmap=True), ids, splits)
+    mean = corpus(directory)
+    parts = (artifacts.read_array(folder / f"image_words.{part}.npy") for part in _SPARSE)
+    return CorpusShares(mean, SparseRows(*parts, len(mean)), ids, splits)
 
 
 def test_words(directory: Path) -> np.ndarray:
     """Reads the share [T, C] of each word in the test images."""
     shares = word_shares(directory)
-    return np.asarray(shares.images[shares.splits == "test"])
+    return shares.images.take(shares.splits == "test").dense()
 
 
 def test_images(directory: Path) -> np.ndarray:

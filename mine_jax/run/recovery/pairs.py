@@ -44,9 +44,7 @@ def random_tokens(run: Opened) -> Control:
     chance = replace(critical, indices=shuffled[..., : critical.indices.shape[2]], scores=np.ones_like(critical.scores))
     words = description.top_words(lens, tokens, m=run.config.description.m)
     corpus, settings = files.corpus(run.directory), run.config.profile
-    described = description.describe(
-        chance, words, corpus=corpus, n_words=run.config.description.n_words, with_sentences=False
-    )
+    described = description.describe(chance, words, corpus=corpus, n_words=run.config.description.n_words)
     profiles = profile.build(
         described,
         files.load_faithfulness(run.directory).faithfulness,

@@ -35,11 +35,17 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         progress=lambda done, total: progress(total + done, 2 * total),
     )
     files.save_description(directory, descriptions, shares)
+    n_voxels = len(descriptions.voxel_ids)
+
+    def still(done: int, total: int) -> None:
+        """Lets signals through; what is described beside the voxels does not count."""
+        progress(2 * n_voxels, 2 * n_voxels)
+
     for control in (files.DECOYS, *files.HALVES):
         attributed = files.load_control_attribution(directory, control)
         if attributed is not None:
             described = description.describe(
-                attributed[0], words, corpus=shares.mean, n_words=config.description.n_words, with_sentences=False
+                attributed[0], words, corpus=shares.mean, n_words=config.description.n_words, progress=still
             )
             files.save_control_descriptions(directory, control, described)
     vocabulary = words.vocabulary

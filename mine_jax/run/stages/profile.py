@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mine_jax import encoder, profile, sharding
-from mine_jax._progress import Progress, silent
+from mine_jax import encoder, memory, profile, sharding
+from mine_jax._progress import Progress
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares
+from mine_jax.memory import SparseRows
 from mine_jax.run import files
 from mine_jax.run.evidence import evidence_tables
 from mine_jax.run.execute import Step
@@ -23,11 +24,11 @@ NO_RIVAL = "no low-level rival: no photos could be read, or features.low_level =
 
 
 class _Population(NamedTuple):
-    """Voxels, or decoys: profiles of V, their scores, and the words [V, C] of the images that made them, as a whole."""
+    """Voxels, or decoys: profiles of V, their scores, and the images [V, N] that made them, 1 / n for each of n."""
 
     profiles: Profiles
     scores: Scores
-    whole_images: np.ndarray
+    used: SparseRows
 
 
 class _Described(NamedTuple):
@@ -42,7 +43,7 @@ class _Described(NamedTuple):
 class _HeldOut(NamedTuple):
     """Test images: shares of words [T, C]; measured responses, predictions and those of the rival, [T, V]."""
 
-    words: np.ndarray
+    words: SparseRows
     measured: np.ndarray
     predicted: np.ndarray
     rival: np.ndarray | None
@@ -59,7 +60,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     voxels, decoys = _populations(config, directory, progress)
     profiles, of_decoys = _judged(config, directory, scores, voxels, decoys, progress)
     files.save_profiles(directory, profiles, of_decoys)
-    files.save_evidence(directory, evidence_tables(config, directory, profiles))
+    files.save_evidence(directory, evidence_tables(config, directory, profiles, progress=lambda *_: progress(1, 1)))
     files.save_voxels(directory, responses, scores, profiles)
     return {
         **({} if files.load_rival(directory) else {"warning": NO_RIVAL}),
@@ -77,10 +78,15 @@ def _populations(config: Config, directory: Path, progress: Progress) -> tuple[_
     described = files.load_control_descriptions(directory, files.DECOYS)
     attributed, fitted = files.load_control_attribution(directory, files.DECOYS), files.load_decoys(directory)
     decoys, common = None, None
+
+    def still(done: int, total: int) -> None:
+        """Lets signals through; decoys do not count."""
+        progress(0, 1)
+
     if described is not None and attributed is not None and fitted is not None:
         halves = _halves(config, directory, described.voxel_ids)
         common = None if halves is None else profile.common_profile(halves, files.corpus(directory))
-        decoys = _population(config, directory, _Described(described, attributed[1], fitted[1], common), silent)
+        decoys = _population(config, directory, _Described(described, attributed[1], fitted[1], common), still)
     of_voxels = _Described(
         files.load_descriptions(directory),
         files.load_faithfulness(directory).faithfulness,
@@ -113,11 +119,11 @@ def _population(config: Config, directory: Path, described: _Described, progress
         faithfulness, usable=usable, quantile=settings.faithfulness_quantile, min_images=settings.min_images
     )
     rows = np.searchsorted(scores.voxel_ids, descriptions.voxel_ids)
-    return _Population(profiles, scores.take(rows), _whole_images(descriptions, chosen, shares))
+    return _Population(profiles, scores.take(rows), _used(descriptions, chosen, shares))
 
 
-def _halves(config: Config, directory: Path, voxel_ids: np.ndarray) -> np.ndarray | None:
-    """Builds the profiles [2, V, C] of the refits on two halves of the images; None where there are none."""
+def _halves(config: Config, directory: Path, voxel_ids: np.ndarray) -> tuple[SparseRows, SparseRows] | None:
+    """Builds the profiles, two of [V, C], of the refits on two halves of the images; None where there are none."""
     tables = []
     for half in files.HALVES:
         described = files.load_control_descriptions(directory, half)
@@ -129,20 +135,17 @@ def _halves(config: Config, directory: Path, voxel_ids: np.ndarray) -> np.ndarra
             attributed[1], quantile=settings.faithfulness_quantile, min_images=settings.min_images
         )
         rows = np.searchsorted(described.voxel_ids, voxel_ids)
-        tables.append(profile.mean_shares(described, chosen)[rows])
-    return np.stack(tables)
+        tables.append(profile.mean_shares(described, chosen).take(rows))
+    return tables[0], tables[1]
 
 
-def _whole_images(descriptions: Descriptions, chosen: np.ndarray, shares: CorpusShares) -> np.ndarray:
-    """Averages the words [V, C] of all tokens of the images that made each profile."""
+def _used(descriptions: Descriptions, chosen: np.ndarray, shares: CorpusShares) -> SparseRows:
+    """Lists the images that made each profile, [V, N]."""
     order = np.argsort(shares.image_ids)
-    rows = order[np.searchsorted(shares.image_ids, descriptions.image_ids, sorter=order)]
-    return np.stack(
-        [
-            shares.images[row[used]].mean(0) if used.any() else np.zeros_like(shares.mean)
-            for row, used in zip(rows, chosen, strict=True)
-        ]
-    )
+    voxel, image = np.nonzero(chosen)
+    rows = order[np.searchsorted(shares.image_ids, descriptions.image_ids[voxel, image], sorter=order)]
+    counts = chosen.sum(1)
+    return memory.summed_rows(counts, rows, 1 / counts[voxel], len(shares.image_ids))
 
 
 def _judged(
@@ -156,7 +159,7 @@ def _judged(
     """Tests every rung of the ladder, for voxels and for decoys."""
     settings, populations = config.profile, [voxels] if decoys is None else [voxels, decoys]
     shares = files.word_shares(directory)
-    distribution = np.concatenate([one.profiles.distribution for one in populations])
+    distribution = memory.concatenated([one.profiles.distribution for one in populations])
     held_out = _held_out(config, directory, shares, np.concatenate([one.profiles.voxel_ids for one in populations]))
     measured = profile.measured_test(
         distribution,
@@ -171,7 +174,7 @@ def _judged(
     )
     localised = profile.localised_test(
         distribution,
-        np.concatenate([one.whole_images for one in populations]),
+        profile.WholeImages(memory.concatenated([one.used for one in populations]), shares.images),
         shares.mean,
         held_out.words,
         held_out.measured,
@@ -241,7 +244,7 @@ def _held_out(config: Config, directory: Path, shares: CorpusShares, voxel_ids: 
     rows = order[np.searchsorted(shares.image_ids, test.responses.image_ids, sorter=order)]
     rival = files.load_rival(directory)
     return _HeldOut(
-        words=np.asarray(shares.images[rows]),
+        words=shares.images.take(rows),
         measured=np.asarray(test.responses.responses[:, columns]),
         predicted=predicted,
         rival=None if rival is None else np.asarray(rival[0][:, np.searchsorted(rival[1].voxel_ids, voxel_ids)]),

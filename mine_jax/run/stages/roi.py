@@ -37,9 +37,15 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         )
         areas = responses.rois[rows]
         structure = roi.structure(
-            profiles, areas, corpus=corpus, indices=indices, settings=settings, seed=config.run.seed
+            profiles,
+            areas,
+            corpus=corpus,
+            indices=indices,
+            settings=settings,
+            seed=config.run.seed,
+            progress=progress,
         )
-        contrasts = roi.contrasts(profiles, areas, indices=indices, settings=settings)
+        contrasts = roi.contrasts(profiles, areas, indices=indices, settings=settings, progress=progress)
         files.save_roi(directory, selectivity, structure, contrasts)
         labels = roi.map_labels(profiles, responses.voxel_ids, corpus=corpus, categories=categories)
         values |= labels

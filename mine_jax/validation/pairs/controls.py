@@ -13,6 +13,7 @@ import numpy as np
 
 from mine_jax import description
 from mine_jax.description import TokenWords
+from mine_jax.memory import sparse_rows
 from mine_jax.types import CriticalTokens, Lens, Profiles
 from mine_jax.validation.pairs.choose import Pair, leading_words, stable_seed
 
@@ -100,7 +101,8 @@ def with_partners(pairs: Sequence[Pair], profiles: Profiles, *, seed: int = 0) -
     ids = np.array([pair.voxel_id for pair in pairs])
     if len(set(ids.tolist())) < 2:
         return list(pairs)
-    shares = np.nan_to_num(np.asarray(profiles.distribution, np.float64)[[pair.row for pair in pairs]])
+    rows = sparse_rows(profiles.distribution).take(np.array([pair.row for pair in pairs]))
+    shares = np.nan_to_num(rows.dense().astype(np.float64))
     column = {word: index for index, word in enumerate(profiles.words.tolist())}
 
     def weights(word_sets: Sequence[set[str]]) -> np.ndarray:
@@ -150,7 +152,7 @@ def with_distractors(
     column = {word: index for index, word in enumerate(profiles.words.tolist())}
     vectors = _unit(_word_vectors(lens, token_words))
     shares = _unit(image_words.T - image_words.mean(0)[:, None])
-    in_image = dict(zip(token_words.image_ids.tolist(), token_words.per_image(), strict=True))
+    in_image = dict(zip(token_words.image_ids.tolist(), token_words.per_image().dense(), strict=True))
     completed = []
     for pair in pairs:
         own = {*_own_words(profiles, pair.row), *pair.profile, *pair.description}
