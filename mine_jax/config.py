@@ -138,6 +138,35 @@ class FolderConfig(PhotosConfig):
     roi_labels: File = None  # code and name of the areas of an atlas; default: in it, or the .tsv beside it
 
 
+class BidsConfig(PhotosConfig):
+    """Stage 1: single-trial betas in BIDS derivatives; the entities choose files where several could be meant."""
+
+    kind: Literal["bids"] = "bids"
+    root: File = None  # the derivatives: holds sub-*
+    subject: str = "01"
+    events: File = None  # data set with the tables of trials; default: `root`, then the data set around it
+    image_column: str | None = None  # of the tables; default: the first of the usual ones
+    task: str | None = None
+    space: str | None = None
+    desc: str | None = None
+    stat: str | None = None
+    suffix: str | None = None  # last part of file names: "betas", "statmap", ...
+    sessions: Count | None = None  # first so many; None for all found
+    mask: File = None  # 0 and 1; default: the brain mask in this space, or the voxels of the atlas
+    rois: File = None  # an atlas, or a table: voxel_id, roi
+    roi_labels: File = None  # code and name of the areas of an atlas
+
+
+class LaionConfig(PhotosConfig):
+    """Stage 1: a subject of LAION-fMRI, in its own file layout."""
+
+    kind: Literal["laion_fmri"] = "laion_fmri"
+    root: File = None  # holds derivatives/glmsingle-tedana, derivatives/rois and stimuli
+    subject: str = "sub-01"
+    roi: Names = ()  # voxels of any of these areas, "FFA1" or a category such as "face"; () for all with a model
+    sessions: Count | None = None  # first so many; None for all found
+
+
 class _NsdLayout(_Data):
     """Keys of data in the file layout of the Natural Scenes Dataset."""
 
@@ -172,7 +201,7 @@ class PhantomConfig(_NsdLayout):
     shape: Shape = (24, 24, 18)
 
 
-DataConfig = Annotated[FolderConfig | NsdConfig | PhantomConfig, *_by_kind(FolderConfig)]
+DataConfig = Annotated[FolderConfig | BidsConfig | LaionConfig | NsdConfig | PhantomConfig, *_by_kind(FolderConfig)]
 
 
 class _Features(Section):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
@@ -36,7 +37,7 @@ kind = "query"
 [run]
 """
 KINDS = {
-    "data": {"folder": config.FolderConfig, "nsd": config.NsdConfig, "phantom": config.PhantomConfig},
+    "data": {model.model_fields["kind"].default: model for model in get_args(get_args(config.DataConfig)[0])},
     "features": {
         "clip": config.ClipConfig,
         "siglip": config.SiglipConfig,
@@ -197,7 +198,7 @@ def test_example_of_the_contract_is_read(tmp_path):
     [
         ("encoder", "ridge", "heads", 7, 'kind "query"'),
         ("encoder", None, "missing", "mask", 'kind "ridge"'),
-        ("data", None, "root", "/nsd", 'kinds "nsd" and "phantom"'),
+        ("data", None, "beta_version", "x", 'kinds "nsd" and "phantom"'),
         ("data", "nsd", "n_images", 20, 'kind "phantom"'),
         ("features", "precomputed", "prompt", "", 'kind "llava"'),
         ("features", "precomputed", "model", "clip", 'kinds "clip", "siglip" and "llava"'),
@@ -217,7 +218,7 @@ def test_key_of_another_kind_names_the_kinds_that_have_it(section, kind, key, va
     [
         ({"features": {"kind": "llava", "promt": ""}}, "features.promt: unknown key. Did you mean 'prompt'?"),
         ({"encoder": {"kind": "linear"}}, 'encoder.kind: must be "query" or "ridge", but is \'linear\'.'),
-        ({"data": {"kind": 3}}, 'data.kind: must be "folder", "nsd" or "phantom", but is \'3\'.'),
+        ({"features": {"kind": 3}}, 'features.kind: must be "clip", "siglip", "llava" or "precomputed", but is \'3\'.'),
     ],
 )
 def test_unknown_keys_and_kinds(values, message):

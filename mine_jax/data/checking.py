@@ -9,7 +9,7 @@ import pandas as pd
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
-from mine_jax.data import folder, splits
+from mine_jax.data import folder, loading, splits
 from mine_jax.data.containers import series, volumes
 from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.data.nsd import areas as nsd_areas
@@ -42,8 +42,12 @@ def check(config: DataConfig, *, seed: int = 0, progress: Progress = silent) -> 
     if isinstance(config, FolderConfig):
         responses, stimuli = folder.load_folder(config, progress=progress)
         findings = []
-    else:
+    elif isinstance(config, (NsdConfig, PhantomConfig)):
         stimuli, findings = _check_nsd(config)
+        responses = _bare(stimuli.image_ids)
+    else:
+        findings = loading.probe(config)
+        stimuli = loading.open_stimuli(config)
         responses = _bare(stimuli.image_ids)
     assigned = splits.assign_splits(responses, stimuli, test=config.test, val=config.val, seed=seed)
     if isinstance(config, FolderConfig):
@@ -51,7 +55,7 @@ def check(config: DataConfig, *, seed: int = 0, progress: Progress = silent) -> 
         findings += _status_findings(splits.with_low_ceiling(scored, min_noise_ceiling=config.min_noise_ceiling))
     counts = [f"{int((assigned == name).sum())} {name}" for name in splits.NAMES]
     findings.append(f"{len(assigned)} images: {', '.join(counts)}")
-    if isinstance(config, FolderConfig) and config.images is None:
+    if not config.has_photos:
         return [*findings, "no photos: only precomputed tokens can be used"]
     if len(assigned) > _MAX_IMAGES:
         return [*findings, f"not searched for duplicate images: more than {_MAX_IMAGES}"]

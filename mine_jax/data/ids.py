@@ -126,6 +126,29 @@ def read(path: str | Path) -> np.ndarray:
     return clean(lines, str(path), first_line=1)
 
 
+def read_split(path: str | Path) -> np.ndarray:
+    """Reads the test images of a predefined split.
+
+    Args:
+        path: JSON with `test_ids`, or with one of `variants` that has them (as LAION-fMRI ships them).
+
+    Returns:
+        np.ndarray: [N] str, cleaned.
+
+    Raises:
+        MissingInputError: if the file is not there.
+        DataError: if it holds no test images, or several variants.
+    """
+    found = artifacts.read_json(Path(path))
+    variants = found.get("variants") if isinstance(found, dict) else None
+    if isinstance(variants, list) and len(variants) == 1:
+        found = variants[0]
+    test = found.get("test_ids") if isinstance(found, dict) else None
+    if not isinstance(test, list) or not test:
+        raise DataError(f"{path} must hold `test_ids`, itself or in its only variant.")
+    return clean([str(text) for text in test], str(path), first_line=0, unit="entry")
+
+
 def clean(values: Sequence[str], source: str, *, first_line: int | Sequence[int] = 1, unit: str = "line") -> np.ndarray:
     """Writes ids alike: in Unicode NFC, without folder and suffix of a photo, whole numbers without a point.
 

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from mine_jax._progress import Progress, silent
+from mine_jax.data.containers import hdf5
 from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
 
 _log = logging.getLogger(__name__)
@@ -55,8 +56,8 @@ class PhotoFiles:
     """Photos found in one place.
 
     Attributes:
-        source: the folder or zip.
-        names: id -> file name within the source, ids ascending.
+        source: the folder or zip, or an HDF5 file with the files in its dataset `images`.
+        names: id -> file name (or row) within the source, ids ascending.
         max_pixels: refuse larger photos.
     """
 
@@ -347,6 +348,8 @@ def _reader(source: Path) -> Callable[[str], bytes]:
     """Returns a function that reads one file of a folder or zip; threads may call it at once."""
     if source.is_dir():
         return lambda name: (source / name).read_bytes()
+    if source.suffix in (".h5", ".hdf5"):
+        return lambda name: _read_hdf5(source, int(name))
     state = source.stat()
     archive = _archive(source, state.st_mtime_ns, state.st_size)
 
@@ -359,6 +362,14 @@ def _reader(source: Path) -> Callable[[str], bytes]:
             raise DataError(f"cannot be unpacked ({error})") from error
 
     return read_entry
+
+
+def _read_hdf5(source: Path, row: int) -> bytes:
+    """The bytes of one photo in a dataset `images` of files."""
+    with hdf5.opened(source, why="read photos in HDF5") as file:
+        if "images" not in file:
+            raise DataError(f"is in a file that must hold a dataset `images`, but holds {', '.join(file) or 'nothing'}")
+        return np.asarray(file["images"][row], np.uint8).tobytes()
 
 
 @functools.lru_cache(maxsize=2)

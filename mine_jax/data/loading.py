@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, NsdConfig, PhantomConfig
-from mine_jax.data import folder, nsd
+from mine_jax.data import bids, folder, laion_fmri, nsd
 from mine_jax.errors import ConfigError
 from mine_jax.types import Responses, Stimuli
 
@@ -21,12 +21,14 @@ class Reader(NamedTuple):
         open_stimuli: gives the same Stimuli without reading responses.
         inputs: files and folders whose change makes responses stale.
         images: files and folders of the images.
+        probe: opens all but values and says what it found; None where checking reads the responses, or has its own.
     """
 
     load: Callable[..., tuple[Responses, Stimuli]]
     open_stimuli: Callable[..., Stimuli]
     inputs: Callable[..., list[Path]]
     images: Callable[..., list[Path]]
+    probe: Callable[..., list[str]] | None = None
 
 
 def load(
@@ -86,6 +88,19 @@ def image_inputs(config: DataConfig) -> list[Path]:
     return READERS[config.kind].images(config)
 
 
+def probe(config: DataConfig) -> list[str]:
+    """Opens everything of a data set but values, for `mine-jax check`.
+
+    Args:
+        config: section [data].
+
+    Returns:
+        Findings, one sentence each.
+    """
+    found = READERS[config.kind].probe
+    return [] if found is None else found(config)
+
+
 def _load_nsd(
     config: NsdConfig | PhantomConfig, *, directory: str | Path | None, progress: Progress
 ) -> tuple[Responses, Stimuli]:
@@ -134,6 +149,14 @@ def _nothing(config: PhantomConfig) -> list[Path]:
 # A phantom is written in the layout of NSD.
 READERS: dict[str, Reader] = {
     "folder": Reader(folder.load_folder, folder.open_folder_stimuli, folder.inputs, folder.images_of),
+    "bids": Reader(bids.load_bids, bids.open_bids_stimuli, bids.inputs, bids.images_of, bids.probe),
+    "laion_fmri": Reader(
+        laion_fmri.load_laion,
+        laion_fmri.open_laion_stimuli,
+        laion_fmri.inputs,
+        laion_fmri.images_of,
+        laion_fmri.probe,
+    ),
     "nsd": Reader(_load_nsd, _open_nsd, _nsd_inputs, _nsd_images),
     "phantom": Reader(_load_nsd, _open_nsd, _nothing, _nothing),
 }

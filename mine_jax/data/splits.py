@@ -33,7 +33,8 @@ def assign_splits(
     Args:
         responses: N images.
         stimuli: for the shared images.
-        test: share of the images, "shared" for those that every subject saw, or a file of image ids.
+        test: share of the images, "shared" for those that every subject saw, or a file: image ids, or a split as
+            LAION-fMRI writes it (`.json` with `test_ids`).
         val: share of the remaining images that is kept for early stopping.
         seed: another number gives another split.
 
@@ -187,7 +188,7 @@ def _test_ids(ids: np.ndarray, stimuli: Stimuli, test: str) -> np.ndarray:
         if not len(shared):
             raise DataError('`test` = "shared" needs images that all subjects saw, but none are marked. Give a share.')
         return shared
-    wanted = image_lists.read(test)
+    wanted = image_lists.read_split(test) if test.endswith(".json") else image_lists.read(test)
     wanted = np.unique(wanted if stimuli.name is None else stimuli.name(wanted, test))
     unknown = wanted[~np.isin(wanted, ids)]
     if len(unknown):

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from mine_jax._progress import Progress, silent
 from mine_jax.config import FolderConfig
 from mine_jax.data import ids, trials
@@ -49,7 +47,7 @@ def load_folder(
     """
     sessions = _open_sessions(config)
     joined = _joined(config, sessions)
-    voxel_ids, names, indices = _voxels(config, sessions[0])
+    voxel_ids, names, indices = rois.choose_voxels(config.mask, config.rois, config.roi_labels, sessions[0])
     responses = respond(
         sessions,
         voxel_ids,
@@ -152,24 +150,3 @@ def _check_pairs(files: list[str], tables: list[Rows], sessions: list[Series] | 
     for file, table, session in zip(files, tables, sessions, strict=True):
         if len(table.image_ids) != session.n_rows:
             raise AlignmentError(f"{session.path} has {session.n_rows} rows, but {file} has {len(table.image_ids)}.")
-
-
-def _voxels(config: FolderConfig, first: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Voxel ids [V], their areas [V], and places [V, 3] where only the table of areas gives them."""
-    is_table = config.rois is not None and config.rois.endswith((".tsv", ".txt"))
-    atlas = None
-    if config.rois is not None and not is_table:
-        atlas = positions.read_atlas(config.rois, config.roi_labels, first)
-    if config.mask is not None:
-        voxel_ids = positions.read_mask(config.mask, first)
-    elif first.space is None or hasattr(first.space, "n_vertices"):
-        voxel_ids = np.arange(first.n_positions)
-    elif atlas is not None:
-        voxel_ids = np.flatnonzero(np.isin(atlas[0], list(atlas[1])))
-    else:
-        raise ConfigError("data: a series of volumes needs `mask`, a volume of 0 and 1, or an atlas as `rois`.")
-    if atlas is not None:
-        return voxel_ids, positions.area_names(atlas[0][voxel_ids], atlas[1]), None
-    if config.rois is not None:
-        return voxel_ids, *rois.read_rois(config.rois, voxel_ids)
-    return voxel_ids, np.full(len(voxel_ids), ""), None

@@ -70,13 +70,17 @@ class Joined:
         )
 
 
-def join(rows: Rows, source: str, config: PhotosConfig) -> Joined:
+def join(
+    rows: Rows, source: str, config: PhotosConfig, *, among: np.ndarray | None = None, photos: PhotoFiles | None = None
+) -> Joined:
     """Finds the photo of each row.
 
     Args:
         rows: T rows; ids as a list holds them.
         source: name of that list.
         config: which photos, and what the ids count from.
+        among: [K] positions of the rows that show an image; None for all.
+        photos: those of the data set itself, where the configuration names none.
 
     Returns:
         Joined: the rows with ids of photos.
@@ -84,26 +88,31 @@ def join(rows: Rows, source: str, config: PhotosConfig) -> Joined:
     Raises:
         AlignmentError: if ids and photos do not belong together, or averages come twice.
     """
-    photos = None if config.images is None else images.list_photos(config.images, max_pixels=config.max_pixels)
+    if config.images is not None:
+        photos = images.list_photos(config.images, max_pixels=config.max_pixels)
+    among = np.arange(len(rows.image_ids)) if among is None else among
     naming = Naming(None if photos is None else tuple(photos.names), config.index_base)
-    rows = replace(rows, image_ids=naming(rows.image_ids, source))
+    named = naming(rows.image_ids[among], source)
+    image_ids = rows.image_ids.astype(object)
+    image_ids[among] = named
+    rows = replace(rows, image_ids=image_ids.astype(str))
     if rows.groups is None:
-        names, counts = np.unique(rows.image_ids, return_counts=True)
+        names, counts = np.unique(named, return_counts=True)
         if counts.max() > 1:
             raise AlignmentError(
                 f"{source} holds {int((counts > 1).sum())} ids more than once, first "
                 f"{', '.join(names[counts > 1][:5])}. If rows are trials, list them in `trials` with their sessions."
             )
-    keep = np.arange(len(rows.image_ids)) if photos is None else _with_photo(rows, photos, config.on_missing)
+    keep = among if photos is None else among[_with_photo(named, photos, config.on_missing)]
     return Joined(rows, keep, photos, naming)
 
 
-def _with_photo(rows: Rows, photos: PhotoFiles, on_missing: str) -> np.ndarray:
+def _with_photo(image_ids: np.ndarray, photos: PhotoFiles, on_missing: str) -> np.ndarray:
     """Rows [K] whose photo is there; an error or a note for the others."""
-    here = np.isin(rows.image_ids, list(photos.names))
-    missing = np.unique(rows.image_ids[~here])
+    here = np.isin(image_ids, list(photos.names))
+    missing = np.unique(image_ids[~here])
     if len(missing):
-        ids.check_not_shifted(rows.image_ids, photos.names, source="the responses", other="the photos")
+        ids.check_not_shifted(image_ids, photos.names, source="the responses", other="the photos")
         reason = ids.why_differ(missing, photos.names)
         if on_missing == "error" or not here.any():
             raise AlignmentError(
@@ -111,7 +120,7 @@ def _with_photo(rows: Rows, photos: PhotoFiles, on_missing: str) -> np.ndarray:
                 + (reason or 'Add them, or set `on_missing` = "drop".')
             )
         _log.warning("%d rows of %d images are left out: they have no photo", int((~here).sum()), len(missing))
-    unused = len(photos.names) - len(np.unique(rows.image_ids[here]))
+    unused = len(photos.names) - len(np.unique(image_ids[here]))
     if unused:
         _log.info("%d photos in %s were never shown and are left out", unused, photos.source)
     return np.flatnonzero(here)

@@ -1,4 +1,4 @@
-"""Areas of one's own voxels: a table of memberships enters, names and places of voxels leave."""
+"""Which voxels are read and in which areas they lie: a mask and a table or an atlas of areas enter."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mine_jax.data.containers import positions
+from mine_jax.data.containers.series import Series
 from mine_jax.data.tables import read_tsv, whole_numbers
-from mine_jax.errors import AlignmentError, DataError
+from mine_jax.errors import AlignmentError, ConfigError, DataError
+from mine_jax.types import Volume
 
 # Labels that mean "in no area".
 _NO_AREA = frozenset(("", "-1", "0", "unknown"))
@@ -54,3 +57,39 @@ def read_rois(path: str | Path, voxel_ids: np.ndarray) -> tuple[np.ndarray, np.n
         indices = np.zeros((len(voxel_ids), 3), np.int64)
         indices[positions] = np.stack([whole_numbers(table[axis], path) for axis in "ijk"], 1)
     return np.array([";".join(dict.fromkeys(areas)) for areas in names], str), indices
+
+
+def choose_voxels(
+    mask: str | None, rois: str | None, labels: str | None, first: Series
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Chooses the voxels of a mask, of an atlas, or all columns or vertices, and names their areas.
+
+    Args:
+        mask: 0 and 1 in the space of the series.
+        rois: a table of memberships, or an atlas in the space of the series.
+        labels: names of the areas of an atlas.
+        first: series of the first session.
+
+    Returns:
+        Voxel ids [V] int64, their areas [V] str, and indices [V, 3] where only a table of areas gives them, else None.
+
+    Raises:
+        ConfigError: if nothing says which voxels of a volume are meant.
+        MineError: as the readers of masks, atlases and tables.
+    """
+    atlas = None
+    if rois is not None and not rois.endswith((".tsv", ".txt")):
+        atlas = positions.read_atlas(rois, labels, first)
+    if mask is not None:
+        voxel_ids = positions.read_mask(mask, first)
+    elif not isinstance(first.space, Volume):
+        voxel_ids = np.arange(first.n_positions)
+    elif atlas is not None:
+        voxel_ids = np.flatnonzero(np.isin(atlas[0], list(atlas[1])))
+    else:
+        raise ConfigError("data: a series of volumes needs `mask`, a volume of 0 and 1, or an atlas as `rois`.")
+    if atlas is not None:
+        return voxel_ids, positions.area_names(atlas[0][voxel_ids], atlas[1]), None
+    if rois is not None:
+        return voxel_ids, *read_rois(rois, voxel_ids)
+    return voxel_ids, np.full(len(voxel_ids), ""), None

@@ -1,0 +1,221 @@
+"""BIDS derivatives: a folder of single-trial betas and tables of trials enter; responses and images leave.
+
+One file of betas per session (or run), in volumes (NIfTI), on surfaces (GIFTI, both hemispheres) or in grayordinates
+(CIFTI). Each has a table with a row per trial: `_trials.tsv`, `_conditions.tsv` or `_events.tsv`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mine_jax._progress import Progress, silent
+from mine_jax.config import BidsConfig
+from mine_jax.data import trials
+from mine_jax.data.bids import names
+from mine_jax.data.bids.names import Named
+from mine_jax.data.bids.trials import read_rows
+from mine_jax.data.containers import positions
+from mine_jax.data.containers.series import Series, check_same_space
+from mine_jax.data.containers.sessions import respond
+from mine_jax.data.folder.photos import Joined, join
+from mine_jax.data.folder.rois import choose_voxels
+from mine_jax.data.images import PhotoFiles
+from mine_jax.errors import ConfigError
+from mine_jax.types import Responses, Stimuli
+
+
+def load_bids(
+    config: BidsConfig, *, directory: str | Path | None = None, progress: Progress = silent
+) -> tuple[Responses, Stimuli]:
+    """Reads one subject's responses and photos.
+
+    Args:
+        config: section [data] with kind "bids".
+        directory: where large arrays are kept on disk.
+        progress: called after each session and block of voxels, then after each photo.
+
+    Returns:
+        Responses [N, V] float32, rows by ascending image id, and the Stimuli of the same images.
+
+    Raises:
+        ConfigError: if a key is missing, or several files could be meant.
+        MissingInputError: if a file is not there.
+        AlignmentError: if betas, tables and photos do not belong together.
+        GeometryError: if sessions, mask and areas differ in space.
+        MineError: what damaged files raise.
+    """
+    files, sessions = open_betas(config)
+    joined = join_rows(config, files, sessions)
+    mask = config.mask if config.mask is not None else _brain_mask(config, sessions[0])
+    voxel_ids, areas, _ = choose_voxels(mask, config.rois, config.roi_labels, sessions[0])
+    responses = respond(
+        sessions,
+        voxel_ids,
+        joined.rows,
+        keep=joined.keep,
+        is_scored=config.zscore != "none",
+        beta_scale=config.beta_scale,
+        directory=directory,
+        progress=progress,
+    )
+    responses = replace(responses, rois=areas, subject=config.subject)
+    return responses, joined.stimuli(responses.image_ids, progress=progress)
+
+
+def open_bids_stimuli(config: BidsConfig) -> Stimuli:
+    """Opens the photos that `load_bids` would give, without reading betas.
+
+    Args:
+        config: section [data] with kind "bids".
+
+    Returns:
+        Stimuli [N]; hashes are empty.
+
+    Raises:
+        MineError: as `load_bids`, for tables and photos.
+    """
+    return join_rows(config, *open_betas(config)).stimuli()
+
+
+def inputs(config: BidsConfig) -> list[Path]:
+    """Names the files whose change makes responses stale.
+
+    Args:
+        config: section [data] with kind "bids".
+
+    Returns:
+        Betas, tables, mask and areas.
+    """
+    if config.root is None:
+        return []
+    files = _betas(config)
+    betas = [path for file in files for path in positions.hemispheres_of(file.path) or (Path(file.path),)]
+    tables = [path for file in files for path in names.find_tables(_folders(config), file)]
+    return [*betas, *tables, *(Path(path) for path in (config.mask, config.roi_labels) if path is not None)]
+
+
+def images_of(config: BidsConfig) -> list[Path]:
+    """Names the folder or zip of the photos.
+
+    Args:
+        config: section [data] with kind "bids".
+
+    Returns:
+        It, or nothing.
+    """
+    return [] if config.images is None else [Path(config.images)]
+
+
+def probe(config: BidsConfig) -> list[str]:
+    """Opens everything but values, for `mine-jax check`.
+
+    Args:
+        config: section [data] with kind "bids".
+
+    Returns:
+        Findings, one sentence each.
+
+    Raises:
+        MineError: as `load_bids`.
+    """
+    files, sessions = open_betas(config)
+    mask = config.mask if config.mask is not None else _brain_mask(config, sessions[0])
+    voxel_ids, areas, _ = choose_voxels(mask, config.rois, config.roi_labels, sessions[0])
+    n_rows = sum(session.n_rows for session in sessions)
+    names_of = sorted({name for text in areas for name in text.split(";") if name})
+    return [
+        f"{config.subject}: {len(files)} files of {n_rows} betas, {len(voxel_ids)} of {sessions[0].n_positions} voxels",
+        f"areas: {', '.join(names_of) or 'none'}",
+    ]
+
+
+def open_betas(config: BidsConfig) -> tuple[list[Named], list[Series]]:
+    """Opens the file of betas of each session (or run).
+
+    Args:
+        config: section [data] with kind "bids".
+
+    Returns:
+        Pair of their names and their series.
+
+    Raises:
+        MineError: as `load_bids`.
+    """
+    files = _betas(config)
+    sessions = [positions.open_path(file.path, name=file.entities.get("space", "surface")) for file in files]
+    for session in sessions[1:]:
+        check_same_space(session, sessions[0])
+    return files, sessions
+
+
+def _betas(config: BidsConfig) -> list[Named]:
+    if config.root is None:
+        raise ConfigError(f'data: kind = "{config.kind}" needs `root`, the folder of derivatives that holds sub-*.')
+    wanted = {"task": config.task, "space": config.space, "desc": config.desc, "stat": config.stat}
+    files = names.find_betas(Path(config.root), subject=config.subject, wanted=wanted, suffix=config.suffix)
+    chosen = list(dict.fromkeys(file.session for file in files))[: config.sessions]
+    return [file for file in files if file.session in chosen]
+
+
+def _folders(config: BidsConfig) -> Sequence[Path]:
+    """Data sets that may hold the tables: that of the betas, the one that is named, the raw one around both."""
+    root = Path(str(config.root))
+    named = [Path(config.events)] if config.events is not None else []
+    around = [root.parent.parent] if root.parent.name == "derivatives" else []
+    return [*named, root, *around]
+
+
+def join_rows(
+    config: BidsConfig, files: Sequence[Named], sessions: Sequence[Series], photos: PhotoFiles | None = None
+) -> Joined:
+    """Reads the image and session of each row of all files, and finds their photos.
+
+    Args:
+        config: section [data] with kind "bids".
+        files: of betas.
+        sessions: their series.
+        photos: those of the data set itself, where the configuration names none.
+
+    Returns:
+        Joined: rows of all files, one after another.
+
+    Raises:
+        MineError: as `load_bids`, for tables and photos.
+    """
+    parts, keep, start = [], [], 0
+    for file, session in zip(files, sessions, strict=True):
+        rows, kept = read_rows(
+            names.find_tables(_folders(config), file),
+            session.n_rows,
+            session=f"ses-{file.session}" if file.session else "",
+            image_column=config.image_column,
+            zscore=config.zscore,
+            source=Path(file.path).name,
+        )
+        parts.append(rows)
+        keep.append(kept + start)
+        start += session.n_rows
+    return join(trials.joined(parts), str(config.root), config, among=np.concatenate(keep), photos=photos)
+
+
+def _brain_mask(config: BidsConfig, first: Series) -> str | None:
+    """The only brain mask in the space of the betas, where areas do not select voxels."""
+    if config.rois is not None or first.space is None or hasattr(first.space, "n_vertices"):
+        return None
+    folder = names.subject_folder(Path(str(config.root)), config.subject)
+    masks = []
+    for path in sorted(folder.rglob("*_mask.nii*")):
+        named = names.parse(path)
+        if (
+            named is not None
+            and named.entities.get("desc") == "brain"
+            and config.space in (None, named.entities.get("space"))
+        ):
+            masks.append(str(path))
+    if len(masks) > 1:
+        raise ConfigError(f"data: {len(masks)} brain masks are below {folder}, first {masks[0]}. Set `mask` to one.")
+    return masks[0] if masks else None

@@ -1,0 +1,52 @@
+"""Comma-separated tables that data sets ship: some columns of them, checked line by line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mine_jax.data import tables
+from mine_jax.errors import DataError
+
+
+def read_columns(path: str | Path, names: Sequence[str], *, optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Reads columns of a table, all cells as text.
+
+    Args:
+        path: the file, UTF-8, with a header; fields may be quoted.
+        names: columns that must be there.
+        optional: columns that may be there.
+
+    Returns:
+        The table; its index holds the line on which each row ends.
+
+    Raises:
+        MissingInputError: if it is not there.
+        DataError: if a column is missing, or a line has more or fewer fields than the header.
+    """
+    reader = csv.reader(tables.read_text(Path(path)).split("\n"), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        missing = [name for name in names if name not in header]
+        if missing:
+            raise DataError(f"{path} must have the columns {', '.join(names)}, but lacks {', '.join(missing)}.")
+        wanted = [name for name in (*names, *optional) if name in header]
+        at = [header.index(name) for name in wanted]
+        rows, lines = [], []
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise DataError(
+                    f"line {reader.line_num} of {path} has {len(cells)} fields, but the header has {len(header)}."
+                )
+            rows.append([cells[column] for column in at])
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num} of {path} is not comma-separated text ({error}).") from error
+    if not rows:
+        raise DataError(f"{path} has no rows.")
+    return pd.DataFrame(rows, columns=wanted, index=lines, dtype=str)
