@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mine_jax.description.lens import TokenWords
-from mine_jax.memory import SparseRows
+from mine_jax.memory import SparseRows, column_means
 
 
 class CorpusShares(NamedTuple):
@@ -40,7 +40,7 @@ def corpus_shares(words: TokenWords, splits: np.ndarray) -> CorpusShares:
     per_image = words.per_image()
     fitted = per_image.take(np.isin(splits, ("train", "val")))
     return CorpusShares(
-        mean=np.bincount(fitted.columns, fitted.values, minlength=fitted.width) / len(fitted),
+        mean=column_means(fitted),
         images=per_image.take(known),
         image_ids=words.image_ids[known],
         splits=splits[known],

@@ -12,7 +12,7 @@ import numpy as np
 from mine_jax._progress import Progress, silent
 from mine_jax.description.words import Vocabulary, clean_vocabulary
 from mine_jax.features import lens_scores
-from mine_jax.memory import SparseRows, summed_rows
+from mine_jax.memory import SparseRows, column_means, summed_rows
 from mine_jax.memory.plan import in_chunks
 from mine_jax.types import ImageTokens, Lens
 
@@ -48,6 +48,10 @@ class TokenWords:
         n_entries = real.reshape(n_images, n_tokens * m).sum(1)
         summed = summed_rows(n_entries, self.word_ids[real], self.shares[real], len(self.vocabulary.words))
         return summed.with_values((summed.values / count[summed.rows]).astype(np.float32))
+
+    def in_corpus(self) -> np.ndarray:
+        """Returns the mean share [C] of each canonical word over the images: how common it is."""
+        return column_means(self.per_image())
 
 
 def top_words(

@@ -115,7 +115,7 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             y: measured responses [N, V] or [N].
 
         Returns:
-            R2 [V] around the mean of y; NaN where y does not vary.
+            R2 [V] around the mean of y; 0 where y does not vary.
         """
         measured = np.asarray(y, np.float64)
         return r2(measured.reshape(len(measured), -1), self.predict(X).reshape(len(measured), -1))
@@ -150,7 +150,7 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         tokens = self._tokens(X, is_fit=False)
         critical = attribution.critical_tokens(self.attribute(X, voxels=voxels), k=k)
         words = description.top_words(lens, tokens)
-        return description.describe(critical, words, corpus=words.per_image().mean(0))
+        return description.describe(critical, words, corpus=words.in_corpus())
 
     def save(self, directory: str | Path) -> Path:
         """Writes the fitted estimator to a folder, without pickle.

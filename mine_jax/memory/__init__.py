@@ -22,6 +22,7 @@ from mine_jax.memory.rows import take_rows as take_rows
 from mine_jax.memory.sparse import BLOCK_BYTES as BLOCK_BYTES
 from mine_jax.memory.sparse import SparseRows as SparseRows
 from mine_jax.memory.sparse import blocks as blocks
+from mine_jax.memory.sparse import column_means as column_means
 from mine_jax.memory.sparse import concatenated as concatenated
 from mine_jax.memory.sparse import empty_rows as empty_rows
 from mine_jax.memory.sparse import sparse_rows as sparse_rows

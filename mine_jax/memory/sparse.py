@@ -142,3 +142,8 @@ def blocks(length: int, size: int) -> Iterator[slice]:
     """Yields slices of at most so many positions that cover an axis in order."""
     for start in range(0, length, max(1, size)):
         yield slice(start, min(start + max(1, size), length))
+
+
+def column_means(rows: SparseRows) -> np.ndarray:
+    """Returns the mean over rows of each column, [C] float64."""
+    return np.bincount(rows.columns, rows.values, minlength=rows.width) / len(rows)
