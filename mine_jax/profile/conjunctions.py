@@ -73,7 +73,7 @@ def conjunctions(
         joint, voxels = _joint(presence, word), np.sort(rows // listed.shape[1])
         if not len(joint.columns):
             continue
-        for block in blocks(len(voxels), BLOCK_BYTES // (16 * (len(joint.columns) + len(training.measured)))):
+        for block in blocks(len(voxels), BLOCK_BYTES // (16 * (len(presence.mean) + len(training.measured)))):
             some = voxels[block]
             other, strength = _strongest(presence, word, joint, finite(training.measured[:, some]))
             better = strength > best[some]
@@ -91,7 +91,7 @@ class _Joint(NamedTuple):
         columns: [J] positions of the others; only those that can be told from the word and its product.
         images: [n] images with the word.
         shares: [n] its shares.
-        others: [J, n] sparse, shares of the others in these images.
+        rows: [n, C] sparse, shares of all words in these images.
         with_own: [J] correlation of the word with each.
         of_own: [J] covariance of the product with the word.
         of_other: [J] covariance of the product with what the word leaves of the other.
@@ -102,7 +102,7 @@ class _Joint(NamedTuple):
     columns: np.ndarray
     images: np.ndarray
     shares: np.ndarray
-    others: Any
+    rows: Any
     with_own: np.ndarray
     of_own: np.ndarray
     of_other: np.ndarray
@@ -138,15 +138,16 @@ def _joint(presence: Presence, word: int) -> _Joint:
     left = square - joint**2 - of_own**2 - of_other**2
     usable &= left > 1e-10 * square
     parts = (part[usable] for part in (with_own, of_own, of_other, size, left))
-    return _Joint(columns[usable], images, shares, rows.T.tocsr()[columns[usable]], *parts)
+    return _Joint(columns[usable], images, shares, rows, *parts)
 
 
 def _strongest(presence: Presence, word: int, joint: _Joint, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Position [v] of the other word whose joint presence goes most with responses [N, v], and its partial r."""
     n_images, scale = len(response), presence.scale[joint.columns]
     own = presence.by_word[[word]] @ response * (presence.scale[word] / n_images)
-    other = presence.by_word[joint.columns] @ response * (scale / n_images)[:, None]
-    found = joint.others @ (joint.shares[:, None] * response[joint.images])
+    # all words first, then those that are asked for: products cost less than sparse rows chosen
+    other = (presence.by_word @ response)[joint.columns] * (scale / n_images)[:, None]
+    found = (joint.rows.T @ (joint.shares[:, None] * response[joint.images]))[joint.columns]
     found *= (presence.scale[word] * scale / n_images)[:, None]
     other -= joint.with_own[:, None] * own
     other /= joint.size[:, None]
