@@ -24,13 +24,13 @@ class Presence(NamedTuple):
         by_image: [N, C] sparse.
         by_word: [C, N] sparse.
         mean: [C] over images.
-        spread: [C] standard deviation over images; 0 for words that do not vary.
+        scale: [C] 1 / standard deviation over images; 0 for words that do not vary.
     """
 
     by_image: Any
     by_word: Any
     mean: np.ndarray
-    spread: np.ndarray
+    scale: np.ndarray
 
     @classmethod
     def of(cls, words: SparseRows | np.ndarray) -> Presence:
@@ -46,13 +46,9 @@ class Presence(NamedTuple):
         square = np.bincount(rows.columns, values**2, minlength=rows.width) / n_images
         variance = square - mean**2
         by_image = rows.with_values(values).csr()
-        spread = np.sqrt(np.where(variance > 1e-12 * square, variance, 0))
-        return cls(by_image, by_image.T.tocsr(), mean, spread)
-
-    @property
-    def scale(self) -> np.ndarray:
-        """1 / spread [C]; 0 for words that do not vary."""
-        return np.where(self.spread > 0, 1 / np.where(self.spread > 0, self.spread, 1), 0)
+        varies = variance > 1e-12 * square
+        scale = np.where(varies, 1 / np.sqrt(np.where(varies, variance, 1)), 0)
+        return cls(by_image, by_image.T.tocsr(), mean, scale)
 
     def of_words(self, words: np.ndarray) -> np.ndarray:
         """Returns the standardised presence of some words, [n, N]."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 # Dense rows that are made at once, float64.
-BLOCK_BYTES = 1 << 26
+BLOCK_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ training images is tested on held-out ones.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,49 +63,73 @@ def conjunctions(
     n_voxels, presence = len(word_ids), Presence.of(training.words)
     best, first, second = np.zeros(n_voxels), np.full(n_voxels, -1), np.full(n_voxels, -1)
     listed = word_ids[:, :n_words]
-    # voxels of the same words together: what a word's pairs have in common is computed once per block
-    order = np.lexsort(listed.T[::-1])
-    for block in blocks(n_voxels, BLOCK_BYTES // (16 * len(presence.mean))):
-        voxels = order[block]
-        response = finite(training.measured[:, voxels])
-        along = presence.correlations(response)
-        for word in np.unique(listed[voxels][listed[voxels] >= 0]):
-            inside = np.flatnonzero((listed[voxels] == word).any(1))
-            other, strength = _strongest(presence, int(word), response[:, inside], along[:, inside])
-            rows = voxels[inside]
-            better = strength > best[rows]
-            best[rows[better]], first[rows[better]], second[rows[better]] = strength[better], word, other[better]
-        progress(block.stop, n_voxels)
+    # voxels of the same word together: what its pairs have in common is computed once
+    order = np.argsort(listed, axis=None, kind="stable")
+    words, starts = np.unique(listed.ravel()[order], return_index=True)
+    for word, rows in zip(words.tolist(), np.split(order, starts[1:]), strict=True):
+        progress(int(rows[0]) // listed.shape[1], n_voxels)
+        if word < 0:
+            continue
+        joint, voxels = _joint(presence, word), np.sort(rows // listed.shape[1])
+        if not len(joint.columns):
+            continue
+        for block in blocks(len(voxels), BLOCK_BYTES // (16 * (len(presence.mean) + len(training.measured)))):
+            some = voxels[block]
+            other, strength = _strongest(presence, word, joint, finite(training.measured[:, some]))
+            better = strength > best[some]
+            best[some[better]], first[some[better]], second[some[better]] = strength[better], word, other[better]
     voxel = np.flatnonzero(first >= 0)
     r = _partial(held_out, voxel, first[voxel], second[voxel])
     p = norm.sf(r * np.sqrt(max(len(held_out.measured) - 4, 1)))
     return Conjunctions(voxel, first[voxel], second[voxel], r, p, false_discovery_rate(p))
 
 
-def _strongest(presence: Presence, word: int, response: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Position of the other word [v] whose joint presence with a word correlates most with responses [N, v], and r.
+class _Joint(NamedTuple):
+    """Joint presence of a word and J others over images, what both words say of it taken away.
 
-    `along` are the correlations of all words with the responses, [C, v]. A product of presences is 0 outside the
-    images of both words, so its moments are sums over the images of one.
+    Attributes:
+        columns: [J] positions of the others; only those that can be told from the word and its product.
+        images: [n] images with the word.
+        shares: [n] its shares.
+        rows: [n, C] sparse, shares of all words in these images.
+        with_own: [J] correlation of the word with each.
+        of_own: [J] covariance of the product with the word.
+        of_other: [J] covariance of the product with what the word leaves of the other.
+        size: [J] deviation of what the word leaves of the other.
+        left: [J] variance of the product that both leave.
     """
-    n_images, span = len(response), slice(*presence.by_word.indptr[word : word + 2])
+
+    columns: np.ndarray
+    images: np.ndarray
+    shares: np.ndarray
+    rows: Any
+    with_own: np.ndarray
+    of_own: np.ndarray
+    of_other: np.ndarray
+    size: np.ndarray
+    left: np.ndarray
+
+
+def _joint(presence: Presence, word: int) -> _Joint:
+    """Computes what a word's pairs have in common for all voxels.
+
+    A product of presences is 0 outside the images of both words, so its moments are sums over the images of one.
+    """
+    n_images, span = presence.by_image.shape[0], slice(*presence.by_word.indptr[word : word + 2])
     images, shares = presence.by_word.indices[span], presence.by_word.data[span]
-    inside = presence.by_image[images]
-    columns = np.unique(inside.indices)
-    inside, squared = inside[:, columns], inside[:, columns].power(2)
+    rows = presence.by_image[images]
+    counts, weights = np.bincount(rows.indices, minlength=rows.shape[1]), np.repeat(shares, np.diff(rows.indptr))
+    columns = np.flatnonzero(counts)
     scale, mean = presence.scale[columns], presence.mean[columns]
     own_scale, own_mean = presence.scale[word], presence.mean[word]
-    sums = [table.T @ weights / n_images for table in (inside, squared) for weights in (shares, shares**2)]
-    joint, by_own, by_other, square = (
-        total * factor
-        for total, factor in zip(
-            sums,
-            (own_scale * scale, own_scale**2 * scale, own_scale * scale**2, own_scale**2 * scale**2),
-            strict=True,
-        )
-    )
+
+    def moment(power: int, own_power: int) -> np.ndarray:
+        """Mean of the product of powers of both presences; scaled, not centred."""
+        total = np.bincount(rows.indices, rows.data**power * weights**own_power, minlength=rows.shape[1])
+        return total[columns] / n_images * scale**power * own_scale**own_power
+
+    joint, by_own, by_other, square = moment(1, 1), moment(1, 2), moment(2, 1), moment(2, 2)
     with_own = joint - own_scale * scale * own_mean * mean
-    # covariance of the product with the word, and with what the word leaves of the other
     of_own = by_own - own_mean * own_scale * joint
     size = np.sqrt(np.maximum(1 - with_own**2, 0))
     usable = (size > _MIN_LEFT) & (scale > 0) & (columns != word)
@@ -113,18 +137,27 @@ def _strongest(presence: Presence, word: int, response: np.ndarray, along: np.nd
     of_other = (by_other - mean * scale * joint - with_own * of_own) / size
     left = square - joint**2 - of_own**2 - of_other**2
     usable &= left > 1e-10 * square
-    columns, keep = columns[usable], np.flatnonzero(usable)
-    if not len(keep):
-        return np.zeros(response.shape[1], int), np.full(response.shape[1], -1.0)
-    with_response = inside[:, keep].T @ (shares[:, None] * response[images])
-    with_response *= (own_scale * scale[keep] / n_images)[:, None]
-    of_rest = (along[columns] - with_own[keep, None] * along[word]) / size[keep, None]
-    with_response -= of_own[keep, None] * along[word] + of_other[keep, None] * of_rest
+    parts = (part[usable] for part in (with_own, of_own, of_other, size, left))
+    return _Joint(columns[usable], images, shares, rows, *parts)
+
+
+def _strongest(presence: Presence, word: int, joint: _Joint, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Position [v] of the other word whose joint presence goes most with responses [N, v], and its partial r."""
+    n_images, scale = len(response), presence.scale[joint.columns]
+    own = presence.by_word[[word]] @ response * (presence.scale[word] / n_images)
+    # all words first, then those that are asked for: products cost less than sparse rows chosen
+    other = (presence.by_word @ response)[joint.columns] * (scale / n_images)[:, None]
+    found = (joint.rows.T @ (joint.shares[:, None] * response[joint.images]))[joint.columns]
+    found *= (presence.scale[word] * scale / n_images)[:, None]
+    other -= joint.with_own[:, None] * own
+    other /= joint.size[:, None]
+    found -= joint.of_own[:, None] * own
+    found -= joint.of_other[:, None] * other
     # variance of the response that both words leave
-    rest = np.maximum(1 - along[word] ** 2 - of_rest**2, 1e-9)
-    r = with_response / np.sqrt(left[keep, None] * rest)
-    other = r.argmax(0)
-    return columns[other], r[other, np.arange(len(other))]
+    rest = np.maximum(1 - own**2 - other**2, 1e-9)
+    found /= np.sqrt(joint.left[:, None] * rest)
+    best = found.argmax(0)
+    return joint.columns[best], found[best, np.arange(found.shape[1])]
 
 
 def _partial(seen: Seen, voxel: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

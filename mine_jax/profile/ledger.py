@@ -80,9 +80,11 @@ def ledger(
     presence = Presence.of(image_words)
     in_company = presence if company is None else Presence.of(company)
     first = np.unique(word_ids[:, 0][word_ids[:, 0] >= 0])
-    asked = _with_company(word_ids[:, :n_words], first, _companions(in_company, first))
+    of_first = _companions(in_company, first)
+    asked = _with_company(word_ids[:, :n_words], first, of_first)
     listed = np.unique(asked[asked >= 0])
-    together = _companions(in_company, listed)
+    is_first, together = np.isin(listed, first), np.empty((len(listed), N_COMPANIONS), int)
+    together[is_first], together[~is_first] = of_first, _companions(in_company, listed[~is_first])
     names, bases = [], []
     for name, values in (confounds or {}).items():
         names.append(name)

@@ -177,10 +177,10 @@ def _beats(encoded: np.ndarray, low_level: np.ndarray, response: np.ndarray) -> 
 
 
 class _Others(NamedTuple):
-    """Profiles of O other voxels: scores of images [T, O], and standardised saliences [O, C]."""
+    """Profiles of O other voxels: their scores of images [T, O], and their saliences over words."""
 
     scores: np.ndarray
-    saliences: np.ndarray
+    saliences: SparseRows
 
     @classmethod
     def drawn(
@@ -188,18 +188,20 @@ class _Others(NamedTuple):
     ) -> _Others:
         """Draws profiles from those that are usable."""
         rows = distribution.take(np.random.default_rng([seed, 1]).permutation(usable)[:MAX_OTHERS])
-        return cls(
-            standardized(profile_scores(rows, corpus, of_images)),
-            np.ascontiguousarray(standardized(saliences(rows, corpus).dense().T).T),
-        )
+        return cls(standardized(profile_scores(rows, corpus, of_images)), saliences(rows, corpus))
 
     def rank(self, own: SparseRows, scores: np.ndarray, response: np.ndarray) -> np.ndarray:
         """Share [v] of the others that predict a voxel as well as its own profile; those like its own do not count."""
         of_others = self.scores.T @ response / len(scores)  # [O, v]
-        mean = np.bincount(own.rows, own.values, minlength=len(own)) / own.width
-        spread = np.bincount(own.rows, own.values**2, minlength=len(own)) / own.width - mean**2
-        # the others have mean 0, so that the own mean takes nothing away
-        alike = (own.csr() @ self.saliences.T).T / own.width / np.sqrt(np.where(spread > 0, spread, 1))
-        is_other = alike < _SAME_PROFILE
+        (mean, spread), (other_mean, other_spread) = _moments(own), _moments(self.saliences)
+        covariance = (self.saliences.csr() @ own.csr().T).toarray() / own.width - np.outer(other_mean, mean)
+        is_other = covariance / np.outer(other_spread, spread) < _SAME_PROFILE
         reaching = (is_other & (of_others >= (scores * response).mean(0))).sum(0)
         return permutation_p(reaching, is_other.sum(0))
+
+
+def _moments(rows: SparseRows) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations of rows over all words; 1 for rows that do not vary."""
+    mean, square = (np.bincount(rows.rows, rows.values**power, minlength=len(rows)) / rows.width for power in (1, 2))
+    variance = square - mean**2
+    return mean, np.sqrt(np.where(variance > 0, variance, 1))

@@ -197,13 +197,21 @@ def border_p(
     Returns:
         p [n]: how often a surrogate differs across borders, beyond what it does within areas, as much as the map.
     """
+    from scipy.sparse import csr_array
+
     rows, columns, weights = _across(place)
     if not len(rows):
         return np.ones(values.shape[1])
-    anchors = place.anchors[rows]
+    n_voxels = len(place.at)
+    pairs = csr_array((weights, (rows, columns)), (len(place.anchors), n_voxels))
+    each = np.bincount(place.anchors[rows], weights, minlength=n_voxels) + np.bincount(
+        columns, weights, minlength=n_voxels
+    )
 
     def jump(maps: np.ndarray) -> np.ndarray:
-        return np.array([(weights * (one[anchors] - one[columns]) ** 2).sum() for one in maps])
+        """Weighted sum of squared differences of all pairs, for each of the maps [n, V]."""
+        centred = maps.T - maps.mean(1)
+        return each @ centred**2 - 2 * ((pairs @ centred) * centred[place.anchors]).sum(0)
 
     variances, ordered = components(place, values, within=False), np.sort(values, 0)
     observed, exceeding = jump(values.T), np.zeros(values.shape[1])
