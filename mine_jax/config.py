@@ -167,6 +167,37 @@ class LaionConfig(PhotosConfig):
     sessions: Count | None = None  # first so many; None for all found
 
 
+class AlgonautsConfig(_Data):
+    """Stage 1: a subject of the Algonauts 2023 challenge; responses are averages over repeats."""
+
+    kind: Literal["algonauts2023"] = "algonauts2023"
+    root: File = None  # holds subj01 to subj08
+    roi: Names = ()  # vertices of any of these areas; () for all
+
+
+class ThingsConfig(PhotosConfig):
+    """Stage 1: a subject of THINGS-fMRI."""
+
+    kind: Literal["things"] = "things"
+    root: File = None  # holds betas_csv, betas_vol, brainmasks
+    subject: str = "01"
+    format: Literal["tables", "volumes"] = "tables"
+    roi: Names = ()  # areas of the voxel table; () for all voxels
+    image_column: str | None = None  # of the tables of volumes; default: the first of the usual ones
+
+
+class Bold5000Config(PhotosConfig):
+    """Stage 1: a subject of BOLD5000."""
+
+    kind: Literal["bold5000"] = "bold5000"
+    root: File = None  # holds the unpacked release
+    subject: str = "CSI1"
+    release: Literal[1, 2] = 2
+    format: Literal["rois", "volumes"] = "rois"  # volumes: release 2 only
+    beta_version: str = "TYPED-FITHRF-GLMDENOISE-RR"  # of release 2
+    roi: Names = ()  # "PPA", "LHPPA", ...; () for all; rois only
+
+
 class _NsdLayout(_Data):
     """Keys of data in the file layout of the Natural Scenes Dataset."""
 
@@ -201,7 +232,17 @@ class PhantomConfig(_NsdLayout):
     shape: Shape = (24, 24, 18)
 
 
-DataConfig = Annotated[FolderConfig | BidsConfig | LaionConfig | NsdConfig | PhantomConfig, *_by_kind(FolderConfig)]
+DataConfig = Annotated[
+    FolderConfig
+    | BidsConfig
+    | NsdConfig
+    | LaionConfig
+    | ThingsConfig
+    | AlgonautsConfig
+    | Bold5000Config
+    | PhantomConfig,
+    *_by_kind(FolderConfig),
+]
 
 
 class _Features(Section):

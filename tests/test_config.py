@@ -198,7 +198,7 @@ def test_example_of_the_contract_is_read(tmp_path):
     [
         ("encoder", "ridge", "heads", 7, 'kind "query"'),
         ("encoder", None, "missing", "mask", 'kind "ridge"'),
-        ("data", None, "beta_version", "x", 'kinds "nsd" and "phantom"'),
+        ("data", None, "axis_order", "xyzt", 'kinds "nsd" and "phantom"'),
         ("data", "nsd", "n_images", 20, 'kind "phantom"'),
         ("features", "precomputed", "prompt", "", 'kind "llava"'),
         ("features", "precomputed", "model", "clip", 'kinds "clip", "siglip" and "llava"'),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, NsdConfig, PhantomConfig
-from mine_jax.data import bids, folder, laion_fmri, nsd
+from mine_jax.data import algonauts2023, bids, bold5000, folder, laion_fmri, nsd, things
 from mine_jax.errors import ConfigError
 from mine_jax.types import Responses, Stimuli
 
@@ -156,6 +156,21 @@ READERS: dict[str, Reader] = {
         laion_fmri.inputs,
         laion_fmri.images_of,
         laion_fmri.probe,
+    ),
+    "algonauts2023": Reader(
+        algonauts2023.load_algonauts,
+        algonauts2023.open_algonauts_stimuli,
+        algonauts2023.inputs,
+        algonauts2023.images_of,
+        algonauts2023.probe,
+    ),
+    "things": Reader(things.load_things, things.open_things_stimuli, things.inputs, things.images_of, things.probe),
+    "bold5000": Reader(
+        bold5000.load_bold5000,
+        bold5000.open_bold5000_stimuli,
+        bold5000.inputs,
+        bold5000.images_of,
+        bold5000.probe,
     ),
     "nsd": Reader(_load_nsd, _open_nsd, _nsd_inputs, _nsd_images),
     "phantom": Reader(_load_nsd, _open_nsd, _nothing, _nothing),

@@ -170,7 +170,11 @@ def _folders(config: BidsConfig) -> Sequence[Path]:
 
 
 def join_rows(
-    config: BidsConfig, files: Sequence[Named], sessions: Sequence[Series], photos: PhotoFiles | None = None
+    config: BidsConfig,
+    files: Sequence[Named],
+    sessions: Sequence[Series],
+    photos: PhotoFiles | None = None,
+    skip: str = "",
 ) -> Joined:
     """Reads the image and session of each row of all files, and finds their photos.
 
@@ -179,6 +183,7 @@ def join_rows(
         files: of betas.
         sessions: their series.
         photos: those of the data set itself, where the configuration names none.
+        skip: images whose id begins with it are left out; "" for none.
 
     Returns:
         Joined: rows of all files, one after another.
@@ -196,6 +201,8 @@ def join_rows(
             zscore=config.zscore,
             source=Path(file.path).name,
         )
+        if skip:
+            kept = kept[~np.char.startswith(rows.image_ids[kept], skip)]
         parts.append(rows)
         keep.append(kept + start)
         start += session.n_rows

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from mine_jax.data import tables
-from mine_jax.errors import DataError
+from mine_jax.errors import DataError, MissingInputError
 
 
 def read_columns(path: str | Path, names: Sequence[str], *, optional: Sequence[str] = ()) -> pd.DataFrame:
@@ -50,3 +51,52 @@ def read_columns(path: str | Path, names: Sequence[str], *, optional: Sequence[s
     if not rows:
         raise DataError(f"{path} has no rows.")
     return pd.DataFrame(rows, columns=wanted, index=lines, dtype=str)
+
+
+def read_header(path: str | Path) -> list[str]:
+    """Reads the names of the columns of a table.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Their names in order.
+
+    Raises:
+        MissingInputError: if it is not there.
+        DataError: if it is empty.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInputError(f"no file at {path}.")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names = next(csv.reader(file), [])
+    if not names:
+        raise DataError(f"{path} is empty.")
+    return [name.strip() for name in names]
+
+
+def read_numbers(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
+    """Reads columns of numbers of a table that may be large.
+
+    Args:
+        path: the file.
+        names: columns.
+
+    Returns:
+        The table, in the order of the columns asked for; NaN where a cell is empty.
+
+    Raises:
+        DataError: if a line has more fields than the header, or a cell is no number.
+    """
+    try:
+        with warnings.catch_warnings():
+            # pandas only warns where it drops what a line has too much.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, usecols=list(names), index_col=False)[list(names)]
+    except (ValueError, pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a table of numbers ({error}).") from error
+    text = [name for name in names if table[name].dtype.kind not in "biuf"]
+    if text:
+        raise DataError(f"column {text[0]} of {path} must hold numbers.")
+    return table

@@ -162,5 +162,5 @@ def read_ncsnr(folder: Path, volume: Volume) -> np.ndarray | None:
 def read_labels(path: Path, collection: str) -> dict[int, str]:
     """Names of the codes: the table of the data set, or NSD's published ones."""
     if not path.is_file():
-        return dict(enumerate(layout.ROI_LABELS.get(collection, ()), start=1))
+        return dict(enumerate(layout.ALL_LABELS.get(collection, ()), start=1))
     return positions.read_label_table(path)

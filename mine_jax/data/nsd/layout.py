@@ -22,6 +22,12 @@ ROI_LABELS: dict[str, tuple[str, ...]] = {
     "floc-places": ("OPA", "PPA", "RSC"),
     "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
 }
+# And of collections that are not drawn for categories.
+ALL_LABELS: dict[str, tuple[str, ...]] = {
+    **ROI_LABELS,
+    "prf-eccrois": ("ecc0pt5", "ecc1", "ecc2", "ecc4", "ecc4+"),
+    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
+}
 
 
 def betas_folder(root: Path, subject: str, space: str, beta_version: str) -> Path:

@@ -46,7 +46,7 @@ def read_areas(root: Path, *, subject: str, space: str) -> Areas:
     """
     folder = layout.label_folder(root, subject, space)
     names = {file.name[3:-4] for file in folder.glob("lh.*.mgz")}
-    names = sorted(n for n in names if n in layout.ROI_LABELS or (folder / f"{n}.mgz.ctab").is_file())
+    names = sorted(n for n in names if n in layout.ALL_LABELS or (folder / f"{n}.mgz.ctab").is_file())
     if not names:
         raise MissingInputError(f"no labels at {folder}/lh.*.mgz, for instance lh.nsdgeneral.mgz. They are in nsddata.")
     codes, labels, counts = {}, {}, None
