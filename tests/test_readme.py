@@ -15,11 +15,16 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
 
 
-def test_the_script_runs(tmp_path, monkeypatch, capsys):
+def test_the_scripts_run(tmp_path, monkeypatch, capsys):
+    """The second goes on with the arrays of the first."""
     monkeypatch.chdir(tmp_path)
-    (script,) = blocks("python")
-    exec(compile(script, "README.md", "exec"), {})
+    first, second = blocks("python")
+    names = {}
+    exec(compile(first, "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("The response to this image is driven by ")
+    exec(compile(second, "README.md", "exec"), names)
+    accuracy, sentence = capsys.readouterr().out.splitlines()
+    assert float(accuracy.rpartition(" ")[2]) > 0.2 and sentence.startswith("The response to this image is driven by ")
 
 
 def test_the_configuration_is_valid(tmp_path):

@@ -145,7 +145,8 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             k: critical tokens of an image, or their share.
 
         Returns:
-            Words and a sentence for every voxel and image. They are not yet claims: `mine-jax run` tests those.
+            Words for every voxel and image; `mine_jax.description.sentences` writes them out. They are not yet claims:
+            `mine-jax run` tests those.
         """
         tokens = self._tokens(X, is_fit=False)
         critical = attribution.critical_tokens(self.attribute(X, voxels=voxels), k=k)
