@@ -30,7 +30,7 @@ python -m benchmarks.run --case roi --what ridge --scale voxels=1000,2000,4000 -
 python -m benchmarks.check_whole_brain_ridge --json benchmarks/results/whole_brain_ridge_check.json
 python -m benchmarks.check_parallel --devices 2
 python -m benchmarks.check_estimator
-python -m benchmarks.check_profiles
+python -m benchmarks.check_profiles --voxels 2000,4000
 python -m benchmarks.publish
 ```
 

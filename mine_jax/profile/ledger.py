@@ -131,7 +131,7 @@ def _tested(
         else:
             other = together[:, number - len(bases)]
             asked = other >= 0
-            beside = np.searchsorted(needed, np.where(asked, other, needed[0]))
+            beside = np.searchsorted(needed, np.where(asked, other, word))
             of_x, of_y = pair_products(x, x, row, beside), pair_products(x, y, beside, voxel)
             shared, x_left, y_left, n_values = of_x * of_y, 1 - of_x**2, 1 - of_y**2, 1
         # what the confound says altogether leaves rounding errors

@@ -144,3 +144,17 @@ def test_a_loop_over_voxels_stops_where_progress_raises():
     ):
         with pytest.raises(KeyboardInterrupt):
             run()
+
+
+def test_profiles_without_words_give_empty_tables():
+    words, critical, faithful = inputs(3, 80)
+    silent = CriticalTokens(critical.voxel_ids, critical.image_ids, critical.indices, -np.ones_like(critical.scores))
+    corpus = words.per_image().dense().mean(0)
+    made = profile.build(description.describe(silent, words, corpus=corpus), faithful, corpus=corpus)
+    seen = profile.Seen(words.per_image(), np.random.default_rng(0).standard_normal((60, 3)))
+    assert (made.word_ids == -1).all() and made.distribution.shape == (3, 80)
+    assert set(profile.sentences(made)) == {"No word describes what this voxel responds to."}
+    assert len(profile.ledger(made.word_ids, made.words, *seen).word) == 0
+    assert len(profile.conjunctions(made.word_ids, seen, seen).voxel) == 0
+    assert np.isnan(profile.measured_test(made.distribution, corpus, *seen, n_permutations=5).p).all()
+    assert np.isnan(profile.agreement(made.distribution, made.distribution, corpus)).all()
