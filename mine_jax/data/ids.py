@@ -264,6 +264,12 @@ def why_differ(ids: Iterable[str], known: Iterable[str]) -> str:
     return ""
 
 
+def plain_number(text: str) -> str:
+    """Returns a whole number without spaces, point and exponent; other texts without spaces at their ends."""
+    text = text.strip()
+    return (_whole(text) if _NUMBER.fullmatch(text) and not text.isdecimal() else None) or text
+
+
 def _whole(text: str) -> str | None:
     """A whole number written as a float, without its point; None for others."""
     try:

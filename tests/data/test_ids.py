@@ -157,3 +157,9 @@ def test_numbers_of_a_data_set_that_counts_from_zero(nsd):
     with pytest.raises(AlignmentError, match=r"the id 500, but .* 500 images.*set `features.index_base` to 1"):
         stimuli.name(np.array(["1", "500"]), "tokens", key="features.index_base")
     assert stimuli.name(np.array(["1", "500"]), "tokens", index_base=1).tolist() == ["0", "499"]
+
+
+def test_one_session_written_in_several_ways(tmp_path):
+    path = write(tmp_path / "t.tsv", "image_id\tsession\na\t1\nb\t 1\nc\t1.0\nd\t2\n")
+    rows = trials.read_trials(path, zscore="session")
+    assert rows.names == ("1", "2") and rows.groups.tolist() == [0, 0, 0, 1]
