@@ -166,6 +166,11 @@ class LaionConfig(PhotosConfig):
     roi: Names = ()  # voxels of any of these areas, "FFA1" or a category such as "face"; () for all with a model
     sessions: Count | None = None  # first so many; None for all found
 
+    @property
+    def has_photos(self) -> bool:
+        """Whether the images can be read: without `images`, from the data set's own file."""
+        return True
+
 
 class AlgonautsConfig(_Data):
     """Stage 1: a subject of the Algonauts 2023 challenge; responses are averages over repeats."""

@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
-from mine_jax.data import folder, loading, splits
-from mine_jax.data.containers import series, volumes
+from mine_jax.data import folder, loading, splits, tables
+from mine_jax.data.containers import csv, series, volumes
 from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.data.nsd import areas as nsd_areas
 from mine_jax.data.nsd import betas as nsd_betas
 from mine_jax.data.nsd import design as nsd_design
 from mine_jax.data.nsd import layout, spaces, surface
 from mine_jax.data.nsd.betas import Sessions
-from mine_jax.errors import AlignmentError, ConfigError, DataError
+from mine_jax.errors import AlignmentError, ConfigError
 from mine_jax.types import Responses, Stimuli, Surface
 
 # Reading more images than this only to look for duplicates takes too long.
@@ -129,14 +128,11 @@ def _check_info(root: Path, subject: str, design: nsd_design.Design) -> list[str
     if not path.is_file():
         return [f"note: no {path.name}, so the design was not compared with it"]
     columns = [f"subject{int(subject[-2:])}_rep{repeat}" for repeat in range(3)]
-    try:
-        table = pd.read_csv(path, index_col=0, usecols=lambda name: name in ("Unnamed: 0", "nsdId", *columns))
-    except (ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{path} cannot be read as NSD's table of images ({error}).") from error
-    if not {"nsdId", *columns} <= set(table):
+    if not {"nsdId", *columns} <= set(csv.read_header(path)):
         return [f"note: {path.name} lacks {', '.join(columns)}, so the design was not compared with it"]
-    trials = table[columns].to_numpy(np.int64)
-    ids = np.broadcast_to(table["nsdId"].to_numpy(np.int64)[:, None], trials.shape)
+    table = csv.read_columns(path, ("nsdId", *columns))
+    trials = np.stack([tables.whole_numbers(table[name], path) for name in columns], 1)
+    ids = np.broadcast_to(tables.whole_numbers(table["nsdId"], path)[:, None], trials.shape)
     shown = (trials > 0) & (trials <= len(design.images))
     agree = design.images[trials[shown] - 1] == ids[shown]
     if agree.all():

@@ -31,10 +31,12 @@ class Naming:
     Attributes:
         known: names of all photos, ascending; None without photos, where ids are names.
         index_base: number of the first image, 0 or 1; None where ids are names, or count from 0.
+        size: images of a data set that numbers them itself, from 0; None for others.
     """
 
     known: tuple[str, ...] | None = None
     index_base: int | None = None
+    size: int | None = None
     _positions: dict[int, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,6 +67,11 @@ class Naming:
         if not all(text.isdecimal() for text in ids.tolist()):
             return ids
         numbers = np.array([int(text) for text in ids.tolist()])
+        if self.size is not None and numbers.max() - (base or 0) >= self.size:
+            hint = f" They seem to count from 1: set `{key}` to 1." if numbers.max() == self.size else ""
+            raise AlignmentError(
+                f"{source} holds the id {numbers.max()}, but the data set has {self.size} images, counted from 0.{hint}"
+            )
         if self.known is None:
             if base and numbers.min() < base:
                 raise AlignmentError(f"{source} holds the id 0, but `{key}` is {base}. Set `{key}` to 0.")
@@ -255,6 +262,12 @@ def why_differ(ids: Iterable[str], known: Iterable[str]) -> str:
             like = next(text for text in there if form(text) == form(example))
             return f"Ids differ by {name}: {example} and {like}."
     return ""
+
+
+def plain_number(text: str) -> str:
+    """Returns a whole number without spaces, point and exponent; other texts without spaces at their ends."""
+    text = text.strip()
+    return (_whole(text) if _NUMBER.fullmatch(text) and not text.isdecimal() else None) or text
 
 
 def _whole(text: str) -> str | None:

@@ -218,8 +218,9 @@ def decode(
             image = Image.open(io.BytesIO(content))
             _check_header(image, max_pixels)
             is_deep = image.mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
-            orientation = _orientation(image, note)
             image.load()
+            # Pillow turns TIFF itself while it loads.
+            orientation = _orientation(image, note)
             if is_deep:
                 _check_deep_colour(image)
             if image.mode.startswith("I"):

@@ -77,6 +77,8 @@ def read_trials(path: str | Path, *, zscore: str, is_session: bool = False) -> R
         empty = np.flatnonzero(table[name].str.strip().str.lower().isin(tables.NO_VALUE))
         if len(empty):
             raise AlignmentError(f"line {table.index[empty[0]]} of {path} has no {name}. Every trial belongs to one.")
+        # "1", " 1" and "1.0" are one session.
+        table[name] = [ids.plain_number(text) for text in table[name]]
     labels = table[columns].agg(" run ".join, axis=1)
     names, groups = np.unique(labels.to_numpy(str), return_inverse=True)
     return Rows(image_ids, groups.astype(np.int64), tuple(names.tolist()))

@@ -102,12 +102,12 @@ def _areas(table: pd.DataFrame, min_share: float) -> list[str]:
 
 
 def _write(table: pd.DataFrame, responses: Responses, out: Path) -> list[Path]:
-    if out.name.endswith(".nii.gz"):
+    if out.name.endswith((".nii.gz", ".func.gii")):
         if responses.volume is None and responses.surface is None:
             raise GeometryError(f"the data of this run have no geometry, so {out.name} must be a .tsv file instead.")
-        name = out.name.removesuffix(".nii.gz")
+        name = out.name.removesuffix(".nii.gz").removesuffix(".func.gii")
         values = {name: table["value"].to_numpy(), f"{name}_q": table["q"].to_numpy()}
         return roi.write_maps(out.parent, responses, values)
     if out.suffix == ".tsv":
         return [files.save_answer(out, table)]
-    raise ConfigError(f"--out must end with .nii.gz or .tsv, but is {out.name!r}.")
+    raise ConfigError(f"--out must end with .nii.gz, .func.gii or .tsv, but is {out.name!r}.")

@@ -149,3 +149,17 @@ def test_a_session_of_one_trial_is_left_out(tmp_path, caplog):
     scores = [(part - part.mean(0)) / part.std(0) for part in (values[:20], values[20:40])]
     np.testing.assert_allclose(responses.responses, np.mean(scores, 0), atol=1e-6)
     assert set(responses.status) == {"ok"} and "sessions late do not vary" in caplog.text
+
+
+def test_numbers_of_a_data_set_that_counts_from_zero(nsd):
+    """NSD has 500 images here: 0 to 499. A list that holds 500 counts from 1."""
+    _, stimuli = data.load_nsd(nsd.root)
+    with pytest.raises(AlignmentError, match=r"the id 500, but .* 500 images.*set `features.index_base` to 1"):
+        stimuli.name(np.array(["1", "500"]), "tokens", key="features.index_base")
+    assert stimuli.name(np.array(["1", "500"]), "tokens", index_base=1).tolist() == ["0", "499"]
+
+
+def test_one_session_written_in_several_ways(tmp_path):
+    path = write(tmp_path / "t.tsv", "image_id\tsession\na\t1\nb\t 1\nc\t1.0\nd\t2\n")
+    rows = trials.read_trials(path, zscore="session")
+    assert rows.names == ("1", "2") and rows.groups.tolist() == [0, 0, 0, 1]

@@ -279,3 +279,20 @@ def test_zip_of_windows(tmp_path):
         archive.writestr("photos\\a.png", png(np.zeros((8, 8), np.uint8)))
     photos = images.list_photos(tmp_path / "p.zip")
     assert list(photos.names) == ["a"] and photos.read(["a"])[0].shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_every_format_is_undone_once(form, orientation):
+    upright = np.zeros((32, 48, 3), np.uint8)
+    upright[:8, :16] = 255
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    stored = Image.fromarray(upright)
+    if orientation in undo:
+        stored = stored.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[274] = orientation
+    file = io.BytesIO()
+    stored.save(file, form, exif=exif, **({"quality": 100} if form in ("JPEG", "WEBP") else {}))
+    found = images.decode(file.getvalue())
+    assert found.shape == upright.shape and np.abs(found.astype(int) - upright).mean() < 4

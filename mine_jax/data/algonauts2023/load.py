@@ -29,6 +29,8 @@ from mine_jax.errors import AlignmentError, ConfigError, DataError, GeometryErro
 from mine_jax.types import Responses, Stimuli, Surface
 
 _N_VERTICES = 163842
+# Images of NSD.
+_N_IMAGES = 73_000
 _HEMIS = ("lh", "rh")
 _PHOTO = re.compile(r"train-(\d+)_nsd-(\d+)")
 
@@ -209,4 +211,11 @@ def _areas(config: AlgonautsConfig, vertices: np.ndarray) -> Areas:
 
 def _stimuli(image_ids: np.ndarray, photos: PhotoFiles, progress: Progress | None) -> Stimuli:
     hashes = np.full(len(image_ids), "") if progress is None else photos.scan(image_ids.tolist(), progress=progress)
-    return Stimuli(image_ids, photos.read, hashes, np.zeros(len(image_ids), bool), str(photos.source))
+    return Stimuli(
+        image_ids,
+        photos.read,
+        hashes,
+        np.zeros(len(image_ids), bool),
+        str(photos.source),
+        name=ids.Naming(size=_N_IMAGES),
+    )

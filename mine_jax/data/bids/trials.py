@@ -51,7 +51,7 @@ def read_rows(
     parts = []
     for number, file in enumerate(files, start=1):
         table = tables.read_tsv(file)
-        table["_run"] = table["run"] if "run" in table else str(number)
+        table["_run"] = [ids.plain_number(text) for text in table["run"]] if "run" in table else str(number)
         table["_file"], table["_line"] = str(file), table.index
         parts.append(table)
     table = pd.concat(parts, ignore_index=True)

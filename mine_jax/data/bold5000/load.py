@@ -221,6 +221,8 @@ def _list_of_images(config: Bold5000Config) -> Path:
 
 def _joined(config: Bold5000Config, sessions: list[Series] | None) -> tuple[Joined, list[str]]:
     """Image and session of each trial, with their photos, and the images shown more than once."""
+    if config.zscore == "run":
+        raise ConfigError('`zscore` = "run" is not possible: BOLD5000 lists images by session. Use "session".')
     path = _list_of_images(config)
     lines = [line for line in tables.read_text(path).split("\n") if line.strip()]
     names = np.array([name.removeprefix("rep_") for name in ids.clean(lines, str(path)).tolist()], str)

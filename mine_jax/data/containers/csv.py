@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,14 +86,21 @@ def read_numbers(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
         The table, in the order of the columns asked for; NaN where a cell is empty.
 
     Raises:
-        DataError: if a line has more fields than the header, or a cell is no number.
+        DataError: if a line has more or fewer fields than the header, or a cell is no number.
     """
+    n_columns = len(read_header(path))
     try:
-        with warnings.catch_warnings():
-            # pandas only warns where it drops what a line has too much.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(path, usecols=list(names), index_col=False)[list(names)]
-    except (ValueError, pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
+        # pandas passes over what a line has too much, once some columns are asked for.
+        with Path(path).open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if '"' not in line and line.strip() and line.count(",") != n_columns - 1:
+                    raise DataError(
+                        f"line {number} of {path} has {line.count(',') + 1} fields, but the header has {n_columns}."
+                    )
+        table = pd.read_csv(path, usecols=list(names), index_col=False, encoding="utf-8-sig")[list(names)]
+    except DataError:
+        raise
+    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a table of numbers ({error}).") from error
     text = [name for name in names if table[name].dtype.kind not in "biuf"]
     if text:

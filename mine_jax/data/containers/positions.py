@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mine_jax import artifacts
 from mine_jax._progress import silent
 from mine_jax.data import masks, tables
 from mine_jax.data.containers import grayordinates
@@ -225,11 +226,15 @@ def join_names(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def _first_row(path: str, like: Series) -> np.ndarray:
     """Values [positions] of a file that must have the space of a series."""
+    if path.endswith(".npy"):
+        values = artifacts.read_array(Path(path))
+        if values.size != like.n_positions or values.dtype.kind not in "biuf":
+            raise GeometryError(
+                f"{path} must hold {like.n_positions} numbers, one for each voxel of {like.path}, but is "
+                f"{values.dtype}{list(values.shape)}."
+            )
+        return values.ravel().astype(np.float64)
     found = open_path(path)
-    if found.n_rows != 1 and path.endswith(".npy") and found.n_positions == 1:
-        values = found.read(np.arange(1), silent)[0]
-        if len(values) == like.n_positions:
-            return values
     if found.n_rows != 1:
         raise AlignmentError(f"{path} must hold one map, but holds {found.n_rows}.")
     check_same_space(found, like)

@@ -87,7 +87,13 @@ def _divisor(sessions: Sequence[Series], beta_scale: float | str) -> float:
     """What values are divided by; plain int16 is how betas are stored times 300."""
     if beta_scale != "auto":
         return float(beta_scale)
-    if {session.dtype for session in sessions} != {np.dtype(np.int16)}:
+    plain = [session for session in sessions if session.dtype == np.int16]
+    if plain and len(plain) < len(sessions):
+        raise DataError(
+            f"{len(plain)} of {len(sessions)} sessions, first {plain[0].path}, hold 16-bit integers without a scale "
+            "factor, the others do not. Set `beta_scale` to what all are to be divided by (1 for nothing)."
+        )
+    if not plain:
         return 1.0
     _log.info("responses are 16-bit integers and are divided by %g once", layout.BETA_SCALE)
     return layout.BETA_SCALE

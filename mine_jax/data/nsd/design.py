@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mine_jax.data.containers import hdf5
+from mine_jax.data.ids import Naming
 from mine_jax.data.nsd import layout
 from mine_jax.data.nsd.betas import Sessions
 from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
@@ -88,13 +89,13 @@ def stimuli(root: Path, image_ids: np.ndarray, design: Design) -> Stimuli:
         AlignmentError: if an id lies outside it.
     """
     path = layout.stimuli_file(root)
-    _n_images(root, needed=True)
+    n_images = _n_images(root, needed=True)
 
     def read(ids: Sequence[str]) -> list[np.ndarray]:
         return _read_images(path, ids)
 
     shared = np.isin(image_ids.astype(np.int64), design.shared)
-    return Stimuli(image_ids, read, np.full(len(image_ids), ""), shared, str(path))
+    return Stimuli(image_ids, read, np.full(len(image_ids), ""), shared, str(path), name=Naming(size=n_images))
 
 
 def _read_images(path: Path, ids: Sequence[str]) -> list[np.ndarray]:

@@ -152,3 +152,11 @@ print((peak - before) / values.nbytes, values.nbytes)
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     share, n_bytes = (float(word) for word in done.stdout.split())
     assert n_bytes > 4e7 and share < 1.5
+
+
+def test_volumes_on_the_fifth_axis(tmp_path):
+    planted = np.arange(24 * T, dtype=np.float32).reshape(2, 3, 4, 1, T)
+    nibabel.save(nibabel.Nifti1Image(planted, np.eye(4)), tmp_path / "s.nii")
+    found = series.open_series(tmp_path / "s.nii")
+    np.testing.assert_array_equal(found.read(np.arange(24), silent), planted.reshape(24, T))
+    assert found.n_rows == T

@@ -146,3 +146,13 @@ def test_what_is_missing_or_does_not_fit(laion):
     (laion.root / "stimuli/task-images_stimuli.h5").unlink()
     with pytest.raises(MissingInputError, match=r"task-images_stimuli.h5"):
         data.load(laion.config())
+
+
+def test_photos_come_from_the_data_set_or_a_folder(laion, tmp_path):
+    assert laion.config().has_photos and data.image_inputs(laion.config())[0].name == "task-images_stimuli.h5"
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for k, label in enumerate(LABELS):
+        Image.fromarray(np.full((8, 8, 3), k, np.uint8)).save(folder / label, quality=100)
+    _, stimuli = data.load(laion.config(images=str(folder)))
+    assert [int(image[0, 0, 0]) for image in stimuli.read([LABELS[5].removesuffix(".jpg")])] == [5]
