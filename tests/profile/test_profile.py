@@ -89,8 +89,9 @@ def null_data(n_voxels=200, n_images=120, seed=0):
     return distribution, image_words, rng.standard_normal((n_images, n_voxels))
 
 
-def test_null_p_values_are_uniform():
-    distribution, image_words, noise = null_data()
+@pytest.mark.parametrize("n_test", [60, 200, 400])
+def test_null_p_values_are_uniform(n_test):
+    distribution, image_words, noise = null_data(n_images=n_test)
     test = profile.measured_test(distribution, CORPUS, image_words, noise, n_permutations=500)
     assert scipy.stats.kstest(test.p, "uniform").pvalue > 0.01
     assert (profile.family_q(test.p, len(test.p)) <= 0.05).mean() <= 0.02

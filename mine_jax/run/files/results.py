@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax import artifacts, encoder
+from mine_jax import artifacts, encoder, profile
 from mine_jax.config import AttributionConfig
 from mine_jax.description import CorpusShares
 from mine_jax.errors import MissingInputError
 from mine_jax.memory import SparseRows
 from mine_jax.run import tables
+from mine_jax.run.files.inputs import load_responses
 from mine_jax.types import (
     Attributions,
     CriticalTokens,
@@ -317,6 +318,9 @@ def save_profile_voxels(directory: Path, profiles: Profiles) -> None:
     """Writes the claims of the profiled voxels, with the numbers of every rung."""
     rival = load_rival(directory)
     table = tables.profile_voxels(profiles, None if rival is None else rival[1])
+    responses = load_responses(directory)
+    areas = responses.rois[np.searchsorted(responses.voxel_ids, profiles.voxel_ids)]
+    table["agreement_area"] = profile.agreement_with_others(*profiles.halves, corpus(directory), areas)
     artifacts.write_table(directory / "profile" / "voxels.tsv", table)
 
 
