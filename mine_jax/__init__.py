@@ -8,7 +8,7 @@ package costs nothing and loads none of the heavy libraries.
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -26,14 +26,19 @@ STAGES = {
 }
 _MODULES = (*STAGES, "artifacts", "config", "errors", "estimators", "phantom", "types")
 
+# What stands above the stages -> where it is.
+_FUNCTIONS = {"open_run": "mine_jax.run.finished"}
 
-def __getattr__(name: str) -> ModuleType:
-    """Loads a stage or module at its first use."""
+
+def __getattr__(name: str) -> Any:
+    """Loads a stage, module or function at its first use."""
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Lists the stages and modules, loaded or not."""
-    return sorted({*globals(), *_MODULES})
+    """Lists the stages, modules and functions, loaded or not."""
+    return sorted({*globals(), *_MODULES, *_FUNCTIONS})

@@ -220,6 +220,37 @@ def query(
 
 
 @app.command()
+def predict(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run.", show_default=False)],
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTOS", help="Files, folders or zips of photos.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.tsv", help="Receives the table.", show_default=False)],
+    voxels: Annotated[
+        str | None, typer.Option(metavar="ID,...", help="Voxels; by default all that were fitted.")
+    ] = None,
+) -> None:
+    """Predicts the responses to new photos with the encoders of a run.
+
+    The table has a row for each photo and a column for each voxel, in z-scored beta:
+
+        mine-jax predict runs/subj01 holiday.jpg more_photos/ --out predicted.tsv
+    """
+    if out.suffix != ".tsv":
+        raise ConfigError(f"--out must be a file that ends in .tsv, but is {out}.")
+    keep_programs()
+    from mine_jax import artifacts
+    from mine_jax.run.finished import open_run
+
+    wanted = None if voxels is None else [_whole(part, "--voxels") for part in voxels.split(",")]
+    with _reporter().task("photos") as progress:
+        table = open_run(directory).predict(list(photos), voxels=wanted, progress=progress)
+    table.columns = table.columns.astype(str)
+    artifacts.write_table(out, table.reset_index())
+    typer.echo(f"predicted {table.shape[1]} voxels for {len(table)} photos: {out}")
+
+
+@app.command()
 def subjects(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Holds a run directory per subject.", show_default=False)

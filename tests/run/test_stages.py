@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 
-from mine_jax import artifacts, config, encoder, features, run
+import mine_jax
+from mine_jax import artifacts, config, data, encoder, features, run
 from mine_jax.errors import AlignmentError, ConfigError, DataError, IntegrityError, MissingInputError
 from mine_jax.phantom.write_nsd import write_phantom
-from mine_jax.run import demo, graph
+from mine_jax.run import demo, files, graph
 from mine_jax.run.recovery import truth
 
 ROOT = Path(__file__).parent.parent.parent
@@ -96,6 +98,35 @@ def test_the_phantom_is_recovered_and_noise_is_not_explained(finished):
     assert table.loc["noise voxels with q <= .05 at `words`", "value"] <= 0.05
     assert table.loc["constant or invalid voxels claimed to have words", "value"] == 0
     assert "Recovery of the planted truth" in print_ready
+
+
+def test_an_opened_run_has_its_tables_and_predicts_photos(finished, tmp_path):
+    made, out, _ = finished
+    opened = mine_jax.open_run(out)
+    pd.testing.assert_frame_equal(opened.voxels, artifacts.read_table(out / "voxels.tsv"))
+    assert {"voxels", "profile/words", "roi/selectivity"} <= set(opened.tables)
+    with pytest.raises(MissingInputError, match="no table 'voxel'; it has"):
+        opened.table("voxel")
+    stimuli, tokens = data.open_stimuli(made.data), files.load_tokens(out)
+    ids = stimuli.image_ids[[3, 10, 30, 200]]
+    photos = stimuli.read(ids)
+    rows = [tokens.image_ids.tolist().index(name) for name in ids]
+    encoders = opened.encoders.take(np.flatnonzero(np.asarray(opened.encoders.status) == 0))
+    expected = encoder.predict(encoders, tokens.take_images(np.array(rows)))
+    predicted = opened.predict(photos)
+    np.testing.assert_array_equal(predicted.columns, encoders.voxel_ids)
+    np.testing.assert_allclose(predicted.to_numpy(), expected, atol=1e-3 * np.abs(expected).max())
+    (tmp_path / "photos").mkdir()
+    for name, photo in zip(ids, photos, strict=True):
+        PIL.Image.fromarray(photo).save(tmp_path / "photos" / f"{name}.png")
+    voxel = int(encoders.voxel_ids[5])
+    again = opened.predict(tmp_path / "photos", voxels=[voxel]).loc[[str(name) for name in ids], voxel]
+    np.testing.assert_allclose(again, predicted[voxel], atol=1e-5)
+    assert np.allclose(opened.predict(tmp_path / "photos" / f"{ids[0]}.png")[voxel], again.iloc[0], atol=1e-5)
+    with pytest.raises(DataError, match="no voxel 999999999"):
+        opened.predict(photos, voxels=[999999999])
+    words = opened.explain(photos[0], voxel=voxel)
+    assert len(words) and set(words["word"]) <= set(files.load_descriptions(out).words)
 
 
 def test_a_second_run_skips_every_stage(finished):
