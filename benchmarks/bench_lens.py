@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cases import Case
+from benchmarks.peaks import Work
 from mine_jax import description
 from mine_jax.types import ImageTokens, Lens
 
@@ -36,7 +37,7 @@ def implementations(case: Case, data: dict[str, Any]) -> dict[str, Callable[[], 
 
     @jax.jit
     def plain(x: jax.Array) -> jax.Array:
-        return jax.lax.top_k(jnp.einsum("ipd,wd->ipw", x, unembedding), M)[1]
+        return jax.lax.top_k(jnp.einsum("ipd,wd->ipw", x, unembedding, precision="highest"), M)[1]
 
     def ours() -> dict[str, Any]:
         return {"best": description.top_words(lens, tokens, m=M).word_ids}
@@ -48,6 +49,14 @@ def compare(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, floa
     """Returns the share of tokens whose ten best differ, as the error."""
     same = (np.sort(result["best"], -1) == np.sort(reference["best"], -1)).all(-1)
     return {"max_abs_err": float(1 - same.mean())}
+
+
+def work(case: Case, data: dict[str, Any]) -> dict[str, Work]:
+    """Counts the product of tokens and words, both once and the best words, and one exponential per score."""
+    n_words, width = data["lens"].unembedding.shape
+    n_tokens = case.ig_images * case.tokens
+    n_bytes = 4 * (n_tokens * width + n_words * width + 2 * n_tokens * M)
+    return {"mine_jax": Work(2.0 * n_tokens * n_words * width, n_bytes, n_tokens * n_words)}
 
 
 def _letters(number: int) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 
 from benchmarks.cases import Case
 from benchmarks.peaks import Work
+from mine_jax import encoder
+from mine_jax.config import RidgeConfig
 from mine_jax.encoder import ridge
 
 HEADER = (
@@ -25,6 +27,8 @@ _FRESH_ROWS = 1_000
 _FRACRIDGE_VOXELS = 2_000
 # Voxels whose coefficients are compared with the ridge regression of the reported penalty.
 _CHECKED_VOXELS = 32
+# Voxels of the plain form in float64.
+_ORACLE_VOXELS = 8
 
 
 def inputs(case: Case, *, seed: int = 0) -> dict[str, np.ndarray]:
@@ -56,6 +60,7 @@ def implementations(case: Case, data: dict[str, np.ndarray]) -> dict[str, Callab
         "mine_jax": lambda: ridge.solve(x, y, penalties, folds=case.folds)._asdict(),
         "mine_jax_loo": lambda: ridge.solve(x, y, penalties, selection="loo")._asdict(),
         "mine_jax_gcv": lambda: ridge.solve(x, y, penalties, selection="gcv")._asdict(),
+        "numpy_float64": lambda: _float64(x, y, penalties, case.folds),
     }
     if importlib.util.find_spec("himalaya"):
         calls["himalaya_torch"] = lambda: _himalaya(x, y, penalties, case.folds)
@@ -70,20 +75,22 @@ def compare(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, floa
     """Returns how equal a result is: share of voxels with the same penalty, largest coefficient error.
 
     The error is relative to the largest coefficient, over voxels with the same penalty; where
-    penalties are not of the grid, to the ridge regressions of these penalties, over some voxels.
+    penalties are not of the grid, to the ridge regressions of these penalties, over some voxels. Of what
+    did only some voxels, these are compared.
     `signal_r2` is the R2 of the planted signal on fresh rows, mean over voxels.
     """
-    coef, data = result["coef"], result["data"]
-    truth = data["fresh"] @ data["planted"]
+    data, n = result["data"], min(result["coef"].shape[1], reference["coef"].shape[1])
+    coef, penalty = result["coef"][:, :n], result["penalty"][:n]
+    truth = data["fresh"] @ data["planted"][:, :n]
     missed = ((truth - data["fresh"] @ coef) ** 2).sum(0) / (truth**2).sum(0)
     found = {"signal_r2": float(1 - missed.mean())}
     if result.get("has_own_penalties"):
-        expected = _ridge_at(data, result["penalty"][:_CHECKED_VOXELS])
+        expected = _ridge_at(data, penalty[:_CHECKED_VOXELS])
         error = np.abs(coef[:, :_CHECKED_VOXELS] - expected).max() / np.abs(expected).max()
         return {**found, "max_abs_err": float(error)}
-    same = np.isclose(np.log(result["penalty"]), np.log(reference["penalty"]), atol=1e-3)
-    scale = np.abs(reference["coef"]).max()
-    error = np.abs(coef - reference["coef"])[:, same].max() / scale if same.any() else np.nan
+    same = np.isclose(np.log(penalty), np.log(reference["penalty"][:n]), atol=1e-3)
+    expected = reference["coef"][:, :n]
+    error = np.abs(coef - expected)[:, same].max() / np.abs(expected).max() if same.any() else np.nan
     return {**found, "same_penalty": float(same.mean()), "max_abs_err": float(error)}
 
 
@@ -115,6 +122,33 @@ def work(case: Case, data: dict[str, np.ndarray]) -> dict[str, Work]:
     n_bytes = data["features"].nbytes + data["responses"].nbytes + 4 * case.width * case.voxels
     names = {"mine_jax": "kfold", "mine_jax_loo": "loo", "mine_jax_gcv": "gcv"}
     return {name: Work(flop(case, selection), n_bytes) for name, selection in names.items()}
+
+
+def planned(case: Case, data: dict[str, np.ndarray]) -> dict[str, int]:
+    """Returns the bytes that the plan of a fit counts with, for the voxels that are solved at once."""
+    del data
+    config = RidgeConfig(folds=case.folds, penalties=case.penalties)
+    shape = (1, case.width)
+    plan = encoder.plan_ridge(config, n_images=case.images, n_voxels=case.voxels, token_shape=shape)
+    return {"mine_jax": plan.bytes}
+
+
+def _float64(x: np.ndarray, y: np.ndarray, penalties: np.ndarray, folds: int) -> dict[str, Any]:
+    """K-fold ridge of the first voxels as it is written in books, in float64."""
+    x, part = x.astype(np.float64), y[:, :_ORACLE_VOXELS].astype(np.float64)
+    error = np.zeros((len(penalties), part.shape[1]))
+    for valid in np.array_split(np.arange(len(x)), folds):
+        train = np.setdiff1d(np.arange(len(x)), valid)
+        x_mean, y_mean = x[train].mean(0), part[train].mean(0)
+        values, basis = np.linalg.eigh((x[train] - x_mean).T @ (x[train] - x_mean))
+        rotated = basis.T @ ((x[train] - x_mean).T @ (part[train] - y_mean))
+        turned = (x[valid] - x_mean) @ basis
+        for row, penalty in zip(error, penalties, strict=True):
+            missed = part[valid] - y_mean - turned @ (rotated / (values[:, None] + penalty))
+            row += (missed**2).mean(0)
+    chosen = penalties[error.argmin(0)]
+    coef = _ridge_at({"features": x - x.mean(0), "responses": part - part.mean(0)}, chosen)
+    return {"coef": coef, "penalty": chosen, "scale": y.shape[1] / part.shape[1]}
 
 
 def _himalaya(x: np.ndarray, y: np.ndarray, penalties: np.ndarray, folds: int) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 A roofline: the work that a method cannot do without takes at least as long as its slowest kind
 takes at the device's own rate. Rates are the best of several runs, in the same process as the
-benchmark and right after it, in the seconds that the benchmark uses.
+benchmark and right after the first that asks, in the seconds that the benchmark uses.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -73,8 +73,9 @@ def squares(case: Case, *, dtype: str = "float32", precision: str | None = "high
     return tuple(Product(side, side, side, dtype, precision) for side in (case.product, max(1, case.product // 4)))
 
 
-def measure(products: Sequence[Product], *, side: int, rounds: int) -> Work:
-    """Measures the best rates of the default device.
+@functools.cache
+def measure(products: tuple[Product, ...], *, side: int, rounds: int) -> Work:
+    """Measures the best rates of the default device, once in a process for the same products.
 
     Args:
         products: matrix products; the fastest counts.
@@ -92,7 +93,8 @@ def measure(products: Sequence[Product], *, side: int, rounds: int) -> Work:
     calls["memory"] = functools.partial(_stream, stream, stream * 0.5)
     calls["exponentials"] = functools.partial(_exponentials, stream[0, : side // 4])
     seconds = {
-        name: min(timing.seconds()) for name, timing in time_in_turn(calls, rounds=max(rounds, _MIN_ROUNDS)).items()
+        name: min(timing.seconds())
+        for name, timing in time_in_turn(calls, rounds=max(rounds, _MIN_ROUNDS), with_memory=False).items()
     }
     return Work(
         arithmetic=max(

@@ -31,6 +31,7 @@ python -m benchmarks.check_whole_brain_ridge --json benchmarks/results/whole_bra
 python -m benchmarks.check_parallel --devices 2
 python -m benchmarks.check_estimator
 python -m benchmarks.check_profiles --voxels 2000,4000
+python -m benchmarks.accelerator --size subject --out benchmarks/results
 python -m benchmarks.publish
 ```
 
@@ -64,9 +65,18 @@ SCALING = f"""\
 Where a curve is flatter than the dashed line, work that does not depend on that size still counts. The power of
 each curve is the slope of a straight line through its logarithms; the tables below have the numbers.
 """
+ACCELERATOR = """\
+## Everything on one device
+
+Written by `mine-jax bench --suite accelerator --size SIZE --out DIR`. **Seconds** are until results are ready, without
+those of the **compiler**; **planned** is what the plan of a stage counts with on the device, **used** the most that
+the device held above its inputs (on a CPU the process). A part that broke stands below its table.
+"""
 TITLES = {
+    "kernels": "Fused operations beside their definitions",
     "ridge": "Ridge with a penalty per voxel",
     "query": "One training step of the query encoder",
+    "fit": "Epochs of a whole query fit",
     "ig": "Integrated gradients over image-tokens",
     "lens": "The best words of every image-token",
     "features": "Image-tokens of frozen models",
@@ -74,6 +84,8 @@ TITLES = {
 }
 # What decides the work of a benchmark.
 SIZES = {
+    "kernels": ("voxels", "batch", "ig_voxels", "ig_images", "tokens", "width", "heads"),
+    "fit": ("voxels", "images", "tokens", "width"),
     "ridge": ("voxels", "images", "width", "penalties", "folds"),
     "query": ("voxels", "tokens", "width", "heads", "batch"),
     "ig": ("ig_voxels", "ig_images", "tokens", "width", "heads"),
@@ -126,6 +138,8 @@ def render(results: Path) -> str:
         tables = [text for path, content in files.items() for text in _tables(path, content, what)]
         if tables:
             parts += [f"## {title}\n", *tables]
+    suites = [_suite(path, content) for path, content in _read(results).items() if "suite" in content]
+    parts += [ACCELERATOR, *suites] if suites else []
     checks = [_check(path, content) for path, content in _read(results).items() if "numbers" in content]
     return "\n".join([*parts, *(["## A whole brain from a file\n", *checks] if checks else [])])
 
@@ -136,8 +150,37 @@ def _read(results: Path) -> dict[Path, dict[str, Any]]:
 
 
 def _with_rows(results: Path) -> dict[Path, dict[str, Any]]:
-    """Contents of the files with rows of benchmarks."""
-    return {path: content for path, content in _read(results).items() if "rows" in content}
+    """Contents of the files with rows of benchmarks, which stand beside each other in tables."""
+    return {path: content for path, content in _read(results).items() if "rows" in content and "suite" not in content}
+
+
+def _suite(path: Path, content: dict[str, Any]) -> str:
+    """One table of all parts on one device: absolute seconds of an accelerator, shares of the whole on a CPU."""
+    is_cpu, rows = content.get("platform") == "cpu", content["rows"]
+    versions = ", ".join(f"{name} {version}" for name, version in content.get("versions", {}).items())
+    whole = sum(part["seconds"] for part in content["parts"])
+    took = "" if is_cpu else f" All parts together took {whole:.0f} s."
+    lines = [
+        f"**`{path.name}`**: {content.get('device', 'no device')}, commit {content.get('commit', '')[:7]}, {versions}. "
+        f"Sizes: {', '.join(f'{key} {value}' for key, value in content['sizes'].items())}.{took}",
+        "",
+    ]
+    titles = ["part", "implementation", *([] if is_cpu else ["seconds", "compiler s"]), "error", "roofline"]
+    titles += ["bound by", "planned", "used"]
+    lines += [_line(titles), _line(["---"] * len(titles))]
+    for row in rows:
+        used = row["device_peak_mib"] if "device_peak_mib" in row else row["peak_mib"] if is_cpu else None
+        seconds = [] if is_cpu else [f"{row['seconds']:.4g}", f"{row['compile_s']:.2g}"]
+        error = "" if row["implementation"] == row["reference"] else f"{row['max_abs_err']:.1e}"
+        cells = [row["what"], f"`{row['implementation']}`", *seconds, error]
+        cells += [f"{row['roofline']:.0%}" if "roofline" in row else "", row.get("bound", "")]
+        cells += ["" if size is None else f"{size:,.0f} MiB" for size in (row.get("planned_mib"), used)]
+        lines.append(_line(cells))
+        if not is_cpu and "epoch_s" in row:
+            lines.append(_line(["one epoch", "", f"{row['epoch_s']:.4g}", *[""] * (len(titles) - 3)]))
+    failures = [failure for part in content["parts"] for failure in part["failures"]]
+    lines += ["", *(f"- `{failure['step']}` failed: {failure['error']}" for failure in failures)]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _check(path: Path, content: dict[str, Any]) -> str:

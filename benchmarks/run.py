@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from benchmarks import peaks
 from benchmarks.cases import CASES, Case
 from benchmarks.timing import Timing, time_in_turn
 
-WHAT = ("ridge", "query", "ig", "lens", "features", "end_to_end")
+WHAT = ("kernels", "ridge", "query", "fit", "ig", "lens", "features", "end_to_end")
+# The reference where that of a benchmark is left out, or not installed: NumPy in float64, on some voxels.
+ORACLE = "numpy_float64"
 # Measures that stand in the table where a benchmark gives them.
 SHOWN = (
     "same_penalty",
@@ -67,7 +70,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     rounds = 1 if args.smoke else args.rounds
     for what in args.what.split(","):
-        for name in _variants(what, case):
+        for name in variants(what, case):
             if args.scale:
                 size, _, values = args.scale.partition("=")
                 found = scaling(name, case, size=size, values=[int(v) for v in values.split(",")], rounds=rounds)
@@ -82,7 +85,7 @@ def main() -> None:
 
 
 def benchmark(
-    what: str, case: Case, *, rounds: int = 3, skip: list[str] | tuple[str, ...] = (), only: str = ""
+    what: str, case: Case, *, rounds: int = 3, skip: Sequence[str] = (), only: str = ""
 ) -> list[dict[str, Any]]:
     """Times all implementations of one benchmark in turn.
 
@@ -99,8 +102,9 @@ def benchmark(
         roofline where the module says how much work an implementation cannot do without.
 
     A module has `inputs`, `implementations` and `compare`, and may have `variants`, `finish`,
-    `work(case, data)`, which returns `peaks.Work` by implementation, and `products(case, data)`,
-    the matrix products that show what the device can multiply.
+    `work(case, data)`, which returns `peaks.Work` by implementation, `planned(case, data)`, the bytes on the
+    device that plans count with by implementation, and `products(case, data)`, the matrix products that show
+    what the device can multiply.
     """
     module = importlib.import_module(f"benchmarks.bench_{what.partition(':')[0]}")
     variant = what.partition(":")[2]
@@ -109,7 +113,7 @@ def benchmark(
     names = [name for name in calls if name not in skip and name.startswith(only)]
     chosen = {name: calls[name] for name in (names[:1] if only else names)}
     timings = time_in_turn(chosen, rounds=rounds)
-    name = module.REFERENCE if module.REFERENCE in timings else next(iter(timings))
+    name = next((name for name in (module.REFERENCE, ORACLE) if name in timings), next(iter(timings)))
     reference = timings[name]
     rows: list[dict[str, Any]] = [
         {
@@ -118,6 +122,8 @@ def benchmark(
             "reference": name,
             "header": module.HEADER,
             "first_s": timing.first_s,
+            "compile_s": timing.compile_s,
+            "late_compile_s": timing.late_compile_s,
             "seconds": _seconds(timing),
             "ratio": _seconds(reference) / _seconds(timing),
             "spread": [min(_times(timing)), max(_times(timing))],
@@ -127,6 +133,13 @@ def benchmark(
         }
         for key, timing in timings.items()
     ]
+    for row in rows:
+        on_device = timings[row["implementation"]].device_peak_bytes
+        row |= {} if on_device is None else {"device_peak_mib": on_device / 2**20}
+    if hasattr(module, "planned"):
+        plans = module.planned(case, data)
+        for row in rows:
+            row |= {"planned_mib": plans[row["implementation"]] / 2**20} if row["implementation"] in plans else {}
     if hasattr(module, "work"):
         products = module.products(case, data) if hasattr(module, "products") else peaks.squares(case)
         rates, work = peaks.measure(products, side=case.product, rounds=rounds), module.work(case, data)
@@ -161,6 +174,19 @@ def scaling(what: str, case: Case, *, size: str, values: list[int], rounds: int 
         row["scale"] = {"size": size, "value": value, "exponent": exponent}
         row["ratio"] = rows[0]["seconds"] / row["seconds"]
     return rows
+
+
+def variants(what: str, case: Case) -> list[str]:
+    """Returns the benchmark itself, or one name for each of its variants.
+
+    Args:
+        what: one of `WHAT`, or already one variant.
+        case: sizes.
+    """
+    if ":" in what:
+        return [what]
+    module = importlib.import_module(f"benchmarks.bench_{what}")
+    return [f"{what}:{name}" for name in module.variants(case)] if hasattr(module, "variants") else [what]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -202,14 +228,6 @@ def _restart_on(n_cores: int) -> None:
     if len(own) > n_cores:
         os.sched_setaffinity(0, own[-n_cores:])
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks.run", *sys.argv[1:]])
-
-
-def _variants(what: str, case: Case) -> list[str]:
-    """Returns the benchmark itself, or one name for each of its variants."""
-    if ":" in what:
-        return [what]
-    module = importlib.import_module(f"benchmarks.bench_{what}")
-    return [f"{what}:{name}" for name in module.variants(case)] if hasattr(module, "variants") else [what]
 
 
 def _times(timing: Timing) -> list[float]:

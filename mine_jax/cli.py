@@ -297,19 +297,28 @@ def bench(
     case: Annotated[str | None, typer.Option(metavar="NAME", help="Sizes to run at.")] = None,
     what: Annotated[str | None, typer.Option(help="Benchmarks, separated by commas.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Writes the rows here too.")] = None,
+    suite: Annotated[str | None, typer.Option(metavar="NAME", help='"accelerator": all that a device shows.')] = None,
+    size: Annotated[str | None, typer.Option(metavar="NAME", help="Of a suite: smoke, roi, subject, ...")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where a suite writes its JSON file.")] = None,
 ) -> None:
-    """Runs the benchmarks of the repository."""
+    """Runs the benchmarks of the repository, or everything that an accelerator has to show."""
     root = Path(mine_jax.__file__).resolve().parent.parent
     if not (root / "benchmarks" / "run.py").is_file():
         raise ConfigError(
             "the benchmarks are not part of the installed package: they need a checkout with benchmarks/run.py."
         )
+    if suite not in (None, "accelerator"):
+        raise ConfigError(f'--suite must be "accelerator", but is {suite!r}.')
+    if (suite is None) != (out is None) or (suite is None and size is not None):
+        raise ConfigError("--suite needs --out DIR, and --size and --out need --suite accelerator.")
+    if suite is not None and (case, what, json) != (None, None, None):
+        raise ConfigError("--suite has its own parts and file: leave --case, --what and --json out.")
     options = {"--case": case, "--what": what, "--json": json and json.resolve()}
+    options |= {"--size": size, "--out": out and out.resolve()}
     arguments = [str(part) for option, value in options.items() if value for part in (option, value)]
     # A process of its own: the folder is part of the checkout, not of the installed package.
-    raise typer.Exit(
-        subprocess.run([sys.executable, "-m", "benchmarks.run", *arguments], cwd=root, check=False).returncode
-    )
+    command = [sys.executable, "-m", f"benchmarks.{suite or 'run'}", *arguments]
+    raise typer.Exit(subprocess.run(command, cwd=root, check=False).returncode)
 
 
 def main() -> None:

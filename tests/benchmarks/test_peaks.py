@@ -79,8 +79,8 @@ def test_roofline_is_set_by_the_slowest_kind_of_work():
 
 
 def test_measured_rates_are_of_the_work_done(monkeypatch):
-    def fixed(calls, *, rounds):
-        assert rounds == 3
+    def fixed(calls, *, rounds, with_memory):
+        assert (rounds, with_memory) == (3, False)
         for call in calls.values():
             jax.block_until_ready(call())
         return {name: _Fixed() for name in calls}

@@ -128,12 +128,16 @@ def project_all(
         progress: called with (done, total).
     """
     n_images = len(tokens.image_ids)
-    step = jax.jit(lambda states: project(shared, states)[0])
     for start in range(0, n_images, image_chunk):
         rows = np.arange(start, min(start + image_chunk, n_images))
         states, _ = pooled_tokens(tokens, rows, architecture)
-        out[rows] = np.asarray(step(states)).reshape(len(rows), *out.shape[1:])
+        out[rows] = np.asarray(_keys(shared, states)).reshape(len(rows), *out.shape[1:])
         progress(rows[-1] + 1, n_images)
+
+
+@jax.jit
+def _keys(shared: Arrays, states: Array) -> Array:
+    return project(shared, states)[0]
 
 
 def predict_images(
