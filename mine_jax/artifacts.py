@@ -215,6 +215,13 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def names(kind: Any) -> tuple[str, ...]:
+    """Returns globs of the files that `save` writes for a type, encoders excepted."""
+    fields = [field.name for field in dataclasses.fields(kind)]
+    arrays = [f"{name}{rest}" for name in fields for rest in (".npy", ".json", ".*.npy", ".*.json")]
+    return ("meta.json", *arrays)
+
+
 def save(value: Any, directory: str | Path) -> Path:
     """Writes a value of `mine_jax.types` to a folder: `meta.json` last, arrays beside it.
 
@@ -399,8 +406,12 @@ def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
             "sha256": {str(p.relative_to(temporary)): sha256(p) for p in files},
         }
         write_json(temporary / "meta.json", meta)
-        shutil.rmtree(directory, ignore_errors=True)
-        temporary.replace(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        # other files of the folder stay; without meta.json it holds no encoders
+        (directory / "meta.json").unlink(missing_ok=True)
+        shutil.rmtree(directory / "params", ignore_errors=True)
+        for name in ("params", "meta.json"):
+            (temporary / name).replace(directory / name)
     except OSError as error:
         raise ResourceError(f"cannot write {directory}: {error}. Free space or choose another folder.") from error
     finally:

@@ -41,7 +41,8 @@ class Step:
         compute: does the work in a directory and returns numbers for `run.json` and the summary.
         needs: stages whose outputs it reads.
         sections: configuration that changes its result: sections, or `section.key`.
-        outputs: globs of the files it owns, below the run directory; several stages may own one file.
+        outputs: globs of the files it owns, below the run directory; several stages may own one file. Files that
+            appear while it runs and are not among these belong to somebody else.
         inputs: files and folders outside the run directory whose change makes the result stale.
         partial: globs of outputs that survive a stop or failure and that a re-run may keep as they
             are: the stage itself makes sure that they are valid.
@@ -123,7 +124,9 @@ def _lead(
 ) -> dict[str, Any]:
     directory = run_directory.make(directory)
     with lock.locked(directory):
-        manifest = run_directory.opened(directory, resume=resume or only is not None, overwrite=overwrite)
+        manifest = run_directory.opened(
+            directory, _owned(steps), resume=resume or only is not None, overwrite=overwrite
+        )
         run = _Run(config, directory, steps, manifest, reporter or Reporter())
         manifest.update(manifest_file.header(config), state="running")
         run.save()
@@ -289,8 +292,9 @@ class _Run:
     def _record(self, name: str, before: dict[str, Any], old: Iterable[str]) -> list[str]:
         """Hashes what a stage wrote, deletes what an earlier version of it left; returns its files."""
         step, after = self.steps[name], run_directory.snapshot(self.directory)
-        written = {file for file in after if after[file] != before.get(file)}
+        written = {file for file in _changed(before, after) if run_directory.matches(file, step.outputs)}
         kept = {file for file in after if run_directory.matches(file, step.partial)}
+        old = [file for file in old if run_directory.matches(file, step.outputs)]
         left = {file for file in old if file in after and file not in written | kept and not self._shared(file)}
         run_directory.remove(self.directory, left)
         for file in [file for file in self.manifest["files"] if file not in after or file in left]:
@@ -305,10 +309,11 @@ class _Run:
             self.manifest["files"][file] = {"sha256": self._sha256(file), "bytes": size, "stage": name}
 
     def _discard(self, name: str, before: dict[str, Any]) -> None:
-        """Removes what a failed stage left half done and was not there before."""
+        """Removes those of its files that a failed stage left half done and that were not there before."""
         run_directory.sweep(self.directory)
         step, after = self.steps[name], run_directory.snapshot(self.directory)
-        changed = [f for f in after if after[f] != before.get(f) and not run_directory.matches(f, step.partial)]
+        changed = [file for file in _changed(before, after) if run_directory.matches(file, step.outputs)]
+        changed = [file for file in changed if not run_directory.matches(file, step.partial)]
         run_directory.remove(self.directory, [file for file in changed if file not in before])
         # Whole, since written atomically: stages before this one stay valid if they share them.
         self._own(name, [file for file in changed if file in before])
@@ -322,6 +327,15 @@ class _Run:
         if self._hashes.get(file, (None, ""))[0] != state:
             self._hashes[file] = (state, artifacts.sha256(path))
         return self._hashes[file][1]
+
+
+def _owned(steps: Mapping[str, Step]) -> list[str]:
+    return [glob for step in steps.values() for glob in (*step.outputs, *step.partial)]
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Files that are new or others than before, of two snapshots."""
+    return [file for file in after if after[file] != before.get(file)]
 
 
 def _compute(work: Callable[..., Any], config: Config, directory: Path, progress: Progress) -> Any:

@@ -138,8 +138,8 @@ STEP = Step(
     compute=compute,
     needs=("data",),
     sections=("features", "run.precision"),
-    outputs=("features/*",),
+    outputs=files.OUTPUTS["features"],
     inputs=inputs,
-    partial=("features/*",),
+    partial=files.KEPT["features"],
     plan=plan,
 )

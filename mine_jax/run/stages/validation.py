@@ -132,9 +132,9 @@ STEP = Step(
     compute=compute,
     needs=("features", "encoder", "attribution", "description", "profile"),
     sections=("validation", "run.seed", "run.precision"),
-    outputs=("validation/*", "voxels.tsv", "profile/voxels.tsv"),
+    outputs=files.OUTPUTS["validation"],
     inputs=inputs,
-    partial=("validation/images/*", "validation/.work/*"),
+    partial=files.KEPT["validation"],
 )
 
 
