@@ -222,6 +222,15 @@ def names(kind: Any) -> tuple[str, ...]:
     return ("meta.json", *arrays)
 
 
+def delete(kind: Any, directory: Path) -> None:
+    """Deletes what `save` writes for a type, and the folder if nothing else is in it."""
+    for glob in names(kind):
+        for path in directory.glob(glob):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
 def save(value: Any, directory: str | Path) -> Path:
     """Writes a value of `mine_jax.types` to a folder: `meta.json` last, arrays beside it.
 

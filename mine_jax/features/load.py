@@ -75,8 +75,7 @@ def load_features(
                 lens, tokens, fitted_on=fitted_on, progress=lambda done, total: progress(n_images, n_images)
             )
     if directory is not None:
-        # without it the arrays beside it are of no lens
-        (directory / "lens" / "meta.json").unlink(missing_ok=True)
+        artifacts.delete(Lens, directory / "lens")
         if lens is not None:
             artifacts.save(lens, directory / "lens")
     return tokens, lens

@@ -44,6 +44,7 @@ class Step:
         outputs: globs of the files it owns, below the run directory; several stages may own one file. Files that
             appear while it runs and are not among these belong to somebody else.
         inputs: files and folders outside the run directory whose change makes the result stale.
+        makes_inputs: whether it writes its inputs where they are missing; they then count as they are after it.
         partial: globs of outputs that survive a stop or failure and that a re-run may keep as they
             are: the stage itself makes sure that they are valid.
         plan: lines about shapes, memory and work for `--dry-run`, from the configuration and the run
@@ -59,6 +60,7 @@ class Step:
     sections: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     inputs: Callable[[Config], list[Path]] = lambda config: []
+    makes_inputs: Callable[[Config], bool] = lambda config: False
     partial: tuple[str, ...] = ()
     plan: Callable[[Config, Path], list[str]] | None = None
     check: Callable[[Config, Path], None] | None = None
@@ -181,7 +183,7 @@ class _Run:
         self.steps = steps
         self.manifest = manifest
         self.reporter = reporter
-        self._inputs: dict[Path, str] = {}
+        self._inputs: dict[Path, str | dict[str, str]] = {}
         self._hashes: dict[str, tuple[Any, str]] = {}
 
     def save(self) -> None:
@@ -249,7 +251,7 @@ class _Run:
         inputs = {}
         for path in step.inputs(self.config):
             if path not in self._inputs:
-                self._inputs[path] = manifest_file.input_hash(path)
+                self._inputs[path] = manifest_file.input_state(path)
             inputs[path] = self._inputs[path]
             self.manifest.setdefault("inputs", {})[str(path)] = self._inputs[path]
         needs = {need: self.manifest["stages"].get(need, {}).get("fingerprint", "") for need in step.needs}
@@ -277,6 +279,9 @@ class _Run:
             entry.update(seconds=round(time.monotonic() - start, 3), error=f"{type(error).__name__}: {error}"[:2000])
             self._discard(name, before)
             raise
+        if self.steps[name].makes_inputs(self.config):
+            self._inputs.clear()
+            parts = self._depends_on(name)
         entry.update(
             state="done",
             seconds=round(time.monotonic() - start, 3),

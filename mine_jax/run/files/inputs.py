@@ -12,6 +12,7 @@ from mine_jax.config import Config, DataConfig, PhantomConfig
 from mine_jax.run import tables
 from mine_jax.run.files.owned import OUTPUTS, RIVAL
 from mine_jax.run.record import directory as run_directory
+from mine_jax.run.record import manifest
 from mine_jax.types import ImageTokens, Lens, Profiles, Responses, Scores, Split, Stimuli
 
 
@@ -90,8 +91,10 @@ def load_lens(directory: Path) -> Lens | None:
 
 
 def load_tokens(directory: Path) -> ImageTokens:
-    """Opens the image-tokens of the feature stage."""
-    return features.open_store(features_folder(directory), verify=False)
+    """Opens the image-tokens of the feature stage; precomputed ones where the present configuration has them."""
+    record = manifest.read(directory)
+    settings = {} if record is None else record.get("configuration", {}).get("features", {})
+    return features.open_store(features_folder(directory), verify=False, moved_to=settings.get("tokens"))
 
 
 def load_more_layers(config: Config, directory: Path) -> dict[int, ImageTokens]:
@@ -115,8 +118,8 @@ def load_low_level(directory: Path) -> ImageTokens | None:
 
 
 def remove_low_level(directory: Path) -> None:
-    """Withdraws the low-level statistics of an earlier run; their arrays go when the stage is recorded."""
-    (features_folder(directory) / RIVAL / "meta.json").unlink(missing_ok=True)
+    """Deletes the low-level statistics of an earlier run."""
+    artifacts.delete(ImageTokens, features_folder(directory) / RIVAL)
 
 
 def remove_features(directory: Path) -> None:

@@ -113,8 +113,10 @@ def load_rival(directory: Path) -> tuple[np.ndarray, Scores] | None:
 
 
 def remove_rival(directory: Path) -> None:
-    """Withdraws the rival of an earlier run; its arrays go when the stage is recorded."""
-    (directory / "scores" / RIVAL / "meta.json").unlink(missing_ok=True)
+    """Deletes the rival of an earlier run."""
+    folder = directory / "scores" / RIVAL
+    (folder / "predicted.npy").unlink(missing_ok=True)
+    artifacts.delete(Scores, folder)
 
 
 @contextlib.contextmanager

@@ -94,6 +94,7 @@ STEP = Step(
     sections=("data", "run.seed"),
     outputs=files.OUTPUTS["data"],
     inputs=inputs,
+    makes_inputs=lambda config: isinstance(config.data, PhantomConfig),
     partial=files.KEPT["data"],
     plan=plan,
 )
