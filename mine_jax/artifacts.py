@@ -97,7 +97,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingInputError(f"no file at {path}.") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path} is not readable JSON ({error}). Delete it and run the stage again.") from error
 
 
@@ -116,11 +116,18 @@ def read_array(path: Path, *, mmap: bool = False) -> np.ndarray:
         IntegrityError: if it is truncated or not a plain array.
     """
     try:
-        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise MissingInputError(f"no file at {path}.") from error
-    except (ValueError, EOFError, OSError) as error:
+        if not path.is_file():
+            raise MissingInputError(f"no file at {path}.")
+        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except MissingInputError:
+        raise
+    except Exception as error:
+        # the parser of headers raises whatever damaged bytes lead it to
         raise IntegrityError(f"{path} is not a readable .npy array ({error}). Was the copy cut short?") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise IntegrityError(f"{path} is an archive of arrays (.npz), not one array. Save the array by `numpy.save`.")
+    return array
 
 
 def write_table(path: Path, table: pd.DataFrame) -> Path:

@@ -97,7 +97,8 @@ def execute(
         The content of `run.json`, with the stages run now named in `ran` (not written to the file).
 
     Raises:
-        ConfigError: for an unknown stage, or a directory with files and neither `resume` nor `overwrite`.
+        ConfigError: for an unknown stage, devices that are not there, or a directory with files and neither `resume`
+            nor `overwrite`.
         CheckpointError: if `run.json` cannot be trusted, or `only` needs a stage that is not up to date.
         ResourceError: if memory or disk are not enough, or another process uses the directory.
         Stopped: after a signal; what was finished is saved.
@@ -106,6 +107,7 @@ def execute(
         _check_stage(name, steps)
     if resume and overwrite:
         raise ConfigError("`resume` and `overwrite` exclude each other.")
+    sharding.devices()
     with sharding.telling_others():
         if sharding.process_id() > 0:
             return _follow(config, Path(directory), steps)

@@ -64,7 +64,9 @@ def read(directory: Path) -> dict[str, Any] | None:
     for key in ("stages", "files"):
         if not isinstance(manifest.get(key), dict) or not all(isinstance(v, dict) for v in manifest[key].values()):
             raise CheckpointError(f"{path} has no valid table `{key}`: damaged or edited. {remedy}")
-    outside = [name for name in manifest["files"] if Path(name).is_absolute() or ".." in Path(name).parts]
+    outside = [
+        name for name in manifest["files"] if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name
+    ]
     if outside:
         raise CheckpointError(f"{path} names files outside of the run: {outside[:3]}. It was edited. {remedy}")
     return manifest
