@@ -63,6 +63,9 @@ def main() -> None:
     if args.list:
         print("\n".join(f"{name:12s} {case}" for name, case in CASES.items()), "\nbenchmarks:", ", ".join(WHAT))
         return
+    unknown = sorted({what.partition(":")[0] for what in args.what.split(",")} - set(WHAT))
+    if unknown:
+        parser.error(f"--what {', '.join(unknown)}: no such benchmark; there are {', '.join(WHAT)}")
     if jax.default_backend() == "cpu":
         _restart_on(args.cores)
     sizes: dict[str, Any] = {key: int(value) for key, value in (item.split("=") for item in args.set)}

@@ -97,7 +97,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingInputError(f"no file at {path}.") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path} is not readable JSON ({error}). Delete it and run the stage again.") from error
 
 
@@ -116,11 +116,18 @@ def read_array(path: Path, *, mmap: bool = False) -> np.ndarray:
         IntegrityError: if it is truncated or not a plain array.
     """
     try:
-        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise MissingInputError(f"no file at {path}.") from error
-    except (ValueError, EOFError, OSError) as error:
+        if not path.is_file():
+            raise MissingInputError(f"no file at {path}.")
+        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except MissingInputError:
+        raise
+    except Exception as error:
+        # the parser of headers raises whatever damaged bytes lead it to
         raise IntegrityError(f"{path} is not a readable .npy array ({error}). Was the copy cut short?") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise IntegrityError(f"{path} is an archive of arrays (.npz), not one array. Save the array by `numpy.save`.")
+    return array
 
 
 def write_table(path: Path, table: pd.DataFrame) -> Path:
@@ -213,6 +220,22 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def names(kind: Any) -> tuple[str, ...]:
+    """Returns globs of the files that `save` writes for a type, encoders excepted."""
+    fields = [field.name for field in dataclasses.fields(kind)]
+    arrays = [f"{name}{rest}" for name in fields for rest in (".npy", ".json", ".*.npy", ".*.json")]
+    return ("meta.json", *arrays)
+
+
+def delete(kind: Any, directory: Path) -> None:
+    """Deletes what `save` writes for a type, and the folder if nothing else is in it."""
+    for glob in names(kind):
+        for path in directory.glob(glob):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 def save(value: Any, directory: str | Path) -> Path:
@@ -399,8 +422,12 @@ def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
             "sha256": {str(p.relative_to(temporary)): sha256(p) for p in files},
         }
         write_json(temporary / "meta.json", meta)
-        shutil.rmtree(directory, ignore_errors=True)
-        temporary.replace(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        # other files of the folder stay; without meta.json it holds no encoders
+        (directory / "meta.json").unlink(missing_ok=True)
+        shutil.rmtree(directory / "params", ignore_errors=True)
+        for name in ("params", "meta.json"):
+            (temporary / name).replace(directory / name)
     except OSError as error:
         raise ResourceError(f"cannot write {directory}: {error}. Free space or choose another folder.") from error
     finally:

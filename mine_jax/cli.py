@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands, so that `--help` answers at on
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -45,7 +46,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides a value of the file; repeatable."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is drawn.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=(1 << 63) - 1, help="Seed of everything that is drawn.")]
 
 
 def _version(value: bool) -> None:
@@ -336,16 +337,31 @@ def main() -> None:
         _fail(type(error).__name__, error, error.exit_code, debug=debug)
     except Stopped as stop:
         _fail("stopped", f"{stop}; finished stages are saved, --resume goes on.", stop.exit_code, debug=debug)
+    except BrokenPipeError:
+        # who read the output has gone, as `head` does; nothing is left to say, also not at exit
+        _silence()
+        raise SystemExit(128 + 13) from None
     except Exception as error:
         hint = "" if debug else "\nThis is a fault of mine_jax. --debug shows where it happened."
         _fail(type(error).__name__, f"{error}{hint}", 1, debug=debug)
 
 
 def _fail(kind: str, message: object, code: int, *, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    typer.echo(f"mine-jax: {kind}: {message}", err=True)
+    try:
+        if debug:
+            traceback.print_exc()
+        typer.echo(f"mine-jax: {kind}: {message}", err=True)
+    except BrokenPipeError:
+        _silence()
     raise SystemExit(code)
+
+
+def _silence() -> None:
+    """Sends what is still in the buffers of closed streams nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
 
 
 def _reporter() -> Reporter:
@@ -388,6 +404,7 @@ def _execute(config: Config, out: Path, **options: Any) -> None:
 
     reporter = _reporter()
     sharding.start()
+    sharding.devices()
     is_first = sharding.process_id() == 0
     record = execute(config, out, _steps(), reporter=reporter if is_first else Reporter(), **options)
     if is_first:

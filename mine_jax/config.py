@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
@@ -26,6 +26,7 @@ from mine_jax.errors import ConfigError, MissingInputError
 
 SCHEMA = 1
 MAX_CONFIG_BYTES = 1 << 20
+MAX_SEED = 1 << 63
 
 
 def _as_tuple(value: Any) -> Any:
@@ -59,6 +60,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
+Exponent = Annotated[float, Field(ge=-30, le=30)]
 CountOrShare = Annotated[int | float, PlainValidator(_count_or_share)]
 File = Annotated[str | None, PathKey()]
 # `features.model` of the models in the package -> what follows the kind in the name of their folder: the image-tokens
@@ -86,7 +88,7 @@ Judge = Annotated[str, PlainValidator(_judge), PathKey(frozenset({"ridge", "none
 class Section(BaseModel):
     """A section of the configuration: frozen, unknown keys forbidden, no type coercion."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _by_kind(default: type[Section]) -> tuple[Any, BeforeValidator]:
@@ -107,7 +109,7 @@ class _Data(Section):
     test: TestImages = "shared"  # fraction, "shared", or a file of image ids
     val: Annotated[float, Field(gt=0, lt=1)] = 0.15  # ours: share of the non-test images for early stopping
     min_noise_ceiling: Fraction = 0.0  # ours: below it a voxel gets status low_ceiling
-    beta_scale: Literal["auto"] | float = "auto"  # divisor of integer betas (NSD: 300)
+    beta_scale: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"  # divisor of integer betas (NSD: 300)
     on_missing: Literal["error", "drop"] = "error"
     allow_leak: bool = False
     permute: bool = False  # control: responses are exchanged between images; nothing should be predicted
@@ -327,8 +329,14 @@ class _Encoder(Section):
     selection: Literal["kfold", "gcv", "loo"] = "kfold"  # ridge: how penalties are chosen
     folds: Annotated[int, Field(ge=2)] = 5  # ours
     penalties: Annotated[int, Field(ge=3)] = 20  # ours: grid size
-    penalty_low: float = -2.0  # log10, in units of n x mean feature variance / features
-    penalty_high: float = 6.0
+    penalty_low: Exponent = -2.0  # log10, in units of n x mean feature variance / features
+    penalty_high: Exponent = 6.0
+
+    @pydantic.model_validator(mode="after")
+    def _check_penalties(self) -> Self:
+        if self.penalty_low >= self.penalty_high:
+            raise PydanticCustomError("penalties", "`penalty_low` should be below `penalty_high`")
+        return self
 
 
 class QueryConfig(_Encoder):
@@ -382,7 +390,7 @@ class AttributionConfig(Section):
     images: Literal["top", "random"] = "top"  # ours: highest predicted responses
     split: Literal["all", "train", "test"] = "all"  # train: images used for the fit
     # ours: voxels below it on the images that chose their encoder are not attributed
-    min_r2: float = 0.0
+    min_r2: Annotated[float, Field(le=1)] = 0.0
     sufficiency: Fraction = 0.9  # ours: level of the adaptive K
     n_random: Count = 5  # ours: random orders averaged in the curves
     keep_scores: bool = True  # ours: writes heat.npy, the scores of all tokens, for heat maps and controls
@@ -449,7 +457,7 @@ class RoiConfig(Section):
 class RunConfig(Section):
     """How the work is done; never what comes out (but for `seed` and `precision`)."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=MAX_SEED)] = 0
     precision: Literal["default", "high", "highest"] = "highest"
     voxel_chunk: Count | None = None
     image_chunk: Count | None = None
@@ -528,11 +536,16 @@ def from_dict(values: dict[str, Any], *, base: Path | None = None, source: str =
     Raises:
         ConfigError: with all problems at once.
     """
+    config, problems = None, _with_nul(values)
     try:
         config = Config.model_validate(values)
     except pydantic.ValidationError as error:
-        problems = "\n".join(f"  {_problem(detail)}" for detail in error.errors())
-        raise ConfigError(f"{source} has {error.error_count()} problem(s):\n{problems}") from None
+        problems += [_problem(detail) for detail in error.errors()] + _behind_kinds(values, error)
+    except RecursionError:
+        problems += ["values are nested too deeply."]
+    if config is None or problems:
+        shown = "\n".join(f"  {problem}" for problem in problems)
+        raise ConfigError(f"{source} has {len(problems)} problem(s):\n{shown}")
     return config if base is None else _resolved(config, base)
 
 
@@ -545,10 +558,38 @@ def _apply(values: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    except RecursionError:
+        raise ConfigError(f"--set {key.strip()} holds a value that is nested too deeply.") from None
     section = values.setdefault(parts[0], {})
     if not isinstance(section, dict):
         raise ConfigError(f"[{parts[0]}] must be a section, but is {section!r}.")
     section[parts[1]] = value
+
+
+def _with_nul(values: dict[str, Any]) -> list[str]:
+    """Names the keys whose text holds a NUL character, which no path can."""
+    return [
+        f"{name}.{key}: must not hold a NUL character."
+        for name, held in values.items()
+        if isinstance(held, dict)
+        for key, value in held.items()
+        if any(isinstance(text, str) and "\0" in text for text in (value if isinstance(value, list) else [value]))
+    ]
+
+
+def _behind_kinds(values: dict[str, Any], error: pydantic.ValidationError) -> list[str]:
+    """Says what else is wrong with sections of an unknown kind, taken as of the kind whose name is nearest."""
+    problems = []
+    for detail in error.errors():
+        if detail["type"] != "union_tag_invalid":
+            continue
+        name = str(detail["loc"][0])
+        nearest = difflib.get_close_matches(str(detail["ctx"]["tag"]), _kinds(name), n=1, cutoff=0.0)
+        try:
+            Config.model_validate({name: {**values[name], "kind": nearest[0]}})
+        except pydantic.ValidationError as behind:
+            problems += [f'{_problem(other)} (taken as kind "{nearest[0]}")' for other in behind.errors()]
+    return problems
 
 
 def _problem(detail: Any) -> str:

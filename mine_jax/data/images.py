@@ -180,6 +180,12 @@ def list_photos(source: str | Path, *, max_pixels: int = MAX_PIXELS) -> PhotoFil
         if image_id in names:
             clashes.append(f"{names[image_id]} and {file}")
         names[image_id] = file
+    unprintable = [repr(file) for file in names.values() if not file.isprintable()]
+    if unprintable:
+        raise DataError(
+            f"{source} has {len(unprintable)} photos with control characters in their names, first "
+            f"{', '.join(unprintable[:5])}. Rename them: names become ids in tables."
+        )
     if clashes:
         raise DataError(f"{source} has {len(clashes)} pairs of photos with one id, first {'; '.join(clashes[:5])}.")
     if not names:

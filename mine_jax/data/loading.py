@@ -132,21 +132,15 @@ def _nsd_files(config: NsdConfig | PhantomConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _nsd_inputs(config: NsdConfig) -> list[Path]:
+def _nsd_inputs(config: NsdConfig | PhantomConfig) -> list[Path]:
     return nsd.inputs(Path(config.root), config) if config.root else []
 
 
-def _nsd_images(config: NsdConfig) -> list[Path]:
+def _nsd_images(config: NsdConfig | PhantomConfig) -> list[Path]:
     return [nsd.stimuli_file(Path(config.root))] if config.root else []
 
 
-def _nothing(config: PhantomConfig) -> list[Path]:
-    # What is written by the run itself depends on the configuration alone.
-    del config
-    return []
-
-
-# A phantom is written in the layout of NSD.
+# A phantom is written in the layout of NSD; without a root it lies in the run, which keeps hashes of its own files.
 READERS: dict[str, Reader] = {
     "folder": Reader(folder.load_folder, folder.open_folder_stimuli, folder.inputs, folder.images_of),
     "bids": Reader(bids.load_bids, bids.open_bids_stimuli, bids.inputs, bids.images_of, bids.probe),
@@ -173,5 +167,5 @@ READERS: dict[str, Reader] = {
         bold5000.probe,
     ),
     "nsd": Reader(_load_nsd, _open_nsd, _nsd_inputs, _nsd_images),
-    "phantom": Reader(_load_nsd, _open_nsd, _nothing, _nothing),
+    "phantom": Reader(_load_nsd, _open_nsd, _nsd_inputs, _nsd_images),
 }

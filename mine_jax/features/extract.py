@@ -6,6 +6,7 @@ shape, so the model compiles once.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -179,7 +180,7 @@ def _in_memory(
     """Returns layer -> tokens [N, P, D], arrays in memory."""
     image_ids, dtype = np.asarray(stimuli.image_ids, dtype=str), extraction.numpy_dtype
     check_ids(image_ids)
-    identities = {number: _identity(backbone, stimuli, number, dtype) for number in extraction.layers}
+    identities = {number: _identity(backbone, stimuli, number, dtype, None) for number in extraction.layers}
     starts, size = batch_starts(stimuli, extraction.batch_size)
     tokens = {number: np.empty(identity["shape"], dtype) for number, identity in identities.items()}
     for start, batch in encoded(backbone, stimuli, starts, size, extraction.layers, dtype):
@@ -214,10 +215,11 @@ def fill_stores(
     check_ids(np.asarray(stimuli.image_ids, dtype=str))
     _, size = batch_starts(stimuli, extraction.batch_size)
     shard_images = size * max(1, SHARD_IMAGES // size)
+    contents = store.images_hash(np.asarray(stimuli.hashes, dtype=str)) or _pixels_hash(stimuli, size)
     writers: dict[int, store.TokenWriter] = {}
     for number, folder in extraction.places.items():
         assert folder is not None
-        identity = _identity(backbone, stimuli, number, extraction.numpy_dtype)
+        identity = _identity(backbone, stimuli, number, extraction.numpy_dtype, contents)
         sizes = {"shard_images": shard_images, "batch_size": size}
         writers[number] = store.TokenWriter(folder, identity, **sizes, part=part)
         # the first store decides where batches begin, for the others too
@@ -239,7 +241,19 @@ def batch_starts(stimuli: Stimuli, batch_size: int) -> tuple[range, int]:
     return range(0, n_images, size), size
 
 
-def _identity(backbone: Backbone, stimuli: Stimuli, layer: int, dtype: np.dtype) -> dict[str, Any]:
+def _pixels_hash(stimuli: Stimuli, batch_size: int) -> str:
+    """Returns one sha256 over the pixels of all images, for those whose files have no hashes."""
+    digest = hashlib.sha256()
+    for start in range(0, len(stimuli.image_ids), batch_size):
+        for image in stimuli.read(stimuli.image_ids[start : start + batch_size].tolist()):
+            digest.update(f"{image.shape} {image.dtype} ".encode())
+            digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+def _identity(
+    backbone: Backbone, stimuli: Stimuli, layer: int, dtype: np.dtype, contents: str | None
+) -> dict[str, Any]:
     """Everything that decides the bytes of the tokens."""
     image_ids = np.asarray(stimuli.image_ids, dtype=str)
     return {
@@ -252,7 +266,7 @@ def _identity(backbone: Backbone, stimuli: Stimuli, layer: int, dtype: np.dtype)
         "shape": [len(image_ids), backbone.grid[0] * backbone.grid[1], backbone.width],
         "processor": backbone.processor,
         "image_ids": image_ids.tolist(),
-        "images_sha256": store.images_hash(np.asarray(stimuli.hashes, dtype=str)),
+        "images_sha256": contents,
     }
 
 

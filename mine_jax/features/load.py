@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def load_features(
                 lens, tokens, fitted_on=fitted_on, progress=lambda done, total: progress(n_images, n_images)
             )
     if directory is not None:
-        shutil.rmtree(directory / "lens", ignore_errors=True)
+        artifacts.delete(Lens, directory / "lens")
         if lens is not None:
             artifacts.save(lens, directory / "lens")
     return tokens, lens

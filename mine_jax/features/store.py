@@ -182,12 +182,14 @@ class TokenWriter:
         return False
 
 
-def open_store(directory: str | Path, *, verify: bool = True) -> ImageTokens:
+def open_store(directory: str | Path, *, verify: bool = True, moved_to: str | Path | None = None) -> ImageTokens:
     """Opens a finished token store without reading its tokens.
 
     Args:
         directory: the folder with `meta.json`, `DIR/features` of a run.
-        verify: whether to compare every file with its recorded sha256 (reads them once).
+        verify: whether to compare every file with its recorded sha256 (reads them once). A file of the user is
+            compared in any case where its size or time of change is another than when it was referred to.
+        moved_to: where the user's file that the store refers to lies now; None for where it lay then.
 
     Returns:
         ImageTokens whose `tokens` [N, P, D] is memory-mapped; see `ShardedTokens` for what it supports.
@@ -199,9 +201,14 @@ def open_store(directory: str | Path, *, verify: bool = True) -> ImageTokens:
     directory = Path(directory)
     meta = _read_meta(directory)
     if meta["kind"] == "file":
-        path = Path(meta["path"])
+        path = Path(meta["path"] if moved_to is None else moved_to)
         if not path.is_file():
             raise MissingInputError(f"{directory}/meta.json refers to {path}, which is not there. Was it moved?")
+        if meta.get("state") != _state(path) and artifacts.sha256(path) != meta["sha256"]:
+            raise CheckpointError(
+                f"{path} is not the file that {directory}/meta.json was written for: its sha256 differs. Put that "
+                "file back, or run the features stage again."
+            )
         parts, files = [path], {path: meta["sha256"]}
     else:
         n_shards = -(-meta["shape"][0] // meta["shard_images"])
@@ -259,6 +266,7 @@ def write_reference(directory: str | Path, tokens: ImageTokens, *, path: Path, r
         "kind": "file",
         "path": str(path.resolve()),
         "sha256": artifacts.sha256(path),
+        "state": _state(path),
         "rows": rows,
         "mask_sha256": mask_sha256,
         "image_ids": tokens.image_ids,
@@ -289,6 +297,12 @@ def images_hash(hashes: np.ndarray) -> str | None:
     return hashlib.sha256("\n".join(hashes.tolist()).encode()).hexdigest()
 
 
+def _state(path: Path) -> list[int]:
+    """Size and time of change."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
 def _read_meta(directory: Path) -> dict[str, Any]:
     meta = artifacts.read_json(directory / "meta.json")
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA or meta.get("type") != "TokenStore":
@@ -312,10 +326,8 @@ def _check_identity(directory: Path, meta: dict[str, Any], identity: dict[str, A
     differing = []
     for key, label in _IDENTITY.items():
         old, new = meta.get(key), identity[key]
-        # image contents are compared where both extractions know them
-        if old == new or (key == "images_sha256" and (old is None or new is None)):
-            continue
-        differing.append(f"{label} ({_difference(old, new)})")
+        if old != new:
+            differing.append(f"{label} ({_difference(old, new)})")
     if differing:
         raise CheckpointError(
             f"{directory} holds image-tokens of another extraction; different: {', '.join(differing)}. "

@@ -7,6 +7,7 @@ real NSD files read these without knowing.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -36,6 +37,8 @@ BETA_VERSION = "betas_fithrf_GLMdenoise_RR"
 # ROI collections of the phantom; NSD has no food area of its own, and no areas without preference.
 ROIS = {**layout.ROI_LABELS, "food": ("food",), "control": ("control-1", "control-2")}
 _VOXEL_MM = 1.8
+# Every session is written in both.
+_FORMS = ("hdf5", "nifti")
 _INT16_MAX = 32767
 # A session's files take about as long as this many images.
 _SESSION_WORK = 100
@@ -69,7 +72,7 @@ def write_phantom(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Path:
-    """Writes a phantom data set; does nothing if the same one is already there.
+    """Writes a phantom data set, or completes it; nothing if it is there.
 
     Args:
         directory: the data set's root, made if needed.
@@ -90,7 +93,7 @@ def write_phantom(
 
     Raises:
         ConfigError: if an argument is out of range.
-        DataError: if the folder holds a data set that is not a phantom.
+        DataError: if the folder holds another data set.
         MissingExtraError: without h5py.
     """
     root = Path(directory)
@@ -126,6 +129,43 @@ def write_phantom(
     artifacts.write_text(root / "phantom_scenes.jsonl", "\n".join(lines) + "\n")
     artifacts.write_json(root / "phantom.json", {**record, "complete": True})
     return root
+
+
+def read_parameters(root: str | Path) -> dict[str, Any] | None:
+    """Reads what a phantom was written with.
+
+    Args:
+        root: folder that `write_phantom` filled, perhaps not to the end.
+
+    Returns:
+        Arguments of `write_phantom` by name; None where there is no phantom.
+
+    Raises:
+        DataError: if its record is damaged.
+    """
+    record = _record(Path(root))
+    return None if record is None else record.get("parameters")
+
+
+def remove_phantom(root: str | Path) -> None:
+    """Deletes the files that a phantom's record lists, and the record; other files stay.
+
+    Args:
+        root: folder that `write_phantom` filled, perhaps not to the end.
+
+    Raises:
+        DataError: if its record is damaged.
+    """
+    root = Path(root)
+    record = _record(root)
+    for name in [] if record is None else [*record["files"], "phantom.json"]:
+        # Only what lies inside the folder: the list could have been edited.
+        if (root / name).resolve().is_relative_to(root.resolve()):
+            (root / name).unlink(missing_ok=True)
+    folders = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()]
+    for folder in sorted(folders, reverse=True):
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
 
 
 def read_truth(root: str | Path) -> pd.DataFrame:
@@ -206,21 +246,41 @@ def _are_ceilings(value: float | list[float]) -> bool:
 
 
 def _is_there(root: Path, parameters: dict[str, Any]) -> bool:
-    """Whether this very phantom is complete on disk; clears away another one."""
-    if not (root / "phantom.json").is_file():
+    """Whether this very phantom is complete on disk.
+
+    Raises:
+        DataError: if the folder holds anything else.
+    """
+    record = _record(root)
+    if record is None:
         if (root / "nsddata").exists() or (root / "nsddata_betas").exists():
             raise DataError(f"{root} holds a data set that is not a phantom. Choose an empty folder.")
         return False
+    there = record["parameters"]
+    if record.get("schema") != SCHEMA:
+        raise DataError(f"{root} holds a phantom of another version of mine_jax. Delete the folder or choose another.")
+    differing = [
+        f"{key} = {there.get(key)!r} there, {value!r} asked for"
+        for key, value in parameters.items()
+        if there.get(key) != value
+    ]
+    if differing:
+        raise DataError(
+            f"{root} holds another phantom: {'; '.join(differing)}. Ask for the one that is there, choose another "
+            "folder, or delete this one."
+        )
+    return bool(record.get("complete")) and all((root / name).is_file() for name in record["files"])
+
+
+def _record(root: Path) -> dict[str, Any] | None:
+    """Reads phantom.json; None where there is none."""
+    if not (root / "phantom.json").is_file():
+        return None
     record = artifacts.read_json(root / "phantom.json")
-    files = [root / name for name in record.get("files", [])]
-    same = record.get("schema") == SCHEMA and record.get("parameters") == parameters
-    if same and record.get("complete") and all(file.is_file() for file in files):
-        return True
-    for file in files:
-        # Only what lies inside the folder: the list could have been edited.
-        if file.resolve().is_relative_to(root.resolve()):
-            file.unlink(missing_ok=True)
-    return False
+    kinds = {"files": list, "parameters": dict}
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
+        raise DataError(f"{root / 'phantom.json'} does not describe a phantom. Delete the folder or choose another.")
+    return record
 
 
 def _files(root: Path, subjects: Sequence[str], n_sessions: int) -> list[Path]:
@@ -228,9 +288,7 @@ def _files(root: Path, subjects: Sequence[str], n_sessions: int) -> list[Path]:
     files = [layout.stimuli_file(root), layout.design_file(root), layout.stim_info_file(root)]
     for subject in subjects:
         folder = layout.betas_folder(root, subject, SPACE, BETA_VERSION)
-        files += [
-            layout.session_file(folder, session + 1, form) for session in range(n_sessions) for form in layout.SUFFIXES
-        ]
+        files += [layout.session_file(folder, session + 1, form) for session in range(n_sessions) for form in _FORMS]
         files.append(folder / "ncsnr.nii.gz")
         files += [layout.roi_file(root, subject, SPACE, name) for name in ROIS]
         files += [layout.ctab_file(root, subject, name) for name in ROIS]

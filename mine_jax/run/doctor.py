@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 
 import mine_jax
+from mine_jax import sharding
+from mine_jax.errors import ConfigError
 from mine_jax.run.record import manifest
 
 ENVIRONMENT = (
@@ -57,7 +59,13 @@ def _devices() -> Iterator[str]:
     import numpy as np
 
     yield "devices:"
-    for device in jax.devices():
+    try:
+        devices = sharding.devices()
+    except ConfigError as error:
+        yield f"  none: {error}"
+        yield ""
+        return
+    for device in devices:
         yield f"  {device.platform}:{device.id} {device.device_kind}"
     # jax-ml/jax#39103: some releases compute wrong numbers from row 32,768 on.
     matrix = np.arange(9, dtype=np.float32).reshape(3, 3) / 9

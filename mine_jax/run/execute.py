@@ -41,8 +41,10 @@ class Step:
         compute: does the work in a directory and returns numbers for `run.json` and the summary.
         needs: stages whose outputs it reads.
         sections: configuration that changes its result: sections, or `section.key`.
-        outputs: globs of the files it owns, below the run directory; several stages may own one file.
+        outputs: globs of the files it owns, below the run directory; several stages may own one file. Files that
+            appear while it runs and are not among these belong to somebody else.
         inputs: files and folders outside the run directory whose change makes the result stale.
+        makes_inputs: whether it writes its inputs where they are missing; they then count as they are after it.
         partial: globs of outputs that survive a stop or failure and that a re-run may keep as they
             are: the stage itself makes sure that they are valid.
         plan: lines about shapes, memory and work for `--dry-run`, from the configuration and the run
@@ -58,6 +60,7 @@ class Step:
     sections: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     inputs: Callable[[Config], list[Path]] = lambda config: []
+    makes_inputs: Callable[[Config], bool] = lambda config: False
     partial: tuple[str, ...] = ()
     plan: Callable[[Config, Path], list[str]] | None = None
     check: Callable[[Config, Path], None] | None = None
@@ -94,7 +97,8 @@ def execute(
         The content of `run.json`, with the stages run now named in `ran` (not written to the file).
 
     Raises:
-        ConfigError: for an unknown stage, or a directory with files and neither `resume` nor `overwrite`.
+        ConfigError: for an unknown stage, devices that are not there, or a directory with files and neither `resume`
+            nor `overwrite`.
         CheckpointError: if `run.json` cannot be trusted, or `only` needs a stage that is not up to date.
         ResourceError: if memory or disk are not enough, or another process uses the directory.
         Stopped: after a signal; what was finished is saved.
@@ -103,6 +107,7 @@ def execute(
         _check_stage(name, steps)
     if resume and overwrite:
         raise ConfigError("`resume` and `overwrite` exclude each other.")
+    sharding.devices()
     with sharding.telling_others():
         if sharding.process_id() > 0:
             return _follow(config, Path(directory), steps)
@@ -123,7 +128,9 @@ def _lead(
 ) -> dict[str, Any]:
     directory = run_directory.make(directory)
     with lock.locked(directory):
-        manifest = run_directory.opened(directory, resume=resume or only is not None, overwrite=overwrite)
+        manifest = run_directory.opened(
+            directory, _owned(steps), resume=resume or only is not None, overwrite=overwrite
+        )
         run = _Run(config, directory, steps, manifest, reporter or Reporter())
         manifest.update(manifest_file.header(config), state="running")
         run.save()
@@ -178,7 +185,7 @@ class _Run:
         self.steps = steps
         self.manifest = manifest
         self.reporter = reporter
-        self._inputs: dict[Path, str] = {}
+        self._inputs: dict[Path, str | dict[str, str]] = {}
         self._hashes: dict[str, tuple[Any, str]] = {}
 
     def save(self) -> None:
@@ -246,7 +253,7 @@ class _Run:
         inputs = {}
         for path in step.inputs(self.config):
             if path not in self._inputs:
-                self._inputs[path] = manifest_file.input_hash(path)
+                self._inputs[path] = manifest_file.input_state(path)
             inputs[path] = self._inputs[path]
             self.manifest.setdefault("inputs", {})[str(path)] = self._inputs[path]
         needs = {need: self.manifest["stages"].get(need, {}).get("fingerprint", "") for need in step.needs}
@@ -274,6 +281,9 @@ class _Run:
             entry.update(seconds=round(time.monotonic() - start, 3), error=f"{type(error).__name__}: {error}"[:2000])
             self._discard(name, before)
             raise
+        if self.steps[name].makes_inputs(self.config):
+            self._inputs.clear()
+            parts = self._depends_on(name)
         entry.update(
             state="done",
             seconds=round(time.monotonic() - start, 3),
@@ -289,8 +299,9 @@ class _Run:
     def _record(self, name: str, before: dict[str, Any], old: Iterable[str]) -> list[str]:
         """Hashes what a stage wrote, deletes what an earlier version of it left; returns its files."""
         step, after = self.steps[name], run_directory.snapshot(self.directory)
-        written = {file for file in after if after[file] != before.get(file)}
+        written = {file for file in _changed(before, after) if run_directory.matches(file, step.outputs)}
         kept = {file for file in after if run_directory.matches(file, step.partial)}
+        old = [file for file in old if run_directory.matches(file, step.outputs)]
         left = {file for file in old if file in after and file not in written | kept and not self._shared(file)}
         run_directory.remove(self.directory, left)
         for file in [file for file in self.manifest["files"] if file not in after or file in left]:
@@ -305,10 +316,11 @@ class _Run:
             self.manifest["files"][file] = {"sha256": self._sha256(file), "bytes": size, "stage": name}
 
     def _discard(self, name: str, before: dict[str, Any]) -> None:
-        """Removes what a failed stage left half done and was not there before."""
+        """Removes those of its files that a failed stage left half done and that were not there before."""
         run_directory.sweep(self.directory)
         step, after = self.steps[name], run_directory.snapshot(self.directory)
-        changed = [f for f in after if after[f] != before.get(f) and not run_directory.matches(f, step.partial)]
+        changed = [file for file in _changed(before, after) if run_directory.matches(file, step.outputs)]
+        changed = [file for file in changed if not run_directory.matches(file, step.partial)]
         run_directory.remove(self.directory, [file for file in changed if file not in before])
         # Whole, since written atomically: stages before this one stay valid if they share them.
         self._own(name, [file for file in changed if file in before])
@@ -322,6 +334,15 @@ class _Run:
         if self._hashes.get(file, (None, ""))[0] != state:
             self._hashes[file] = (state, artifacts.sha256(path))
         return self._hashes[file][1]
+
+
+def _owned(steps: Mapping[str, Step]) -> list[str]:
+    return [glob for step in steps.values() for glob in (*step.outputs, *step.partial)]
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Files that are new or others than before, of two snapshots."""
+    return [file for file in after if after[file] != before.get(file)]
 
 
 def _compute(work: Callable[..., Any], config: Config, directory: Path, progress: Progress) -> Any:

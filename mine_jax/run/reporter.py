@@ -36,9 +36,10 @@ class PlainReporter(Reporter):
         self._interval_s = interval_s
 
     def say(self, text: str) -> None:
-        """Writes one line."""
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        """Writes one line; nobody may be there to read it, which is no reason to stop."""
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._stream.write(text + "\n")
+            self._stream.flush()
 
     @contextlib.contextmanager
     def task(self, name: str) -> Generator[Progress, None, None]:

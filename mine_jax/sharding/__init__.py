@@ -24,6 +24,7 @@ from mine_jax.sharding.mesh import platform as platform
 from mine_jax.sharding.mesh import split_batch as split_batch
 from mine_jax.sharding.mesh import summed as summed
 from mine_jax.sharding.mesh import whole as whole
+from mine_jax.sharding.processes import devices as devices
 from mine_jax.sharding.processes import exchange as exchange
 from mine_jax.sharding.processes import n_processes as n_processes
 from mine_jax.sharding.processes import process_id as process_id

@@ -16,13 +16,32 @@ from typing import Any
 
 import jax
 
-from mine_jax.errors import ResourceError
+from mine_jax.errors import ConfigError, ResourceError
 from mine_jax.sharding import rendezvous
 
 _HEARTBEAT_S, _GOODBYE_S, _POLL_S = 30, 30, 1.0
 _PREFIX = "mine_jax"
 _rounds = itertools.count()
 logger = logging.getLogger("mine_jax")
+
+
+def devices() -> list[jax.Device]:
+    """Returns the devices that jax uses.
+
+    Raises:
+        ConfigError: if JAX_PLATFORMS asks for what is not there.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        if not asked:
+            raise
+        said = f" ({str(error).splitlines()[0][:300]})" if str(error) else ""
+        raise ConfigError(
+            f"JAX_PLATFORMS is {asked!r} in the environment, but there is no such device{said}. Unset it, or set it "
+            "to cpu."
+        ) from error
 
 
 def start(*, timeout_s: float = 300) -> int:

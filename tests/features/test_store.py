@@ -147,11 +147,12 @@ def test_store_of_another_extraction(changes, message, tmp_path):
         TokenWriter(tmp_path, identity(**changes), shard_images=4, batch_size=2)
 
 
-def test_image_contents_are_compared_where_known(tmp_path):
+@pytest.mark.parametrize("now", ["34", None])
+def test_other_or_unknown_image_contents_are_not_the_same(tmp_path, now):
     write(tmp_path, images_sha256="12")
-    write(tmp_path)
+    write(tmp_path, images_sha256="12")
     with pytest.raises(CheckpointError, match="image contents"):
-        write(tmp_path, images_sha256="34")
+        write(tmp_path, images_sha256=now)
 
 
 def test_other_folders(tmp_path):

@@ -147,7 +147,7 @@ def test_written_once(root):
     assert not calls and before == {file: file.stat().st_mtime_ns for file in root.rglob("*")}
 
 
-def test_interrupted_and_other_phantoms_are_replaced(tmp_path):
+def test_interrupted_phantoms_are_completed_and_others_refused(tmp_path):
     small = {"subjects": ("subj01",), "n_shared": 20, "shape": (12, 12, 10)}
 
     def stop(done, total):
@@ -158,11 +158,24 @@ def test_interrupted_and_other_phantoms_are_replaced(tmp_path):
         write_nsd.write_phantom(tmp_path, n_images=260, **small, progress=stop)
     assert json.loads((tmp_path / "phantom.json").read_text())["complete"] is False
     assert (betas_folder(tmp_path) / "betas_session02.hdf5").exists()
+    before = {file for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(DataError, match="another phantom: n_images = 260 there, 40 asked for"):
+        write_nsd.write_phantom(tmp_path, n_images=40, **small)
+    assert before == {file for file in tmp_path.rglob("*") if file.is_file()}
     calls = []
-    write_nsd.write_phantom(tmp_path, n_images=40, **small, progress=lambda *a: calls.append(a))
-    assert calls[-1][0] == calls[-1][1]
-    assert [file.name for file in sorted(betas_folder(tmp_path).glob("*.hdf5"))] == ["betas_session01.hdf5"]
-    assert data.load_nsd(tmp_path)[0].responses.shape[0] == 40
+    write_nsd.write_phantom(tmp_path, n_images=260, **small, progress=lambda *a: calls.append(a))
+    assert calls[-1][0] == calls[-1][1] and data.load_nsd(tmp_path)[0].responses.shape[0] == 260
+
+
+def test_only_the_files_of_a_phantom_are_removed(tmp_path):
+    write_nsd.write_phantom(tmp_path / "nsd", subjects=("subj01",), n_images=30, n_shared=6, shape=(8, 8, 8))
+    (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / "nsd" / "nsddata" / "note.txt").write_text("mine")
+    record = json.loads((tmp_path / "nsd" / "phantom.json").read_text())
+    (tmp_path / "nsd" / "phantom.json").write_text(json.dumps({**record, "files": [*record["files"], "../thesis.txt"]}))
+    write_nsd.remove_phantom(tmp_path / "nsd")
+    left = {file.name for file in tmp_path.rglob("*") if file.is_file()}
+    assert left == {"thesis.txt", "note.txt"} and write_nsd.read_parameters(tmp_path / "nsd") is None
 
 
 def test_another_data_set_is_not_touched(tmp_path):

@@ -59,14 +59,14 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     root = folder / "phantom"
     write_phantom(root, subjects=("subj01",), n_images=500, n_shared=100, shape=(18, 18, 14))
-    made = config.from_dict({**demo.configuration(root, "subj01").model_dump(), **_merged(root)})
+    made = config.from_dict({**demo.configuration(root, "subj01").model_dump(exclude_unset=True), **_merged(root)})
     run.execute(made, folder / "run", graph.STEPS)
     return made, folder / "run", root
 
 
 def _merged(root):
-    base = demo.configuration(root, "subj01").model_dump()
-    return {section: {**base[section], **values} for section, values in SMALL.items()}
+    base = demo.configuration(root, "subj01").model_dump(exclude_unset=True)
+    return {section: {**base.get(section, {}), **values} for section, values in SMALL.items()}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -85,6 +85,13 @@ def test_other_files_of_the_contract_are_there(finished):
     assert "<html" in (out / "report.html").read_text(encoding="utf-8")
     manifest = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert {stage["state"] for stage in manifest["stages"].values()} == {"done"}
+
+
+def test_every_file_of_a_run_belongs_to_a_stage(finished):
+    _, out, _ = finished
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    there = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert not {name for name in there - set(record["files"]) if not name.startswith(("run.json", "truth"))}
 
 
 def test_the_phantom_is_recovered_and_noise_is_not_explained(finished):

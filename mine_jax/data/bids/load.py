@@ -21,8 +21,8 @@ from mine_jax.data.bids.trials import read_rows
 from mine_jax.data.containers import positions
 from mine_jax.data.containers.series import Series, check_same_space
 from mine_jax.data.containers.sessions import respond
+from mine_jax.data.folder import rois
 from mine_jax.data.folder.photos import Joined, join
-from mine_jax.data.folder.rois import choose_voxels
 from mine_jax.data.images import PhotoFiles
 from mine_jax.errors import ConfigError
 from mine_jax.types import Responses, Stimuli
@@ -51,7 +51,7 @@ def load_bids(
     files, sessions = open_betas(config)
     joined = join_rows(config, files, sessions)
     mask = config.mask if config.mask is not None else _brain_mask(config, sessions[0])
-    voxel_ids, areas, _ = choose_voxels(mask, config.rois, config.roi_labels, sessions[0])
+    voxel_ids, areas, _ = rois.choose_voxels(mask, config.rois, config.roi_labels, sessions[0])
     responses = respond(
         sessions,
         voxel_ids,
@@ -95,7 +95,8 @@ def inputs(config: BidsConfig) -> list[Path]:
     files = _betas(config)
     betas = [path for file in files for path in positions.hemispheres_of(file.path) or (Path(file.path),)]
     tables = [path for file in files for path in names.find_tables(_folders(config), file)]
-    return [*betas, *tables, *(Path(path) for path in (config.mask, config.roi_labels) if path is not None)]
+    masks = [] if config.mask is not None or config.rois is not None else _brain_masks(config)
+    return [*betas, *tables, *masks, *rois.inputs(config.mask, config.rois, config.roi_labels)]
 
 
 def images_of(config: BidsConfig) -> list[Path]:
@@ -124,7 +125,7 @@ def probe(config: BidsConfig) -> list[str]:
     """
     files, sessions = open_betas(config)
     mask = config.mask if config.mask is not None else _brain_mask(config, sessions[0])
-    voxel_ids, areas, _ = choose_voxels(mask, config.rois, config.roi_labels, sessions[0])
+    voxel_ids, areas, _ = rois.choose_voxels(mask, config.rois, config.roi_labels, sessions[0])
     n_rows = sum(session.n_rows for session in sessions)
     names_of = sorted({name for text in areas for name in text.split(";") if name})
     return [
@@ -209,20 +210,21 @@ def join_rows(
     return join(trials.joined(parts), str(config.root), config, among=np.concatenate(keep), photos=photos)
 
 
+def _brain_masks(config: BidsConfig) -> list[Path]:
+    """The brain masks of a subject in the space of the betas."""
+    masks = []
+    for path in sorted(names.subject_folder(Path(str(config.root)), config.subject).rglob("*_mask.nii*")):
+        named = names.parse(path)
+        if named is not None and named.entities.get("desc") == "brain":
+            masks += [path] if config.space in (None, named.entities.get("space")) else []
+    return masks
+
+
 def _brain_mask(config: BidsConfig, first: Series) -> str | None:
     """The only brain mask in the space of the betas, where areas do not select voxels."""
     if config.rois is not None or first.space is None or hasattr(first.space, "n_vertices"):
         return None
-    folder = names.subject_folder(Path(str(config.root)), config.subject)
-    masks = []
-    for path in sorted(folder.rglob("*_mask.nii*")):
-        named = names.parse(path)
-        if (
-            named is not None
-            and named.entities.get("desc") == "brain"
-            and config.space in (None, named.entities.get("space"))
-        ):
-            masks.append(str(path))
+    masks = _brain_masks(config)
     if len(masks) > 1:
-        raise ConfigError(f"data: {len(masks)} brain masks are below {folder}, first {masks[0]}. Set `mask` to one.")
-    return masks[0] if masks else None
+        raise ConfigError(f"data: {len(masks)} brain masks are there, first {masks[0]}. Set `mask` to one.")
+    return str(masks[0]) if masks else None

@@ -150,10 +150,15 @@ def read_atlas(path: str, labels: str | None, like: Series) -> tuple[np.ndarray,
     if labels is not None:
         names = read_label_table(labels)
     elif not names:
-        beside = re.sub(r"(\.nii|\.mgz|\.mgh|\.gii)?(\.gz)?$", ".tsv", path, count=1)
+        beside = table_beside(path)
         names = read_label_table(beside) if Path(beside).is_file() else {}
         names = names or {int(code): f"area-{code}" for code in np.unique(codes) if code > 0}
     return codes, {code: name for code, name in names.items() if name.strip().lower() not in NO_AREA and code != 0}
+
+
+def table_beside(path: str) -> str:
+    """Returns the table of code and name that is read where it lies beside an atlas."""
+    return re.sub(r"(\.nii|\.mgz|\.mgh|\.gii)?(\.gz)?$", ".tsv", path, count=1)
 
 
 def read_annot(path: Path) -> tuple[np.ndarray, dict[int, str]]:

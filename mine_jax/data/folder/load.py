@@ -88,11 +88,11 @@ def inputs(config: FolderConfig) -> list[Path]:
     Returns:
         Those that are given.
     """
-    named = (config.responses, config.trials, config.mask, config.rois)
+    named = (config.responses, config.trials)
     patterns = [path for pattern in named if pattern is not None for path in positions.expand(pattern)]
     files = [file for path in patterns for file in positions.hemispheres_of(path) or (Path(path),)]
-    plain = (config.images, config.image_ids, config.roi_labels)
-    return [*(Path(path) for path in plain if path is not None), *files]
+    plain = [Path(path) for path in (config.images, config.image_ids) if path is not None]
+    return [*plain, *files, *rois.inputs(config.mask, config.rois, config.roi_labels)]
 
 
 def images_of(config: FolderConfig) -> list[Path]:

@@ -59,6 +59,15 @@ def read_rois(path: str | Path, voxel_ids: np.ndarray) -> tuple[np.ndarray, np.n
     return np.array([";".join(dict.fromkeys(areas)) for areas in names], str), indices
 
 
+def inputs(mask: str | None, rois: str | None, labels: str | None) -> list[Path]:
+    """Names the files that `choose_voxels` reads, and the table that it would read beside an atlas."""
+    beside = [] if rois is None or labels is not None else [positions.table_beside(rois)]
+    named = [path for path in (mask, rois) if path is not None]
+    files = [file for path in named for file in positions.hemispheres_of(path) or (Path(path),)]
+    tables = [Path(path) for path in (labels, *beside) if path is not None]
+    return [*files, *(path for path in tables if path not in files and (labels is not None or path.is_file()))]
+
+
 def choose_voxels(
     mask: str | None, rois: str | None, labels: str | None, first: Series
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

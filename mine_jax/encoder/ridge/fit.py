@@ -17,6 +17,7 @@ from mine_jax.encoder.ridge.model import summaries
 from mine_jax.encoder.ridge.solve import solve
 from mine_jax.encoder.targets import FittedVoxels, Targets
 from mine_jax.encoder.trunk import fit_trunk
+from mine_jax.errors import ConfigError
 from mine_jax.memory import Chunks, halving
 from mine_jax.types import Architecture, Array, ImageTokens
 
@@ -102,6 +103,8 @@ class RidgeFit:
         """
         config, features, mesh = self.config, self.features, self.chunks.mesh
         n_images, n_voxels = targets.shape
+        if config.selection == "kfold" and config.folds > n_images:
+            raise ConfigError(f"encoder.folds = {config.folds}, but there are {n_images} images to share among folds.")
         order = np.asarray(jax.random.permutation(self.key, n_images))
         # features that never vary explain nothing at any penalty
         unit = (float(features.var(0, dtype=np.float64).mean()) or 1.0) * n_images

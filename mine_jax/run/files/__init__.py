@@ -8,7 +8,6 @@ from mine_jax.run.files.headers import tokens_shape as tokens_shape
 from mine_jax.run.files.inputs import data_folder as data_folder
 from mine_jax.run.files.inputs import data_source as data_source
 from mine_jax.run.files.inputs import features_folder as features_folder
-from mine_jax.run.files.inputs import has_phantom as has_phantom
 from mine_jax.run.files.inputs import has_photos as has_photos
 from mine_jax.run.files.inputs import load_lens as load_lens
 from mine_jax.run.files.inputs import load_low_level as load_low_level
@@ -25,6 +24,10 @@ from mine_jax.run.files.inputs import shown_stimuli as shown_stimuli
 from mine_jax.run.files.inputs import split_of as split_of
 from mine_jax.run.files.inputs import splits_of_images as splits_of_images
 from mine_jax.run.files.inputs import training_images as training_images
+from mine_jax.run.files.owned import DECOYS as DECOYS
+from mine_jax.run.files.owned import HALVES as HALVES
+from mine_jax.run.files.owned import KEPT as KEPT
+from mine_jax.run.files.owned import OUTPUTS as OUTPUTS
 from mine_jax.run.files.recovery import causal_table as causal_table
 from mine_jax.run.files.recovery import comparisons_table as comparisons_table
 from mine_jax.run.files.recovery import is_run as is_run
@@ -35,8 +38,6 @@ from mine_jax.run.files.recovery import save_recovery as save_recovery
 from mine_jax.run.files.recovery import selectivity_table as selectivity_table
 from mine_jax.run.files.recovery import structure_table as structure_table
 from mine_jax.run.files.recovery import voxels_table as voxels_table
-from mine_jax.run.files.results import DECOYS as DECOYS
-from mine_jax.run.files.results import HALVES as HALVES
 from mine_jax.run.files.results import corpus as corpus
 from mine_jax.run.files.results import kept_scores as kept_scores
 from mine_jax.run.files.results import load_control_attribution as load_control_attribution

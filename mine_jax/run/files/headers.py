@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from mine_jax import artifacts
 from mine_jax.config import Config, FolderConfig, PrecomputedConfig
+from mine_jax.errors import MineError
 
 # What is said in place of sizes.
 UNKNOWN = "sizes are known after the data and features stages"
@@ -51,7 +50,7 @@ def _npy_shape(path: str | None) -> tuple[int, ...] | None:
     if path is None or not path.endswith(".npy") or not Path(path).is_file():
         return None
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (ValueError, OSError):
+        return artifacts.read_array(Path(path), mmap=True).shape
+    except MineError:
         # a damaged file is an error of the data stage, which says more
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import numpy as np
 from mine_jax import artifacts, data, features
 from mine_jax.config import Config, DataConfig, PhantomConfig
 from mine_jax.run import tables
+from mine_jax.run.files.owned import OUTPUTS, RIVAL
+from mine_jax.run.record import directory as run_directory
+from mine_jax.run.record import manifest
 from mine_jax.types import ImageTokens, Lens, Profiles, Responses, Scores, Split, Stimuli
-
-# Folder of the low-level statistics, in that of the features.
-_LOW_LEVEL = "low_level"
 
 
 def data_folder(directory: Path) -> Path:
@@ -32,12 +31,6 @@ def data_source(config: Config, directory: Path) -> DataConfig:
     if not isinstance(config.data, PhantomConfig) or config.data.root is not None:
         return config.data
     return config.data.model_copy(update={"root": str(directory / "phantom")})
-
-
-def has_phantom(source: PhantomConfig) -> bool:
-    """Says whether the phantom's folder holds the subject already."""
-    root = Path(source.root or "")
-    return (root / "nsddata" / "ppdata" / source.subject).is_dir() and (root / "phantom.json").is_file()
 
 
 def has_photos(config: Config) -> bool:
@@ -98,8 +91,10 @@ def load_lens(directory: Path) -> Lens | None:
 
 
 def load_tokens(directory: Path) -> ImageTokens:
-    """Opens the image-tokens of the feature stage."""
-    return features.open_store(features_folder(directory), verify=False)
+    """Opens the image-tokens of the feature stage; precomputed ones where the present configuration has them."""
+    record = manifest.read(directory)
+    settings = {} if record is None else record.get("configuration", {}).get("features", {})
+    return features.open_store(features_folder(directory), verify=False, moved_to=settings.get("tokens"))
 
 
 def load_more_layers(config: Config, directory: Path) -> dict[int, ImageTokens]:
@@ -113,23 +108,24 @@ def load_more_layers(config: Config, directory: Path) -> dict[int, ImageTokens]:
 
 def save_low_level(directory: Path, statistics: ImageTokens) -> None:
     """Writes the low-level statistics of the images."""
-    artifacts.save(statistics, features_folder(directory) / _LOW_LEVEL)
+    artifacts.save(statistics, features_folder(directory) / RIVAL)
 
 
 def load_low_level(directory: Path) -> ImageTokens | None:
     """Opens the low-level statistics of the images; None where there are none."""
-    folder = features_folder(directory) / _LOW_LEVEL
+    folder = features_folder(directory) / RIVAL
     return artifacts.load(folder, verify=False) if (folder / "meta.json").is_file() else None
 
 
 def remove_low_level(directory: Path) -> None:
     """Deletes the low-level statistics of an earlier run."""
-    shutil.rmtree(features_folder(directory) / _LOW_LEVEL, ignore_errors=True)
+    artifacts.delete(ImageTokens, features_folder(directory) / RIVAL)
 
 
 def remove_features(directory: Path) -> None:
-    """Deletes the token store."""
-    shutil.rmtree(features_folder(directory), ignore_errors=True)
+    """Deletes the token store, and no other file in its folder."""
+    known = run_directory.snapshot(directory)
+    run_directory.remove(directory, [file for file in known if run_directory.matches(file, OUTPUTS["features"])])
 
 
 def load_splits(config: Config, directory: Path, *, tokens: ImageTokens | None = None) -> dict[str, Split]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from mine_jax.errors import MissingInputError
 from mine_jax.memory import SparseRows
 from mine_jax.run import tables
 from mine_jax.run.files.inputs import load_responses
+from mine_jax.run.files.owned import DECOYS, HALVES, RIVAL
 from mine_jax.types import (
     Attributions,
     CriticalTokens,
@@ -29,9 +29,6 @@ from mine_jax.types import (
     Scores,
 )
 
-# Folders of what is fitted beside the voxels, in the folder of each stage.
-DECOYS, HALVES = "decoys", ("halves/0", "halves/1")
-_RIVAL = "low_level"
 # Arrays of the words of images.
 _SPARSE = ("starts", "columns", "values")
 
@@ -103,14 +100,14 @@ def save_layers(directory: Path, responses: Responses, by_layer: dict[int, Score
 
 def save_rival(directory: Path, predicted: np.ndarray, scores: Scores) -> None:
     """Writes what the low-level rival predicts of the test images, [T, V] with decoys, and how well it does."""
-    folder = directory / "scores" / _RIVAL
+    folder = directory / "scores" / RIVAL
     artifacts.save(scores, folder)
     artifacts.write_array(folder / "predicted.npy", predicted)
 
 
 def load_rival(directory: Path) -> tuple[np.ndarray, Scores] | None:
     """Opens what `save_rival` wrote; None where no rival was fitted."""
-    folder = directory / "scores" / _RIVAL
+    folder = directory / "scores" / RIVAL
     if not (folder / "meta.json").is_file():
         return None
     return artifacts.read_array(folder / "predicted.npy", mmap=True), artifacts.load(folder)
@@ -118,7 +115,9 @@ def load_rival(directory: Path) -> tuple[np.ndarray, Scores] | None:
 
 def remove_rival(directory: Path) -> None:
     """Deletes the rival of an earlier run."""
-    shutil.rmtree(directory / "scores" / _RIVAL, ignore_errors=True)
+    folder = directory / "scores" / RIVAL
+    (folder / "predicted.npy").unlink(missing_ok=True)
+    artifacts.delete(Scores, folder)
 
 
 @contextlib.contextmanager

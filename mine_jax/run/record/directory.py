@@ -36,15 +36,24 @@ def make(directory: Path) -> Path:
     return directory
 
 
-def opened(directory: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+def opened(directory: Path, owned: Iterable[str], *, resume: bool, overwrite: bool) -> dict[str, Any]:
     """Returns the manifest to go on with, after the checks that protect other people's files.
+
+    Args:
+        directory: of the run.
+        owned: globs of all that stages write; `run.json` could list other files.
+        resume: whether to go on with the run.
+        overwrite: whether to delete it first.
+
+    Returns:
+        The content of `run.json`, or that of a run that has not started.
 
     Raises:
         ConfigError: if there are files and neither `resume` nor `overwrite`, or files of no run.
         CheckpointError: if `run.json` cannot be trusted.
     """
     if overwrite:
-        _delete_run(directory)
+        _delete_run(directory, owned)
         return manifest_file.empty()
     if all(path.name.startswith(".") for path in directory.iterdir()):
         return manifest_file.empty()
@@ -59,8 +68,14 @@ def opened(directory: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]:
 
 def snapshot(directory: Path) -> dict[str, tuple[int, int, int]]:
     """Returns what identifies the present version of every file, by its relative name."""
-    files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
-    return {name: state(path) for name, path in files.items() if name not in _OWN}
+    states = {}
+    for path in directory.rglob("*"):
+        name = path.relative_to(directory).as_posix()
+        # files of others may go at any time
+        with contextlib.suppress(FileNotFoundError):
+            if name not in _OWN and path.is_file():
+                states[name] = state(path)
+    return states
 
 
 def state(path: Path) -> tuple[int, int, int]:
@@ -76,8 +91,11 @@ def matches(file: str, globs: Iterable[str]) -> bool:
 
 
 def remove(directory: Path, files: Iterable[str]) -> None:
-    """Removes files and the folders that are empty after it."""
+    """Removes files and the folders that are empty after it; none behind a link that leads out of the directory."""
     for file in files:
+        if not (directory / file).parent.resolve().is_relative_to(directory.resolve()):
+            logger.warning("%s stays: its folder is a link to outside of the run", directory / file)
+            continue
         (directory / file).unlink(missing_ok=True)
         for parent in (directory / file).parents:
             if parent == directory:
@@ -95,14 +113,14 @@ def sweep(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _delete_run(directory: Path) -> None:
-    """Deletes the files that `run.json` lists, and no others."""
+def _delete_run(directory: Path, owned: Iterable[str]) -> None:
+    """Deletes the files that `run.json` lists and stages write, and no others."""
     try:
         manifest = manifest_file.read(directory)
     except CheckpointError as error:
         logger.warning("%s Files of that run stay until they are replaced.", error)
         manifest = None
     if manifest is not None:
-        remove(directory, manifest["files"])
+        remove(directory, [file for file in manifest["files"] if matches(file, owned)])
         sweep(directory)
     (directory / manifest_file.NAME).unlink(missing_ok=True)

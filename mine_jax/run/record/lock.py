@@ -15,6 +15,8 @@ from typing import Any
 from mine_jax.errors import ResourceError
 
 NAME = ".lock"
+# An owner writes its name at once.
+_WRITING_S = 10
 logger = logging.getLogger("mine_jax")
 
 
@@ -64,17 +66,29 @@ def _create(path: Path, owner: dict[str, Any]) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         owner = json.loads(path.read_text())
         if isinstance(owner, dict):
             return owner
     return {}
 
 
+def _is_abandoned(path: Path) -> bool:
+    """Says whether a lock is empty for longer than writing its owner takes."""
+    with contextlib.suppress(FileNotFoundError):
+        status = path.stat()
+        return status.st_size == 0 and time.time() - status.st_mtime > _WRITING_S
+    return False
+
+
 def _take_over(path: Path) -> None:
     """Removes the lock of a process of this machine that is gone; otherwise raises."""
     owner = _read(path)
     pid = owner.get("pid")
+    if not owner and _is_abandoned(path):
+        logger.warning("removed the empty lock of a process that ended before it wrote its name")
+        path.unlink(missing_ok=True)
+        return
     if not isinstance(pid, int) or owner.get("host") != socket.gethostname() or is_alive(pid):
         who = f"process {pid} on {owner.get('host')} since {owner.get('since')}" if owner else "another process"
         raise ResourceError(

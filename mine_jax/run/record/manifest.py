@@ -27,6 +27,8 @@ SCHEMA = 1
 # Larger input files are identified by size, time of change, first and last block.
 MAX_HASHED_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
+# Folders of more files are recorded by one hash.
+MAX_LISTED = 2000
 MISSING = "missing"
 _PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "orbax-checkpoint", "nibabel", "pandas", "torch", "diffusers")
 logger = logging.getLogger("mine_jax")
@@ -62,7 +64,9 @@ def read(directory: Path) -> dict[str, Any] | None:
     for key in ("stages", "files"):
         if not isinstance(manifest.get(key), dict) or not all(isinstance(v, dict) for v in manifest[key].values()):
             raise CheckpointError(f"{path} has no valid table `{key}`: damaged or edited. {remedy}")
-    outside = [name for name in manifest["files"] if Path(name).is_absolute() or ".." in Path(name).parts]
+    outside = [
+        name for name in manifest["files"] if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name
+    ]
     if outside:
         raise CheckpointError(f"{path} names files outside of the run: {outside[:3]}. It was edited. {remedy}")
     return manifest
@@ -142,8 +146,23 @@ def input_hash(path: Path) -> str:
     return f"partial:{digest.hexdigest()}"
 
 
+def input_state(path: Path) -> str | dict[str, str]:
+    """Identifies an input; a folder by the hash of each file below it, so that a change can be named.
+
+    Args:
+        path: a file or folder.
+
+    Returns:
+        As `input_hash`; of a folder of at most `MAX_LISTED` files, relative name -> hash.
+    """
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
+    if not files or len(files) > MAX_LISTED:
+        return input_hash(path)
+    return {file.relative_to(path).as_posix(): input_hash(file) for file in files}
+
+
 def depends_on(
-    config: Config, *, sections: Iterable[str], inputs: Mapping[Path, str], needs: Mapping[str, str]
+    config: Config, *, sections: Iterable[str], inputs: Mapping[Path, str | dict[str, str]], needs: Mapping[str, str]
 ) -> dict[str, Any]:
     """Collects everything that decides a stage's result.
 
@@ -152,7 +171,7 @@ def depends_on(
     Args:
         config: the configuration.
         sections: names of sections, or `section.key`.
-        inputs: hash of each input.
+        inputs: `input_state` of each input.
         needs: fingerprint of each stage whose outputs are read.
 
     Returns:
@@ -168,7 +187,7 @@ def depends_on(
             if field in paths(held) and any(Path(path).is_relative_to(value) for path in inputs):
                 value = Path(value).name
             values[f"{section}.{field}"] = value
-    named: dict[str, str] = {}
+    named: dict[str, str | dict[str, str]] = {}
     for path, value in inputs.items():
         # Two inputs of one name are both kept.
         name = path.name if path.name not in named else str(path)
@@ -210,8 +229,16 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if before != after and after == MISSING:
             logger.warning("input %s is no longer there; what was made from it is kept unchecked", name)
         elif before != after:
-            changes.append(f"input {name} changed")
+            changes.append(f"input {name} changed{_which(before, after)}")
     changes.extend(
         f"stage {name} was made anew" for name, value in new["needs"].items() if old.get("needs", {}).get(name) != value
     )
     return changes
+
+
+def _which(before: Any, after: Any) -> str:
+    """Names the files by which two states of a folder differ."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return ""
+    files = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return f" ({', '.join(files[:3])}{f' and {len(files) - 3} more' if len(files) > 3 else ''})"

@@ -14,12 +14,15 @@ from mine_jax.config import Config, PhantomConfig
 from mine_jax.run import files
 from mine_jax.run.execute import Step
 
+# Arguments of the writer that stand under their names in the section [data].
+_PHANTOM_KEYS = ("n_images", "n_shared", "n_repeats", "n_repeats_shared", "ceiling")
+
 
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Reads responses and splits their images; a phantom is written first."""
     source = files.data_source(config, directory)
-    if isinstance(source, PhantomConfig) and not files.has_phantom(source):
-        _write_phantom(source, seed=config.run.seed, progress=progress)
+    if isinstance(source, PhantomConfig):
+        _write_phantom(config, source, progress)
     responses, stimuli = data.load(source, directory=files.data_folder(directory), progress=progress)
     splits = data.assign_splits(responses, stimuli, test=source.test, val=source.val, seed=config.run.seed)
     if source.permute:
@@ -59,27 +62,39 @@ def _exchanged(splits: np.ndarray, *, seed: int) -> np.ndarray:
     return order
 
 
-def _write_phantom(source: PhantomConfig, *, seed: int, progress: Progress) -> None:
-    from mine_jax.phantom.write_nsd import write_phantom
+def _write_phantom(config: Config, source: PhantomConfig, progress: Progress) -> None:
+    """Lets the writer make the phantom, or check that it is there and whole.
 
-    write_phantom(
-        Path(source.root or ""),
-        subjects=(source.subject,),
-        n_images=source.n_images,
-        n_shared=source.n_shared,
-        n_repeats=source.n_repeats,
-        n_repeats_shared=source.n_repeats_shared,
-        ceiling=source.ceiling,
-        shape=source.shape,
-        seed=seed,
-        progress=progress,
-    )
+    In a folder of the user, keys that the configuration does not set are those of the phantom that is there, and
+    one that differs is an error. In that of the run another phantom is replaced.
+    """
+    from mine_jax.phantom.write_nsd import read_parameters, remove_phantom, write_phantom
+
+    root = Path(source.root or "")
+    wanted: dict[str, Any] = {key: getattr(source, key) for key in _PHANTOM_KEYS} | {"seed": config.run.seed}
+    wanted |= {"subjects": [source.subject], "shape": list(source.shape)}
+    if isinstance(source.ceiling, tuple):
+        wanted["ceiling"] = list(source.ceiling)
+    there = read_parameters(root)
+    is_of_user = getattr(config.data, "root", None) is not None
+    if there is not None and is_of_user:
+        is_set = config.data.model_fields_set | ({"seed"} if "seed" in config.run.model_fields_set else set())
+        wanted |= {key: there[key] for key in there.keys() - is_set - {"subjects"}}
+        if source.subject in there.get("subjects", ()):
+            wanted["subjects"] = there["subjects"]
+    elif there is not None:
+        repeats = wanted["n_repeats_shared"] or wanted["n_repeats"]
+        if there != {**wanted, "n_repeats_shared": repeats}:
+            remove_phantom(root)
+    write_phantom(root, progress=progress, **wanted)
 
 
 STEP = Step(
     compute=compute,
     sections=("data", "run.seed"),
-    outputs=("data/*", "images.tsv", "voxels.tsv"),
+    outputs=files.OUTPUTS["data"],
     inputs=inputs,
+    makes_inputs=lambda config: isinstance(config.data, PhantomConfig),
+    partial=files.KEPT["data"],
     plan=plan,
 )

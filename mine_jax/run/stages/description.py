@@ -57,5 +57,5 @@ STEP = Step(
     compute=compute,
     needs=("features", "attribution"),
     sections=("description", "run.precision"),
-    outputs=("description/*",),
+    outputs=files.OUTPUTS["description"],
 )

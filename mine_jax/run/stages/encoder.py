@@ -250,7 +250,7 @@ STEP = Step(
     compute=compute,
     needs=("data", "features"),
     sections=("encoder", "run.seed", "run.precision"),
-    outputs=("encoder/*", "scores/*", "voxels.tsv"),
+    outputs=files.OUTPUTS["encoder"],
     plan=plan,
     share=share,
 )

@@ -108,7 +108,7 @@ def _shown(config: Config, directory: Path) -> Stimuli:
     stimuli = files.shown_stimuli(config, directory)
     if isinstance(config.features, PrecomputedConfig) or not config.data.has_photos:
         return stimuli
-    state = " ".join(input_hash(path) for path in data.image_inputs(config.data))
+    state = " ".join(input_hash(path) for path in data.image_inputs(files.data_source(config, directory)))
     return replace(stimuli, hashes=np.full(len(stimuli.image_ids), state))
 
 
@@ -138,8 +138,8 @@ STEP = Step(
     compute=compute,
     needs=("data",),
     sections=("features", "run.precision"),
-    outputs=("features/*",),
+    outputs=files.OUTPUTS["features"],
     inputs=inputs,
-    partial=("features/*",),
+    partial=files.KEPT["features"],
     plan=plan,
 )

@@ -255,5 +255,5 @@ STEP = Step(
     compute=compute,
     needs=("encoder", "description"),
     sections=("profile", "run.seed"),
-    outputs=("profile/*", "voxels.tsv"),
+    outputs=files.OUTPUTS["profile"],
 )

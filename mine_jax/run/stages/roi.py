@@ -60,5 +60,5 @@ STEP = Step(
     compute=compute,
     needs=("profile",),
     sections=("roi", "run.seed"),
-    outputs=("roi/*", "maps/*"),
+    outputs=files.OUTPUTS["roi"],
 )

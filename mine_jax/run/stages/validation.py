@@ -123,18 +123,20 @@ def read_inputs(config: Config, directory: Path) -> Inputs | str:
 
 
 def inputs(config: Config) -> list[Path]:
-    """Returns the model directories whose change makes the stage stale."""
-    v = config.validation
-    return [Path(name) for name in (v.generator, v.editor, judging_model(v.evaluator)) if name and Path(name).is_dir()]
+    """Returns the model directories, and files of a phantom's truth, whose change makes the stage stale."""
+    v, root = config.validation, getattr(config.data, "root", None)
+    models = [Path(name) for name in (v.generator, v.editor, judging_model(v.evaluator)) if name]
+    truth = [Path(root) / name for name in ("phantom_scenes.jsonl", "phantom_truth.tsv")] if root else []
+    return [*(path for path in models if path.is_dir()), *(path for path in truth if path.is_file())]
 
 
 STEP = Step(
     compute=compute,
     needs=("features", "encoder", "attribution", "description", "profile"),
     sections=("validation", "run.seed", "run.precision"),
-    outputs=("validation/*", "voxels.tsv", "profile/voxels.tsv"),
+    outputs=files.OUTPUTS["validation"],
     inputs=inputs,
-    partial=("validation/images/*", "validation/.work/*"),
+    partial=files.KEPT["validation"],
 )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from mine_jax import artifacts
 from mine_jax._optional import require
 from mine_jax.errors import ConfigError, GenerationError, MissingExtraError, MissingInputError, WeightsError
 from mine_jax.validation.makers.protocols import Instruction, Picture
@@ -198,15 +199,10 @@ def takes_mask(directory: str, *, role: str = "editor") -> bool:
 
 
 def identity(directory: str, **settings: Any) -> str:
-    """Returns a hash of a pipeline's files (names, sizes, small ones' content) and settings."""
+    """Returns a hash of every byte of a pipeline's files, their names, and settings."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in sorted(p for p in Path(directory).rglob("*") if p.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(directory)}:{size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(1 << 20))
-            file.seek(max(0, size - (1 << 20)))
-            digest.update(file.read())
+        digest.update(f"{path.relative_to(directory)}:{artifacts.sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

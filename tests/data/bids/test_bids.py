@@ -108,6 +108,7 @@ def test_only_some_sessions(bids):
         "sub-01_ses-01_task-photos_space-T1w_desc-typed_betas.nii.gz",
         "sub-01_ses-01_task-photos_run-1_events.tsv",
         "sub-01_ses-01_task-photos_run-2_events.tsv",
+        "sub-01_space-T1w_desc-brain_mask.nii.gz",
     }
 
 
