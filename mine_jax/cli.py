@@ -173,12 +173,12 @@ for _name, _help in mine_jax.STAGES.items():
 
 @app.command()
 def check(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Opens and checks every input; computes nothing heavy."""
-    from mine_jax import data
+    """Opens and checks every input of every stage; fits and encodes nothing."""
+    from mine_jax.run.checks import inputs
 
     resolved = _config(config, overrides)
     with _reporter().task("check") as progress:
-        findings = data.check(resolved.data, seed=resolved.run.seed, progress=progress)
+        findings = inputs.check(resolved, progress=progress)
     _print(findings or ["no findings"])
 
 
@@ -288,7 +288,7 @@ def study(
 @app.command()
 def doctor() -> None:
     """Shows versions, devices, offline flags and missing extras."""
-    from mine_jax.run import doctor
+    from mine_jax.run.checks import doctor
 
     _print(doctor.report())
 

@@ -30,6 +30,8 @@ from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingIn
 
 _log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+# What these suffixes name; other parsers of Pillow never see a file, some start programs.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 50_000_000
 # Below this nothing can be seen, and channels cannot be told from rows.
 MIN_SIDE = 4
@@ -113,7 +115,7 @@ class PhotoFiles:
             nonlocal largest
             del image_id
             with _strict, contextlib.suppress(Exception):
-                image = Image.open(io.BytesIO(content))
+                image = Image.open(io.BytesIO(content), formats=_FORMATS)
                 if image.mode.startswith("I") and image.width * image.height <= self.max_pixels:
                     largest = max(largest, int(np.asarray(image, np.int64).max()))
 
@@ -221,7 +223,7 @@ def decode(
     """
     try:
         with _strict:
-            image = Image.open(io.BytesIO(content))
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
             _check_header(image, max_pixels)
             is_deep = image.mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
             image.load()

@@ -2,6 +2,7 @@
 
 from mine_jax.features.backbone import Backbone as Backbone
 from mine_jax.features.backbone import load_backbone as load_backbone
+from mine_jax.features.backbone import resolve_layer as resolve_layer
 from mine_jax.features.dense.denoise import denoise as denoise
 from mine_jax.features.dense.denoise import denoise_like as denoise_like
 from mine_jax.features.dense.reduce import reduce_like as reduce_like
@@ -10,6 +11,7 @@ from mine_jax.features.extract import extract_layers as extract_layers
 from mine_jax.features.lens import center_lens as center_lens
 from mine_jax.features.lens import lens_scores as lens_scores
 from mine_jax.features.lens import project_tokens as project_tokens
+from mine_jax.features.lens import read_words as read_words
 from mine_jax.features.lens import reduced_lens as reduced_lens
 from mine_jax.features.lens import visual_words as visual_words
 from mine_jax.features.load import extract_part as extract_part

@@ -20,6 +20,7 @@ from mine_jax.errors import DataError, GeometryError, IntegrityError, MissingInp
 from mine_jax.types import Volume
 
 MAX_BYTES = 64 << 30
+_PIECE_BYTES = 64 << 20
 # Largest difference of two affines that is rounding, millimetres.
 AFFINE_TOLERANCE = 1e-4
 MGH_SUFFIXES = (".mgh", ".mgz")
@@ -141,17 +142,20 @@ def read_series(
     header = read_header(path, max_bytes=max_bytes)
     n_voxels = int(np.prod(header.shape[:3]))
     n_volumes = header.shape[3] if len(header.shape) == 4 else 1
-    ids = np.arange(n_voxels) if voxel_ids is None else np.asarray(voxel_ids)
     # On disk the first axis runs fastest.
-    at = np.ravel_multi_index(np.unravel_index(ids, header.shape[:3]), header.shape[:3], order="F")
-    values = np.empty((len(ids), n_volumes), header.value_dtype)
+    at = None
+    if voxel_ids is not None:
+        places = np.unravel_index(np.asarray(voxel_ids), header.shape[:3])
+        at = np.ravel_multi_index(places, header.shape[:3], order="F")
+    values = np.empty((n_voxels if at is None else len(at), n_volumes), header.value_dtype)
     opener: Callable[..., Any] = gzip.open if path.suffix in (".gz", ".mgz") else open
     try:
         with opener(path, "rb") as file:
             _read_exactly(file, header.offset, path)
             for number in range(n_volumes):
                 block = _read_exactly(file, n_voxels * header.dtype.itemsize, path)
-                chosen = np.frombuffer(block, header.dtype)[at]
+                stored = np.frombuffer(block, header.dtype)
+                chosen = stored.reshape(header.shape[:3], order="F").ravel() if at is None else stored[at]
                 values[:, number] = chosen * header.slope + header.intercept if header.is_scaled else chosen
                 progress(number + 1, n_volumes)
             if len(file.read()) > (MAX_FOOTER if header.is_mgh else 0):
@@ -165,7 +169,8 @@ def _read_exactly(file: Any, n_bytes: int, path: Path) -> bytes:
     """The next bytes of a stream, all of them or an error."""
     parts, missing = [], n_bytes
     while missing:
-        part = file.read(missing)
+        # piece by piece: a header may declare far more than there is
+        part = file.read(min(missing, _PIECE_BYTES))
         if not part:
             raise IntegrityError(f"{path} is cut short: {missing} of {n_bytes} bytes are missing. Copy it again.")
         parts.append(part)

@@ -261,5 +261,5 @@ def _shown(photo: np.ndarray | None, alt: str) -> page.Picture | None:
 def _read(path: Path | None) -> np.ndarray | None:
     if path is None:
         return None
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG",)) as image:
         return np.asarray(image.convert("RGB")) if image.width * image.height <= MAX_PIXELS else None

@@ -166,7 +166,7 @@ def write_png(path: Path, pixels: np.ndarray) -> str:
 
 def read_png(path: str | Path) -> np.ndarray:
     """Reads uint8 [h, w, 3]."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG",)) as image:
         return np.asarray(image.convert("RGB"))
 
 

@@ -1,0 +1,109 @@
+"""Opens every input of every stage, for `mine-jax check`; nothing is fitted or encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mine_jax import attribution, data, features
+from mine_jax._progress import Progress, silent
+from mine_jax.config import ClipConfig, Config, PhantomConfig, PrecomputedConfig, SiglipConfig, judging_model
+from mine_jax.errors import MineError
+from mine_jax.types import ImageTokens, Responses, Stimuli
+from mine_jax.validation.makers import models
+
+
+def check(config: Config, *, progress: Progress = silent) -> list[str]:
+    """Checks what all stages will read: data, features and words, models of the validation.
+
+    Args:
+        config: the configuration.
+        progress: called while images and tokens are read.
+
+    Returns:
+        Findings, one sentence each.
+
+    Raises:
+        MineError: the named error of what cannot be used; of several, the first, with the texts of all.
+    """
+    findings: list[str] = []
+    problems: list[MineError] = []
+    parts: tuple[Callable[[Config, Progress], list[str]], ...] = (_data, _features, _validation)
+    for part in parts:
+        try:
+            findings += part(config, progress)
+        except MineError as error:
+            problems.append(error)
+    if len(problems) > 1:
+        raise type(problems[0])("\n".join(str(problem) for problem in problems)) from problems[0]
+    if problems:
+        raise problems[0]
+    return findings
+
+
+def _data(config: Config, progress: Progress) -> list[str]:
+    if _is_unwritten(config):
+        return ["data: the phantom is not there yet; the data stage writes it"]
+    return data.check(config.data, seed=config.run.seed, progress=progress)
+
+
+def _features(config: Config, progress: Progress) -> list[str]:
+    settings = config.features
+    if isinstance(settings, PrecomputedConfig):
+        stimuli = data.open_stimuli(config.data)
+        tokens, lens = features.load_features(settings, stimuli, progress=progress)
+        data.align(_bare(stimuli), _bare_tokens(tokens), on_missing=config.data.on_missing)
+        n_images, n_tokens, width = tokens.tokens.shape
+        words = "no words" if lens is None else f"{len(lens.words)} words"
+        findings = [f"precomputed features: {n_images} images x {n_tokens} tokens x {width}, {words}"]
+    else:
+        backbone = features.load_backbone(settings, precision=config.run.precision, mesh=config.run.mesh)
+        for layer in (settings.layer, *settings.more_layers):
+            features.resolve_layer(layer, backbone.layers)
+        n_tokens = backbone.grid[0] * backbone.grid[1]
+        findings = [f"{backbone.name}: {backbone.layers} layers, {n_tokens} tokens x {backbone.width}"]
+        if settings.words is not None:
+            findings.append(f"{len(features.read_words(settings.words))} words in {settings.words}")
+    attribution.n_critical(config.attribution.k, n_tokens)
+    return findings
+
+
+def _validation(config: Config, progress: Progress) -> list[str]:
+    del progress
+    chosen = models.choose(config.validation)
+    findings = [f"{role}: {model.name}" for role, model in (chosen or {}).items()]
+    judge = judging_model(config.validation.evaluator)
+    if judge:
+        kind = ClipConfig if config.validation.evaluator.startswith("clip:") else SiglipConfig
+        findings.append(f"evaluator: {features.load_backbone(kind(model=judge)).name}")
+    return findings
+
+
+def _is_unwritten(config: Config) -> bool:
+    source = config.data
+    if not isinstance(source, PhantomConfig):
+        return False
+    return source.root is None or not (Path(source.root) / "phantom.json").is_file()
+
+
+def _bare(stimuli: Stimuli) -> Responses:
+    """Responses without voxels to the images, for the join with tokens."""
+    n_images, nothing, text = len(stimuli.image_ids), np.zeros(0), np.zeros(0, str)
+    return Responses(
+        np.zeros((n_images, 0), np.float32),
+        np.asarray(stimuli.image_ids),
+        np.ones(n_images, np.int64),
+        nothing.astype(np.int64),
+        text,
+        nothing,
+        nothing,
+        text,
+    )
+
+
+def _bare_tokens(tokens: ImageTokens) -> ImageTokens:
+    """The ids of tokens without their values, so that the join reads none."""
+    return replace(tokens, tokens=np.zeros((len(tokens.image_ids), 0, 0), np.float32), mask=None)
