@@ -27,3 +27,5 @@ from mine_jax.encoder.query.train import init_fit as init_fit
 from mine_jax.encoder.query.train import solve_readouts as solve_readouts
 from mine_jax.encoder.score import best_layers as best_layers
 from mine_jax.encoder.score import score as score
+from mine_jax.encoder.trunk import TokenMoments as TokenMoments
+from mine_jax.encoder.trunk import token_moments as token_moments

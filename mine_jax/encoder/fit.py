@@ -17,6 +17,7 @@ from mine_jax.encoder.query.fit import QueryFit
 from mine_jax.encoder.query.state import Problem
 from mine_jax.encoder.ridge.fit import RidgeFit
 from mine_jax.encoder.targets import FittedVoxels, Survey, Targets, survey
+from mine_jax.encoder.trunk import TokenMoments
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.memory import ChosenRows, Chunks
 from mine_jax.types import STATUSES, Architecture, Array, Encoders, ImageTokens, Responses, Split
@@ -52,7 +53,14 @@ class KindFit(Protocol):
 
     @classmethod
     def prepare(
-        cls, training: ImageTokens, validation: ImageTokens, *, key: jax.Array, config: Any, chunks: Chunks
+        cls,
+        training: ImageTokens,
+        validation: ImageTokens,
+        *,
+        key: jax.Array,
+        config: Any,
+        chunks: Chunks,
+        moments: TokenMoments | None = None,
     ) -> KindFit:
         """Reads the tokens [N, P, D] and makes what all voxels share."""
         ...
@@ -81,6 +89,7 @@ def fit(
     voxel_chunk: int | None = None,
     image_chunk: int | None = None,
     mesh: Mesh | None = None,
+    moments: TokenMoments | None = None,
     progress: Progress = silent,
 ) -> Encoders:
     """Fits the encoders of all voxels at once.
@@ -101,6 +110,8 @@ def fit(
         image_chunk: images read at once. Memory only, never the result.
         mesh: devices of `sharding.mesh`; if they belong to several processes, all must call this.
             None for one device. Never the result.
+        moments: of all tokens of `training` by `token_moments`, for several fits of the same images, with
+            `validation` given; None to compute what is needed of them.
         progress: called with (done, total).
 
     Returns:
@@ -114,6 +125,7 @@ def fit(
     """
     config, key = config or QueryConfig(), random_key(key)
     if validation is None:
+        moments = None  # some of these images are taken away
         training, validation = _held_out(training)
     if len(training.responses.image_ids) < 2:
         raise DataError("need at least 2 training images; lower `data.test` or `data.val`, or add images.")
@@ -131,7 +143,9 @@ def fit(
     targets = _targets(sources, usable, surveyed, training.responses.voxel_ids)
     chunks = Chunks(voxel_chunk, image_chunk, mesh)
     with sharding.own_cores():
-        prepared = kind.prepare(training.tokens, validation.tokens, key=key, config=config, chunks=chunks)
+        prepared = kind.prepare(
+            training.tokens, validation.tokens, key=key, config=config, chunks=chunks, moments=moments
+        )
         fitted = _fitted(prepared, targets, mesh, progress)
     status[usable[fitted.diverged]] = _DIVERGED
     selection_r2 = np.full(len(status), np.nan, np.float32)

@@ -1,45 +1,138 @@
-"""The trunk: the projection of image-tokens that all voxels share."""
+"""The trunk: the projection of image-tokens that all voxels share, from their mean and scatter.
+
+Tokens are read once, one chunk ahead of the device, which sums float32 products around a point near their mean.
+What rounding leaves out of a sum is summed beside it, so that moments are as good as in float64 for what they are for.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mine_jax.config import QueryConfig
 from mine_jax.errors import ConfigError, DataError
-from mine_jax.types import ImageTokens
+from mine_jax.memory.ahead import read_ahead
+from mine_jax.memory.chunks import padded_chunks
+from mine_jax.types import Array, ImageTokens
 
 # Added to each standard deviation: a dimension that does not vary is not blown up.
 _MIN_SD = 1e-3
+_IMAGE_CHUNK = 64
+# Tokens whose products are summed in float32: equal numbers all round the same way, at most 256 times 2^-25 of a sum.
+_ROWS = 256
+# Chunks of tokens that are on their way to the device at once.
+_MOST_WAITING = 2
 
 
-def fit_trunk(tokens: ImageTokens, rows: np.ndarray, *, width: int, image_chunk: int = 64) -> dict[str, np.ndarray]:
-    """Fits the fixed projection: standardised tokens, principal components, mean variance 1.
+class TokenMoments(NamedTuple):
+    """What a trunk is fitted to; of images without one in common, moments add up.
+
+    Attributes:
+        count: real tokens.
+        mean: [D] float64.
+        scatter: [D, D] float64, sum of the products of deviations from the mean.
+    """
+
+    count: int
+    mean: np.ndarray
+    scatter: np.ndarray
+
+    def merged(self, other: TokenMoments) -> TokenMoments:
+        """Returns the moments of both sets of images.
+
+        Source: Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115.
+        """
+        count, change = self.count + other.count, other.mean - self.mean
+        between = np.outer(change, change) * (self.count * other.count / count)
+        return TokenMoments(count, self.mean + change * (other.count / count), self.scatter + other.scatter + between)
+
+
+class _Sums(NamedTuple):
+    """Sums [D] and [D, D] of float32 numbers, and what rounding left out of each."""
+
+    total: tuple[Array, Array]
+    products: tuple[Array, Array]
+
+
+def token_moments(tokens: ImageTokens, *, image_chunk: int | None = None) -> TokenMoments:
+    """Computes mean and scatter of the real tokens of all images.
 
     Args:
         tokens: image-tokens [N, P, D].
-        rows: positions of the training images.
-        width: components kept, E; at most D.
-        image_chunk: images read at once. Memory only.
+        image_chunk: images read at once. Memory only, up to rounding.
 
     Returns:
-        `key_weight` [D, 1, E], `key_bias` [1, E] and `mean` [D], float32; sums in float64.
+        The moments, equal to those in float64 up to 1e-5, as correlations.
 
     Raises:
-        DataError: if no training token is real.
+        DataError: if no token is real.
     """
-    size = tokens.tokens.shape[-1]
-    total, gram, count = np.zeros(size), np.zeros((size, size)), 0
-    for start in range(0, len(rows), image_chunk):
-        states = _real_tokens(tokens, rows[start : start + image_chunk])
-        total, gram, count = total + states.sum(0), gram + states.T @ states, count + len(states)
+    count, size = 0, tokens.tokens.shape[-1]
+    zeros = np.zeros(size, np.float32), np.zeros((size, size), np.float32)
+    origin, sums = zeros[0], _Sums(*((part, part) for part in zeros))
+    waiting: deque[_Sums] = deque()
+    chunks = padded_chunks(len(tokens.image_ids), image_chunk or _IMAGE_CHUNK)
+    for states, real in read_ahead(lambda chunk: _read(tokens, *chunk), chunks):
+        if not real.any():
+            continue
+        if count == 0:
+            # sums around a point near the mean are small where means are large, and lose less
+            origin = states[real].mean(0, dtype=np.float64).astype(np.float32)
+        count += int(real.sum())
+        sums = _added(sums, states, real, origin)
+        waiting.append(sums)
+        if len(waiting) > _MOST_WAITING:
+            jax.block_until_ready(waiting.popleft())
     if count == 0:
         raise DataError("no training image has a real token: the mask is False everywhere.")
-    mean = total / count
-    covariance = gram / count - np.outer(mean, mean)
+    total, products = (np.asarray(part[0], np.float64) + np.asarray(part[1], np.float64) for part in sums)
+    return TokenMoments(count, origin + total / count, products - np.outer(total, total) / count)
+
+
+def token_mean(tokens: ImageTokens, *, image_chunk: int | None = None) -> np.ndarray:
+    """Computes the mean of the real tokens of all images, where nothing else of them is needed.
+
+    Args:
+        tokens: image-tokens [N, P, D].
+        image_chunk: images read at once. Memory only, up to rounding.
+
+    Returns:
+        Mean [D] float64.
+
+    Raises:
+        DataError: if no token is real.
+    """
+    total, count = np.zeros(tokens.tokens.shape[-1]), 0
+    chunks = padded_chunks(len(tokens.image_ids), image_chunk or _IMAGE_CHUNK)
+    for states, real in read_ahead(lambda chunk: _read(tokens, *chunk), chunks):
+        total, count = total + states[real].sum(0, dtype=np.float64), count + int(real.sum())
+    if count == 0:
+        raise DataError("no training image has a real token: the mask is False everywhere.")
+    return total / count
+
+
+def fit_trunk(moments: TokenMoments, *, width: int) -> dict[str, np.ndarray]:
+    """Fits the fixed projection: standardised tokens, principal components, mean variance 1.
+
+    Args:
+        moments: of the training tokens, D wide.
+        width: components kept, E; at most D.
+
+    Returns:
+        `key_weight` [D, 1, E], `key_bias` [1, E] and `mean` [D], float32; computed in float64.
+    """
+    # heavy, and only fits need it
+    from scipy.linalg import eigh
+
+    mean, size = moments.mean, len(moments.mean)
+    covariance, width = moments.scatter / moments.count, min(width, size)
     spread = np.sqrt(np.maximum(np.diag(covariance), 0)) + _MIN_SD
-    values, vectors = np.linalg.eigh(covariance / np.outer(spread, spread))
-    width = min(width, len(values))
-    values, vectors = values[::-1][:width], vectors[:, ::-1][:, :width]
+    values, vectors = eigh(covariance / np.outer(spread, spread), subset_by_index=(size - width, size - 1))
+    values, vectors = values[::-1], vectors[:, ::-1]
     # eigenvectors have no sign of their own: fix it, so that results repeat across LAPACK builds
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(width)])
     weight = vectors / spread[:, None] / np.sqrt(max(values.mean(), 1e-12))
@@ -75,6 +168,41 @@ def split_trunk(trunk: dict[str, np.ndarray], config: QueryConfig) -> dict[str, 
     return {"key_weight": weight, "key_bias": bias, "value_weight": weight.copy(), "value_bias": bias.copy()}
 
 
-def _real_tokens(tokens: ImageTokens, rows: np.ndarray) -> np.ndarray:
-    states = np.asarray(tokens.tokens[rows], dtype=np.float64)
-    return states.reshape(-1, states.shape[-1]) if tokens.mask is None else states[tokens.mask[rows]]
+def _read(tokens: ImageTokens, rows: np.ndarray, n_valid: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads states [n, P, D] as they are stored, and which tokens are real [n, P]: none of the rows that fill up."""
+    states = np.asarray(tokens.tokens[rows])
+    real = np.ones(states.shape[:2], bool) if tokens.mask is None else np.array(tokens.mask[rows])
+    real[n_valid:] = False
+    return states, real
+
+
+@jax.jit
+def _added(sums: _Sums, states: Array, real: Array, origin: Array) -> _Sums:
+    moved = jnp.where(real[..., None], states.astype(jnp.float32) - origin[None, None], 0.0)
+    moved = moved.reshape(-1, moved.shape[-1])
+    n_blocks = -(-len(moved) // _ROWS)
+    moved = jnp.pad(moved, ((0, n_blocks * _ROWS - len(moved)), (0, 0)))
+
+    def add(sums: _Sums, block: Array) -> tuple[_Sums, None]:
+        products = jnp.einsum("td,te->de", block, block, precision="highest")
+        return _Sums(plus(sums.total, block.sum(0)), plus(sums.products, products)), None
+
+    return jax.lax.scan(add, sums, moved.reshape(n_blocks, _ROWS, -1))[0]
+
+
+def plus(total: tuple[Array, Array], part: Array) -> tuple[Array, Array]:
+    """Adds to a sum and to what rounding left out of it.
+
+    Args:
+        total: the sum and the rest, both of the shape [...] of `part`.
+        part: what is added.
+
+    Returns:
+        Both; together they are as good as a number of twice the digits.
+
+    Source: Knuth, The Art of Computer Programming 2, 4.2.2, theorem B.
+    """
+    high, low = total
+    added = high + part
+    rounded = added - high
+    return added, low + ((high - (added - rounded)) + (part - rounded))

@@ -1,5 +1,6 @@
 """What fits into memory, how much is held at once, arrays that stay in their files, rows of mostly zeros."""
 
+from mine_jax.memory.ahead import read_ahead as read_ahead
 from mine_jax.memory.chunks import Chunks as Chunks
 from mine_jax.memory.chunks import chunk_size as chunk_size
 from mine_jax.memory.chunks import images_at_once as images_at_once

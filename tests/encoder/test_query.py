@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mine_jax.encoder.cells import cells, n_cells, pooled_tokens, position_basis
-from mine_jax.encoder.trunk import fit_trunk
+from mine_jax.encoder.trunk import fit_trunk, token_moments
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.types import Architecture
 
@@ -16,7 +16,7 @@ POOLED = Architecture("query", (4, 4), 2)
 def test_trunk_whitens_the_tokens(make, masked):
     tokens = make.tokens(30, masked=masked)
     real = tokens.tokens[tokens.mask] if masked else tokens.tokens.reshape(-1, 6)
-    trunk = fit_trunk(tokens, np.arange(30), width=4, image_chunk=7)
+    trunk = fit_trunk(token_moments(tokens, image_chunk=7), width=4)
     np.testing.assert_allclose(trunk["mean"], real.mean(0), atol=1e-5)
     projected = real.astype(np.float64) @ trunk["key_weight"][:, 0] + trunk["key_bias"][0]
     covariance = np.cov(projected.T, bias=True)
@@ -29,12 +29,12 @@ def test_trunk_whitens_the_tokens(make, masked):
 
 
 def test_trunk_is_no_wider_than_the_tokens(make):
-    assert fit_trunk(make.tokens(5), np.arange(5), width=99)["key_weight"].shape == (6, 1, 6)
+    assert fit_trunk(token_moments(make.tokens(5)), width=99)["key_weight"].shape == (6, 1, 6)
 
 
 def test_trunk_of_constant_tokens_is_finite(make):
     tokens = dataclasses.replace(make.tokens(3), tokens=np.ones((3, 16, 6), np.float32))
-    assert all(np.isfinite(value).all() for value in fit_trunk(tokens, np.arange(3), width=4).values())
+    assert all(np.isfinite(value).all() for value in fit_trunk(token_moments(tokens), width=4).values())
 
 
 def test_pooled_tokens_match_numpy(make):
@@ -85,4 +85,4 @@ def test_message_no_real_token(make):
     tokens = make.tokens(3, masked=True)
     tokens.mask[:] = False
     with pytest.raises(DataError, match="no training image has a real token"):
-        fit_trunk(tokens, np.arange(3), width=4)
+        token_moments(tokens)

@@ -20,7 +20,7 @@ from mine_jax.encoder.query import images, train
 from mine_jax.encoder.query.images import Examples
 from mine_jax.encoder.query.state import Arrays, Problem
 from mine_jax.encoder.targets import FittedVoxels, Targets
-from mine_jax.encoder.trunk import fit_trunk, split_trunk
+from mine_jax.encoder.trunk import TokenMoments, fit_trunk, split_trunk, token_moments
 from mine_jax.errors import ConfigError
 from mine_jax.memory import Chunks, in_chunks
 from mine_jax.types import Architecture, ImageTokens
@@ -86,7 +86,14 @@ class QueryFit:
 
     @classmethod
     def prepare(
-        cls, training: ImageTokens, validation: ImageTokens, *, key: jax.Array, config: QueryConfig, chunks: Chunks
+        cls,
+        training: ImageTokens,
+        validation: ImageTokens,
+        *,
+        key: jax.Array,
+        config: QueryConfig,
+        chunks: Chunks,
+        moments: TokenMoments | None = None,
     ) -> QueryFit:
         """Fits the projection and loads the images.
 
@@ -96,6 +103,7 @@ class QueryFit:
             key: random key.
             config: settings.
             chunks: voxels and images held at once, and all devices.
+            moments: of the training tokens; None to compute what is needed of them.
 
         Returns:
             The fit of any voxels of these images.
@@ -117,7 +125,9 @@ class QueryFit:
             logger.info("the tokens have no grid (rows and columns): encoders do without the position term")
             order = 0
         basis = position_basis(architecture, n_tokens, order)
-        trunk = fit_trunk(training, np.arange(len(training.image_ids)), width=config.width)
+        if moments is None:
+            moments = token_moments(training, image_chunk=chunks.images)
+        trunk = fit_trunk(moments, width=config.width)
         baseline = trunk.pop("mean")
         if config.trunk == "shared":
             trunk = split_trunk(trunk, config)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from mine_jax import sharding
 from mine_jax.config import QueryConfig
 from mine_jax.encoder.cells import cell_mask, n_cells, pooled_tokens
 from mine_jax.encoder.query import model as query
+from mine_jax.memory.ahead import read_ahead
 from mine_jax.types import Architecture, ImageTokens
 
 IMAGE_CHUNK = 128
@@ -81,14 +81,7 @@ class Examples:
 
         Whoever iterates waits for its results before the next part, so that no third one is held.
         """
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self.batch, parts[0])
-            for part in [*parts[1:], None]:
-                block = ahead.result()
-                if part is not None:
-                    ahead = pool.submit(self.batch, part)
-                yield block
-                del block
+        yield from read_ahead(self.batch, parts)
 
     def in_order(self) -> Iterator[Batch]:
         """Yields tokens, mask and responses of all images in order: at once where they are resident."""

@@ -25,6 +25,7 @@ from mine_jax import sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.cells import cells, pooled_tokens
 from mine_jax.encoder.linear import model as linear
+from mine_jax.memory.ahead import read_ahead
 from mine_jax.types import Architecture, Array, ImageTokens
 
 Arrays = Mapping[str, Array]
@@ -128,9 +129,9 @@ def project_all(
         progress: called with (done, total).
     """
     n_images = len(tokens.image_ids)
-    for start in range(0, n_images, image_chunk):
-        rows = np.arange(start, min(start + image_chunk, n_images))
-        states, _ = pooled_tokens(tokens, rows, architecture)
+    parts = [np.arange(start, min(start + image_chunk, n_images)) for start in range(0, n_images, image_chunk)]
+    blocks = read_ahead(lambda rows: pooled_tokens(tokens, rows, architecture)[0], parts)
+    for rows, states in zip(parts, blocks, strict=True):
         out[rows] = np.asarray(_keys(shared, states)).reshape(len(rows), *out.shape[1:])
         progress(rows[-1] + 1, n_images)
 

@@ -16,7 +16,7 @@ from mine_jax.encoder.needs import plan_ridge
 from mine_jax.encoder.ridge.model import summaries
 from mine_jax.encoder.ridge.solve import solve
 from mine_jax.encoder.targets import FittedVoxels, Targets
-from mine_jax.encoder.trunk import fit_trunk
+from mine_jax.encoder.trunk import TokenMoments, fit_trunk, token_mean, token_moments
 from mine_jax.errors import ConfigError
 from mine_jax.memory import Chunks, halving
 from mine_jax.types import Architecture, Array, ImageTokens
@@ -59,7 +59,14 @@ class RidgeFit:
 
     @classmethod
     def prepare(
-        cls, training: ImageTokens, validation: ImageTokens, *, key: jax.Array, config: RidgeConfig, chunks: Chunks
+        cls,
+        training: ImageTokens,
+        validation: ImageTokens,
+        *,
+        key: jax.Array,
+        config: RidgeConfig,
+        chunks: Chunks,
+        moments: TokenMoments | None = None,
     ) -> RidgeFit:
         """Computes image-level features.
 
@@ -69,6 +76,7 @@ class RidgeFit:
             key: random key of the folds.
             config: settings.
             chunks: voxels and images held at once, and all devices.
+            moments: of the training tokens; None to compute what is needed of them.
 
         Returns:
             The fit of any voxels to these images.
@@ -77,11 +85,15 @@ class RidgeFit:
         architecture = Architecture(
             "ridge", training.grid if is_grid else None, config.pool if is_grid else 1, config.summary
         )
-        trunk = fit_trunk(training, np.arange(len(training.image_ids)), width=config.width)
-        baseline = trunk.pop("mean")
-        shared = trunk if is_grid else {}
-        n_read = n_cells(architecture, training.tokens.shape[1]) if is_grid else 0
-        width = n_read * trunk["key_bias"].shape[1] if is_grid else len(baseline)
+        shared: dict[str, Array] = {}
+        if is_grid:
+            moments = token_moments(training, image_chunk=chunks.images) if moments is None else moments
+            shared = dict(fit_trunk(moments, width=config.width))
+            baseline = np.asarray(shared.pop("mean"))
+            width = n_cells(architecture, training.tokens.shape[1]) * shared["key_bias"].shape[1]
+        else:
+            mean = token_mean(training, image_chunk=chunks.images) if moments is None else moments.mean
+            baseline, width = mean.astype(np.float32), len(mean)
         shared = {**shared, "center": np.zeros(width, np.float32)}
         features = np.concatenate(
             [summaries(shared, tokens, architecture, image_chunk=chunks.images) for tokens in (training, validation)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,12 +26,12 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     splits = files.load_splits(config, directory)
     batch = _with_decoys(config, splits)
     half_fits = _halves(config, batch)
-    n_fits = 1 + len(half_fits)
-    encoders = _fitted(config, config.encoder, batch, _part_of(progress, 0, n_fits))
+    n_fits, moments = 1 + len(half_fits), _moments(config, splits, half_fits)
+    encoders = _fitted(config, config.encoder, batch, _part_of(progress, 0, n_fits), moments.both)
     all_scores = _scored(config, encoders, batch)
     files.save_encoders(directory, encoders, all_scores)
     for i, half in enumerate(half_fits):
-        fitted = _fitted(config, config.encoder, half, _part_of(progress, 1 + i, n_fits))
+        fitted = _fitted(config, config.encoder, half, _part_of(progress, 1 + i, n_fits), moments.halves[i])
         seen = [half[name].responses.image_ids for name in ("train", "val")]
         files.save_half(directory, i, fitted, np.concatenate(seen))
     scores = all_scores.take(~encoder.is_decoy(all_scores.voxel_ids))
@@ -48,7 +49,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         summary["voxels_with_linear_term"] = int((terms[usable] != 0).any(1).sum())
     reference = _reference(config.encoder)
     if reference is not None:
-        linear = _scored(config, _fitted(config, reference, splits, silent), splits)
+        linear = _scored(config, _fitted(config, reference, splits, silent, moments.both), splits)
         files.save_reference(directory, linear)
         summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
     by_layer = {splits["train"].tokens.layer: scores}
@@ -68,11 +69,13 @@ def share(config: Config, directory: Path, progress: Progress) -> None:
     """Takes this process's share of the fits of `compute`; writes nothing."""
     splits = files.load_splits(config, directory)
     batch = _with_decoys(config, splits)
-    for one in (batch, *_halves(config, batch)):
-        _fitted(config, config.encoder, one, progress)
+    half_fits = _halves(config, batch)
+    moments = _moments(config, splits, half_fits)
+    for one, own in zip((batch, *half_fits), (moments.both, *moments.halves), strict=True):
+        _fitted(config, config.encoder, one, progress, own)
     reference = _reference(config.encoder)
     if reference is not None:
-        _fitted(config, reference, splits, progress)
+        _fitted(config, reference, splits, progress, moments.both)
     for _, split in _more_layers(config, directory):
         _fitted(config, config.encoder, split, progress)
     _rival(config, directory, batch)
@@ -129,7 +132,30 @@ def _part_of(progress: Progress, i: int, n: int) -> Progress:
     return lambda done, total: progress(i * total + done, n * total)
 
 
-def _fitted(config: Config, settings: EncoderConfig, splits: dict[str, Split], progress: Progress) -> Encoders:
+class _Moments(NamedTuple):
+    """Of the tokens of all training images, and of each half of them; None where a fit needs none."""
+
+    both: encoder.TokenMoments | None
+    halves: list[encoder.TokenMoments | None]
+
+
+def _moments(config: Config, splits: dict[str, Split], half_fits: list[dict[str, Split]]) -> _Moments:
+    """Reads the training tokens once for all fits: those of the halves add up to those of all."""
+    e = config.encoder
+    if isinstance(e, RidgeConfig) and e.summary != "grid":
+        return _Moments(None, [None] * len(half_fits))
+    parts = half_fits or [splits]
+    own = [encoder.token_moments(part["train"].tokens, image_chunk=config.run.image_chunk) for part in parts]
+    return _Moments(functools.reduce(encoder.TokenMoments.merged, own), list(own) if half_fits else [])
+
+
+def _fitted(
+    config: Config,
+    settings: EncoderConfig,
+    splits: dict[str, Split],
+    progress: Progress,
+    moments: encoder.TokenMoments | None = None,
+) -> Encoders:
     return encoder.fit(
         splits["train"],
         key=jax.random.key(config.run.seed),
@@ -138,6 +164,7 @@ def _fitted(config: Config, settings: EncoderConfig, splits: dict[str, Split], p
         voxel_chunk=config.run.voxel_chunk,
         image_chunk=config.run.image_chunk,
         mesh=sharding.mesh(config.run.mesh),
+        moments=moments,
         progress=progress,
     )
 
