@@ -142,6 +142,10 @@ def input_hash(path: Path) -> str:
     return f"partial:{digest.hexdigest()}"
 
 
+# What only names things on pages counts where a stage asks for it alone.
+_NAMES = ("data.unit_name",)
+
+
 def depends_on(
     config: Config, *, sections: Iterable[str], inputs: Mapping[Path, str], needs: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -163,7 +167,7 @@ def depends_on(
         section, _, key = name.partition(".")
         held = getattr(config, section)
         for field, value in held.model_dump(mode="json").items():
-            if key and field != key:
+            if field != key if key else f"{section}.{field}" in _NAMES:
                 continue
             if field in paths(held) and any(Path(path).is_relative_to(value) for path in inputs):
                 value = Path(value).name
