@@ -61,6 +61,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
 Exponent = Annotated[float, Field(ge=-30, le=30)]
+UnitName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]{0,22}[A-Za-z]$")]
 CountOrShare = Annotated[int | float, PlainValidator(_count_or_share)]
 File = Annotated[str | None, PathKey()]
 # `features.model` of the models in the package -> what follows the kind in the name of their folder: the image-tokens
@@ -105,6 +106,7 @@ class _Data(Section):
     """Keys of every kind of data."""
 
     subject: str = "subj01"
+    unit_name: UnitName = "voxel"  # what pages call one column of the responses; changes no result
     zscore: Literal["session", "run", "none"] = "session"  # parent
     test: TestImages = "shared"  # fraction, "shared", or a file of image ids
     val: Annotated[float, Field(gt=0, lt=1)] = 0.15  # ours: share of the non-test images for early stopping

@@ -70,10 +70,10 @@ def picture(fig: Any, *, alt: str, caption: str = "") -> Picture:
     return Picture(_uri(np.asarray(drawn.buffer_rgba())[..., :3], lossless=True), alt, caption)
 
 
-def pixels(rgb: np.ndarray, *, alt: str, caption: str = "") -> Picture:
-    """Embeds an image [height, width, 3] uint8; large ones are made smaller."""
+def pixels(rgb: np.ndarray, *, alt: str, caption: str = "", size: int = MAX_PHOTO_PIXELS) -> Picture:
+    """Embeds an image [height, width, 3] uint8; sides above `size` pixels are made smaller."""
     image = Image.fromarray(np.ascontiguousarray(rgb))
-    image.thumbnail((MAX_PHOTO_PIXELS, MAX_PHOTO_PIXELS), Image.Resampling.LANCZOS)
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
     return Picture(_uri(np.asarray(image), lossless=False), alt, caption)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mine_jax import artifacts
 from mine_jax.report import canvas, page, reading, report
-from mine_jax.report.sections import recovery
+from mine_jax.report.sections import answer, recovery
 
 NAME = "report.html"
 SHEET = 24
@@ -38,15 +38,30 @@ def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: rea
     directory = Path(directory)
     opened = [reading.open_run(Path(path), read_images=read_images) for path in runs]
     overall = directory / "truth.tsv"
+    told = [run for run in opened if run.voxels is not None]
     context = {
+        "answer": {**answer.content_of(opened), "map": None} if told else None,
+        "claims_by_run": _claims(told),
         "overall": _overall(overall) if overall.is_file() else None,
-        "claims": recovery.claims(directory),
+        "recovered": recovery.claims(directory),
         "subjects": _by_run(opened),
         "runs": [_facts(run, directory) for run in opened],
         "scenes": _contact_sheet(opened),
     }
-    html = page.render("demo.html.j2", title=directory.resolve().name, **context)
-    return artifacts.write_text(directory / NAME, html)
+    title, script = directory.resolve().name, page.script("page.js")
+    html = page.render("demo.html.j2", title=title, script=script, **context)
+    return artifacts.write_text(directory / NAME, page.in_units(html, opened[0].unit if opened else "voxel"))
+
+
+def _claims(runs: list[reading.Run]) -> page.Table | None:
+    """Builds the table of how many voxels of each run reach each claim; None where none was tested."""
+    rows = []
+    for run in runs:
+        rungs = answer.ladder([run])
+        if rungs:
+            rows.append((_name(run), *(f"{page.count(rung.n)} ({page.share(rung.share)})" for rung in rungs)))
+    heads = ("Run", *(text.capitalize() for text, _ in answer.RUNGS.values()))
+    return page.Table("Voxels of each run that reach each claim or a higher one.", heads, rows) if rows else None
 
 
 def _overall(path: Path) -> page.Table:

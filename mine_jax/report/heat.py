@@ -31,7 +31,7 @@ def token_scores(
         n_tokens: P.
 
     Returns:
-        Scores [P] float32 (z-scored beta), and whether they cover all tokens.
+        Scores [P] float32, and whether they cover all tokens.
     """
     if heat is not None and len(heat) == n_tokens:
         return np.nan_to_num(np.asarray(heat, np.float32)), True
@@ -76,7 +76,7 @@ def overlay(
 
     Args:
         photo: what `fit_to_grid` gave, or None for a blank ground.
-        scores: [P] in z-scored beta.
+        scores: [P] in the unit of the responses.
         critical: [K] tokens to surround.
         grid: rows and columns; P is their product.
         limit: score that gets the full color, on both sides of 0.
@@ -103,16 +103,15 @@ def overlay(
     return canvas.picture(fig, alt=alt)
 
 
-def scale(limit: float) -> page.Picture:
-    """Draws the color bar that all heat maps share."""
+def scale() -> page.Picture:
+    """Draws the color bar of the heat maps, whose ends are each voxel's own."""
     figures = _optional.require("matplotlib.figure", extra="report", why=canvas.WHY)
     fig = figures.Figure(figsize=(4.2, 0.75), dpi=180, layout="constrained")
     ax = fig.add_subplot()
-    ax.imshow(_colors(np.linspace(-1, 1, 256)[None]), aspect="auto", extent=(-limit, limit, 0, 1))
+    ax.imshow(_colors(np.linspace(-1, 1, 256)[None]), aspect="auto", extent=(-1, 1, 0, 1))
     ax.set_yticks([])
-    ax.set_xticks([-limit, 0, limit], [f"-{limit:.2g}", "0", f"+{limit:.2g}"], fontsize=10)
-    ax.set_xlabel("lowers  ·  attribution (z-scored beta)  ·  raises", fontsize=10)
-    alt = f"Color bar from violet, at most minus {limit:.2g}, over white, 0, to orange, at least plus {limit:.2g}."
+    ax.set_xticks([-1, 0, 1], ["lowers", "0", "raises"], fontsize=10)
+    alt = "Color bar from violet, tokens that lower the prediction, over white, 0, to orange, those that raise it."
     return canvas.picture(fig, alt=alt)
 
 

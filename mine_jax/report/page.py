@@ -6,10 +6,13 @@ also stripped of control characters, absolute paths and secrets on its way out.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,37 @@ class Uri(str):
     """A picture or file that is embedded in the page; never shortened or redacted."""
 
     __slots__ = ()
+
+
+class Json(str):
+    """Plain values for the script of a page, safe inside a script element."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        """Returns the text with no character that could end the element."""
+        return self.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+class Script(str):
+    """Code of the package that runs on a page; never escaped or shortened."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        """Returns the code as it is."""
+        return str(self)
+
+    @property
+    def sha256(self) -> str:
+        """Its hash, as a content security policy names it."""
+        return base64.b64encode(hashlib.sha256(self.encode()).digest()).decode("ascii")
+
+
+def script(*names: str) -> Script:
+    """Reads script files beside the templates and joins them."""
+    folder = resources.files("mine_jax.report") / "templates"
+    return Script("\n" + "".join((folder / name).read_text(encoding="utf-8") for name in names))
 
 
 @dataclass(frozen=True)
@@ -96,13 +130,15 @@ class Section:
         anchor: id of the heading.
         title: heading.
         content: what the template `sections/<anchor>.html.j2` shows.
-        missing: one sentence that stands in place of the content, if there is none.
+        missing: one sentence that says why there is no content; such a section is only listed.
+        is_detail: whether the section is closed until a reader opens it.
     """
 
     anchor: str
     title: str
     content: dict[str, Any] = field(default_factory=dict)
     missing: str = ""
+    is_detail: bool = False
 
 
 def render(template: str, **context: Any) -> str:
@@ -122,13 +158,48 @@ def render(template: str, **context: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mine_jax.report", "templates"),
         autoescape=True,
-        finalize=_clean,
+        finalize=clean,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, count=count, share=share, p_value=p_value)
     return environment.get_template(template).render(**context)
+
+
+# The word in prose; not in names of files, columns and anchors.
+_UNIT = re.compile(r"(?<![\w./#`-])([Vv])oxel(s?)(?![\w/`]|\.\w|-\d)")
+_BLOCKS = re.compile(r"(<(script|style)\b.*?</\2>)", re.DOTALL)
+_PLURALS = {"vertex": "vertices"}
+
+
+def plural(unit: str) -> str:
+    """Returns the word for several of a unit: voxels, vertices."""
+    return _PLURALS.get(unit, f"{unit}s")
+
+
+def in_units(html: str, unit: str) -> str:
+    """Calls the voxels of a finished page what the run calls them.
+
+    Args:
+        html: the page, whose prose says "voxel".
+        unit: singular, for instance "neuron".
+
+    Returns:
+        The page; scripts and styles, and names such as voxels.tsv, stay as they are.
+    """
+    if unit == "voxel":
+        return html
+
+    def renamed(match: re.Match[str]) -> str:
+        word = plural(unit) if match[2] else unit
+        return word[0].upper() + word[1:] if match[1] == "V" else word
+
+    parts = _BLOCKS.split(html)
+    # a block, its name, and the text up to the next one take turns
+    parts[::3] = [_UNIT.sub(renamed, text) for text in parts[::3]]
+    del parts[2::3]
+    return "".join(parts)
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -180,7 +251,7 @@ def _shortened(path: str, last: str) -> str:
     return "~" if _HOME.fullmatch(path.rstrip("/\\")) or not last else f"…/{last}"
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """Makes text fit to be shown; numbers, embedded pictures and finished HTML pass."""
     if not isinstance(value, str) or isinstance(value, Uri) or hasattr(value, "__html__"):
         return value

@@ -20,6 +20,7 @@ from mine_jax.errors import IntegrityError, MissingInputError
 
 ReadImages = Callable[[Sequence[str]], list[np.ndarray]]
 NO_AREA = "no area"
+SPLITS = {"train": "training", "val": "early stopping"}
 
 
 class StageState(NamedTuple):
@@ -124,6 +125,16 @@ class Run:
         """Returns a value of the resolved configuration."""
         return self.configuration.get(section, {}).get(key, default)
 
+    @property
+    def unit(self) -> str:
+        """What the run calls one column of its responses: a voxel, a neuron."""
+        return str(self.setting("data", "unit_name") or "voxel")
+
+    @property
+    def scale(self) -> str:
+        """The unit of responses and of all that is predicted or attributed."""
+        return "response units" if self.setting("data", "zscore") == "none" else "z-scored beta"
+
     def stages(self) -> list[StageState]:
         """Returns the state of each stage, in the order of `run.json`."""
         stages = self.info.get("stages", {})
@@ -146,6 +157,39 @@ class Run:
         if stage in states:
             return f"This run has no {name}: run.json gives the state of the stage {stage} as {states[stage]!r}."
         return f"This run has no {name}: the stage {stage} has not been run."
+
+    @cached_property
+    def splits(self) -> dict[str, str]:
+        """Split of each image, as pages name it."""
+        images = self.table("images.tsv", ("image_id", "split"))
+        if images is None:
+            return {}
+        return dict(zip(images["image_id"].astype(str), images["split"].map(lambda s: SPLITS.get(s, s)), strict=True))
+
+    def split_of(self, image_id: str) -> str:
+        """Returns the split of an image: test, training, early stopping; "split not recorded" without images.tsv."""
+        return self.splits.get(str(image_id), "split not recorded")
+
+    def measured(self, voxel_ids: pd.Series, image_ids: pd.Series) -> np.ndarray:
+        """Reads measured responses, averaged over repeats.
+
+        Args:
+            voxel_ids: [pairs] voxels.
+            image_ids: [pairs] images.
+
+        Returns:
+            One response for each pair [pairs] float64; NaN where it is not stored.
+        """
+        found = np.full(len(voxel_ids), np.nan)
+        responses, columns = self.array("data/responses.npy"), self.array("data/voxel_ids.npy")
+        names = self.directory / "data" / "image_ids.json"
+        if responses is None or columns is None or not names.is_file():
+            return found
+        row = pd.Index([str(name) for name in artifacts.read_json(names)]).get_indexer(image_ids.astype(str))
+        column = pd.Index(np.asarray(columns)).get_indexer(voxel_ids)
+        known = (row >= 0) & (column >= 0)
+        found[known] = responses[row[known], column[known]]
+        return found
 
     def photos(self, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
         """Reads photos [height, width, 3] uint8 by id; empty without a reader."""

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
-from mine_jax.report import page, reading
-from mine_jax.report.sections import accuracy, areas, examples, faithfulness, overview, profiles, recovery, validation
+from mine_jax.report import explorer, page, reading
+from mine_jax.report.sections import (
+    accuracy,
+    answer,
+    areas,
+    examples,
+    faithfulness,
+    overview,
+    profiles,
+    recovery,
+    validation,
+)
 
 NAME = "report.html"
+# Closed until a reader opens them.
+DETAILS = ("accuracy", "faithfulness", "overview")
 
 
 def write_report(
@@ -25,8 +38,8 @@ def write_report(
 ) -> Path:
     """Writes `report.html` of a run directory.
 
-    Stages that have not been run are named as such. Figures say which voxels they cover;
-    the page loads nothing from elsewhere and runs no code.
+    Stages that have not been run are named as such. Figures say which voxels they cover; the page loads nothing
+    from elsewhere and runs one script of this package, which its content security policy names by hash.
 
     Args:
         directory: folder of the run.
@@ -46,24 +59,28 @@ def write_report(
     """
     run = reading.open_run(Path(directory), read_images=read_images, truth=truth)
     builders: list[Callable[[], page.Section]] = [
-        lambda: overview.build(run),
+        lambda: answer.build(run),
+        lambda: explorer.build(run),
+        lambda: areas.build(run),
+        lambda: areas.volume_maps(run),
+        lambda: overview.abstentions(run),
+        lambda: profiles.build(run),
+        lambda: examples.build(run, max_examples=max_examples),
+        lambda: validation.build(run),
         lambda: recovery.build(run),
         lambda: accuracy.build(run),
-        lambda: examples.build(run, max_examples=max_examples),
         lambda: faithfulness.build(run),
-        lambda: profiles.build(run),
-        lambda: overview.abstentions(run),
-        lambda: areas.build(run),
-        lambda: validation.build(run),
-        lambda: areas.volume_maps(run),
+        lambda: overview.build(run),
     ]
-    sections = []
+    title, sections = _title(run), []
     for done, build in enumerate(builders, start=1):
-        sections.append(build())
+        section = build()
+        sections.append(replace(section, is_detail=section.anchor in DETAILS))
         progress(done, len(builders))
-    title = _title(run)
-    html = page.render("report.html.j2", title=title, sections=sections)
-    return artifacts.write_text(run.directory / NAME, html)
+    absent = [section for section in sections if section.missing]
+    script = page.script("page.js", "explorer.js")
+    html = page.render("report.html.j2", title=title, sections=sections, absent=absent, script=script)
+    return artifacts.write_text(run.directory / NAME, page.in_units(html, run.unit))
 
 
 def _title(run: reading.Run) -> str:

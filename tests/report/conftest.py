@@ -140,6 +140,12 @@ def _attribution(directory, rng, voxels, ids):
     return pd.DataFrame(rows)
 
 
+def _data(directory, rng, voxels, ids):
+    artifacts.write_array(directory / "data/responses.npy", rng.normal(size=(len(ids), len(voxels))).astype(np.float32))
+    artifacts.write_array(directory / "data/voxel_ids.npy", voxels["voxel_id"].to_numpy())
+    artifacts.write_json(directory / "data/image_ids.json", ids)
+
+
 def _word_rows(area, rng, n):
     pool = list(WORDS[area]) + list(rng.permutation(OTHERS))
     weights = np.sort(rng.dirichlet(np.linspace(4, 0.6, n)))[::-1]
@@ -265,6 +271,7 @@ def fabricate(directory, *, n_voxels=150, seed=0):
         directory / "features/meta.json", {"schema": 1, "type": "ImageTokens", "fields": {"grid": list(GRID)}}
     )
     pairs = _attribution(directory, rng, voxels, ids)
+    _data(directory, rng, voxels, ids)
     _words(directory, rng, voxels, pairs)
     _validation(directory, voxels)
     _areas(directory, rng, voxels)

@@ -1,5 +1,7 @@
 """Redaction, numbers and bars of a page."""
 
+import json
+
 import pytest
 
 from mine_jax.report import page
@@ -59,3 +61,15 @@ def test_bars_hold_zero():
 def test_number_columns_are_found():
     table = page.Table("", ("a", "b", "c", "d"), [("1", "2,000", "0.1 to 0.2", "yes"), ("2", "not known", "", "no")])
     assert [table.is_number(i) for i in range(4)] == [False, True, True, False]
+
+
+def test_voxels_are_called_what_the_run_calls_them():
+    html = '<p id="voxel-3">Voxel 3 of voxels.tsv, 2 voxels, voxel_id</p><script>voxel</script><p>A voxel</p>'
+    shown = '<p id="voxel-3">Neuron 3 of voxels.tsv, 2 neurons, voxel_id</p><script>voxel</script><p>A neuron</p>'
+    assert page.in_units(html, "neuron") == shown
+    assert page.in_units(html, "voxel") == html and page.plural("vertex") == "vertices"
+
+
+def test_json_cannot_end_its_script():
+    text = page.Json('{"a": "</script><b>&"}')
+    assert not set("<>&") & set(text.__html__()) and json.loads(text.__html__()) == {"a": "</script><b>&"}

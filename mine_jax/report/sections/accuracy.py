@@ -23,10 +23,10 @@ def build(run: reading.Run) -> page.Section:
     if voxels.empty:
         return page.Section(anchor, title, missing="No voxel has the status ok and a finite R², so there is no score.")
     covers = f"{page.count(len(voxels), 'voxel')} of {page.count(len(run.voxels))}: status ok, finite R²"
-    pictures = [_r2(voxels["r2"], covers)]
+    pictures = [_r2(run, voxels["r2"], covers)]
     normalized = voxels["r2_normalized"].dropna()
     if len(normalized):
-        pictures.append(_normalized(normalized, len(run.voxels)))
+        pictures.append(_normalized(run, normalized, len(run.voxels)))
     if voxels["noise_ceiling"].notna().any():
         pictures.append(_against_ceiling(voxels, len(run.voxels)))
     areas = _areas(voxels)
@@ -51,7 +51,13 @@ def _summary(voxels: pd.DataFrame, covers: str) -> page.Table:
     return page.Table(caption, columns, rows)
 
 
-def _histogram(values: np.ndarray, label: str, marks: dict[str, float], limits: tuple[float, float]) -> Any:
+def _many(run: reading.Run) -> str:
+    return page.plural(run.unit).capitalize()
+
+
+def _histogram(
+    values: np.ndarray, labels: tuple[str, str], marks: dict[str, float], limits: tuple[float, float]
+) -> Any:
     fig, ax = canvas.figure()
     ax.hist(
         np.clip(values, *limits), bins=np.linspace(*limits, 41), color=canvas.BLUE, edgecolor="white", linewidth=0.4
@@ -60,18 +66,21 @@ def _histogram(values: np.ndarray, label: str, marks: dict[str, float], limits: 
     for (text, place), style in zip(marks.items(), ("-", "--"), strict=False):
         ax.axvline(place, color=canvas.ORANGE, linewidth=1.8, linestyle=style, label=f"{text} {place:.2f}")
     ax.legend(frameon=False, fontsize=10)
-    ax.set(xlabel=label, ylabel="Voxels", xlim=limits)
+    ax.set(xlabel=labels[0], ylabel=labels[1], xlim=limits)
     ax.grid(visible=False, axis="x")
     return fig
 
 
-def _r2(r2: pd.Series, covers: str) -> page.Picture:
+def _r2(run: reading.Run, r2: pd.Series, covers: str) -> page.Picture:
     values = r2.to_numpy(float)
     low, high = max(-0.5, values.min()), max(values.max(), 0.05)
     low = min(low, -0.02)
     n_below = int((values < low).sum())
     fig = _histogram(
-        values, "R² on held-out images", {"mean": values.mean(), "median": float(np.median(values))}, (low, high)
+        values,
+        ("R² on held-out images", _many(run)),
+        {"mean": values.mean(), "median": float(np.median(values))},
+        (low, high),
     )
     alt = (
         f"Histogram of R². Mean {values.mean():.2f}, median {np.median(values):.2f}, "
@@ -81,12 +90,12 @@ def _r2(r2: pd.Series, covers: str) -> page.Picture:
     return canvas.picture(fig, alt=alt, caption=f"R² of {covers}.{outside}")
 
 
-def _normalized(normalized: pd.Series, n_all: int) -> page.Picture:
+def _normalized(run: reading.Run, normalized: pd.Series, n_all: int) -> page.Picture:
     values = normalized.to_numpy(float)
     low, high = min(max(-0.5, values.min()), -0.02), min(max(1.0, values.max()), 1.5)
     n_outside = int(((values < low) | (values > high)).sum())
     marks = {"mean": values.mean(), "median": float(np.median(values))}
-    fig = _histogram(values, "R² / noise ceiling", marks, (low, high))
+    fig = _histogram(values, ("R² / noise ceiling", _many(run)), marks, (low, high))
     outside = f" {page.count(n_outside, 'voxel')} outside the axis stand in its end bars." if n_outside else ""
     caption = (
         f"R² as a share of the noise ceiling, {page.count(len(values), 'voxel')} of {page.count(n_all)}: "

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from mine_jax import _optional
-from mine_jax.report import canvas, page, reading
+from mine_jax.report import canvas, page, reading, slices
 from mine_jax.roi import maps
 
 MAX_Q = 0.05
 MAX_AREAS = 30
 MAX_PAIRS = 40
 BARS_PER_AREA = 6
-SLICES = 6
+NO_COLOR = "#b3b3b3"
 # Maps of plain values shown, in this order; label maps are shown all.
 VALUE_MAPS = ("r2", "r2_normalized")
 HEADINGS = {
@@ -59,14 +59,27 @@ def volume_maps(run: reading.Run) -> page.Section:
     paths = {path.name.removesuffix(".nii.gz"): path for path in sorted(folder.glob("*.nii.gz"))}
     if not paths:
         return page.Section(anchor, title, missing=f"{run.why_missing('roi', 'maps')} Data without geometry have none.")
-    figures = []
-    for name in [n for n in VALUE_MAPS if n in paths]:
-        figures.append(_value_map(name, paths[name]))
-    for name, path in paths.items():
-        legend = maps.read_legend(path)
-        if legend:
-            figures.append(_label_map(name, path, legend))
+    labels = [name for name, path in paths.items() if name != "top_category" and maps.read_legend(path)]
+    shown = [*labels, *(name for name in VALUE_MAPS if name in paths)]
+    figures = [one_map(run, name) for name in shown]
     return page.Section(anchor, title, {"figures": figures, "files": [f"maps/{p.name}" for p in paths.values()]})
+
+
+def one_map(run: reading.Run, name: str) -> dict[str, Any] | None:
+    """Draws a map of the run.
+
+    Args:
+        run: opened run.
+        name: of the map, without its ending.
+
+    Returns:
+        `picture`, and `chips` with color, text and count of each label; None without such a map.
+    """
+    path = run.directory / "maps" / f"{name}.nii.gz"
+    if not path.is_file():
+        return None
+    legend = maps.read_legend(path)
+    return _label_map(run, name, path, legend) if legend else _value_map(run, name, path)
 
 
 def _preferred(run: reading.Run, table: pd.DataFrame) -> dict[str, Any]:
@@ -94,6 +107,17 @@ def _preferred(run: reading.Run, table: pd.DataFrame) -> dict[str, Any]:
     )
     headings = ("Area", "Preferred", "Enrichment", "Interval", "q")
     return {"table": page.Table(caption, headings, rows), "cards": cards, "column": column, "count": BARS_PER_AREA}
+
+
+def preferred_categories(run: reading.Run) -> dict[str, str] | None:
+    """Reads the category that each area prefers; None where it was not tested, and no entry without a preference."""
+    table = run.table("roi/selectivity.tsv", ("roi", "enrichment"))
+    if table is None or table.empty:
+        return None
+    column = next((c for c in ("category", "word", "label") if c in table.columns), "category")
+    passing = reading.checked(table, run.directory / "roi/selectivity.tsv", (column,))[_is_preferred(table)]
+    ordered = passing.sort_values("enrichment", kind="stable")
+    return dict(zip(ordered["roi"].astype(str), ordered[column].astype(str), strict=True))
 
 
 def _is_preferred(table: pd.DataFrame) -> pd.Series:
@@ -194,29 +218,29 @@ def _cell(name: str, value: Any) -> str:
     return page.number(value) if isinstance(value, int | float) else str(value)
 
 
-def _value_map(name: str, path: Path) -> dict[str, Any]:
-    volume, _ = maps.read_map(path)
+def _value_map(run: reading.Run, name: str, path: Path) -> dict[str, Any]:
+    volume, affine = maps.read_map(path)
     known = volume[np.isfinite(volume)]
     high = float(np.quantile(known, 0.99)) if len(known) else 1.0
     high = high if high > 0 else 1.0
-    fig, places, image = _slices(volume, canvas.color_map("cividis"), 0.0, high)
-    bar = fig.colorbar(image, ax=fig.axes, orientation="horizontal", fraction=0.06, pad=0.03, aspect=40)
+    areas = _area_codes(run, volume.shape)
+    drawn = slices.draw(volume, affine, areas, colors=canvas.color_map("cividis"), low=0.0, high=high)
+    bar = drawn.figure.colorbar(
+        drawn.image, ax=drawn.figure.axes, orientation="horizontal", fraction=0.06, pad=0.03, aspect=40
+    )
     bar.ax.tick_params(labelsize=10)
+    title = {"r2": "R²", "r2_normalized": "R² / noise ceiling"}.get(name, name)
     caption = (
-        f"{name} in slices {_listed(places)} along the third axis; the first axis runs to the right, the second "
-        "upward. "
-        f"{page.count(len(known), 'voxel')} with a value; white: none. Colors end at 0 and at the 99% quantile, "
-        f"{high:.2g}."
+        f"{title} of {page.count(len(known), 'voxel')}; white: none. Colors end at 0 and at the 99% quantile, "
+        f"{high:.2g}. {_where(areas, affine)}"
     )
     middle = f"median {np.median(known):.2g}" if len(known) else "no values"
-    return {
-        "picture": canvas.picture(fig, alt=f"Slices of the volume map of {name}; {middle}.", caption=caption),
-        "chips": [],
-    }
+    alt = f"Slices of the volume map of {title}; {middle}."
+    return {"picture": canvas.picture(drawn.figure, alt=alt, caption=caption), "chips": []}
 
 
-def _label_map(name: str, path: Path, legend: dict[int, str]) -> dict[str, Any]:
-    volume, _ = maps.read_map(path)
+def _label_map(run: reading.Run, name: str, path: Path, legend: dict[int, str]) -> dict[str, Any]:
+    volume, affine = maps.read_map(path)
     codes, counts = np.unique(volume[np.isfinite(volume)].astype(int), return_counts=True)
     ranked = [int(code) for code in codes[np.argsort(-counts, kind="stable")] if code > 0]
     shown = ranked[: len(canvas.CATEGORIES)]
@@ -226,51 +250,38 @@ def _label_map(name: str, path: Path, legend: dict[int, str]) -> dict[str, Any]:
         drawn[volume == code] = place
     drawn[np.isfinite(volume) & np.isnan(drawn)] = len(canvas.CATEGORIES)
     listed = _optional.require("matplotlib.colors", extra="report", why=canvas.WHY)
-    palette = listed.ListedColormap([*canvas.CATEGORIES, "#b3b3b3"]).with_extremes(bad="white")
-    fig, places, _ = _slices(drawn, palette, -0.5, len(canvas.CATEGORIES) + 0.5)
+    palette = listed.ListedColormap([*canvas.CATEGORIES, NO_COLOR]).with_extremes(bad="white")
+    areas = _area_codes(run, volume.shape)
+    fig = slices.draw(drawn, affine, areas, colors=palette, low=-0.5, high=len(canvas.CATEGORIES) + 0.5).figure
     number = dict(zip(codes.tolist(), counts.tolist(), strict=True))
     chips = [(colors[code], legend.get(code, f"label {code}"), page.count(number[code], "voxel")) for code in shown]
     rest = sum(n for code, n in number.items() if code not in shown)
     if rest:
-        chips.append(("#b3b3b3", "none or other", page.count(rest, "voxel")))
-    title = name.replace("_", " ")
+        chips.append((NO_COLOR, "none or other", page.count(rest, "voxel")))
+    title = name.replace("_", " ").replace("top ", "leading ").capitalize()
     caption = (
-        f"{title[:1].upper()}{title[1:]} in slices {_listed(places)} along the third axis. "
-        f"{page.count(int(counts.sum()), 'voxel')} in the map; the {len(shown)} most frequent labels have a color."
+        f"{title} of the profile, {page.count(int(counts.sum()), 'voxel')}; the {len(shown)} most frequent have a "
+        f"color. {_where(areas, affine)}"
     )
     top = ", ".join(f"{text} {n}" for _, text, n in chips[:3])
-    return {
-        "picture": canvas.picture(fig, alt=f"Slices of the map of {title}: {top}.", caption=caption),
-        "chips": chips,
-    }
+    alt = f"Slices of the map of the {title.lower()}: {top}."
+    return {"picture": canvas.picture(fig, alt=alt, caption=caption), "chips": chips}
 
 
-def _slices(volume: np.ndarray, colors: Any, low: float, high: float) -> tuple[Any, list[int], Any]:
-    """Draws slices evenly spaced over those that hold voxels, cut to the voxels' bounding box."""
-    inside = np.isfinite(volume)
-    held = [np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    if not len(held[2]):
-        held = [np.arange(n) for n in volume.shape]
-    places = sorted(
-        {int(p) for p in held[2][np.linspace(0, len(held[2]) - 1, min(SLICES, len(held[2]))).round().astype(int)]}
-    )
-    box = volume[held[0][0] : held[0][-1] + 1, held[1][0] : held[1][-1] + 1]
-    columns = min(3, len(places))
-    rows = -(-len(places) // columns)
-    figures = _optional.require("matplotlib.figure", extra="report", why=canvas.WHY)
-    height = 5.4 / columns * box.shape[1] / box.shape[0] * rows + 0.25 * rows + 0.4
-    fig = figures.Figure(figsize=(5.4, float(np.clip(height, 2, 9))), dpi=180, layout="constrained", facecolor="white")
-    image = None
-    for number, place in enumerate(places, start=1):
-        ax = fig.add_subplot(rows, columns, number)
-        image = ax.imshow(box[:, :, place].T, origin="lower", cmap=colors, vmin=low, vmax=high, interpolation="nearest")
-        ax.set_title(f"k = {place}", fontsize=10, color=canvas.INK)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        for spine in ax.spines.values():
-            spine.set_color("#cccccc")
-    return fig, places, image
+def _where(areas: np.ndarray | None, affine: np.ndarray) -> str:
+    lines = "Lines: borders of areas. " if areas is not None else ""
+    return lines + slices.describe(affine)
 
 
-def _listed(places: list[int]) -> str:
-    return ", ".join(map(str, places))
+def _area_codes(run: reading.Run, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Numbers the first area of each voxel in the volume, 0 outside; None without areas or places."""
+    voxels = run.voxels
+    if voxels is None or not {"i", "j", "k"} <= set(voxels) or not (voxels["rois"] != "").any():
+        return None
+    named = voxels[voxels["rois"] != ""].dropna(subset=["i", "j", "k"])
+    places = named[["i", "j", "k"]].to_numpy(int)
+    is_inside = ((places >= 0) & (places < np.array(shape))).all(axis=1)
+    codes = pd.factorize(named["rois"].map(lambda rois: reading.areas_of(rois)[0]), sort=True)[0] + 1
+    filled = np.zeros(shape, int)
+    filled[tuple(places[is_inside].T)] = codes[is_inside]
+    return filled

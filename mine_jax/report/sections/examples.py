@@ -12,8 +12,10 @@ from mine_jax.report import canvas, heat, page, reading
 
 IMAGES_PER_VOXEL = 3
 WORDS_PER_IMAGE = 6
-# Quantile of the absolute scores shown that gets the full color.
+# Quantile of a voxel's absolute scores that gets the full color.
 FULL_COLOR = 0.995
+# Examples beyond these are closed until a reader opens them.
+OPEN = 4
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class Card:
     """One voxel and one image."""
 
     image_id: str
+    split: str
     predicted: float
+    measured: float
     faithfulness: float
     photo: page.Picture | None
     overlay: page.Picture | None
@@ -46,25 +50,44 @@ def build(run: reading.Run, *, max_examples: int = 12) -> page.Section:
     voxels = run.voxels
     if voxels is None:
         return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
-    pairs = pairs.assign(row=np.arange(len(pairs)))
-    if "status" in pairs:
-        pairs = pairs[pairs["status"].isin(("ok", ""))]
+    pairs = ranked(run, pairs.assign(row=np.arange(len(pairs))))
     picked, rule = _pick(voxels, pairs, max_examples)
-    chosen = pairs[pairs["voxel_id"].isin(picked["voxel_id"])].sort_values(
-        ["predicted", "image_id"], ascending=[False, True]
-    )
-    chosen = chosen.groupby("voxel_id").head(IMAGES_PER_VOXEL)
-    cards, notes = _cards(run, chosen)
+    chosen = pairs[pairs["voxel_id"].isin(picked["voxel_id"])].groupby("voxel_id").head(IMAGES_PER_VOXEL)
+    cards, limits, note = _cards(run, chosen, picked)
     if not cards:
         return page.Section(anchor, title, missing="No voxel has an attributed image with the status ok.")
     profiles = run.rows("profile/sentences.tsv", picked["voxel_id"].tolist(), ("voxel_id", "sentence"))
     sentences = {} if profiles is None else dict(zip(profiles["voxel_id"], profiles["sentence"], strict=True))
     examples = [
-        {"voxel": row, "sentence": sentences.get(row.voxel_id, ""), "cards": cards[row.voxel_id]}
+        {
+            "voxel": row,
+            "sentence": sentences.get(row.voxel_id, ""),
+            "cards": cards[row.voxel_id],
+            "limit": limits.get(row.voxel_id),
+        }
         for row in reading.records(picked)
         if row.voxel_id in cards
     ]
-    return page.Section(anchor, title, {"examples": examples, "rule": rule, **notes})
+    scale = heat.scale() if limits else None
+    shown = {"examples": examples, "scale": scale, "open": OPEN}
+    return page.Section(anchor, title, {**shown, "rule": rule, "note": note, "unit_of_scores": run.scale})
+
+
+def ranked(run: reading.Run, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Orders pairs of voxel and image as examples: test images first, highest predicted response first.
+
+    Args:
+        run: opened run, whose images.tsv has the splits.
+        pairs: rows of pairs.tsv: voxel_id, image_id, predicted.
+
+    Returns:
+        The rows with the status ok.
+    """
+    if "status" in pairs:
+        pairs = pairs[pairs["status"].isin(("ok", ""))]
+    seen = pairs["image_id"].map(lambda name: run.split_of(name) != "test")
+    order = pairs.assign(seen=seen).sort_values(["seen", "predicted", "image_id"], ascending=[True, False, True])
+    return order.drop(columns="seen")
 
 
 def _pick(voxels: pd.DataFrame, pairs: pd.DataFrame, limit: int) -> tuple[pd.DataFrame, str]:
@@ -74,23 +97,25 @@ def _pick(voxels: pd.DataFrame, pairs: pd.DataFrame, limit: int) -> tuple[pd.Dat
     picked = reading.spread_over_areas(pool, limit=limit)
     rule = (
         f"{page.count(len(picked), 'voxel')} of {page.count(len(pool))} {kind} ones: the best predicted (R²) voxel of "
-        f"each area in alphabetical order, then the second best, and so on. Images: of those attributed, the "
-        f"{IMAGES_PER_VOXEL} with the highest predicted response of that voxel."
+        f"each area in alphabetical order, then the second best, and so on. Images: of those attributed, test images "
+        f"before those that the encoder was fitted on, the {IMAGES_PER_VOXEL} with the highest predicted response."
     )
     return picked, rule
 
 
-def _cards(run: reading.Run, chosen: pd.DataFrame) -> tuple[dict[int, list[Card]], dict[str, Any]]:
-    grid, crop = run.grid, _crop(run)
+def _cards(
+    run: reading.Run, chosen: pd.DataFrame, picked: pd.DataFrame
+) -> tuple[dict[int, list[Card]], dict[int, float], str]:
+    """Makes the cards of each voxel, the score that gets the full color in them, and a note on what is absent."""
+    grid, crop = run.grid, crop_of(run)
     photos = {
         i: p if grid is None else heat.fit_to_grid(p, grid, crop=crop)
         for i, p in run.photos(chosen["image_id"]).items()
     }
     fields, criticals, are_complete = _token_scores(run, chosen, grid)
-    values = np.concatenate([np.abs(field) for field in fields.values()]) if fields else np.zeros(0)
-    limit = float(np.quantile(values, FULL_COLOR)) if len(values) else 0.0
-    limit = limit if limit > 0 else float(values.max(initial=0)) or 1.0
-    words, sentences = _words(run, chosen)
+    limits = _limits(chosen, fields)
+    words, sentences = _words(run, chosen, picked)
+    chosen = chosen.assign(measured=run.measured(chosen["voxel_id"], chosen["image_id"]))
     highest = max((bar.value for bars in words.values() for bar in bars), default=None)
     cards: dict[int, list[Card]] = {}
     for pair in reading.records(chosen):
@@ -99,18 +124,26 @@ def _cards(run: reading.Run, chosen: pd.DataFrame) -> tuple[dict[int, list[Card]
         drawn = None
         if grid is not None and pair.row in fields:
             alt = _in_words(fields[pair.row], pair, grid, bool(photos))
-            drawn = heat.overlay(photo, fields[pair.row], criticals[pair.row], grid=grid, limit=limit, alt=alt)
+            drawn = heat.overlay(
+                photo, fields[pair.row], criticals[pair.row], grid=grid, limit=limits[pair.voxel_id], alt=alt
+            )
         shown = None if photo is None else canvas.pixels(photo, alt=f"Image {pair.image_id}.")
         bars = page.Bars("Weight of each word", words[key], 0.0, highest) if key in words else None
         share = getattr(pair, "faithfulness", np.nan)
-        card = Card(pair.image_id, pair.predicted, share, shown, drawn, bars, sentences.get(key, ""))
+        split, said = run.split_of(pair.image_id), sentences.get(key, "")
+        card = Card(pair.image_id, split, pair.predicted, pair.measured, share, shown, drawn, bars, said)
         cards.setdefault(pair.voxel_id, []).append(card)
-    notes = {
-        "scale": heat.scale(limit) if fields else None,
-        "limit": limit,
-        "note": _note(run, grid, fields, are_complete, photos),
-    }
-    return cards, notes
+    return cards, limits, _note(run, grid, fields, are_complete, photos)
+
+
+def _limits(chosen: pd.DataFrame, fields: dict[int, np.ndarray]) -> dict[int, float]:
+    """Finds for each voxel the score that gets the full color; empty without scores."""
+    limits = {}
+    for voxel, rows in chosen.groupby("voxel_id")["row"] if fields else ():
+        values = np.abs(np.concatenate([fields[row] for row in rows]))
+        high = float(np.quantile(values, FULL_COLOR))
+        limits[int(str(voxel))] = high if high > 0 else float(values.max(initial=0)) or 1.0
+    return limits
 
 
 def _token_scores(run: reading.Run, chosen: pd.DataFrame, grid: tuple[int, int] | None) -> _TokenScores:
@@ -130,20 +163,41 @@ def _token_scores(run: reading.Run, chosen: pd.DataFrame, grid: tuple[int, int] 
     return _TokenScores(fields, criticals, are_complete)
 
 
-def _words(run: reading.Run, chosen: pd.DataFrame) -> tuple[dict[Any, list[page.Bar]], dict[Any, str]]:
+def _words(
+    run: reading.Run, chosen: pd.DataFrame, picked: pd.DataFrame
+) -> tuple[dict[Any, list[page.Bar]], dict[Any, str]]:
+    """Reads the words of each pair, and writes what they have to do with the profile of the voxel."""
     ids = chosen["voxel_id"].unique().tolist()
     table = run.rows("description/words.tsv", ids, ("voxel_id", "image_id", "rank", "word", "weight"))
     words: dict[Any, list[page.Bar]] = {}
-    for row in reading.records(None if table is None else table.sort_values("rank")):
+    for row in reading.records(None if table is None else table.sort_values("weight", ascending=False, kind="stable")):
         bars = words.setdefault((row.voxel_id, row.image_id), [])
         if len(bars) < WORDS_PER_IMAGE:
             bars.append(page.Bar(row.word, row.weight, note=f"{row.weight:.2f}"))
-    table = run.rows("description/sentences.tsv", ids, ("voxel_id", "image_id", "sentence"))
-    return words, {(row.voxel_id, row.image_id): row.sentence for row in reading.records(table)}
+    profiles = run.rows("profile/words.tsv", ids, ("voxel_id", "rank", "word"))
+    places = {(row.voxel_id, row.word): int(row.rank) for row in reading.records(profiles)}
+    explained = dict(zip(picked["voxel_id"], picked["explained"], strict=True))
+    said = {key: _said(key[0], bars, places, bool(explained.get(key[0]))) for key, bars in words.items()}
+    return words, said
 
 
-def _crop(run: reading.Run) -> float | None:
-    """Returns the share of the photo's centered window that the model sees; None for all, stretched."""
+def _said(voxel: int, bars: list[page.Bar], places: dict[Any, int], is_explained: bool) -> str:
+    read = f"Critical tokens read as {' and '.join(bar.label for bar in bars[:2])}."
+    if not is_explained:
+        return f"{read} No words are claimed for this voxel."
+    found = [(places[voxel, bar.label], bar.label) for bar in bars if (voxel, bar.label) in places]
+    if not found:
+        return f"{read} None of them is in the profile."
+    rank, word = min(found)
+    return f"{read} Of its profile they hold {word}, number {rank} there."
+
+
+def crop_of(run: reading.Run) -> float | None:
+    """Returns the share of the photo's centered window that the model sees; None for all, stretched.
+
+    Args:
+        run: opened run, whose features/meta.json names the preprocessing.
+    """
     for place in (run.features, *(v for v in run.features.values() if isinstance(v, dict))):
         if "crop" in place and "resize" in place:
             resize, crop = place["resize"], place["crop"]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from mine_jax.report import page, reading
-from mine_jax.report.sections import evidence
 
 MAX_PROFILES = 24
 PER_AREA = 3
 WORDS = 8
+MAX_Q = 0.05
 
 
 def build(run: reading.Run) -> page.Section:
@@ -29,7 +30,7 @@ def build(run: reading.Run) -> page.Section:
         return page.Section(anchor, title, missing=run.why_missing("profile", name))
     sentences = _by_voxel(run.rows("profile/sentences.tsv", picked["voxel_id"].tolist(), ("voxel_id", "sentence")))
     facts = _by_voxel(run.rows("profile/voxels.tsv", picked["voxel_id"].tolist(), ("voxel_id",)))
-    said = evidence.of_voxels(run, picked["voxel_id"].tolist())
+    said = _evidence(run, picked["voxel_id"].tolist())
     bars = {voxel: _bars(part) for voxel, part in words.sort_values("rank").groupby("voxel_id")}
     highest = max(part.span()[1] for part in bars.values())
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -46,19 +47,21 @@ def build(run: reading.Run) -> page.Section:
         f"{page.count(sum(map(len, groups.values())), 'voxel')} of {page.count(len(explained))} explained ones: in "
         f"each area the up to {PER_AREA} best predicted (R²), at most {MAX_PROFILES} in all. Bars: mean share of the "
         f"critical attribution that a word explains, the first {WORDS} words; lines: bootstrap interval over images. "
-        "All bars share one scale. Below: tests on held-out measured responses, with q at most .05; a word holds if it "
-        "says something beyond each confound, which is named where it does not."
+        "All bars share one scale; #: rank in the profile, where words common in all images count less. Below: tests "
+        "on held-out measured responses, with q at most .05; a word holds if it says something beyond each confound, "
+        "which is named where it does not."
     )
     return page.Section(anchor, title, {"groups": groups, "rule": rule})
 
 
 def _bars(words: pd.DataFrame) -> page.Bars:
     bars = []
-    for row in words.head(WORDS).to_dict("records"):
+    first = words.sort_values("rank").head(WORDS).sort_values("weight", ascending=False, kind="stable")
+    for row in first.to_dict("records"):
         low, high = row.get("low"), row.get("high")
         known = low is not None and high is not None and pd.notna(low) and pd.notna(high)
         interval = f" ({low:.2f} to {high:.2f})" if known else ""
-        note = f"{row['weight']:.2f}{interval}"
+        note = f"#{int(row['rank'])} · {row['weight']:.2f}{interval}"
         bars.append(page.Bar(row["word"], row["weight"], low if known else None, high if known else None, note))
     return page.Bars("Weight of each word", bars)
 
@@ -78,3 +81,56 @@ def _facts(voxel: Any, row: dict[str, Any]) -> list[str]:
     if "q_words" in row:
         facts.append(f"q {page.p_value(row['q_words'])}")
     return facts
+
+
+def _evidence(run: reading.Run, voxel_ids: Sequence[int]) -> dict[int, list[str]]:
+    """Writes sentences about some voxels.
+
+    Args:
+        run: opened run.
+        voxel_ids: which voxels.
+
+    Returns:
+        Voxel id -> sentences; none where the run has no such tables, or nothing was found.
+    """
+    said: dict[int, list[str]] = {int(voxel): [] for voxel in voxel_ids}
+    for name, columns, write in (
+        ("ledger", ("word", "confound", "survives"), _ledger),
+        ("drivers", ("role", "word", "q"), _drivers),
+        ("conjunctions", ("first", "second", "q"), _conjunctions),
+        ("field", ("x", "y", "size", "q"), _field),
+    ):
+        rows = run.rows(f"profile/{name}.tsv", list(voxel_ids), columns)
+        if rows is None:
+            continue
+        for voxel, part in rows.groupby("voxel_id"):
+            said[int(str(voxel))] += write(part)
+    return said
+
+
+def _ledger(rows: pd.DataFrame) -> list[str]:
+    survives = reading.is_true(rows["survives"])
+    gone = [f"{row['word']} ({row['confound'] or 'alone'})" for row in rows[~survives].to_dict("records")]
+    lines = [f"Holds against confounds: {', '.join(rows.loc[survives, 'word'])}."] if survives.any() else []
+    return lines + ([f"Does not hold: {', '.join(gone)}."] if gone else [])
+
+
+def _drivers(rows: pd.DataFrame) -> list[str]:
+    found = rows[rows["q"] <= MAX_Q]
+    heads = {"lowers": "Lowered by", "attribute": "Attributes that raise it:"}
+    words = {role: found.loc[found["role"] == role, "word"].tolist() for role in heads}
+    return [f"{head} {', '.join(words[role])}." for role, head in heads.items() if words[role]]
+
+
+def _conjunctions(rows: pd.DataFrame) -> list[str]:
+    return [
+        f"{row['first']} and {row['second']} together raise it beyond both."
+        for row in rows[rows["q"] <= MAX_Q].to_dict("records")
+    ]
+
+
+def _field(rows: pd.DataFrame) -> list[str]:
+    return [
+        f"Looks at {page.share(row['x'])} from the left, {page.share(row['y'])} from the top."
+        for row in rows[rows["q"] <= MAX_Q].to_dict("records")
+    ]

@@ -16,6 +16,24 @@ from mine_jax.statistics import pearson
 MAX_EDITS = 12
 MAX_GENERATED = 6
 STATISTICS = ("effect", "low", "high", "p", "q", "n_pairs")
+JUDGES = {"evaluator": "Judged by", "maker": "Pictures by"}
+SOURCES = {"description": "the image's words", "profile": "the profile's words"}
+ACTS = {"insert": "inserting", "remove": "removing"}
+SIDES = {
+    "insert": "inserting {words}",
+    "remove": "removing {words}",
+    "no-op": "an edit that changes nothing",
+    "noop": "an edit that changes nothing",
+    "other things removed": "removing other things",
+    "co-occurring words": "inserting what comes along with them",
+    "other voxel's words": "inserting another voxel's words",
+    "words of nearly the same meaning": "inserting words of nearly the same meaning",
+    "words of the same area": "inserting words of the same area",
+    "description": "an image made from the description",
+    "random": "an image made from random words",
+    "lowest": "an image made from the words of the least attributed tokens",
+    "original image": "the original image",
+}
 VERBS = {"insert": "inserted", "remove": "removed"}
 # What makes two edits the same one, whoever made them.
 EDIT = ["voxel_id", "image_id", "action", "words"]
@@ -36,10 +54,10 @@ def build(run: reading.Run) -> page.Section:
     files = _files(run.directory / "validation" / "images")
     content = {
         "voxels": _voxels(run),
-        "summary": None if summary is None or summary.empty else _summary(summary),
+        "summary": None if summary is None or summary.empty else _summary(run, summary),
         "statuses": [t for t in (_statuses("edit", edits), _statuses("generated image", generation)) if t is not None],
         "edits": _edits(run, edits, files),
-        "shifts": _shifts(edits),
+        "shifts": _shifts(run, edits),
         "generated": _generated(run, generation, files),
         "evaluators": _evaluators(edits, generation, summary),
     }
@@ -53,13 +71,12 @@ def _why(run: reading.Run) -> str:
     return run.why_missing("validation", "validation/summary.tsv")
 
 
-def _summary(summary: pd.DataFrame) -> dict[str, Any]:
-    names = [c for c in summary.columns if c not in STATISTICS and not pd.api.types.is_float_dtype(summary[c])]
+def _summary(run: reading.Run, summary: pd.DataFrame) -> dict[str, Any]:
     bars, rows = [], []
     # the table has all; the picture has the configured models under the encoders that wrote the words
-    first = {name: summary[name].iloc[0] for name in ("evaluator", "maker") if name in summary}
+    first = {name: summary[name].iloc[0] for name in JUDGES if name in summary}
     for row in summary.to_dict("records"):
-        label = ", ".join(str(row[name]) for name in names if pd.notna(row[name]) and str(row[name])) or "comparison"
+        label = comparison(row)
         known = {key: float(row[key]) for key in STATISTICS if key in row and pd.notna(row[key])}
         if "effect" in known and all(row[name] == value for name, value in first.items()):
             note = f"{known['effect']:.2f}" + (f", q {page.p_value(known['q'])}" if "q" in known else "")
@@ -67,16 +84,38 @@ def _summary(summary: pd.DataFrame) -> dict[str, Any]:
         interval = f"{known['low']:.3g} to {known['high']:.3g}" if {"low", "high"} <= set(known) else "not known"
         n_pairs = page.count(int(known["n_pairs"])) if "n_pairs" in known else "not known"
         effect, p, q = page.number(known.get("effect")), page.p_value(known.get("p")), page.p_value(known.get("q"))
-        rows.append((label, effect, interval, p, q, n_pairs))
+        rows.append((label, *(str(row[name]) for name in first), effect, interval, p, q, n_pairs))
     caption = (
         f"All {page.count(len(rows), 'comparison')} of validation/summary.tsv, over all their pairs with a usable "
-        "image. "
-        "Effects are differences of predicted responses (z-scored beta)."
+        f"image. Effects are differences of predicted responses ({run.scale}), or correlations where the row says so."
     )
-    table = page.Table(caption, ("Comparison", "Effect", "Interval", "p", "q", "Pairs"), rows)
+    heads = ("Comparison", *(JUDGES[name] for name in first), "Effect", "Interval", "p", "q", "Pairs")
     of = ", ".join(str(value) for value in first.values())
     bars_of = page.Bars(f"Effect with its interval{of and f': {of}'}", bars) if bars else None
-    return {"table": table, "bars": bars_of, "of": of}
+    return {"table": page.Table(caption, heads, rows), "bars": bars_of, "of": of}
+
+
+def comparison(row: dict[str, Any]) -> str:
+    """Writes what a row of summary.tsv compares, in words.
+
+    Args:
+        row: `comparison`, and where they are known `source` of the words and `voxels`.
+
+    Returns:
+        A label such as "Inserting the profile's words, against an edit that changes nothing".
+    """
+    name = str(row.get("comparison", "comparison"))
+    words = SOURCES.get(str(row.get("source", "")), "the words")
+    verb, _, compared = name.rpartition(": ")
+    sides = compared.split(" minus ")
+    if len(sides) == 2 and verb in ACTS:
+        text = f"{ACTS[verb]} {SOURCES.get(sides[0], sides[0])}, against {SOURCES.get(sides[1], sides[1])}"
+    elif len(sides) == 2:
+        text = ", against ".join(SIDES.get(side, side).format(words=words) for side in sides)
+    else:
+        text = name
+    control = ", words exchanged between voxels (control)" if row.get("voxels") == "exchanged" else ""
+    return text[:1].upper() + text[1:] + control
 
 
 def _voxels(run: reading.Run) -> page.Table | None:
@@ -169,7 +208,7 @@ def _spread(table: pd.DataFrame, limit: int) -> pd.DataFrame:
     return pd.concat([part.iloc[places] for part, places in zip(parts, rows, strict=True)])
 
 
-def _shifts(edits: pd.DataFrame | None) -> page.Picture | None:
+def _shifts(run: reading.Run, edits: pd.DataFrame | None) -> page.Picture | None:
     """Predicted against true shifts of the edits, where the truth is known."""
     if edits is None or "true_shift" not in edits:
         return None
@@ -189,7 +228,7 @@ def _shifts(edits: pd.DataFrame | None) -> page.Picture | None:
         label = f"{name or 'edits'}: r = {r:.2f} ({page.count(len(part), 'edit')})"
         ax.scatter(part["true_shift"], part["shift"], s=16, c=color, marker=marker, alpha=0.6, label=label)
         labels.append(label)
-    ax.set(xlabel="True shift of the simulated voxel (sd)", ylabel="Predicted shift (z-scored beta)")
+    ax.set(xlabel=f"True shift of the simulated {run.unit} (sd)", ylabel=f"Predicted shift ({run.scale})")
     ax.legend(frameon=False, fontsize=10, loc="upper left")
     caption = (
         f"Predicted shift against what the exact edit does to the simulated voxel, {page.count(len(usable), 'edit')}: "

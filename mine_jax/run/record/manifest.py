@@ -161,6 +161,10 @@ def input_state(path: Path) -> str | dict[str, str]:
     return {file.relative_to(path).as_posix(): input_hash(file) for file in files}
 
 
+# What only names things on pages counts where a stage asks for it alone.
+_NAMES = ("data.unit_name",)
+
+
 def depends_on(
     config: Config, *, sections: Iterable[str], inputs: Mapping[Path, str | dict[str, str]], needs: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -182,7 +186,7 @@ def depends_on(
         section, _, key = name.partition(".")
         held = getattr(config, section)
         for field, value in held.model_dump(mode="json").items():
-            if key and field != key:
+            if field != key if key else f"{section}.{field}" in _NAMES:
                 continue
             if field in paths(held) and any(Path(path).is_relative_to(value) for path in inputs):
                 value = Path(value).name

@@ -23,4 +23,9 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     return {"report": path.name}
 
 
-STEP = Step(compute=compute, needs=("profile", "validation", "roi"), outputs=files.OUTPUTS["report"])
+STEP = Step(
+    compute=compute,
+    needs=("profile", "validation", "roi"),
+    sections=("data.unit_name", "data.zscore"),
+    outputs=files.OUTPUTS["report"],
+)

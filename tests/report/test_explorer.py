@@ -1,0 +1,139 @@
+"""The explorer: its embedded numbers are those of the run, and its script shows them in a browser."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mine_jax import artifacts
+from mine_jax.report import explorer, reading, write_report
+
+KINDS = {"u1": "<u1", "u2": "<u2", "u4": "<u4", "i4": "<i4", "f4": "<f4", "f8": "<f8"}
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def decoded(values):
+    return {
+        name: np.frombuffer(base64.b64decode(value["base64"]), KINDS[value["type"]])
+        if isinstance(value, dict) and "base64" in value
+        else value
+        for name, value in values.items()
+    }
+
+
+def embedded(run, reader=None):
+    html = write_report(run, read_images=reader, max_examples=1).read_text(encoding="utf-8")
+    return decoded(json.loads(re.search(r'id="explorer-data">(.*?)</script>', html, flags=re.S)[1]))
+
+
+@pytest.mark.usefixtures("quick")
+def test_embeds_the_numbers_of_the_run(make_run, reader):
+    run = make_run()
+    data = embedded(run, reader)
+    voxels = pd.read_csv(run / "voxels.tsv", sep="\t", keep_default_na=False, na_values={"r2": [""]})
+    np.testing.assert_array_equal(data["ids"], voxels["voxel_id"])
+    np.testing.assert_allclose(data["r2"], voxels["r2"], rtol=1e-6)
+    np.testing.assert_array_equal(data["places"].reshape(-1, 3), voxels[["i", "j", "k"]])
+    assert [data["claims"][c] for c in data["claim"]] == voxels["claim"].tolist()
+    assert [data["reasons"][c] for c in data["reason"]] == voxels["reason"].tolist()
+    assert [";".join(data["area_sets"][c]) for c in data["area"]] == voxels["rois"].tolist()
+    words = pd.read_csv(run / "profile/words.tsv", sep="\t")
+    for place in (0, 7, len(voxels) - 1):
+        own = words[words["voxel_id"] == voxels["voxel_id"][place]].sort_values("weight", ascending=False)
+        part = slice(*data["first"][place : place + 2])
+        assert [data["words"][w] for w in data["word"][part]] == own["word"].tolist()
+        np.testing.assert_allclose(data["low"][part], own["low"], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("quick")
+def test_images_are_test_images_first_with_the_measured_response(make_run, reader):
+    run = make_run()
+    data = embedded(run, reader)
+    pairs, images = pd.read_csv(run / "attribution/pairs.tsv", sep="\t"), pd.read_csv(run / "images.tsv", sep="\t")
+    is_test = images.set_index("image_id")["split"] == "test"
+    responses = np.load(run / "data/responses.npy")
+    tokens = np.load(run / "attribution/tokens.npy")
+    place = int(np.flatnonzero(np.diff(data["example_first"]))[3])
+    own = pairs[pairs["voxel_id"] == data["ids"][place]].copy()
+    own["seen"] = ~own["image_id"].map(is_test)
+    own = own.sort_values(["seen", "predicted"], ascending=[True, False]).head(3)
+    rows = range(*data["example_first"][place : place + 2])
+    shown = [data["images"][data["example_image"][row]] for row in rows]
+    assert [int(picture["id"]) for picture in shown] == own["image_id"].tolist()
+    assert [picture["split"] == "test" for picture in shown] == (~own["seen"]).tolist()
+    np.testing.assert_allclose(data["example_measured"][list(rows)], responses[own["image_id"], place])
+    outlined = data["example_tokens"].reshape(-1, data["n_tokens"])[rows[0]]
+    assert set(outlined) - {explorer.NO_TOKEN} == set(tokens[own.index[0]])
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_geometry_voxels_lie_by_accuracy(make_run):
+    run = make_run()
+    table = artifacts.read_table(run / "voxels.tsv")
+    artifacts.write_table(run / "voxels.tsv", table.drop(columns=["i", "j", "k"]))
+    data = embedded(run)
+    x, y = data["xy"].reshape(-1, 2).T
+    assert data["places"] is None and x.min() == y.min() == 0 and x.max() == y.max() == 1
+    usable = table["r2"].notna().to_numpy()
+    assert np.corrcoef(x, table["noise_ceiling"])[0, 1] > 0.999
+    assert np.corrcoef(y[usable], table["r2"][usable])[0, 1] > 0.99
+
+
+def test_one_voxel_stands_for_a_block(make_run, monkeypatch):
+    run = reading.open_run(make_run())
+    monkeypatch.setattr(explorer, "MAX_VOXELS", 40)
+    values, rule = explorer.collect(run)
+    data = decoded(values)
+    assert len(data["ids"]) <= 40 and f"of {len(run.voxels)}: the best predicted one of each block" in rule
+    side = int(re.search(r"block of (\d+) x", rule)[1])
+    blocks = run.voxels.assign(block=list(map(tuple, run.voxels[["i", "j", "k"]].to_numpy() // side)))
+    best = blocks.groupby("block")["r2"].max()
+    assert len(best) == len(data["ids"])
+    np.testing.assert_allclose(np.sort(data["r2"]), np.sort(best), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("quick")
+def test_twenty_thousand_voxels_stay_below_the_limit(tmp_path):
+    n, rng = 20_000, np.random.default_rng(0)
+    ids = np.arange(n)
+    voxels = pd.DataFrame({"voxel_id": ids, "i": ids % 100, "j": ids // 100 % 100, "k": ids // 10_000, "r2": 0.2})
+    voxels = voxels.assign(status="ok", claim="words", explained=True, rois="V1", reason="", noise_ceiling=0.5)
+    artifacts.write_table(tmp_path / "voxels.tsv", voxels)
+    words = pd.DataFrame({"voxel_id": np.repeat(ids, 12), "rank": np.tile(np.arange(12), n)})
+    words = words.assign(word=rng.choice([f"word{i}" for i in range(900)], len(words)), weight=0.1, low=0.0, high=0.2)
+    artifacts.write_table(tmp_path / "profile/words.tsv", words)
+    values, _ = explorer.collect(reading.open_run(tmp_path))
+    # images add at most 3 x (2 + 4 + 4 + 32) bytes a voxel, and 240 pictures of some 4 KB
+    images = n * 3 * 42 * 4 / 3 + 240 * 6e3
+    assert len(json.dumps(values)) + images < 20e6
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_a_browser_shows_voxels_areas_and_words(make_run, reader, quick):
+    run = make_run()
+    path = write_report(run, read_images=reader, max_examples=2)
+    voxels = pd.read_csv(run / "voxels.tsv", sep="\t")
+    words = pd.read_csv(run / "profile/words.tsv", sep="\t")
+    chosen = voxels[voxels["explained"]].iloc[3]
+    word = words[words["voxel_id"] == chosen["voxel_id"]].sort_values("weight")["word"].iloc[-1]
+
+    def panel(address):
+        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{path}{address}"]
+        html = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        assert re.search(r'id="explorer-off" hidden', html), "the script did not run"
+        return [re.search(rf'id="explorer-{name}".*?</div>', html, flags=re.S)[0] for name in ("panel", "legend")]
+
+    shown, _ = panel(f"#voxel={chosen['voxel_id']}")
+    assert f"Voxel {chosen['voxel_id']}, {chosen['rois'].split(';')[0]}" in shown
+    assert "Claim: words." in shown and f">{word}</button>" in shown
+    shown, _ = panel("#area=FFA")
+    n = voxels["rois"].str.split(";").map(lambda areas: "FFA" in areas)
+    assert f"{n.sum()} voxels, {voxels.loc[n, 'explained'].sum()} described. Prefers face." in shown
+    _, legend = panel("#word=face")
+    with_face = set(words.loc[words["word"] == "face", "voxel_id"]) & set(voxels.loc[voxels["explained"], "voxel_id"])
+    assert "Weight of “face” in the profile" in legend and f"{len(with_face)} described voxels with it" in legend
