@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,7 +41,7 @@ def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: rea
     overall = directory / "truth.tsv"
     told = [run for run in opened if run.voxels is not None]
     context = {
-        "answer": {**answer.content_of(opened), "map": None} if told else None,
+        "answer": {**answer.content_of(opened), "map": _map(told[0])} if told else None,
         "claims_by_run": _claims(told),
         "overall": _overall(overall) if overall.is_file() else None,
         "recovered": recovery.claims(directory),
@@ -51,6 +52,15 @@ def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: rea
     title, script = directory.resolve().name, page.script("page.js")
     html = page.render("demo.html.j2", title=title, script=script, **context)
     return artifacts.write_text(directory / NAME, page.in_units(html, opened[0].unit if opened else "voxel"))
+
+
+def _map(run: reading.Run) -> dict[str, Any] | None:
+    """Draws the map of one run and says whose it is: subjects have spaces of their own."""
+    figure = answer.map_of(run)
+    if figure is None:
+        return None
+    shown = figure["picture"]
+    return {**figure, "picture": replace(shown, caption=f"{_name(run)}, the first subject. {shown.caption}")}
 
 
 def _claims(runs: list[reading.Run]) -> page.Table | None:

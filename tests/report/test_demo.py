@@ -46,7 +46,9 @@ def test_message(tmp_path):
 
 def test_the_first_screen_is_the_answer_over_all_subjects(make_run, tmp_path):
     runs = [make_run("subj01"), make_run("subj02")]
-    text = re.sub(r"<[^>]*>", " ", write_demo_report(tmp_path, runs).read_text(encoding="utf-8"))
+    html = write_demo_report(tmp_path, runs).read_text(encoding="utf-8")
+    assert html.count("subj01, the first subject.") == 1
+    text = re.sub(r"<[^>]*>", " ", html)
     text = " ".join(text[text.index("What was found") : text.index("Subjects")].split())
     voxels = pd.read_csv(runs[0] / "voxels.tsv", sep="\t", keep_default_na=False)
     assert f"{2 * (voxels['claim'] == 'words').sum()} described" in text

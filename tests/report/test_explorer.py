@@ -137,3 +137,58 @@ def test_a_browser_shows_voxels_areas_and_words(make_run, reader, quick):
     _, legend = panel("#word=face")
     with_face = set(words.loc[words["word"] == "face", "voxel_id"]) & set(voxels.loc[voxels["explained"], "voxel_id"])
     assert "Weight of “face” in the profile" in legend and f"{len(with_face)} described voxels with it" in legend
+
+
+DRIVER = """
+<script>
+const press = (key) => document.getElementById("explorer-map").dispatchEvent(new KeyboardEvent("keydown", {key}));
+const title = () => document.querySelector("#explorer-panel h3").textContent;
+const seen = {};
+press("ArrowRight");
+seen.right = title();
+press("PageDown");
+seen.down = title();
+const find = document.getElementById("explorer-find");
+find.value = "nowhere";
+find.dispatchEvent(new Event("change"));
+seen.unknown = document.getElementById("explorer-panel").textContent;
+const table = document.querySelector("#answer ~ .answer table") || document.querySelector(".answer table");
+table.tHead.rows[0].cells[0].querySelector("button").click();
+seen.sorted = Array.from(table.tBodies[0].rows, (row) => row.cells[0].textContent);
+const out = document.createElement("pre");
+out.id = "seen";
+out.textContent = JSON.stringify(seen);
+document.body.append(out);
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_a_browser_follows_keys_and_sorts_tables(make_run, quick):
+    run = make_run()
+    html = write_report(run, max_examples=1).read_text(encoding="utf-8")
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
+    (run / "driven.html").write_text(html.replace("</body>", DRIVER + "</body>"), encoding="utf-8")
+    voxels = pd.read_csv(run / "voxels.tsv", sep="\t")
+    place = voxels[["i", "j", "k"]].to_numpy()
+    start = next(v for v in range(len(place)) if _ahead(place, v).any())
+    address = f"file://{run}/driven.html#voxel={voxels['voxel_id'][start]}"
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", address]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    seen = json.loads(re.search(r'<pre id="seen">(.*?)</pre>', shown)[1].replace("&amp;", "&"))
+    right = int(re.match(r"Voxel (\d+),", seen["right"])[1])
+    step = np.linalg.norm(place - place[start], axis=1)
+    assert step[voxels["voxel_id"] == right] == step[_ahead(place, start)].min()
+    right = int(voxels.index[voxels["voxel_id"] == right][0])
+    below = place[:, 2] == np.unique(place[place[:, 2] > place[right, 2], 2])[0]
+    down = voxels["voxel_id"] == int(re.match(r"Voxel (\d+),", seen["down"])[1])
+    away = np.linalg.norm(place[:, :2] - place[right, :2], axis=1)
+    assert below[down] and away[down] == away[below].min()
+    assert seen["unknown"] == "No voxel and no area here is named “nowhere”."
+    assert seen["sorted"] == sorted(seen["sorted"], key=str.lower, reverse=True) and len(seen["sorted"]) >= 6
+
+
+def _ahead(place, start):
+    """Which voxels lie to the right of one, in its slice, within 45 degrees."""
+    right, across, slices = (place - place[start]).T
+    return (slices == 0) & (right > 0) & (np.abs(across) <= right)

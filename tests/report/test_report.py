@@ -15,6 +15,7 @@ import pytest
 from mine_jax import artifacts
 from mine_jax.errors import IntegrityError, MissingExtraError, MissingInputError
 from mine_jax.report import page, write_report
+from mine_jax.report.sections import validation
 
 SECTIONS = (
     "answer",
@@ -357,6 +358,7 @@ def test_voxels_that_their_words_move_are_counted(run, reader):
     table["evaluator"], table["causal"] = "judge", [True] * 3 + [False] * 5
     artifacts.write_table(run / "validation" / "voxels.tsv", table)
     text = " ".join(Page(write_report(run, read_images=reader).read_text(encoding="utf-8")).text.split())
+    assert "(8 tested, 3 moved)" in text
     assert "All 8 voxels of validation/voxels.tsv" in text and "evaluator (judge)" in text
     assert "moved by their words 3 37.5% 0.5" in text
 
@@ -419,3 +421,29 @@ def test_heat_maps_have_the_scale_of_their_voxel(run, reader):
     assert len(limits) > 5
     values = np.array(limits, float)
     assert values.min() < values.max() / 20 or not weak.any()
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        (
+            {"comparison": "insert minus no-op", "source": "profile", "voxels": "described"},
+            "Inserting the profile's words, against an edit that changes nothing",
+        ),
+        (
+            {"comparison": "no-op minus remove", "source": "description", "voxels": "exchanged"},
+            "An edit that changes nothing, against removing the image's words, "
+            "words exchanged between voxels (control)",
+        ),
+        (
+            {"comparison": "remove: profile minus description", "source": "both"},
+            "Removing the profile's words, against the image's words",
+        ),
+        (
+            {"comparison": "correlation of predicted and true shift", "source": "both"},
+            "Correlation of predicted and true shift",
+        ),
+    ],
+)
+def test_comparisons_are_written_in_words(row, label):
+    assert validation.comparison(row) == label

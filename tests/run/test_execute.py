@@ -14,6 +14,7 @@ import jax
 import pytest
 
 from mine_jax import artifacts, config, errors, run
+from mine_jax.run.record import manifest
 
 DATA = config.from_dict({"run": {"seed": 3}})
 
@@ -141,6 +142,13 @@ def test_changed_configuration_runs_the_stages_that_read_it_and_those_after(stag
 def test_configuration_that_no_stage_reads_changes_nothing(stages, out):
     execute(stages, out)
     assert execute(stages, out, changed("run", voxel_chunk=7), resume=True)["ran"] == []
+
+
+def test_what_pages_call_a_voxel_changes_no_result(stages, out):
+    execute(stages, out)
+    assert execute(stages, out, changed("data", unit_name="neuron"), resume=True)["ran"] == []
+    parts = manifest.depends_on(changed("data", unit_name="neuron"), sections=["data.unit_name"], inputs={}, needs={})
+    assert parts["config"] == {"data.unit_name": "neuron"}
 
 
 def test_changed_input_runs_all_that_depends_on_it(stages, out):

@@ -53,8 +53,13 @@ def build(run: reading.Run) -> page.Section:
     anchor, title = "answer", "What was found"
     if run.voxels is None or run.voxels.empty:
         return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
-    content = {**content_of([run]), "map": next(filter(None, (areas.one_map(run, name) for name in MAPS)), None)}
+    content = {**content_of([run]), "map": map_of(run)}
     return page.Section(anchor, title, {**content, "leak": bool(run.setting("data", "allow_leak", False))})
+
+
+def map_of(run: reading.Run) -> dict[str, Any] | None:
+    """Draws the map of the first screen; None without maps of a volume."""
+    return next(filter(None, (areas.one_map(run, name) for name in MAPS)), None)
 
 
 def content_of(runs: Sequence[reading.Run]) -> dict[str, Any]:
@@ -96,12 +101,16 @@ def ladder(runs: Sequence[reading.Run]) -> list[Rung]:
     tables = [run.table("profile/decoys.tsv", ("claim",)) for run in runs]
     decoys = np.concatenate([t["claim"].fillna("none").to_numpy(str) for t in tables if t is not None] or [[]])
     tables = [run.table("validation/voxels.tsv", ("voxel_id",)) for run in runs]
-    tested = sum(table["voxel_id"].nunique() for table in tables if table is not None)
+    tests = [table.drop_duplicates("voxel_id") for table in tables if table is not None]
+    tested = sum(map(len, tests))
+    moved = sum(int(reading.is_true(table["causal"]).sum()) for table in tests if "causal" in table)
     rungs = []
     for claim in CLAIMS[1:]:
         reached = reaches(claims, claim)
         beside = float(reaches(decoys, claim).mean()) if len(decoys) and claim != "causal" else None
-        note = (f"of {page.count(tested)} tested" if tested else "not tested") if claim == "causal" else ""
+        note = ""
+        if claim == "causal":
+            note = f"{page.count(tested)} tested, {page.count(moved)} moved" if tested else "not tested"
         rungs.append(Rung(*RUNGS[claim], int(reached.sum()), float(reached.mean()), beside, note))
     return rungs
 

@@ -189,7 +189,7 @@ def _said(voxel: int, bars: list[page.Bar], places: dict[Any, int], is_explained
     if not found:
         return f"{read} None of them is in the profile."
     rank, word = min(found)
-    return f"{read} Of its profile they hold {word}, number {rank} there."
+    return f"{read} The first of its profile among them: {word} (#{rank})."
 
 
 def crop_of(run: reading.Run) -> float | None:

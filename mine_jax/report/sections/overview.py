@@ -171,9 +171,17 @@ def _by_area(voxels: pd.DataFrame) -> page.Table | None:
     spread = voxels.assign(area=voxels["rois"].map(reading.areas_of)).explode("area")
     if set(spread["area"]) == {reading.NO_AREA}:
         return None
+    has_claims = "claim" in spread and spread["claim"].notna().any()
     rows = []
     for area, part in spread.groupby("area"):
         n = int(part["explained"].sum())
-        rows.append((area, page.count(len(part)), page.count(n), page.share(n / len(part))))
-    caption = "The same voxels by area. A voxel in several areas counts in each."
-    return page.Table(caption, ("Area", "Voxels", "Explained", "Share"), rows)
+        reached = [page.count(int(reaches(part["claim"].to_numpy(str), c).sum())) for c in CLAIMS[1:] if has_claims]
+        reasons = part.loc[~part["explained"] & (part["reason"] != ""), "reason"].value_counts()
+        why = f"{reasons.index[0]} ({page.count(reasons.iloc[0])})" if len(reasons) else ""
+        rows.append((area, page.count(len(part)), page.share(n / len(part)), *reached, why))
+    caption = (
+        "The same voxels by area: share explained, how many reach each claim or a higher one, and the most frequent "
+        "reason of those not explained. A voxel in several areas counts in each."
+    )
+    heads = ("Area", "Voxels", "Explained", *(CLAIMS[1:] if has_claims else ()), "Most frequent reason")
+    return page.Table(caption, heads, rows)

@@ -60,8 +60,7 @@ def _bars(words: pd.DataFrame) -> page.Bars:
     for row in first.to_dict("records"):
         low, high = row.get("low"), row.get("high")
         known = low is not None and high is not None and pd.notna(low) and pd.notna(high)
-        interval = f" ({low:.2f} to {high:.2f})" if known else ""
-        note = f"#{int(row['rank'])} · {row['weight']:.2f}{interval}"
+        note = f"#{int(row['rank'])} · {row['weight']:.2f}"
         bars.append(page.Bar(row["word"], row["weight"], low if known else None, high if known else None, note))
     return page.Bars("Weight of each word", bars)
 

@@ -242,6 +242,8 @@
     panel(...parts);
     remember(`voxel=${data.ids[v]}`);
     draw();
+    // on a narrow screen the panel is below the map
+    if ($("explorer-panel").getBoundingClientRect().top > innerHeight - 60) $("explorer-panel").scrollIntoView({ block: "nearest" });
   }
   function showArea(name) {
     state.area = name;
