@@ -18,7 +18,7 @@ from mine_jax.roi import maps
 from mine_jax.types import CLAIMS
 
 MAX_VOXELS = 20_000
-MAX_IMAGES = 240
+MAX_IMAGES = 400
 WORDS = 10
 IMAGES_PER_VOXEL = 3
 TOKENS = 16

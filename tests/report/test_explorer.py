@@ -108,8 +108,8 @@ def test_twenty_thousand_voxels_stay_below_the_limit(tmp_path):
     words = words.assign(word=rng.choice([f"word{i}" for i in range(900)], len(words)), weight=0.1, low=0.0, high=0.2)
     artifacts.write_table(tmp_path / "profile/words.tsv", words)
     values, _ = explorer.collect(reading.open_run(tmp_path))
-    # images add at most 3 x (2 + 4 + 4 + 32) bytes a voxel, and 240 pictures of some 4 KB
-    images = n * 3 * 42 * 4 / 3 + 240 * 6e3
+    # images add at most 3 x (2 + 4 + 4 + 32) bytes a voxel, and 400 pictures of some 4 KB
+    images = n * 3 * 42 * 4 / 3 + 400 * 6e3
     assert len(json.dumps(values)) + images < 20e6
 
 

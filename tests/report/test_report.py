@@ -353,6 +353,18 @@ def test_edits_are_sorted_and_stand_beside_the_exact_ones(make_run, reader, quic
     )
 
 
+@pytest.mark.usefixtures("quick")
+def test_controls_with_the_prompt_of_the_treatment_are_counted(run, reader):
+    path = run / "validation/generation.tsv"
+    table = artifacts.read_table(path)
+    table["prompt"] = [f"a photo of {c}" for c in table["condition"]]
+    voxels = table["voxel_id"].unique()
+    same = (table["condition"] == "random") & table["voxel_id"].isin(voxels[:3])
+    artifacts.write_table(path, table.assign(prompt=table["prompt"].where(~same, "a photo of description")))
+    text = read(write_report(run, read_images=reader, max_examples=1)).text
+    assert f"which cannot differ: 3 of {len(voxels)} of the random words." in text
+
+
 def test_voxels_that_their_words_move_are_counted(run, reader):
     table = pd.DataFrame({"voxel_id": range(8), "n_pairs": 6, "effect": 0.5, "p": 0.01, "q": 0.02})
     table["evaluator"], table["causal"] = "judge", [True] * 3 + [False] * 5

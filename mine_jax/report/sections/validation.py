@@ -58,6 +58,7 @@ def build(run: reading.Run) -> page.Section:
         "statuses": [t for t in (_statuses("edit", edits), _statuses("generated image", generation)) if t is not None],
         "edits": _edits(run, edits, files),
         "shifts": _shifts(run, edits),
+        "same": _same_prompts(generation),
         "generated": _generated(run, generation, files),
         "evaluators": _evaluators(edits, generation, summary),
     }
@@ -265,6 +266,22 @@ def _generated(run: reading.Run, generation: pd.DataFrame | None, files: dict[An
         "their effect."
     )
     return {"groups": groups, "rule": rule} if groups else None
+
+
+def _same_prompts(generation: pd.DataFrame | None) -> str:
+    """Says how many controls were made from the very words they are compared with."""
+    if generation is None or generation.empty or "prompt" not in generation:
+        return ""
+    keys = [name for name in ("voxel_id", "image_id", "maker") if name in generation]
+    prompts = generation.drop_duplicates([*keys, "condition"]).pivot(index=keys, columns="condition", values="prompt")
+    if "description" not in prompts:
+        return ""
+    told = []
+    for name in [condition for condition in CONDITIONS[1:] if condition in prompts]:
+        pairs = prompts[["description", name]].dropna()
+        same = int((pairs["description"] == pairs[name]).sum())
+        told += [f"{page.count(same)} of {page.count(len(pairs))} of the {name} words"] if same else []
+    return f"Controls with the very prompt of the description, which cannot differ: {', '.join(told)}." if told else ""
 
 
 def _stored(table: pd.DataFrame, name: str, files: dict[Any, Path]) -> pd.DataFrame:
