@@ -21,10 +21,12 @@ def test_the_scripts_run(tmp_path, monkeypatch, capsys):
     first, second = blocks("python")
     names = {}
     exec(compile(first, "README.md", "exec"), names)
-    assert capsys.readouterr().out.startswith("The response to this image is driven by ")
+    assert capsys.readouterr().out.startswith("The critical tokens of this image read as ")
     exec(compile(second, "README.md", "exec"), names)
     accuracy, sentence = capsys.readouterr().out.splitlines()
-    assert float(accuracy.rpartition(" ")[2]) > 0.2 and sentence.startswith("The response to this image is driven by ")
+    assert float(accuracy.rpartition(" ")[2]) > 0.2 and sentence.startswith(
+        "The critical tokens of this image read as "
+    )
 
 
 def test_the_configuration_is_valid(tmp_path):

@@ -142,7 +142,7 @@ def sentence(words: Sequence[str], n_tokens: np.ndarray, k: int) -> str:
     if len(words) == 0:
         return "No word describes what drives the response here."
     rest = [str(word) for word in words[1:4]]
-    text = f"The response to this image is driven by {words[0]} ({n_tokens[0]} of {k} critical tokens)"
+    text = f"The critical tokens of this image read as {words[0]} ({n_tokens[0]} of {k})"
     return text + (f", then {join(rest)}." if rest else ".")
 
 

@@ -65,9 +65,7 @@ def test_weights_are_shares_of_the_positive_attribution():
     np.testing.assert_allclose(made.weights[0, 0, :2], [0.375, 0.125])
     assert list(made.n_tokens[0, 0, :2]) == [1, 1]
     assert made.word_ids[0, 0, 2] == -1, "a token with a negative score says nothing"
-    assert description.sentences(made)[0, 0].startswith(
-        "The response to this image is driven by dog (1 of 3 critical tokens)"
-    )
+    assert description.sentences(made)[0, 0].startswith("The critical tokens of this image read as dog (1 of 3)")
 
 
 def test_words_common_to_the_corpus_do_not_win():
@@ -92,7 +90,7 @@ def test_no_positive_score_gives_no_word():
 def test_rewrite_is_called_with_the_plain_sentence():
     words = description.top_words(planted_lens(), one_hot_tokens([[0]]), m=1)
     made = description.describe(critical([[[0]]], [[[1.0]]]), words, corpus=np.full(3, 0.1))
-    assert description.sentences(made, rewrite=lambda text: text.upper())[0, 0].startswith("THE RESPONSE")
+    assert description.sentences(made, rewrite=lambda text: text.upper())[0, 0].startswith("THE CRITICAL TOKENS")
 
 
 def test_an_image_without_words_is_named():
@@ -109,4 +107,4 @@ def test_salience_is_share_times_log_odds():
 
 def test_sentence_lists_three_more_words():
     text = sentence(np.array(["a", "b", "c", "d", "e"]), np.array([4, 3, 2, 1, 1]), 8)
-    assert text == "The response to this image is driven by a (4 of 8 critical tokens), then b, c and d."
+    assert text == "The critical tokens of this image read as a (4 of 8), then b, c and d."

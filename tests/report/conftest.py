@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mine_jax import artifacts, types
-from mine_jax.report import canvas, page
+from mine_jax.report import canvas, page, slices
 from mine_jax.roi import maps
 
 GRID = (8, 8)
@@ -321,6 +321,7 @@ def make_run(tmp_path, original):
 def quick(monkeypatch):
     """Leaves out the drawing, for tests that look at the text alone."""
     blank = canvas.pixels(np.zeros((1, 1, 3), np.uint8), alt="")
+    monkeypatch.setattr(slices, "SLICES", 1)
     monkeypatch.setattr(canvas, "picture", lambda fig, *, alt, caption="": page.Picture(blank.uri, alt, caption))
 
 

@@ -240,7 +240,7 @@
     if (cards.children.length) parts.push(make("h4", { textContent: "Images, with critical tokens outlined" }), cards);
     if ($(`voxel-${data.ids[v]}`)) parts.push(make("p", {}, make("a", { href: `#voxel-${data.ids[v]}`, textContent: "Its heat maps and words, image by image" })));
     panel(...parts);
-    remember(`voxel=${data.ids[v]}`);
+    remember("voxel", data.ids[v]);
     draw();
     // on a narrow screen the panel is below the map
     if ($("explorer-panel").getBoundingClientRect().top > innerHeight - 60) $("explorer-panel").scrollIntoView({ block: "nearest" });
@@ -261,7 +261,7 @@
     all.addEventListener("click", () => { state.area = ""; $("explorer-find").value = ""; panel(); remember(""); draw(); });
     panel(make("h3", { textContent: name }), make("p", { textContent: area.text }), all,
       make("h4", { textContent: `Best predicted ${data.units}` }), list);
-    remember(`area=${name}`);
+    remember("area", name);
     draw();
   }
   function ask(word) {
@@ -281,8 +281,8 @@
     else if (area) showArea(area.name);
     else if (text) panel(make("p", { className: "missing", textContent: `No ${data.unit} and no area here is named “${text}”.` }));
   }
-  function remember(hash) {
-    try { history.replaceState(null, "", hash ? `#${encodeURI(hash)}` : location.pathname); } catch (error) { /* a page without an address keeps none */ }
+  function remember(kind, value) {
+    try { history.replaceState(null, "", kind ? `#${kind}=${encodeURIComponent(value)}` : location.pathname); } catch (error) { /* a page without an address keeps none */ }
   }
   function nearest(x, y, reach, accept) {
     let best = -1, least = reach;
@@ -342,10 +342,14 @@
   addEventListener("resize", draw);
   $("explorer-off").hidden = true;
   $("explorer-app").hidden = false;
-  const [kind, , value] = decodeURI(location.hash.slice(1)).split(/(=)/);
+  const follow = () => {
+    const [, kind, value] = address().match(/^(voxel|area|word)=(.*)$/) || [];
+    if (kind === "word") ask(value);
+    else if (kind) find(value);
+  };
+  addEventListener("hashchange", follow);
   state.layer = layers.category ? "category" : "claim";
   $("explorer-layer").value = state.layer;
   draw();
-  if (kind === "word" && value) ask(value);
-  else if (value) find(value);
+  follow();
 })();

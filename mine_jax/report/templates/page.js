@@ -48,10 +48,13 @@ for (const table of document.querySelectorAll("figure.table table")) {
 }
 
 // ---- a link into a closed part opens it; paper shows everything
-const open = () => {
-  const target = location.hash.length > 1 && $(decodeURIComponent(location.hash.slice(1)));
+const address = () => {
+  try { return decodeURIComponent(location.hash.slice(1)); } catch (error) { return ""; /* no address of this page */ }
+};
+const reveal = () => {
+  const target = address() && $(address());
   for (let at = target && target.closest("details"); at; at = at.parentElement.closest("details")) at.open = true;
 };
-addEventListener("hashchange", open);
-open();
+addEventListener("hashchange", reveal);
+reveal();
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => (d.open = true)));
