@@ -51,9 +51,17 @@ def fit(splits, config):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"trunk": "shared"}, {"solver": "adam", "storage": "bfloat16"}], ids=["fixed", "shared", "adam"]
+    ("options", "tolerance"),
+    [
+        ({}, 2e-6),
+        ({"trunk": "shared"}, 2e-6),
+        ({"solver": "adam"}, 2e-6),
+        # a key that rounds differently in another block may be stored as the next number of 8 bits
+        ({"storage": "bfloat16"}, 2e-5),
+    ],
+    ids=["fixed", "shared", "adam", "bfloat16"],
 )
-def test_streamed_equals_resident(splits, options):
+def test_streamed_equals_resident(splits, options, tolerance):
     """A budget of 11 images (or fewer states), against everything resident."""
     config = QUICK.model_copy(update=options)
     expected, got = fit(splits, config), fit(splits, config.model_copy(update={"resident_bytes": 11 * 16 * 4 * 4}))

@@ -128,14 +128,15 @@ def test_files_of_a_pattern(tmp_path):
 def test_one_session_is_read_within_half_its_masked_block_more(tmp_path):
     """Peak memory of a process of its own, for a mask of a tenth of the voxels."""
     code = """
-import resource, sys, nibabel, numpy as np
+import re, sys, nibabel, numpy as np
 from mine_jax.data.containers import series
 from mine_jax._progress import silent
 found = series.open_series(sys.argv[1])
 ids = np.flatnonzero(np.arange(found.n_positions) % 10 < 5)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+held = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+before = held()
 values = found.read(ids, silent)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = held()
 print((peak - before) / values.nbytes, values.nbytes)
 """
     shape, n = (83, 104, 81), 60
