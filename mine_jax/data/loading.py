@@ -20,14 +20,14 @@ class Reader(NamedTuple):
         load: also takes `directory` and `progress`, gives Responses and Stimuli.
         open_stimuli: gives the same Stimuli without reading responses.
         inputs: files and folders whose change makes responses stale.
-        images: files and folders of the images.
+        images: files and folders of the images; None where they are what the key `images` names.
         probe: opens all but values and says what it found; None where checking reads the responses, or has its own.
     """
 
     load: Callable[..., tuple[Responses, Stimuli]]
     open_stimuli: Callable[..., Stimuli]
     inputs: Callable[..., list[Path]]
-    images: Callable[..., list[Path]]
+    images: Callable[..., list[Path]] | None = None
     probe: Callable[..., list[str]] | None = None
 
 
@@ -85,7 +85,11 @@ def image_inputs(config: DataConfig) -> list[Path]:
     Returns:
         Paths, of which some may not be there.
     """
-    return READERS[config.kind].images(config)
+    find = READERS[config.kind].images
+    if find is not None:
+        return find(config)
+    named = getattr(config, "images", None)
+    return [] if named is None else [Path(named)]
 
 
 def probe(config: DataConfig) -> list[str]:
@@ -142,8 +146,8 @@ def _nsd_images(config: NsdConfig | PhantomConfig) -> list[Path]:
 
 # A phantom is written in the layout of NSD; without a root it lies in the run, which keeps hashes of its own files.
 READERS: dict[str, Reader] = {
-    "folder": Reader(folder.load_folder, folder.open_folder_stimuli, folder.inputs, folder.images_of),
-    "bids": Reader(bids.load_bids, bids.open_bids_stimuli, bids.inputs, bids.images_of, bids.probe),
+    "folder": Reader(folder.load_folder, folder.open_folder_stimuli, folder.inputs),
+    "bids": Reader(bids.load_bids, bids.open_bids_stimuli, bids.inputs, probe=bids.probe),
     "laion_fmri": Reader(
         laion_fmri.load_laion,
         laion_fmri.open_laion_stimuli,
@@ -158,13 +162,12 @@ READERS: dict[str, Reader] = {
         algonauts2023.images_of,
         algonauts2023.probe,
     ),
-    "things": Reader(things.load_things, things.open_things_stimuli, things.inputs, things.images_of, things.probe),
+    "things": Reader(things.load_things, things.open_things_stimuli, things.inputs, probe=things.probe),
     "bold5000": Reader(
         bold5000.load_bold5000,
         bold5000.open_bold5000_stimuli,
         bold5000.inputs,
-        bold5000.images_of,
-        bold5000.probe,
+        probe=bold5000.probe,
     ),
     "nsd": Reader(_load_nsd, _open_nsd, _nsd_inputs, _nsd_images),
     "phantom": Reader(_load_nsd, _open_nsd, _nsd_inputs, _nsd_images),

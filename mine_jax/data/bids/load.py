@@ -7,7 +7,6 @@ One file of betas per session (or run), in volumes (NIfTI), on surfaces (GIFTI, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,7 @@ from mine_jax.data.bids import names
 from mine_jax.data.bids.names import Named
 from mine_jax.data.bids.trials import read_rows
 from mine_jax.data.containers import positions
-from mine_jax.data.containers.series import Series, check_same_space
-from mine_jax.data.containers.sessions import respond
+from mine_jax.data.containers.series import Series
 from mine_jax.data.folder import rois
 from mine_jax.data.folder.photos import Joined, join
 from mine_jax.data.images import PhotoFiles
@@ -52,17 +50,7 @@ def load_bids(
     joined = join_rows(config, files, sessions)
     mask = config.mask if config.mask is not None else _brain_mask(config, sessions[0])
     voxel_ids, areas, _ = rois.choose_voxels(mask, config.rois, config.roi_labels, sessions[0])
-    responses = respond(
-        sessions,
-        voxel_ids,
-        joined.rows,
-        keep=joined.keep,
-        is_scored=config.zscore != "none",
-        beta_scale=config.beta_scale,
-        directory=directory,
-        progress=progress,
-    )
-    responses = replace(responses, rois=areas, subject=config.subject)
+    responses = joined.respond(sessions, voxel_ids, config, rois=areas, directory=directory, progress=progress)
     return responses, joined.stimuli(responses.image_ids, progress=progress)
 
 
@@ -99,18 +87,6 @@ def inputs(config: BidsConfig) -> list[Path]:
     return [*betas, *tables, *masks, *rois.inputs(config.mask, config.rois, config.roi_labels)]
 
 
-def images_of(config: BidsConfig) -> list[Path]:
-    """Names the folder or zip of the photos.
-
-    Args:
-        config: section [data] with kind "bids".
-
-    Returns:
-        It, or nothing.
-    """
-    return [] if config.images is None else [Path(config.images)]
-
-
 def probe(config: BidsConfig) -> list[str]:
     """Opens everything but values, for `mine-jax check`.
 
@@ -127,10 +103,9 @@ def probe(config: BidsConfig) -> list[str]:
     mask = config.mask if config.mask is not None else _brain_mask(config, sessions[0])
     voxel_ids, areas, _ = rois.choose_voxels(mask, config.rois, config.roi_labels, sessions[0])
     n_rows = sum(session.n_rows for session in sessions)
-    names_of = sorted({name for text in areas for name in text.split(";") if name})
     return [
         f"{config.subject}: {len(files)} files of {n_rows} betas, {len(voxel_ids)} of {sessions[0].n_positions} voxels",
-        f"areas: {', '.join(names_of) or 'none'}",
+        f"areas: {', '.join(positions.split_names(areas)) or 'none'}",
     ]
 
 
@@ -147,10 +122,8 @@ def open_betas(config: BidsConfig) -> tuple[list[Named], list[Series]]:
         MineError: as `load_bids`.
     """
     files = _betas(config)
-    sessions = [positions.open_path(file.path, name=file.entities.get("space", "surface")) for file in files]
-    for session in sessions[1:]:
-        check_same_space(session, sessions[0])
-    return files, sessions
+    spaces = [file.entities.get("space", "surface") for file in files]
+    return files, positions.open_paths([file.path for file in files], names=spaces)
 
 
 def _betas(config: BidsConfig) -> list[Named]:

@@ -20,8 +20,7 @@ from mine_jax._progress import Progress, silent
 from mine_jax.config import Bold5000Config
 from mine_jax.data import ids, tables
 from mine_jax.data.containers import hdf5, positions
-from mine_jax.data.containers.series import Series, check_same_space, of_array, open_rows, open_series
-from mine_jax.data.containers.sessions import respond
+from mine_jax.data.containers.series import Series, of_array, open_rows, open_series
 from mine_jax.data.folder.photos import Joined, join
 from mine_jax.data.trials import Rows
 from mine_jax.errors import AlignmentError, ConfigError, DataError, IntegrityError, MissingInputError
@@ -51,19 +50,9 @@ def load_bold5000(
         DataError: if an area is not known.
     """
     sessions, voxel_ids, areas = _open(config)
-    joined, shared = _joined(config, sessions)
-    responses = respond(
-        sessions,
-        voxel_ids,
-        joined.rows,
-        keep=joined.keep,
-        is_scored=config.zscore != "none",
-        beta_scale=config.beta_scale,
-        directory=directory,
-        progress=progress,
-    )
-    responses = replace(responses, rois=areas, subject=config.subject)
-    return responses, joined.stimuli(responses.image_ids, shared=shared, progress=progress)
+    joined = _joined(config, sessions)
+    responses = joined.respond(sessions, voxel_ids, config, rois=areas, directory=directory, progress=progress)
+    return responses, joined.stimuli(responses.image_ids, shared=joined.repeated, progress=progress)
 
 
 def open_bold5000_stimuli(config: Bold5000Config) -> Stimuli:
@@ -78,8 +67,8 @@ def open_bold5000_stimuli(config: Bold5000Config) -> Stimuli:
     Raises:
         MineError: as `load_bold5000`, for lists and photos.
     """
-    joined, shared = _joined(config, None)
-    return joined.stimuli(shared=shared)
+    joined = _joined(config, None)
+    return joined.stimuli(shared=joined.repeated)
 
 
 def inputs(config: Bold5000Config) -> list[Path]:
@@ -96,18 +85,6 @@ def inputs(config: Bold5000Config) -> list[Path]:
     return [*_files(config), _list_of_images(config)]
 
 
-def images_of(config: Bold5000Config) -> list[Path]:
-    """Names the folder or zip of the photos.
-
-    Args:
-        config: section [data] with kind "bold5000".
-
-    Returns:
-        It, or nothing.
-    """
-    return [] if config.images is None else [Path(config.images)]
-
-
 def probe(config: Bold5000Config) -> list[str]:
     """Opens everything but values, for `mine-jax check`.
 
@@ -121,11 +98,11 @@ def probe(config: Bold5000Config) -> list[str]:
         MineError: as `load_bold5000`.
     """
     sessions, voxel_ids, areas = _open(config)
-    joined, shared = _joined(config, sessions)
-    names = ", ".join(sorted(set(areas.tolist()) - {""})) or "none"
+    joined = _joined(config, sessions)
+    names = ", ".join(positions.split_names(areas)) or "none"
     return [
         f"{config.subject}, release {config.release}: {len(joined.rows.image_ids)} trials, {len(voxel_ids)} voxels",
-        f"{len(shared)} images were shown more than once; areas: {names}",
+        f"{len(joined.repeated)} images were shown more than once; areas: {names}",
     ]
 
 
@@ -160,9 +137,7 @@ def _open(config: Bold5000Config) -> tuple[list[Series], np.ndarray, np.ndarray]
     if config.format == "volumes":
         if config.roi:
             raise ConfigError('data: `roi` needs format = "rois": the volumes come without areas.')
-        sessions = [open_series(file) for file in files]
-        for session in sessions[1:]:
-            check_same_space(session, sessions[0])
+        sessions = positions.open_paths(files)
         voxel_ids = positions.read_mask(str(_found(config, f"{config.subject}_brainmask.nii.gz")[0]), sessions[0])
         return sessions, voxel_ids, np.full(len(voxel_ids), "")
     parts = _areas_of(files, config)
@@ -219,8 +194,8 @@ def _list_of_images(config: Bold5000Config) -> Path:
     return _found(config, f"CSI{number.zfill(2)}_stim_lists.txt", f"CSI{number}_stim_lists.txt")[0]
 
 
-def _joined(config: Bold5000Config, sessions: list[Series] | None) -> tuple[Joined, list[str]]:
-    """Image and session of each trial, with their photos, and the images shown more than once."""
+def _joined(config: Bold5000Config, sessions: list[Series] | None) -> Joined:
+    """Image and session of each trial, with their photos."""
     if config.zscore == "run":
         raise ConfigError('`zscore` = "run" is not possible: BOLD5000 lists images by session. Use "session".')
     path = _list_of_images(config)
@@ -235,9 +210,7 @@ def _joined(config: Bold5000Config, sessions: list[Series] | None) -> tuple[Join
         _log.warning("no presentation lists below %s: all trials are z-scored as one session", config.root)
     groups = np.repeat(np.arange(len(sizes)), sizes) if sizes and config.zscore != "none" else np.zeros(len(names), int)
     labels = tuple(f"ses-{number:02d}" for number in range(1, max(1, len(sizes)) + 1))
-    joined = join(Rows(names, groups.astype(np.int64), labels), str(path), config)
-    shown, counts = np.unique(joined.rows.image_ids[joined.keep], return_counts=True)
-    return joined, shown[counts > 1].tolist()
+    return join(Rows(names, groups.astype(np.int64), labels), str(path), config)
 
 
 def _session_sizes(config: Bold5000Config) -> list[int]:

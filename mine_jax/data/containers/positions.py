@@ -91,6 +91,27 @@ def open_path(path: str, *, name: str = "surface") -> Series:
     return open_series(path) if both is None else open_hemispheres(*both, name=name)
 
 
+def open_paths(paths: Sequence[str | Path], *, names: Sequence[str] | None = None) -> list[Series]:
+    """Opens the files of several sessions, of one space.
+
+    Args:
+        paths: S paths, as `open_path` takes them.
+        names: S names of surfaces; None for "surface".
+
+    Returns:
+        The series of each session.
+
+    Raises:
+        GeometryError: if one has another space than the first.
+        MineError: as `open_series`.
+    """
+    names = ["surface"] * len(paths) if names is None else names
+    sessions = [open_path(str(path), name=name) for path, name in zip(paths, names, strict=True)]
+    for session in sessions[1:]:
+        check_same_space(session, sessions[0])
+    return sessions
+
+
 def read_mask(path: str, like: Series) -> np.ndarray:
     """Reads which positions of a series a mask selects.
 
@@ -227,6 +248,11 @@ def join_names(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Joins the areas [V] of several atlases with ";", each once."""
     rows = zip(*(part.tolist() for part in parts), strict=True)
     return np.array([";".join(dict.fromkeys(name for name in row if name)) for row in rows], str)
+
+
+def split_names(areas: np.ndarray) -> list[str]:
+    """Returns the names in areas [V] that were joined with ";", each once, sorted."""
+    return sorted({name for text in areas.tolist() for name in text.split(";") if name})
 
 
 def _first_row(path: str, like: Series) -> np.ndarray:

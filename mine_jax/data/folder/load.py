@@ -13,8 +13,7 @@ from mine_jax._progress import Progress, silent
 from mine_jax.config import FolderConfig
 from mine_jax.data import ids, trials
 from mine_jax.data.containers import positions
-from mine_jax.data.containers.series import Series, check_same_space
-from mine_jax.data.containers.sessions import respond
+from mine_jax.data.containers.series import Series
 from mine_jax.data.folder import rois
 from mine_jax.data.folder.photos import Joined, join
 from mine_jax.data.trials import Rows
@@ -48,19 +47,9 @@ def load_folder(
     sessions = _open_sessions(config)
     joined = _joined(config, sessions)
     voxel_ids, names, indices = rois.choose_voxels(config.mask, config.rois, config.roi_labels, sessions[0])
-    responses = respond(
-        sessions,
-        voxel_ids,
-        joined.rows,
-        keep=joined.keep,
-        is_scored=config.zscore != "none",
-        beta_scale=config.beta_scale,
-        directory=directory,
-        progress=progress,
-    )
+    responses = joined.respond(sessions, voxel_ids, config, rois=names, directory=directory, progress=progress)
     if indices is not None and responses.volume is None:
         responses = replace(responses, indices=indices)
-    responses = replace(responses, rois=names, subject=config.subject)
     return responses, joined.stimuli(responses.image_ids, progress=progress)
 
 
@@ -95,28 +84,13 @@ def inputs(config: FolderConfig) -> list[Path]:
     return [*plain, *files, *rois.inputs(config.mask, config.rois, config.roi_labels)]
 
 
-def images_of(config: FolderConfig) -> list[Path]:
-    """Names the folder or zip of the photos.
-
-    Args:
-        config: section [data] with kind "folder".
-
-    Returns:
-        It, or nothing.
-    """
-    return [] if config.images is None else [Path(config.images)]
-
-
 def _open_sessions(config: FolderConfig) -> list[Series]:
     if config.responses is None:
         raise ConfigError(
             "data: `responses` is needed: a .npy [images or trials, voxels], or a series of NIfTI, MGH, GIFTI or "
             "CIFTI; `*` in its name for one file per session, `{hemi}` for both hemispheres."
         )
-    sessions = [positions.open_path(path) for path in positions.expand(config.responses)]
-    for session in sessions[1:]:
-        check_same_space(session, sessions[0])
-    return sessions
+    return positions.open_paths(positions.expand(config.responses))
 
 
 def _joined(config: FolderConfig, sessions: list[Series] | None) -> Joined:
@@ -132,12 +106,6 @@ def _joined(config: FolderConfig, sessions: list[Series] | None) -> Joined:
         tables = [trials.read_trials(file, zscore=config.zscore, is_session=len(files) > 1) for file in files]
         _check_pairs(files, tables, sessions)
         rows = trials.joined(tables)
-    if sessions is not None and sum(session.n_rows for session in sessions) != len(rows.image_ids):
-        n_rows, n_ids = sum(session.n_rows for session in sessions), len(rows.image_ids)
-        hint = " Is it transposed? Save `responses.T`." if sessions[0].n_positions == n_ids else ""
-        raise AlignmentError(
-            f"`responses` has {n_rows} rows, but {source} has {n_ids} ids. One id per row is needed.{hint}"
-        )
     return join(rows, source, config)
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from mine_jax._progress import Progress
 from mine_jax.config import PhotosConfig
 from mine_jax.data import ids, images
+from mine_jax.data.containers.series import Series
+from mine_jax.data.containers.sessions import respond
 from mine_jax.data.ids import Naming
 from mine_jax.data.images import PhotoFiles
 from mine_jax.data.trials import Rows
 from mine_jax.errors import AlignmentError, MissingInputError
-from mine_jax.types import Stimuli
+from mine_jax.types import Responses, Stimuli
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +38,50 @@ class Joined:
     keep: np.ndarray
     photos: PhotoFiles | None
     naming: Naming
+
+    @property
+    def repeated(self) -> list[str]:
+        """Ids of the images that were shown more than once."""
+        shown, counts = np.unique(self.rows.image_ids[self.keep], return_counts=True)
+        return shown[counts > 1].tolist()
+
+    def respond(
+        self,
+        sessions: Sequence[Series],
+        positions: np.ndarray,
+        config: PhotosConfig,
+        *,
+        rois: np.ndarray,
+        directory: str | Path | None,
+        progress: Progress,
+    ) -> Responses:
+        """Reads the responses of the rows that are kept.
+
+        Args:
+            sessions: S series of one space, whose rows follow one another.
+            positions: [V] int64 of the voxels in them, ascending.
+            config: subject, z-scores and scale.
+            rois: [V] names of areas, joined with ";".
+            directory: where large arrays are kept on disk.
+            progress: called with (sessions streamed, S), then (voxels done, V).
+
+        Returns:
+            Responses [N, V]; voxel ids are the positions.
+
+        Raises:
+            MineError: as `sessions.respond`.
+        """
+        responses = respond(
+            sessions,
+            positions,
+            self.rows,
+            keep=self.keep,
+            is_scored=config.zscore != "none",
+            beta_scale=config.beta_scale,
+            directory=directory,
+            progress=progress,
+        )
+        return replace(responses, rois=rois, subject=config.subject)
 
     def stimuli(
         self,

@@ -22,7 +22,6 @@ from mine_jax.data import bids, ids, masks, noise_ceiling
 from mine_jax.data.bids.load import join_rows, open_betas
 from mine_jax.data.containers import csv, positions
 from mine_jax.data.containers.series import Series, check_volumes
-from mine_jax.data.containers.sessions import respond
 from mine_jax.data.folder.photos import Joined
 from mine_jax.data.images import PhotoFiles
 from mine_jax.errors import AlignmentError, ConfigError, DataError, MissingInputError
@@ -56,21 +55,11 @@ def load_laion(
     files, sessions = open_betas(_as_bids(config))
     joined = join_rows(_as_bids(config), files, sessions, _photos(config))
     voxel_ids, areas = _voxels(config, sessions[0])
-    responses = respond(
-        sessions,
-        voxel_ids,
-        joined.rows,
-        keep=joined.keep,
-        is_scored=config.zscore != "none",
-        beta_scale=config.beta_scale,
-        directory=directory,
-        progress=progress,
-    )
+    responses = joined.respond(sessions, voxel_ids, config, rois=areas, directory=directory, progress=progress)
     if not np.isfinite(responses.ncsnr).any():
         ncsnr = np.where(responses.status == "ok", _own_ncsnr(config, sessions[0], voxel_ids), np.nan)
         ceiling = noise_ceiling.noise_ceiling(ncsnr, responses.n_repeats)
         responses = replace(responses, ncsnr=ncsnr, noise_ceiling=ceiling)
-    responses = replace(responses, rois=areas, subject=config.subject)
     return responses, _stimuli(joined, responses.image_ids, progress)
 
 
@@ -132,11 +121,10 @@ def probe(config: LaionConfig) -> list[str]:
     """
     files, sessions = open_betas(_as_bids(config))
     voxel_ids, areas = _voxels(config, sessions[0])
-    names = sorted({name for text in areas for name in text.split(";") if name})
     n_rows = sum(session.n_rows for session in sessions)
     return [
         f"{config.subject}: {len(files)} sessions of {n_rows} betas, {len(voxel_ids)} voxels",
-        f"areas: {', '.join(names) or 'none'}",
+        f"areas: {', '.join(positions.split_names(areas)) or 'none'}",
     ]
 
 

@@ -22,7 +22,6 @@ from mine_jax.data import bids, ids, masks
 from mine_jax.data.bids.load import join_rows, open_betas
 from mine_jax.data.containers import csv, pandas_hdf, positions
 from mine_jax.data.containers.series import Series
-from mine_jax.data.containers.sessions import respond
 from mine_jax.data.folder.photos import Joined, join
 from mine_jax.data.trials import Rows
 from mine_jax.errors import AlignmentError, ConfigError, DataError, GeometryError
@@ -53,17 +52,8 @@ def load_things(
     """
     sessions, joined, shared = _open(config)
     voxel_ids, areas, order, indices = _voxels(config, sessions[0])
-    responses = respond(
-        sessions,
-        order,
-        joined.rows,
-        keep=joined.keep,
-        is_scored=config.zscore != "none",
-        beta_scale=config.beta_scale,
-        directory=directory,
-        progress=progress,
-    )
-    responses = replace(responses, voxel_ids=voxel_ids, rois=areas, subject=config.subject, **indices)
+    responses = joined.respond(sessions, order, config, rois=areas, directory=directory, progress=progress)
+    responses = replace(responses, voxel_ids=voxel_ids, **indices)
     return responses, joined.stimuli(responses.image_ids, shared=shared, progress=progress)
 
 
@@ -99,18 +89,6 @@ def inputs(config: ThingsConfig) -> list[Path]:
     return [_table(config, name) for name in ("ResponseData.h5", "StimulusMetadata.csv", "VoxelMetadata.csv")]
 
 
-def images_of(config: ThingsConfig) -> list[Path]:
-    """Names the folder or zip of the photos.
-
-    Args:
-        config: section [data] with kind "things".
-
-    Returns:
-        It, or nothing.
-    """
-    return [] if config.images is None else [Path(config.images)]
-
-
 def probe(config: ThingsConfig) -> list[str]:
     """Opens everything but values, for `mine-jax check`.
 
@@ -144,8 +122,7 @@ def _open(config: ThingsConfig) -> tuple[list[Series], Joined, list[str]]:
         as_bids = _as_bids(config)
         files, sessions = open_betas(as_bids)
         joined = join_rows(as_bids, files, sessions, skip="catch")
-        shown, counts = np.unique(joined.rows.image_ids[joined.keep], return_counts=True)
-        return sessions, joined, shown[counts > 1].tolist()
+        return sessions, joined, joined.repeated
     path = _table(config, "StimulusMetadata.csv")
     table = csv.read_columns(path, ("trial_type", "session", "stimulus"), optional=("run", "trial_id"))
     is_test = (table["trial_type"] == "test").to_numpy()
