@@ -115,12 +115,10 @@ def read_array(path: Path, *, mmap: bool = False) -> np.ndarray:
         MissingInputError: if the file is not there.
         IntegrityError: if it is truncated or not a plain array.
     """
+    if not path.is_file():
+        raise MissingInputError(f"no file at {path}.")
     try:
-        if not path.is_file():
-            raise MissingInputError(f"no file at {path}.")
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except MissingInputError:
-        raise
     except Exception as error:
         # the parser of headers raises whatever damaged bytes lead it to
         raise IntegrityError(f"{path} is not a readable .npy array ({error}). Was the copy cut short?") from error

@@ -501,6 +501,14 @@ def judging_model(value: str) -> str:
     return model if kind in JUDGING_KINDS else ""
 
 
+def judging_features(value: str) -> ClipConfig | SiglipConfig | None:
+    """Returns the section [features] of an evaluator with a backbone; None for any other value."""
+    model = judging_model(value)
+    if not model:
+        return None
+    return ClipConfig(model=model) if value.startswith("clip:") else SiglipConfig(model=model)
+
+
 def read(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
     """Reads a TOML file, applies `section.key=value` overrides, resolves paths.
 

@@ -8,14 +8,14 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from mine_jax import artifacts, attribution, description, encoder
 from mine_jax.config import EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.statistics import r2
-from mine_jax.types import STATUSES, Attributions, Descriptions, Encoders, ImageTokens, Lens, Responses, Split
+from mine_jax.types import STATUSES, Attributions, Descriptions, ImageTokens, Lens, Responses, Split
 
 _KINDS: dict[str, type[QueryConfig | RidgeConfig]] = {"query": QueryConfig, "ridge": RidgeConfig}
 _OK = STATUSES.index("ok")
@@ -30,15 +30,12 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         kind: "query", which attends to the image-tokens, or "ridge", a linear map of their mean.
         grid: rows and columns that the image-tokens lie on; None where there is no grid.
         validation: share of the images that decide when a query encoder stops.
-        standardize: scale the responses of every voxel before the fit; predictions are in the units of Y.
         random_state: a seed, or what scikit-learn takes.
         settings: other keys of the configuration's `encoder` section, such as {"epochs": 5, "members": 3}.
 
     Attributes:
         encoders_: the fitted encoders; functions of `mine_jax.encoder` and `mine_jax.attribution` take them.
         n_features_in_: D, or F of one vector per image.
-        selection_r2_: [V] R2 on the images that chose the encoder; no test image has a part in it.
-        fitted_: [V] bool, False for a voxel that is constant, not finite or diverged; it is predicted by its mean.
     """
 
     def __init__(
@@ -47,7 +44,6 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         *,
         grid: tuple[int, int] | None = None,
         validation: float = 0.15,
-        standardize: bool = True,
         random_state: Any = 0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -55,7 +51,6 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.kind = kind
         self.grid = grid
         self.validation = validation
-        self.standardize = standardize
         self.random_state = random_state
         self.settings = settings
 
@@ -81,18 +76,28 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise DataError(f"need at least {n_held + 2} images, but got n_samples = {len(responses)}.")
         drawn = check_random_state(self.random_state)
         order = drawn.permutation(len(responses))
-        mean, spread = np.zeros(responses.shape[1]), np.ones(responses.shape[1])
-        if self.standardize:
-            mean, spread = responses.mean(0, dtype=np.float64), responses.std(0, dtype=np.float64)
-        spread = np.where(spread > 0, spread, 1.0)
-        scaled = Responses.from_array(((responses - mean) / spread).astype(np.float32))
         held, rest = np.sort(order[:n_held]), np.sort(order[n_held:])
-        training, validation = (Split(tokens.take_images(rows), scaled.take_images(rows)) for rows in (rest, held))
+        all_responses = Responses.from_array(responses)
+        training, validation = (
+            Split(tokens.take_images(rows), all_responses.take_images(rows)) for rows in (rest, held)
+        )
         self.encoders_ = encoder.fit(training, key=int(drawn.randint(2**31 - 1)), validation=validation, config=config)
-        self._mean, self._spread = mean, spread
-        self.selection_r2_ = np.asarray(self.encoders_.selection_r2)
-        self.fitted_ = np.asarray(self.encoders_.status) == _OK
+        # of the voxels that could not be fitted
+        self._mean = np.zeros(responses.shape[1])
+        self._mean[~self.fitted_] = np.nan_to_num(responses[:, ~self.fitted_].mean(0, dtype=np.float64))
         return self
+
+    @property
+    def fitted_(self) -> np.ndarray:
+        """[V] bool, False for a voxel that is constant, not finite or diverged; it is predicted by its mean."""
+        check_is_fitted(self, "encoders_")
+        return np.asarray(self.encoders_.status) == _OK
+
+    @property
+    def selection_r2_(self) -> np.ndarray:
+        """[V] R2 on the images that chose the encoder; no test image has a part in it."""
+        check_is_fitted(self, "encoders_")
+        return np.asarray(self.encoders_.selection_r2)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predicts the responses to images.
@@ -103,8 +108,8 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns:
             Responses [N, V] in the units of y; [N] where y was a vector.
         """
-        predicted = encoder.predict(self._encoders(), self._tokens(X, is_fit=False))
-        predicted = np.where(self.fitted_, predicted, 0) * self._spread + self._mean
+        tokens = self._tokens(X, is_fit=False)
+        predicted = np.where(self.fitted_, encoder.predict(self.encoders_, tokens), self._mean)
         return predicted[:, 0] if self._is_vector else predicted
 
     def r2_of(self, X: Any, y: Any) -> np.ndarray:
@@ -130,8 +135,8 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns:
             Scores [V, N, P], which add up to the prediction less that of the mean token.
         """
-        chosen = np.flatnonzero(self._encoders_fitted()) if voxels is None else np.asarray(voxels)
-        return attribution.integrated_gradients(self._encoders().take(chosen), self._tokens(X, is_fit=False))
+        chosen = np.flatnonzero(self.fitted_) if voxels is None else np.asarray(voxels)
+        return attribution.integrated_gradients(self.encoders_.take(chosen), self._tokens(X, is_fit=False))
 
     def describe(
         self, X: Any, lens: Lens, *, voxels: Sequence[int] | None = None, k: int | float = 0.15
@@ -162,9 +167,10 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns:
             The folder.
         """
-        directory = artifacts.save(self._encoders(), directory)
-        state = self.get_params() | {"mean": self._mean.tolist(), "spread": self._spread.tolist()}
-        state |= {"is_vector": self._is_vector, "n_features": self.n_features_in_}
+        check_is_fitted(self, "encoders_")
+        directory = artifacts.save(self.encoders_, directory)
+        state = self.get_params() | {"mean": self._mean.tolist(), "is_vector": self._is_vector}
+        state |= {"n_features": self.n_features_in_}
         if not isinstance(self.random_state, int | None):
             state["random_state"] = None  # a generator has no file form, and the fit is done
         artifacts.write_json(directory / "estimator.json", state)
@@ -184,10 +190,8 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         state["grid"] = None if state["grid"] is None else tuple(state["grid"])
         estimator = cls(**{name: state[name] for name in cls().get_params()})
         estimator.encoders_ = artifacts.load(directory)
-        estimator._mean, estimator._spread = np.asarray(state["mean"]), np.asarray(state["spread"])
-        estimator._is_vector, estimator.n_features_in_ = state["is_vector"], state["n_features"]
-        estimator.selection_r2_ = np.asarray(estimator.encoders_.selection_r2)
-        estimator.fitted_ = np.asarray(estimator.encoders_.status) == _OK
+        estimator._mean, estimator._is_vector = np.asarray(state["mean"]), state["is_vector"]
+        estimator.n_features_in_ = state["n_features"]
         return estimator
 
     def _config(self) -> EncoderConfig:
@@ -208,7 +212,9 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         width = tokens.tokens.shape[2]
         if is_fit:
             self.n_features_in_ = width
-        elif width != self._n_features():
+            return tokens
+        check_is_fitted(self, "encoders_")
+        if width != self.n_features_in_:
             raise DataError(
                 f"X has {width} features, but VoxelEncoder is expecting {self.n_features_in_} features as input."
             )
@@ -219,22 +225,9 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise DataError("requires y to be passed, but the target y is None.")
         values = np.asarray(values)
         self._is_vector = values.ndim == 1
-        if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
-            values = values.astype(np.float64)
+        if not np.issubdtype(values.dtype, np.floating):
+            values = values.astype(np.float32)
         values = values[:, None] if self._is_vector else values
         if values.ndim != 2 or len(values) != n_images:
             raise DataError(f"`y` must have shape [N, V] with N = {n_images} images, but has shape {values.shape}.")
         return values
-
-    def _encoders(self) -> Encoders:
-        if not hasattr(self, "encoders_"):
-            raise NotFittedError("this VoxelEncoder is not fitted yet; call `fit` first.")
-        return self.encoders_
-
-    def _encoders_fitted(self) -> np.ndarray:
-        self._encoders()
-        return self.fitted_
-
-    def _n_features(self) -> int:
-        self._encoders()
-        return self.n_features_in_

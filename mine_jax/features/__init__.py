@@ -15,6 +15,7 @@ from mine_jax.features.lens import read_words as read_words
 from mine_jax.features.lens import reduced_lens as reduced_lens
 from mine_jax.features.lens import visual_words as visual_words
 from mine_jax.features.load import extract_part as extract_part
+from mine_jax.features.load import load_backbone_like as load_backbone_like
 from mine_jax.features.load import load_features as load_features
 from mine_jax.features.low_level import LOW_LEVEL_GROUPS as LOW_LEVEL_GROUPS
 from mine_jax.features.low_level import image_statistics as image_statistics

@@ -14,8 +14,8 @@ from mine_jax.config import FeaturesConfig, LlavaConfig, ModelConfig, Precompute
 from mine_jax.errors import ConfigError
 from mine_jax.features import store
 from mine_jax.features.backbone import Backbone, load_backbone
-from mine_jax.features.dense.denoise import denoised_on_sample
-from mine_jax.features.dense.reduce import reduced_on_sample
+from mine_jax.features.dense.denoise import denoise_like, denoised_on_sample
+from mine_jax.features.dense.reduce import reduce_like, reduced_on_sample
 from mine_jax.features.extract import Extraction, configured, extract_into, fill_stores
 from mine_jax.features.lens import build_lens, center_lens
 from mine_jax.features.precomputed import load_precomputed
@@ -122,6 +122,29 @@ def extract_part(
     extraction = configured(config, backbone.layers, Path(directory))
     backbone = _prepared(backbone, config, stimuli, extraction, _waiting(progress, len(stimuli.image_ids)), fitted_on)
     return fill_stores(backbone, stimuli, extraction, progress, part)
+
+
+def load_backbone_like(
+    config: ModelConfig, directory: str | Path, *, precision: str = "highest", mesh: Mapping[str, int] | None = None
+) -> Backbone:
+    """Loads the model of a token store, to encode further images as its own were.
+
+    Args:
+        config: the `[features]` section.
+        directory: the store, `DIR/features` of a run.
+        precision: of matrix products on accelerators.
+        mesh: `run.mesh`, see `load_backbone`.
+
+    Returns:
+        The backbone, denoised and reduced as the tokens of the store were.
+
+    Raises:
+        MissingInputError: if the model is not there.
+        WeightsError: if the checkpoint cannot be trusted.
+        CheckpointError: if what was fitted to the tokens is damaged or of another model.
+    """
+    backbone = denoise_like(load_backbone(config, precision=precision, mesh=mesh), directory)
+    return reduce_like(backbone, directory, layer=config.layer)
 
 
 def _prepared(

@@ -297,26 +297,13 @@ def test_a_ridge_has_no_loop(splits):
 
 
 @pytest.mark.parametrize("options", [{"heads": 2}, {"solver": "adam"}, {"resident_bytes": 11 * 16 * 4 * 4}], ids=str)
-def test_voxels_that_go_on_by_themselves_end_where_they_would_have(splits, monkeypatch, options):
+def test_voxels_that_go_on_by_themselves_end_where_they_would_have(splits, make, monkeypatch, options):
     """Voxels of noise stop early; those left are fitted in smaller blocks, and all end as in one block."""
-    rng = np.random.default_rng(5)
-    splits = [
-        dataclasses.replace(
-            split,
-            responses=dataclasses.replace(
-                split.responses,
-                responses=np.concatenate(
-                    [split.responses.responses, rng.standard_normal((len(split.responses.image_ids), 8))], 1
-                ).astype(np.float32),
-                voxel_ids=np.arange(11),
-                status=np.repeat("ok", 11),
-                ncsnr=np.full(11, np.nan),
-                noise_ceiling=np.full(11, np.nan),
-                rois=np.repeat("", 11),
-            ),
-        )
-        for split in splits
-    ]
+    rng, together = np.random.default_rng(5), []
+    for split in splits:
+        noise = rng.standard_normal((len(split.responses.image_ids), 8))
+        together.append(make.split(split.tokens, np.concatenate([split.responses.responses, noise], 1)))
+    splits = together
     config = QUICK.model_copy(update=options | {"epochs": 12, "patience": 2})
     expected = fit(splits, config)
     sizes = []

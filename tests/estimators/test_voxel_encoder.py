@@ -53,7 +53,7 @@ def test_arrays_of_any_library_give_the_same_numbers(tmp_path):
 
 def test_it_is_the_fit_of_the_functions():
     X, y = planted(80)
-    estimator = VoxelEncoder(settings=QUICK, standardize=False, random_state=3).fit(X, y)
+    estimator = VoxelEncoder(settings=QUICK, random_state=3).fit(X, y)
     drawn = np.random.RandomState(3)
     order = drawn.permutation(80)
     held, rest = np.sort(order[:12]), np.sort(order[12:])
@@ -80,7 +80,7 @@ def test_voxels_that_cannot_be_fitted_are_predicted_by_their_mean():
 
 def test_attributions_add_up_and_words_are_read():
     X, y = planted(60)
-    estimator = VoxelEncoder(grid=(3, 3), settings=QUICK, standardize=False).fit(X, y)
+    estimator = VoxelEncoder(grid=(3, 3), settings=QUICK).fit(X, y)
     found = estimator.attribute(X[:4], voxels=[1, 3])
     at_mean = encoder.predict(
         estimator.encoders_, ImageTokens.from_array(np.tile(estimator.encoders_.baseline, (1, 9, 1)), grid=(3, 3))
@@ -106,7 +106,7 @@ def test_clones_are_not_fitted_and_keep_the_settings():
     estimator = VoxelEncoder("ridge", settings={"folds": 3}).fit(X, y)
     copy = clone(estimator)
     assert copy.get_params() == estimator.get_params()
-    with pytest.raises(NotFittedError, match="call `fit` first"):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
         copy.predict(X)
 
 

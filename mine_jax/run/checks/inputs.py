@@ -10,9 +10,9 @@ import numpy as np
 
 from mine_jax import attribution, data, features
 from mine_jax._progress import Progress, silent
-from mine_jax.config import ClipConfig, Config, PhantomConfig, PrecomputedConfig, SiglipConfig, judging_model
+from mine_jax.config import Config, PhantomConfig, PrecomputedConfig, judging_features
 from mine_jax.errors import MineError
-from mine_jax.types import ImageTokens, Responses, Stimuli
+from mine_jax.types import Responses
 from mine_jax.validation.makers import models
 
 
@@ -55,7 +55,10 @@ def _features(config: Config, progress: Progress) -> list[str]:
     if isinstance(settings, PrecomputedConfig):
         stimuli = data.open_stimuli(config.data)
         tokens, lens = features.load_features(settings, stimuli, progress=progress)
-        data.align(_bare(stimuli), _bare_tokens(tokens), on_missing=config.data.on_missing)
+        # the join reads ids alone
+        shown = Responses.from_array(np.zeros((len(stimuli.image_ids), 0), np.float32), image_ids=stimuli.image_ids)
+        without_values = replace(tokens, tokens=np.zeros((len(tokens.image_ids), 0, 0), np.float32), mask=None)
+        data.align(shown, without_values, on_missing=config.data.on_missing)
         n_images, n_tokens, width = tokens.tokens.shape
         words = "no words" if lens is None else f"{len(lens.words)} words"
         findings = [f"precomputed features: {n_images} images x {n_tokens} tokens x {width}, {words}"]
@@ -75,10 +78,9 @@ def _validation(config: Config, progress: Progress) -> list[str]:
     del progress
     chosen = models.choose(config.validation)
     findings = [f"{role}: {model.name}" for role, model in (chosen or {}).items()]
-    judge = judging_model(config.validation.evaluator)
-    if judge:
-        kind = ClipConfig if config.validation.evaluator.startswith("clip:") else SiglipConfig
-        findings.append(f"evaluator: {features.load_backbone(kind(model=judge)).name}")
+    judging = judging_features(config.validation.evaluator)
+    if judging is not None:
+        findings.append(f"evaluator: {features.load_backbone(judging).name}")
     return findings
 
 
@@ -87,23 +89,3 @@ def _is_unwritten(config: Config) -> bool:
     if not isinstance(source, PhantomConfig):
         return False
     return source.root is None or not (Path(source.root) / "phantom.json").is_file()
-
-
-def _bare(stimuli: Stimuli) -> Responses:
-    """Responses without voxels to the images, for the join with tokens."""
-    n_images, nothing, text = len(stimuli.image_ids), np.zeros(0), np.zeros(0, str)
-    return Responses(
-        np.zeros((n_images, 0), np.float32),
-        np.asarray(stimuli.image_ids),
-        np.ones(n_images, np.int64),
-        nothing.astype(np.int64),
-        text,
-        nothing,
-        nothing,
-        text,
-    )
-
-
-def _bare_tokens(tokens: ImageTokens) -> ImageTokens:
-    """The ids of tokens without their values, so that the join reads none."""
-    return replace(tokens, tokens=np.zeros((len(tokens.image_ids), 0, 0), np.float32), mask=None)

@@ -101,15 +101,14 @@ class Run:
             MissingInputError: if a photo or the model is not there.
             DataError: if something is no photo.
         """
-        config, run, folder = self.config.features, self.config.run, self.directory / "features"
+        config, run = self.config.features, self.config.run
         if isinstance(config, PrecomputedConfig):
             raise ConfigError(
                 f"{self.directory} was run on tokens computed elsewhere, so there is no model for photos; "
                 "give `predict` the tokens of the photos, from the same model: ImageTokens.from_array(tokens)."
             )
-        backbone = features.denoise_like(features.load_backbone(config, precision=run.precision, mesh=run.mesh), folder)
         return features.extract(
-            features.reduce_like(backbone, folder, layer=config.layer),
+            features.load_backbone_like(config, self.directory / "features", precision=run.precision, mesh=run.mesh),
             _stimuli(photos),
             layer=config.layer,
             dtype=config.dtype,

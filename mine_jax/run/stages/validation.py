@@ -10,12 +10,11 @@ import numpy as np
 from mine_jax import attribution, data, features, sharding, validation
 from mine_jax._progress import Progress
 from mine_jax.config import (
-    ClipConfig,
     Config,
     DataConfig,
     FolderConfig,
     PrecomputedConfig,
-    SiglipConfig,
+    judging_features,
     judging_model,
 )
 from mine_jax.features import Backbone
@@ -96,13 +95,8 @@ def read_inputs(config: Config, directory: Path) -> Inputs | str:
         heat=heat,
         tokens=files.load_tokens(directory),
         lens=lens,
-        backbone=features.reduce_like(
-            features.denoise_like(
-                features.load_backbone(config.features, precision=config.run.precision, mesh=config.run.mesh),
-                directory / "features",
-            ),
-            directory / "features",
-            layer=config.features.layer,
+        backbone=features.load_backbone_like(
+            config.features, directory / "features", precision=config.run.precision, mesh=config.run.mesh
         ),
         reading=Reading(
             layer=config.features.layer,
@@ -159,12 +153,10 @@ def _save_claims(directory: Path, profiles: Profiles) -> None:
 
 def _other_backbones(config: Config) -> dict[str, Backbone]:
     """Loads the backbone of an evaluator that sees images through another one, by the evaluator's name."""
-    evaluator = config.validation.evaluator
-    model = judging_model(evaluator)
-    if not model:
+    judging = judging_features(config.validation.evaluator)
+    if judging is None:
         return {}
-    kind = (ClipConfig if evaluator.startswith("clip:") else SiglipConfig)(model=model)
-    backbone = features.load_backbone(kind, precision=config.run.precision, mesh=config.run.mesh)
+    backbone = features.load_backbone(judging, precision=config.run.precision, mesh=config.run.mesh)
     return {f"ridge on {backbone.name} (independent)": backbone}
 
 
