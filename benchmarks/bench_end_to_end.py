@@ -37,16 +37,7 @@ def inputs(case: Case, *, seed: int = 0) -> dict[str, Any]:
     responses = signal + signal.std(0) * rng.standard_normal(signal.shape).astype(np.float32)
     ids = np.array([str(i) for i in range(n_images)])
     image_tokens = ImageTokens(tokens, ids)
-    measured = Responses(
-        responses.astype(np.float32),
-        image_ids=ids,
-        n_repeats=np.ones(n_images, int),
-        voxel_ids=np.arange(n_voxels),
-        status=np.full(n_voxels, "ok"),
-        ncsnr=np.full(n_voxels, np.nan),
-        noise_ceiling=np.full(n_voxels, np.nan),
-        rois=np.full(n_voxels, ""),
-    )
+    measured = Responses.from_array(responses.astype(np.float32), image_ids=ids)
     bounds = np.cumsum([0, *(int(share * n_images) for share in _SHARES.values())])
     rows = {name: np.arange(a, b) for name, a, b in zip(_SHARES, bounds[:-1], bounds[1:], strict=True)}
     words = np.array(["".join(chr(97 + int(d)) for d in f"{i:03d}") + "x" for i in range(N_WORDS)])

@@ -154,15 +154,4 @@ def _float64(encoders: Encoders, tokens: ImageTokens) -> np.ndarray:
 
 
 def _split(tokens: np.ndarray, signal: np.ndarray, ids: np.ndarray, name: str) -> Split:
-    n_images, n_voxels = signal.shape
-    responses = Responses(
-        signal,
-        image_ids=ids,
-        n_repeats=np.ones(n_images, int),
-        voxel_ids=np.arange(n_voxels),
-        status=np.full(n_voxels, "ok"),
-        ncsnr=np.full(n_voxels, np.nan),
-        noise_ceiling=np.full(n_voxels, np.nan),
-        rois=np.full(n_voxels, ""),
-    )
-    return Split(ImageTokens(tokens, ids), responses, name)
+    return Split(ImageTokens(tokens, ids), Responses.from_array(signal, image_ids=ids), name)

@@ -19,6 +19,7 @@ from mine_jax.memory.rows import ChosenRows as ChosenRows
 from mine_jax.memory.rows import SideBySide as SideBySide
 from mine_jax.memory.rows import read_columns as read_columns
 from mine_jax.memory.rows import release as release
+from mine_jax.memory.rows import scratch as scratch
 from mine_jax.memory.rows import take_rows as take_rows
 from mine_jax.memory.sparse import BLOCK_BYTES as BLOCK_BYTES
 from mine_jax.memory.sparse import SparseRows as SparseRows

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,25 @@ import numpy as np
 PART_BYTES = 1 << 24
 # What systems map around each page that is touched.
 AROUND_BYTES = 1 << 16
+
+
+def scratch(shape: tuple[int, ...], dtype: Any, folder: Path) -> np.ndarray:
+    """Makes an array in a file without a name: however the process ends, nothing is left behind.
+
+    Args:
+        shape: of the array.
+        dtype: of the array.
+        folder: where the file is; made if needed.
+
+    Returns:
+        The array, memory-mapped, zeros.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
 
 
 class ChosenRows:

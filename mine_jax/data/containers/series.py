@@ -7,7 +7,6 @@ held where some voxels are wanted (GIFTI apart, which is text).
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mine_jax import artifacts
+from mine_jax import artifacts, memory
 from mine_jax._progress import Progress, silent
 from mine_jax.data.containers import grayordinates, volumes
 from mine_jax.errors import ConfigError, DataError, GeometryError, IntegrityError, MissingInputError
@@ -154,11 +153,8 @@ def gather(
             continue
         values = session.read(voxel_ids, tick)
         if scratch is not None:
-            scratch.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=scratch) as file:
-                kept = np.memmap(file, values.dtype, "w+", shape=values.shape)
-            kept[:] = values
-            values = kept
+            in_memory, values = values, memory.scratch(values.shape, values.dtype, scratch)
+            values[:] = in_memory
         parts.append(lambda block, values=values: np.asarray(values[block]))
         progress(done, len(sessions))
     return lambda block: np.concatenate([part(block).astype(np.float64, copy=False) for part in parts], 1)

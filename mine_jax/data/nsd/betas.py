@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mine_jax import memory
 from mine_jax._progress import Progress, silent
 from mine_jax.data.containers import hdf5, series, volumes
 from mine_jax.data.nsd import layout
@@ -244,10 +244,7 @@ def _stream_nifti(
                 f"{path} has {header.shape[3:] or 1} trials, but the design says {n_trials}. Is the session complete?"
             )
         if scratch is not None:
-            scratch.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=scratch) as file:
-                kept = np.memmap(file, values.dtype, "w+", shape=values.shape)
-            kept[:] = values
-            values = kept
+            in_memory, values = values, memory.scratch(values.shape, values.dtype, scratch)
+            values[:] = in_memory
         progress(done, len(sessions.numbers))
         yield values

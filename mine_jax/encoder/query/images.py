@@ -21,6 +21,7 @@ from mine_jax import sharding
 from mine_jax.config import QueryConfig
 from mine_jax.encoder.cells import cell_mask, n_cells, pooled_tokens
 from mine_jax.encoder.query import model as query
+from mine_jax.memory import scratch
 from mine_jax.memory.ahead import read_ahead
 from mine_jax.types import Architecture, ImageTokens
 
@@ -209,8 +210,4 @@ class _States:
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype, *, on_disk: bool) -> np.ndarray:
-    if not on_disk:
-        return np.empty(shape, dtype)
-    # the file has no name, so that nothing is left behind however the process ends
-    with tempfile.TemporaryFile(dir=Path(tempfile.gettempdir())) as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
+    return scratch(shape, dtype, Path(tempfile.gettempdir())) if on_disk else np.empty(shape, dtype)
