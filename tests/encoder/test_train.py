@@ -314,7 +314,7 @@ def test_voxels_that_go_on_by_themselves_end_where_they_would_have(splits, make,
 
     original = train.State.take
     monkeypatch.setattr(train.State, "take", taken)
-    monkeypatch.setattr(train, "_WORTH", {"cpu": 0, "accelerator": 0})
+    monkeypatch.setattr(train, "_WORTH", {"cpu": 0})
     got = fit(splits, config)
     assert sizes and set(sizes) <= {6, 3, 2, 1}
     np.testing.assert_allclose(got.selection_r2, expected.selection_r2, atol=1e-5)

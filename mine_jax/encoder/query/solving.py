@@ -84,8 +84,7 @@ def add_images(
 
 def _finished(sums: Arrays, *, heads: int, mesh: Mesh | None = None) -> Sequence[Array]:
     """Solves the readouts; of CPUs, one device of each process does it for all."""
-    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-    if platform != "cpu":
+    if sharding.platform() != "cpu":
         return finished_by_all(sums, heads=heads, mesh=mesh)
     # Batched LAPACK calls share the threads of the process: two devices at once wait for each other
     # for ever (jaxlib 0.10.1).

@@ -42,7 +42,7 @@ from mine_jax.errors import ConfigError
 from mine_jax.types import Array
 
 # Products (queries by keys) that must be saved for new programs, which take seconds to compile, to pay off.
-_WORTH = {"cpu": 2e10, "accelerator": 2e13}
+_WORTH, _WORTH_ELSEWHERE = {"cpu": 2e10}, 2e13
 
 
 class Trained(NamedTuple):
@@ -119,8 +119,7 @@ def _left(record: Record, problem: Problem, n_epochs: int) -> np.ndarray | None:
         size = -(-size // 2)
     n_images, n_cells, *width = problem.training.tokens.shape
     products = n_images * n_cells * width[-1] * problem.config.heads * n_epochs
-    worth = _WORTH["cpu" if jax.default_backend() == "cpu" else "accelerator"]
-    if size == n_voxels or (n_voxels - size) * products < worth:
+    if size == n_voxels or (n_voxels - size) * products < _WORTH.get(sharding.platform(), _WORTH_ELSEWHERE):
         return None
     return np.sort(np.argsort(~running, kind="stable")[:size])
 

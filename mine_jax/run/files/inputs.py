@@ -33,11 +33,6 @@ def data_source(config: Config, directory: Path) -> DataConfig:
     return config.data.model_copy(update={"root": str(directory / "phantom")})
 
 
-def has_photos(config: Config) -> bool:
-    """Says whether the images of a run can be read."""
-    return config.data.has_photos
-
-
 def shown_stimuli(config: Config, directory: Path) -> Stimuli:
     """Opens the images that the subject of the data stage saw."""
     stimuli = data.open_stimuli(data_source(config, directory))

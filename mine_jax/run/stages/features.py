@@ -46,7 +46,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         logger.warning("features/ is extracted anew: %s", error)
         files.remove_features(directory)
         tokens, lens = loaded()
-    if config.features.low_level and files.has_photos(config):
+    if config.features.low_level and config.data.has_photos:
         files.save_low_level(directory, features.low_level_statistics(shown))
     else:
         files.remove_low_level(directory)
