@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check lint test-lowest test-newest clean
+.PHONY: help demo test check lint stress test-lowest test-newest clean
 
 # What `make check` runs: tests of what all stages share, and of the stages that need no model.
 FAST := tests/test_imports.py tests/test_api.py tests/test_config.py tests/test_configs.py tests/test_artifacts.py \
@@ -18,6 +18,7 @@ help:
 	@echo 'make demo    runs everything on the embedded phantom, offline, into $(OUT)/ (OUT=, SEED=)'
 	@echo 'make test    lint, types and tests, as CI does'
 	@echo 'make check   lint, types and the fast tests: under a minute'
+	@echo 'make stress  kills, damages and starves many small runs: about 15 minutes on idle cores'
 	@echo 'make test-lowest, make test-newest   the fast tests with the lowest, the newest versions of all dependencies'
 	@echo 'make clean   deletes $(VENV)*, $(OUT)/ and caches'
 	@echo 'PYTHON=/path/to/python3 chooses the interpreter (3.11 or later)'
@@ -30,6 +31,9 @@ test: lint
 
 check: lint
 	$(BIN)/python -m pytest -m 'not slow' $(FAST)
+
+stress: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.check_reliability
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -211,12 +211,18 @@ def read_table(path: Path, **kinds: Any) -> pd.DataFrame:
     return table
 
 
-def sha256(path: Path) -> str:
-    """Returns the sha256 of a file's bytes, as 64 hex digits."""
+def sha256(path: Path, *, on_block: Callable[[int], None] = lambda n_bytes: None) -> str:
+    """Returns the sha256 of a file's bytes, as 64 hex digits.
+
+    Args:
+        path: the file.
+        on_block: called with the number of bytes read so far, after each block; may raise to stop.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+            on_block(file.tell())
     return digest.hexdigest()
 
 

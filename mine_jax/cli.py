@@ -137,12 +137,12 @@ def run(
 
         _print(plan(resolved, out, _steps()))
         return
-    _execute(resolved, out, until=until, resume=resume, overwrite=overwrite)
+    _execute(resolved, out, until=until, resume=resume, overwrite=overwrite, source=config)
 
 
 def _stage_command(name: str) -> Callable[..., None]:
     def command(config: ConfigFile, out: Out, overrides: Overrides = None) -> None:
-        _execute(_config(config, overrides), out, only=name)
+        _execute(_config(config, overrides), out, only=name, source=config)
 
     return command
 
@@ -162,7 +162,7 @@ def _features(
     if shard is not None:
         _print(extract_part(resolved, out, _steps(), part=_shard(shard), reporter=_reporter()))
         return
-    _execute(resolved, out, only="features")
+    _execute(resolved, out, only="features", source=config)
 
 
 for _name, _help in mine_jax.STAGES.items():
@@ -172,13 +172,19 @@ for _name, _help in mine_jax.STAGES.items():
 
 
 @app.command()
-def check(config: ConfigFile, overrides: Overrides = None) -> None:
+def check(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="Writes the sha256 of every input beside CONFIG; later commands compare.")
+    ] = False,
+) -> None:
     """Opens and checks every input of every stage; fits and encodes nothing."""
     from mine_jax.run.checks import inputs
 
     resolved = _config(config, overrides)
     with _reporter().task("check") as progress:
-        findings = inputs.check(resolved, progress=progress)
+        findings = inputs.check(resolved, source=config, freeze=freeze, progress=progress)
     _print(findings or ["no findings"])
 
 

@@ -22,7 +22,7 @@ from mine_jax._progress import Progress
 from mine_jax.config import Config
 from mine_jax.errors import CheckpointError, ConfigError, MineError, ResourceError, Stopped
 from mine_jax.run.record import directory as run_directory
-from mine_jax.run.record import lock
+from mine_jax.run.record import frozen, lock
 from mine_jax.run.record import manifest as manifest_file
 from mine_jax.run.record.summary import shown
 from mine_jax.run.reporter import Reporter
@@ -76,6 +76,7 @@ def execute(
     only: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    source: Path | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Runs the stages that are not up to date and records them in `run.json`.
@@ -91,6 +92,7 @@ def execute(
         only: the one stage to run; those that it needs must be up to date. Implies `resume`.
         resume: whether to go on with the run in `directory`.
         overwrite: whether to delete that run first. Files that no run made stay.
+        source: the file of the configuration: inputs must be those of the list beside it, where there is one.
         reporter: shows progress. Default: nothing.
 
     Returns:
@@ -99,6 +101,7 @@ def execute(
     Raises:
         ConfigError: for an unknown stage, devices that are not there, or a directory with files and neither `resume`
             nor `overwrite`.
+        IntegrityError: if an input is not the one that the list beside the configuration names.
         CheckpointError: if `run.json` cannot be trusted, or `only` needs a stage that is not up to date.
         ResourceError: if memory or disk are not enough, or another process uses the directory.
         Stopped: after a signal; what was finished is saved.
@@ -111,7 +114,7 @@ def execute(
     with sharding.telling_others():
         if sharding.process_id() > 0:
             return _follow(config, Path(directory), steps)
-        record = _lead(config, Path(directory), steps, until, only, resume, overwrite, reporter)
+        record = _lead(config, Path(directory), steps, until, only, resume, overwrite, source, reporter)
         sharding.exchange()  # no stage to follow: the others may go
     return record
 
@@ -124,6 +127,7 @@ def _lead(
     only: str | None,
     resume: bool,
     overwrite: bool,
+    source: Path | None,
     reporter: Reporter | None,
 ) -> dict[str, Any]:
     directory = run_directory.make(directory)
@@ -133,6 +137,8 @@ def _lead(
         )
         run = _Run(config, directory, steps, manifest, reporter or Reporter())
         manifest.update(manifest_file.header(config), state="running")
+        if source is not None:
+            run.verify(source)
         run.save()
         return run.all(_wanted(steps, until=until, only=only), only=only)
 
@@ -163,6 +169,11 @@ def stale(config: Config, directory: str | Path, steps: Mapping[str, Step]) -> d
     return reasons
 
 
+def inputs_of(config: Config, steps: Mapping[str, Step]) -> list[Path]:
+    """Names the files and folders outside the run directory that any stage reads."""
+    return list(dict.fromkeys(path for step in steps.values() for path in step.inputs(config)))
+
+
 def plan(config: Config, directory: str | Path, steps: Mapping[str, Step]) -> list[str]:
     """Describes what a run would do: stages, why, shapes, memory and work. Computes nothing."""
     lines = []
@@ -190,6 +201,18 @@ class _Run:
 
     def save(self) -> None:
         manifest_file.write(self.directory, self.manifest)
+
+    def verify(self, source: Path) -> None:
+        """Compares all inputs with the list beside the configuration, and records what need not be read again."""
+        known = self.manifest.get("frozen")
+        with stop_flag() as flag, self.reporter.task("inputs") as report:
+
+            def progress(done: int, total: int) -> None:
+                flag.check()
+                report(done, total)
+
+            paths = inputs_of(self.config, self.steps)
+            self.manifest["frozen"] = frozen.verify(source, paths, known=known, progress=progress)
 
     def all(self, names: list[str], *, only: str | None) -> dict[str, Any]:
         ran = []

@@ -224,7 +224,8 @@ def open_rows(path: Path) -> Series:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             _, _, dtype = read(file)
-    except (ValueError, EOFError, SyntaxError) as error:
+    except Exception as error:
+        # the parser of headers raises whatever damaged bytes lead it to
         raise IntegrityError(f"{path} is not a readable .npy array ({error}). Was the copy cut short?") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise DataError(f"`responses` must hold real numbers of at most 64 bits, but {path} holds {dtype}.")

@@ -12,15 +12,22 @@ from mine_jax import attribution, data, features
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, PhantomConfig, PrecomputedConfig, judging_features
 from mine_jax.errors import MineError
+from mine_jax.run.execute import inputs_of
+from mine_jax.run.graph import STEPS
+from mine_jax.run.record import frozen
 from mine_jax.types import Responses
 from mine_jax.validation.makers import models
 
 
-def check(config: Config, *, progress: Progress = silent) -> list[str]:
+def check(
+    config: Config, *, source: Path | None = None, freeze: bool = False, progress: Progress = silent
+) -> list[str]:
     """Checks what all stages will read: data, features and words, models of the validation.
 
     Args:
         config: the configuration.
+        source: its file: inputs must be those of the list beside it, where there is one.
+        freeze: whether to write that list instead, once all is well.
         progress: called while images and tokens are read.
 
     Returns:
@@ -29,6 +36,8 @@ def check(config: Config, *, progress: Progress = silent) -> list[str]:
     Raises:
         MineError: the named error of what cannot be used; of several, the first, with the texts of all.
     """
+    if source is not None and not freeze:
+        frozen.verify(source, inputs_of(config, STEPS), progress=progress)
     findings: list[str] = []
     problems: list[MineError] = []
     parts: tuple[Callable[[Config, Progress], list[str]], ...] = (_data, _features, _validation)
@@ -41,6 +50,9 @@ def check(config: Config, *, progress: Progress = silent) -> list[str]:
         raise type(problems[0])("\n".join(str(problem) for problem in problems)) from problems[0]
     if problems:
         raise problems[0]
+    if source is not None and freeze:
+        path, n_files = frozen.freeze(source, inputs_of(config, STEPS), progress=progress)
+        findings.append(f"{n_files} input files are frozen in {path}")
     return findings
 
 

@@ -6,6 +6,7 @@ Paths of results are relative to the run directory, so a moved run stays valid.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -30,6 +31,7 @@ BLOCK_BYTES = 1 << 20
 # Folders of more files are recorded by one hash.
 MAX_LISTED = 2000
 MISSING = "missing"
+_PARTIAL = "partial:"
 _PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "orbax-checkpoint", "nibabel", "pandas", "torch", "diffusers")
 logger = logging.getLogger("mine_jax")
 
@@ -137,13 +139,25 @@ def input_hash(path: Path) -> str:
         return MISSING
     status = path.stat()
     if status.st_size <= MAX_HASHED_BYTES:
-        return artifacts.sha256(path)
+        return _sha256(path, (status.st_ino, status.st_mtime_ns, status.st_size))
     digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
     with path.open("rb") as file:
         digest.update(file.read(BLOCK_BYTES))
         file.seek(-BLOCK_BYTES, 2)
         digest.update(file.read())
-    return f"partial:{digest.hexdigest()}"
+    return f"{_PARTIAL}{digest.hexdigest()}"
+
+
+def is_partial(identity: str) -> bool:
+    """Says whether `input_hash` gave this for a file that it did not read whole."""
+    return identity.startswith(_PARTIAL)
+
+
+@functools.cache
+def _sha256(path: Path, state: tuple[int, int, int]) -> str:
+    """Reads each version of a file once in a process."""
+    del state
+    return artifacts.sha256(path)
 
 
 def input_state(path: Path) -> str | dict[str, str]:
