@@ -182,6 +182,18 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     _print(findings or ["no findings"])
 
 
+@app.command("config")
+def explain(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[SECTION[.KEY]]", help="By default all sections.", show_default=False)
+    ] = None,
+) -> None:
+    """Explains the keys of a configuration: type, default, where that is from, and meaning."""
+    from mine_jax.config.show import show
+
+    _print(show(name))
+
+
 @app.command()
 def truth(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run on a phantom.", show_default=False)],

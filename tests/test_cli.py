@@ -13,7 +13,19 @@ import pytest
 import mine_jax
 from mine_jax import artifacts, cli, errors, run
 
-COMMANDS = ("demo", "phantom", "run", *mine_jax.STAGES, "check", "truth", "query", "subjects", "doctor", "bench")
+COMMANDS = (
+    "demo",
+    "phantom",
+    "run",
+    *mine_jax.STAGES,
+    "check",
+    "config",
+    "truth",
+    "query",
+    "subjects",
+    "doctor",
+    "bench",
+)
 
 
 @pytest.fixture
@@ -163,6 +175,23 @@ def test_phantom_arguments(call, tmp_path, monkeypatch):
     assert (seen["subjects"], seen["n_shared"], seen["shape"]) == (["subj01", "subj02"], 16, (8, 9, 10))
     code, _, err = call("phantom", tmp_path, "--shape", "8,9")
     assert code == 2 and "three whole numbers" in err
+
+
+def test_config_explains_sections_and_keys(call):
+    code, text, _ = call("config")
+    assert code == 0 and all(f"[{section}]" in text for section in ("data", "encoder", "run"))
+    code, text, _ = call("config", "data")
+    assert code == 0 and '"bold5000"' in text and "\nval = 0.15\n    number, > 0, < 1; default: ours\n" in text
+    assert 'subject = "sub-01"\n    text; default: ours\n    only kind "laion_fmri"\n' in text
+    assert max(map(len, text.splitlines())) <= 80
+    code, text, _ = call("config", "encoder.heads")
+    assert (
+        text.startswith("heads = 1\n    whole number, >= 1; default: ours (the paper: 128)\n") and "width" not in text
+    )
+    code, _, err = call("config", "encoder.haeds")
+    assert code == 2 and "Did you mean 'heads'" in err
+    code, _, err = call("config", "encodr")
+    assert code == 2 and "Did you mean 'encoder'?" in err
 
 
 def test_doctor(call):
