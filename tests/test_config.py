@@ -80,7 +80,7 @@ def test_all_problems_at_once_with_the_nearest_key(tmp_path):
     assert "encoder.epochs" in message and "-1" in message
     assert "encoder.learning_rate" in message and "'1e-3'" in message
     assert "atribution: unknown key. Did you mean 'attribution' or 'validation'? `mine-jax config` explains" in message
-    assert "data.zzzzzz: unknown key. Valid: allow_leak" in message
+    assert "data.zzzzzz: unknown key. Valid: beta_scale" in message
 
 
 @pytest.mark.parametrize(

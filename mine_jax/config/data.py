@@ -39,8 +39,6 @@ class _Data(Section):
     """What stored betas are divided by; "auto" is 300 for 16-bit integers without a scale factor, else 1. [ours]"""
     on_missing: Literal["error", "drop"] = "error"
     """What happens to images with responses but without photo or image-tokens. [ours]"""
-    allow_leak: bool = False
-    """Says in the report that images may be in training and test. [ours]"""
     permute: bool = False
     """Control: exchanges the responses of images within each split, so that nothing should be found. [ours]"""
 

@@ -222,14 +222,6 @@ def test_nothing_about_the_machine(run, tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
-def test_leak_is_flagged(run):
-    info = json.loads((run / "run.json").read_text())
-    info["configuration"]["data"]["allow_leak"] = True
-    (run / "run.json").write_text(json.dumps(info))
-    assert "Leak allowed." in read(write_report(run, max_examples=1)).text
-
-
-@pytest.mark.usefixtures("quick")
 def test_claims_stand_beside_those_of_decoys(run):
     table = artifacts.read_table(run / "voxels.tsv")
     usable = table[table["status"] == "ok"]

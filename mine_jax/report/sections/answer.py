@@ -54,7 +54,7 @@ def build(run: reading.Run) -> page.Section:
     if run.voxels is None or run.voxels.empty:
         return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
     content = {**content_of([run]), "map": map_of(run)}
-    return page.Section(anchor, title, {**content, "leak": bool(run.setting("data", "allow_leak", False))})
+    return page.Section(anchor, title, content)
 
 
 def map_of(run: reading.Run) -> dict[str, Any] | None:

