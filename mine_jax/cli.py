@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import traceback
@@ -131,18 +132,17 @@ def run(
     ] = False,
 ) -> None:
     """Runs all stages whose inputs have changed."""
-    resolved = _config(config, overrides)
     if dry_run:
         from mine_jax.run.execute import plan
 
-        _print(plan(resolved, out, _steps()))
+        _print(plan(_config(config, overrides), out, _steps()))
         return
-    _execute(resolved, out, until=until, resume=resume, overwrite=overwrite)
+    _execute(config, overrides, out, until=until, resume=resume, overwrite=overwrite)
 
 
 def _stage_command(name: str) -> Callable[..., None]:
     def command(config: ConfigFile, out: Out, overrides: Overrides = None) -> None:
-        _execute(_config(config, overrides), out, only=name)
+        _execute(config, overrides, out, only=name)
 
     return command
 
@@ -158,11 +158,11 @@ def _features(
 ) -> None:
     from mine_jax.run.stages.features import extract_part
 
-    resolved = _config(config, overrides)
     if shard is not None:
-        _print(extract_part(resolved, out, _steps(), part=_shard(shard), reporter=_reporter()))
+        part = _shard(shard)
+        _print(extract_part(_config(config, overrides), out, _steps(), part=part, reporter=_reporter()))
         return
-    _execute(resolved, out, only="features")
+    _execute(config, overrides, out, only="features")
 
 
 for _name, _help in mine_jax.STAGES.items():
@@ -180,6 +180,7 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     with _reporter().task("check") as progress:
         findings = inputs.check(resolved, progress=progress)
     _print(findings or ["no findings"])
+    typer.echo(f"next: {_command('run', config, overrides)} --out DIR")
 
 
 @app.command("config")
@@ -348,7 +349,12 @@ def main() -> None:
     except MineError as error:
         _fail(type(error).__name__, error, error.exit_code, debug=debug)
     except Stopped as stop:
-        _fail("stopped", f"{stop}; finished stages are saved, --resume goes on.", stop.exit_code, debug=debug)
+        _fail(
+            f"stopped by {stop}",
+            "what is finished is saved; the same command, `run` with --resume, goes on.",
+            stop.exit_code,
+            debug=debug,
+        )
     except BrokenPipeError:
         # who read the output has gone, as `head` does; nothing is left to say, also not at exit
         _silence()
@@ -408,19 +414,33 @@ def _config(path: Path, overrides: list[str] | None) -> Config:
     return config
 
 
-def _execute(config: Config, out: Path, **options: Any) -> None:
+def _execute(path: Path, overrides: list[str] | None, out: Path, **options: Any) -> None:
     """Runs stages, together with the other processes where there are any; the first one prints."""
     from mine_jax import sharding
     from mine_jax.run.execute import execute
     from mine_jax.run.reporter import Reporter
 
-    reporter = _reporter()
+    config, reporter = _config(path, overrides), _reporter()
     sharding.start()
     sharding.devices()
     is_first = sharding.process_id() == 0
     record = execute(config, out, _steps(), reporter=reporter if is_first else Reporter(), **options)
     if is_first:
-        _print(_summary(record, out))
+        waiting = [name for name in mine_jax.STAGES if record["stages"].get(name, {}).get("state") != "done"]
+        if waiting:
+            typer.echo(f"results: {out}")
+            typer.echo(
+                f"next: {_command('run', path, overrides)} --out {shlex.quote(str(out))} --resume  # {waiting[0]}"
+            )
+        else:
+            typer.echo(f"report: {out / 'report.html'}")
+            typer.echo(f"next: open the report, or ask: mine-jax query {shlex.quote(str(out))} WORDS")
+
+
+def _command(name: str, config: Path, overrides: list[str] | None) -> str:
+    """Returns a command for the same configuration."""
+    sets = [part for override in overrides or () for part in ("--set", override)]
+    return shlex.join(["mine-jax", name, str(config), *sets])
 
 
 def _steps() -> Mapping[str, Step]:
@@ -457,17 +477,6 @@ def _shard(text: str) -> tuple[int, int]:
     except ValueError:
         raise ConfigError(f"--shard must be two whole numbers such as 0/4, but is {text!r}.") from None
     return part, count
-
-
-def _summary(record: dict[str, Any], out: Path) -> Iterable[str]:
-    for name, stage in record["stages"].items():
-        how = "" if name in record["ran"] else ", not run again"
-        yield f"{name}: {stage['state']} ({stage.get('seconds', 0):.1f} s{how})"
-        for key, value in (stage.get("summary") or {}).items():
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            yield f"    {key}: {shown}"
-    report = out / "report.html"
-    yield f"report: {report}" if report.is_file() else f"results: {out}"
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -58,10 +59,16 @@ def steps(monkeypatch):
     def step(name):
         def compute(config, directory, progress):
             artifacts.write_text(directory / name / "out.txt", f"{name} {config.encoder.width}")
-            return {"n_voxels": 12, "r2": 0.123456}
+            return {"n_voxels": 12_000, "r2": 0.123456, "no": None}
 
         sections = ("encoder",) if name == "encoder" else ()
-        return run.Step(compute, sections=sections, outputs=(f"{name}/**",), plan=lambda *given: ["40 images"])
+        return run.Step(
+            compute,
+            sections=sections,
+            outputs=(f"{name}/**",),
+            plan=lambda *given: ["40 images"],
+            found=("{n_voxels} voxels", "mean R2 {r2}", "{no} words"),
+        )
 
     made = {name: step(name) for name in mine_jax.STAGES}
     monkeypatch.setattr(cli, "_steps", lambda: made)
@@ -133,6 +140,7 @@ def test_missing_configuration_is_3(call, tmp_path):
         (errors.MissingExtraError("torch"), 2),
         (RuntimeError("surprise"), 1),
         (KeyboardInterrupt(), 130),
+        (errors.Stopped(signal.SIGINT), 130),
     ],
 )
 def test_exit_code_and_one_block_per_error(call, tmp_path, config, steps, monkeypatch, error, code):
@@ -141,7 +149,7 @@ def test_exit_code_and_one_block_per_error(call, tmp_path, config, steps, monkey
 
     monkeypatch.setitem(steps, "features", run.Step(compute))
     got, _, err = call("run", config, "--out", tmp_path / "out")
-    assert got == code and str(error) in err and "Traceback" not in err
+    assert got == code and str(error) in err and "Traceback" not in err and "stopped: stopped" not in err
     got, _, err = call("run", config, "--out", tmp_path / "out", "--resume", "--debug")
     assert got == code and ("Traceback" in err or code == 130)
 
@@ -149,12 +157,15 @@ def test_exit_code_and_one_block_per_error(call, tmp_path, config, steps, monkey
 def test_run_resume_and_one_stage(call, tmp_path, config, steps):
     out = tmp_path / "out"
     code, text, _ = call("run", config, "--out", out, "--until", "encoder", "--set", "encoder.width=16")
-    assert code == 0 and "encoder: done" in text and "n_voxels: 12" in text and "r2: 0.1235" in text
+    assert code == 0 and re.search(r"^encoder: done in \d\.\d s: 12,000 voxels, mean R2 0.12$", text, re.MULTILINE)
+    command = f"mine-jax run {config} --set encoder.width=16 --out {out} --resume"
+    assert text.endswith(f"results: {out}\nnext: {command}  # attribution\n")
     assert (out / "encoder" / "out.txt").read_text() == "encoder 16" and not (out / "report").exists()
     code, _, err = call("run", config, "--out", out)
     assert code == 2 and "--resume" in err
     code, text, err = call("run", config, "--out", out, "--resume")
-    assert code == 0 and "data: unchanged, skipped" in err and "encoder.width: 16 -> 8" in err
+    assert code == 0 and text.count("roi: done") == 1 and "roi: done" not in err
+    assert "data: unchanged, skipped" in err and "encoder.width: 16 -> 8" in err
     code, _, err = call("profile", config, "--out", out)
     assert code == 0 and "profile: unchanged" in err
     assert json.loads((out / "run.json").read_text())["command"][0] == "mine-jax"

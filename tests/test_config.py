@@ -163,6 +163,29 @@ def test_hostile_files_are_bounded(tmp_path, text, message):
         config.read(write(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("data.roi=FFA-1", ("FFA-1",)),
+        ('data.roi=["FFA-1", "V1"]', ("FFA-1", "V1")),
+        ("features.more_layers=3", (3,)),
+        ("validation.strengths=0.5", (0.5,)),
+        ("features.denoise=register", ("register",)),
+    ],
+)
+def test_one_value_for_a_list_is_a_list_of_one(tmp_path, override, value):
+    section, key = override.partition("=")[0].split(".")
+    read = config.read(write(tmp_path, '[data]\nkind = "nsd"\n'), overrides=[override])
+    assert getattr(getattr(read, section), key) == value
+
+
+def test_other_values_stay_as_they_are(tmp_path):
+    path = write(tmp_path, '[data]\nkind = "phantom"\n')
+    assert config.read(path, overrides=["data.ceiling=0.5"]).data.ceiling == 0.5
+    with pytest.raises(errors.ConfigError, match=r"data\.shape"):
+        config.read(path, overrides=["data.shape=3"])
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(errors.MissingInputError, match=r"nothing\.toml"):
         config.read(tmp_path / "nothing.toml")

@@ -54,9 +54,10 @@ def models(section: str) -> dict[str, type[Section]]:
 
 
 def takes_list(section: str, name: str) -> bool:
-    """Says whether a key holds a list, in any kind of its section."""
-    fields = [model.model_fields.get(name) for model in models(section).values()]
-    return any(field is not None and get_origin(field.annotation) is tuple for field in fields)
+    """Says whether a key holds a list of any length, in any kind of its section."""
+    by_kind = models(section) if section in Config.model_fields else {}
+    fields = [model.model_fields[name] for model in by_kind.values() if name in model.model_fields]
+    return any(get_origin(field.annotation) is tuple and Ellipsis in get_args(field.annotation) for field in fields)
 
 
 def keys(section: str) -> list[Key]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pydantic
 
-from mine_jax.config.keys import kinds, models, nearest
+from mine_jax.config.keys import kinds, models, nearest, takes_list
 from mine_jax.config.sections import Section
 from mine_jax.config.whole import Config, paths
 from mine_jax.errors import ConfigError, MissingInputError
@@ -23,7 +23,7 @@ def read(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: the TOML file, at most 1 MiB.
-        overrides: values in TOML syntax; a bare word is taken as a string.
+        overrides: values in TOML syntax; a bare word is taken as a string, one value for a list as a list of one.
 
     Returns:
         The checked configuration.
@@ -82,7 +82,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
     section = values.setdefault(parts[0], {})
     if not isinstance(section, dict):
         raise ConfigError(f"[{parts[0]}] must be a section, but is {section!r}.")
-    section[parts[1]] = value
+    is_one = takes_list(*parts) and not isinstance(value, list)
+    section[parts[1]] = [value] if is_one else value
 
 
 def _with_nul(values: dict[str, Any]) -> list[str]:

@@ -28,4 +28,5 @@ STEP = Step(
     needs=("profile", "validation", "roi"),
     sections=("data.unit_name", "data.zscore"),
     outputs=files.OUTPUTS["report"],
+    found=("{report}",),
 )
