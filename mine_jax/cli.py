@@ -21,6 +21,7 @@ import typer
 
 import mine_jax
 from mine_jax._programs import keep_programs
+from mine_jax._signals import raise_on_signals
 from mine_jax.errors import ConfigError, MineError, Stopped
 
 # XLA's errors end in exceptions anyway; what it logs beside them, such as the names of processor features that a
@@ -37,7 +38,6 @@ app = typer.Typer(
     help="What each voxel of visual cortex responds to, in words, with causal tests.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
 )
 
@@ -56,6 +56,15 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def _stages() -> list[str]:
+    return list(mine_jax.STAGES)
+
+
+def _sections() -> list[str]:
+    """The sections of a configuration, without loading it: shells wait for the answer."""
+    return [*(name for name in mine_jax.STAGES if name != "report"), "run"]
+
+
 @app.callback()
 def _options(
     version: Annotated[
@@ -66,24 +75,26 @@ def _options(
     ] = False,
 ) -> None:
     del version, debug  # `main` takes --debug out of the arguments, wherever it stands
-    from mine_jax.run.signals import raise_on_signals
-
     raise_on_signals()
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax demo --out demo")
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("demo"),
     seed: Seed = 0,
 ) -> None:
-    """Runs every stage on the phantom and scores the result."""
+    """Runs every stage on the phantom and scores the result.
+
+    Reads nothing. Writes the phantom, a run for each of its two subjects, truth.tsv and report.html into DIR. An
+    interrupted demo goes on.
+    """
     keep_programs()
     from mine_jax.run.demo import demo as run_demo
 
     typer.echo(run_demo(out, seed=seed, reporter=_reporter()))
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax phantom phantom --images 500 --subjects subj01")
 def phantom(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the data set goes.", show_default=False)],
     subjects: Annotated[list[str], typer.Option(help="Names, separated by commas, or repeated.")] = ["subj01"],  # noqa: B006
@@ -99,7 +110,10 @@ def phantom(
     shape: Annotated[str, typer.Option(metavar="X,Y,Z", help="Voxels along each axis.")] = "24,24,18",
     seed: Seed = 0,
 ) -> None:
-    """Writes phantom subjects in NSD's own file layout, with the truth."""
+    """Writes phantom subjects in NSD's own file layout, with the truth.
+
+    Reads nothing. Writes nsddata, nsddata_betas, nsddata_stimuli, phantom.json and phantom_truth.tsv into DIR.
+    """
     from mine_jax.phantom.write_nsd import write_phantom
 
     names = [name.strip() for names in subjects for name in names.split(",") if name.strip()]
@@ -119,19 +133,25 @@ def phantom(
     typer.echo(f"wrote {', '.join(names)} to {directory}")
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax run my.toml --out runs/subj01 --set encoder.epochs=20")
 def run(
     config: ConfigFile,
     out: Out,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Goes on with the run in DIR.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Deletes the run in DIR first.")] = False,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Last stage to run.", autocompletion=_stages)
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Prints shapes, memory and work; computes nothing.")
     ] = False,
 ) -> None:
-    """Runs all stages whose inputs have changed."""
+    """Runs all stages whose inputs have changed.
+
+    Reads CONFIG and the files that it names. Writes tables, arrays, maps and report.html into DIR; run.json there
+    has the sha256 of each.
+    """
     if dry_run:
         from mine_jax.run.execute import plan
 
@@ -166,14 +186,22 @@ def _features(
 
 
 for _name, _help in mine_jax.STAGES.items():
-    app.command(_name, help=f"{_help} The stages before it must be up to date.")(
-        _features if _name == "features" else _stage_command(_name)
+    _read = (
+        "the files that it names" if _name == "data" else "what the stages before it wrote, which must be up to date"
     )
+    app.command(
+        _name,
+        help=f"{_help}\n\nReads CONFIG and {_read}. Writes its own files into DIR.",
+        epilog=f"Example: mine-jax {_name} my.toml --out runs/subj01",
+    )(_features if _name == "features" else _stage_command(_name))
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax check my.toml")
 def check(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Opens and checks every input of every stage; fits and encodes nothing."""
+    """Opens and checks every input of every stage; fits and encodes nothing.
+
+    Reads CONFIG and the files that it names. Writes nothing, but prints what was found.
+    """
     from mine_jax.run.checks import inputs
 
     resolved = _config(config, overrides)
@@ -183,29 +211,38 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     typer.echo(f"next: {_command('run', config, overrides)} --out DIR")
 
 
-@app.command("config")
+@app.command("config", epilog="Example: mine-jax config encoder.width")
 def explain(
     name: Annotated[
-        str | None, typer.Argument(metavar="[SECTION[.KEY]]", help="By default all sections.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[SECTION[.KEY]]", help="By default all sections.", show_default=False, autocompletion=_sections
+        ),
     ] = None,
 ) -> None:
-    """Explains the keys of a configuration: type, default, where that is from, and meaning."""
+    """Explains the keys of a configuration: type, default, where that is from, and meaning.
+
+    Reads and writes nothing.
+    """
     from mine_jax.config.show import show
 
     _print(show(name))
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax truth runs/phantom")
 def truth(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run on a phantom.", show_default=False)],
 ) -> None:
-    """Compares a run on a phantom with its truth."""
+    """Compares a run on a phantom with its truth.
+
+    Reads the run and the phantom's phantom_truth.tsv. Writes truth.tsv into DIR, and prints a summary.
+    """
     from mine_jax.run.recovery import truth as compare
 
     typer.echo(compare(directory))
 
 
-@app.command()
+@app.command(epilog='Example: mine-jax query runs/subj01 "face, hand" --out face.nii.gz')
 def query(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run with profiles.", show_default=False)],
     words: Annotated[
@@ -227,13 +264,15 @@ def query(
     it with decoys, over all voxels; only voxels whose claim is at least "words" can have a small q. A map has the
     values, and one named FILE_q.nii.gz beside it has q. Words that the vocabulary lacks are an error that names the
     nearest ones.
+
+    Reads the profiles of the run. Writes FILE where --out names one.
     """
     from mine_jax.run import queries
 
     typer.echo(queries.query(directory, words, out=out))
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax predict runs/subj01 photo.jpg photos/ --out predicted.tsv")
 def predict(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run.", show_default=False)],
     photos: Annotated[
@@ -246,9 +285,8 @@ def predict(
 ) -> None:
     """Predicts the responses to new photos with the encoders of a run.
 
-    The table has a row for each photo and a column for each voxel, in z-scored beta:
-
-        mine-jax predict runs/subj01 holiday.jpg more_photos/ --out predicted.tsv
+    Reads the encoders of the run, its model and the photos. Writes a table with a row for each photo and a column for
+    each voxel, in z-scored beta.
     """
     if out.suffix != ".tsv":
         raise ConfigError(f"--out must be a file that ends in .tsv, but is {out}.")
@@ -264,19 +302,22 @@ def predict(
     typer.echo(f"predicted {table.shape[1]} voxels for {len(table)} photos: {out}")
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax subjects runs")
 def subjects(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Holds a run directory per subject.", show_default=False)
     ],
 ) -> None:
-    """Tests what areas prefer with subjects as the unit, and writes DIR/roi_subjects.tsv."""
+    """Tests what areas prefer with subjects as the unit.
+
+    Reads roi/selectivity.tsv of every run in DIR. Writes DIR/roi_subjects.tsv.
+    """
     from mine_jax.run import queries
 
     typer.echo(queries.subjects(directory))
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax study --images 1000 --seeds 5 --out study")
 def study(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("study"),
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Phantoms of every size.")] = 5,
@@ -289,6 +330,8 @@ def study(
 
     The largest number of images is run with every model, the others with the first. True noise ceilings lie
     between .05 and .7. An interrupted study goes on.
+
+    Reads nothing. Writes a run for each phantom, and tables and a figure over all of them, into DIR.
     """
     keep_programs()
     from mine_jax.run.recovery import study as studies
@@ -298,15 +341,18 @@ def study(
     typer.echo(studies.study(out, listed, reporter=_reporter()))
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax doctor")
 def doctor() -> None:
-    """Shows versions, devices, offline flags and missing extras."""
+    """Shows versions, devices, offline flags and missing extras.
+
+    Reads and writes nothing.
+    """
     from mine_jax.run.checks import doctor
 
     _print(doctor.report())
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax bench --case smoke --json rows.json")
 def bench(
     case: Annotated[str | None, typer.Option(metavar="NAME", help="Sizes to run at.")] = None,
     what: Annotated[str | None, typer.Option(help="Benchmarks, separated by commas.")] = None,
@@ -315,7 +361,10 @@ def bench(
     size: Annotated[str | None, typer.Option(metavar="NAME", help="Of a suite: smoke, roi, subject, ...")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where a suite writes its JSON file.")] = None,
 ) -> None:
-    """Runs the benchmarks of the repository, or everything that an accelerator has to show."""
+    """Runs the benchmarks of the repository, or everything that an accelerator has to show.
+
+    Reads nothing. Writes the rows to FILE, or those of a suite into DIR, where one is named.
+    """
     root = Path(mine_jax.__file__).resolve().parent.parent
     if not (root / "benchmarks" / "run.py").is_file():
         raise ConfigError(

@@ -3,7 +3,9 @@
 import importlib.metadata
 import json
 import logging
+import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -83,9 +85,12 @@ def config(tmp_path):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_each_command(call, command):
+def test_help_of_each_command_has_an_example_and_says_what_it_reads_and_writes(call, command):
     code, out, err = call(command, "--help")
     assert code == 0 and "--help" in out and not err
+    (example,) = re.findall(r"^  Example: (.*)$", out, re.MULTILINE)
+    assert example.startswith(f"mine-jax {command}")
+    assert re.search(r"\b[Rr]eads\b", out) and re.search(r"\b[Ww]rites\b", out)
 
 
 def test_help_lists_every_command_and_loads_nothing_heavy():
@@ -99,6 +104,44 @@ def test_help_lists_every_command_and_loads_nothing_heavy():
     assert result.stdout.strip().endswith("[]")
 
 
+def cpu_seconds(code, **environment):
+    """Runs code in a process of its own; gives what it printed, and the CPU seconds that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, **environment}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return result.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+RUN = """
+import sys, mine_jax.cli as cli
+sys.argv = ["mine-jax"{}]
+try:
+    cli.main()
+finally:
+    assert "jax" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("mine-jax attr", ["attribution"]),
+        ("mine-jax config enc", ["encoder"]),
+        ("mine-jax run c.toml --dr", ["--dry-run"]),
+    ],
+)
+def test_shells_complete_within_half_a_second(words, completed):
+    environment = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_MINE_JAX_COMPLETE": "complete_bash"}
+    text, seconds = cpu_seconds(RUN.format(""), **environment)
+    assert text.split() == completed and seconds < 0.5
+
+
+def test_help_takes_less_than_half_a_second():
+    text, seconds = cpu_seconds(RUN.format(', "--help"'))
+    assert "--install-completion" in text and seconds < 0.5
+
+
 def test_entry_points_are_the_same():
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="mine-jax")
     assert script.value == "mine_jax.cli:main"
@@ -110,6 +153,7 @@ def test_stages_are_those_of_the_configuration():
     from mine_jax.config import Config
 
     assert set(Config.model_fields) - {"run"} | {"report"} == set(mine_jax.STAGES)
+    assert cli._sections() == list(Config.model_fields)
 
 
 @pytest.mark.parametrize("arguments", [["rnu"], ["run"], ["run", "a.toml"], ["encoder", "a.toml", "--outt", "x"]])

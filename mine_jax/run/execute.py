@@ -19,6 +19,7 @@ from typing import Any
 
 from mine_jax import artifacts, memory, sharding
 from mine_jax._progress import Progress
+from mine_jax._signals import StopFlag, stop_flag
 from mine_jax.config import Config
 from mine_jax.errors import CheckpointError, ConfigError, MineError, ResourceError, Stopped
 from mine_jax.run.record import directory as run_directory
@@ -26,7 +27,6 @@ from mine_jax.run.record import lock
 from mine_jax.run.record import manifest as manifest_file
 from mine_jax.run.record.summary import sentence
 from mine_jax.run.reporter import Reporter
-from mine_jax.run.signals import StopFlag, stop_flag
 
 logger = logging.getLogger("mine_jax")
 
