@@ -211,6 +211,31 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     typer.echo(f"next: {_command('run', config, overrides)} --out DIR")
 
 
+@app.command(epilog="Example: mine-jax new folder photos/ responses.npy image_ids.txt > my.toml")
+def new(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="Kind of data; `mine-jax config data.kind` lists them.", show_default=False
+        ),
+    ],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATHS]...", help="Files and folders of the data, and of a checkpoint.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Writes a commented configuration for data that you have.
+
+    Reads names and headers of PATHS. Writes TOML to standard output: what can be known is filled in, the rest stands
+    in comments.
+    """
+    from mine_jax.run.checks.new import new as write_new
+
+    _print(list(write_new(kind, paths or [])))
+
+
 @app.command("config", epilog="Example: mine-jax config encoder.width")
 def explain(
     name: Annotated[

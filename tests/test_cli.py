@@ -22,6 +22,7 @@ COMMANDS = (
     "run",
     *mine_jax.STAGES,
     "check",
+    "new",
     "config",
     "truth",
     "query",
