@@ -86,6 +86,7 @@ def test_all_problems_at_once_with_the_nearest_key(tmp_path):
 @pytest.mark.parametrize(
     "line",
     [
+        "[data]\ntest = '0.1667'",
         "[attribution]\nk = 0",
         "[attribution]\nk = true",
         "[attribution]\nn_steps = 2.0",

@@ -7,6 +7,7 @@ semicolon stands what the paper or the parent has instead.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -70,6 +71,12 @@ def _count_or_share(value: Any) -> int | float:
     raise PydanticCustomError("count_or_share", "input should be a number of at least 1, or a share between 0 and 1")
 
 
+def _test_images(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"0?\.\d+", value):
+        raise PydanticCustomError("test_images", "input should be a share without quotes, or the name of a file")
+    return value
+
+
 def _judge(value: Any) -> Any:
     kind, _, model = value.partition(":") if isinstance(value, str) else ("", "", "")
     if value in ("ridge", "none") or (kind in JUDGING_KINDS and model):
@@ -102,7 +109,9 @@ CountOrShare = Annotated[
 File = Annotated[str | None, PathKey()]
 Checkpoint = Annotated[str | None, PathKey(frozenset(EMBEDDED_MODELS))]
 Denoising = Annotated[tuple[Literal["register", "position", "neighbors"], ...], BeforeValidator(_as_tuple)]
-TestImages = Annotated[Annotated[float, Field(gt=0, lt=1)] | str, PathKey(frozenset({"shared"}))]
+TestImages = Annotated[
+    Annotated[float, Field(gt=0, lt=1)] | str, BeforeValidator(_test_images), PathKey(frozenset({"shared"}))
+]
 Maker = Annotated[str, PathKey(frozenset({"phantom", "oracle", "fill", "none"}))]
 Judge = Annotated[
     str,
