@@ -45,6 +45,7 @@ def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: rea
         "claims_by_run": _claims(told),
         "overall": _overall(overall) if overall.is_file() else None,
         "recovered": recovery.claims(directory),
+        "pictures": recovery.worth_of_claims(opened),
         "subjects": _by_run(opened),
         "runs": [_facts(run, directory) for run in opened],
         "scenes": _contact_sheet(opened),

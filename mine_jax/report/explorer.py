@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax.report import canvas, heat, page, reading, slices
+from mine_jax.report import canvas, page, reading, slices
+from mine_jax.report.figures import heat
 from mine_jax.report.sections import answer, areas, examples
 from mine_jax.roi import maps
 from mine_jax.types import CLAIMS

@@ -8,14 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from mine_jax.report import canvas, heat, page, reading
+from mine_jax.report import canvas, figures, page, reading
+from mine_jax.report.figures import heat
 
+PAIRS = "attribution/pairs.tsv"
 IMAGES_PER_VOXEL = 3
 WORDS_PER_IMAGE = 6
 # Quantile of a voxel's absolute scores that gets the full color.
 FULL_COLOR = 0.995
 # Examples beyond these are closed until a reader opens them.
 OPEN = 4
+SCALE = "Color bar from violet, tokens that lower the prediction, over white, 0, to orange, those that raise it."
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,12 @@ class _TokenScores(NamedTuple):
 def build(run: reading.Run, *, max_examples: int = 12) -> page.Section:
     """Builds the section with example voxels and their heat maps."""
     anchor, title = "examples", "Examples: what drives single voxels"
-    pairs = run.table("attribution/pairs.tsv", ("voxel_id", "image_id", "predicted"))
-    if pairs is None or pairs.empty:
-        return page.Section(anchor, title, missing=run.why_missing("attribution", "attribution/pairs.tsv"))
-    voxels = run.voxels
-    if voxels is None:
-        return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
+    pairs, voxels = run.table(PAIRS, ("voxel_id", "image_id", "predicted")), run.voxels
+    if pairs is None or pairs.empty or voxels is None:
+        return page.Section(anchor, title, missing=_why(run))
     pairs = ranked(run, pairs.assign(row=np.arange(len(pairs))))
     picked, rule = _pick(voxels, pairs, max_examples)
-    chosen = pairs[pairs["voxel_id"].isin(picked["voxel_id"])].groupby("voxel_id").head(IMAGES_PER_VOXEL)
+    chosen = _images_of(pairs, picked)
     cards, limits, note = _cards(run, chosen, picked)
     if not cards:
         return page.Section(anchor, title, missing="No voxel has an attributed image with the status ok.")
@@ -68,9 +68,59 @@ def build(run: reading.Run, *, max_examples: int = 12) -> page.Section:
         for row in reading.records(picked)
         if row.voxel_id in cards
     ]
-    scale = heat.scale() if limits else None
+    scale = canvas.picture(figures.heat_scale(), alt=SCALE) if limits else None
     shown = {"examples": examples, "scale": scale, "open": OPEN}
     return page.Section(anchor, title, {**shown, "rule": rule, "note": note, "unit_of_scores": run.scale})
+
+
+def heat_maps(run: reading.Run, *, limit: int) -> list[figures.HeatMap] | str:
+    """Chooses heat maps: the best predicted voxels, areas taking turns, each with the image it responds to most.
+
+    Args:
+        run: opened run.
+        limit: largest number of voxels.
+
+    Returns:
+        One heat map per voxel; a sentence that says why where there are none.
+    """
+    pairs, voxels = run.table(PAIRS, ("voxel_id", "image_id", "predicted")), run.voxels
+    if pairs is None or pairs.empty or voxels is None:
+        return _why(run)
+    pairs = ranked(run, pairs.assign(row=np.arange(len(pairs))))
+    picked, _ = _pick(voxels, pairs, limit)
+    chosen = _images_of(pairs, picked)
+    scores, grid, areas = (
+        _token_scores(run, chosen, run.grid),
+        run.grid,
+        dict(zip(picked["voxel_id"], picked["area"], strict=True)),
+    )
+    if grid is None or not scores.fields:
+        return _note(run, grid, scores.fields, True, True)
+    limits, (words, _) = _limits(chosen, scores.fields), _words(run, chosen, picked)
+    first = chosen.groupby("voxel_id").head(1).sort_values("voxel_id", key=lambda ids: ids.map(list(areas).index))
+    photos = _photos(run, first)
+    shown = []
+    for pair in reading.records(first):
+        read = ", ".join(bar.label for bar in words.get((pair.voxel_id, pair.image_id), [])[:2])
+        title = f"{run.unit} {pair.voxel_id}, {areas[pair.voxel_id]}\n{read}"
+        fields = scores.fields[pair.row], scores.criticals[pair.row]
+        shown.append(figures.HeatMap(title, photos.get(pair.image_id), *fields, grid, limits[pair.voxel_id]))
+    return shown
+
+
+def _why(run: reading.Run) -> str:
+    return run.why_missing("encoder", "voxels.tsv") if run.voxels is None else run.why_missing("attribution", PAIRS)
+
+
+def _images_of(pairs: pd.DataFrame, picked: pd.DataFrame) -> pd.DataFrame:
+    """The first images of each picked voxel, of ranked pairs."""
+    return pairs[pairs["voxel_id"].isin(picked["voxel_id"])].groupby("voxel_id").head(IMAGES_PER_VOXEL)
+
+
+def _photos(run: reading.Run, chosen: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The photos of some pairs, cut to what the tokens cover."""
+    photos, grid, crop = run.photos(chosen["image_id"]), run.grid, crop_of(run)
+    return photos if grid is None else {i: heat.fit_to_grid(p, grid, crop=crop) for i, p in photos.items()}
 
 
 def ranked(run: reading.Run, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -107,11 +157,7 @@ def _cards(
     run: reading.Run, chosen: pd.DataFrame, picked: pd.DataFrame
 ) -> tuple[dict[int, list[Card]], dict[int, float], str]:
     """Makes the cards of each voxel, the score that gets the full color in them, and a note on what is absent."""
-    grid, crop = run.grid, crop_of(run)
-    photos = {
-        i: p if grid is None else heat.fit_to_grid(p, grid, crop=crop)
-        for i, p in run.photos(chosen["image_id"]).items()
-    }
+    grid, photos = run.grid, _photos(run, chosen)
     fields, criticals, are_complete = _token_scores(run, chosen, grid)
     limits = _limits(chosen, fields)
     words, sentences = _words(run, chosen, picked)
@@ -124,9 +170,8 @@ def _cards(
         drawn = None
         if grid is not None and pair.row in fields:
             alt = _in_words(fields[pair.row], pair, grid, bool(photos))
-            drawn = heat.overlay(
-                photo, fields[pair.row], criticals[pair.row], grid=grid, limit=limits[pair.voxel_id], alt=alt
-            )
+            shown = figures.HeatMap("", photo, fields[pair.row], criticals[pair.row], grid, limits[pair.voxel_id])
+            drawn = canvas.picture(figures.heat_map(shown), alt=alt)
         shown = None if photo is None else canvas.pixels(photo, alt=f"Image {pair.image_id}.")
         bars = page.Bars("Weight of each word", words[key], 0.0, highest) if key in words else None
         share = getattr(pair, "faithfulness", np.nan)

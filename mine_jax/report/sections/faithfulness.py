@@ -5,14 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mine_jax.report import canvas, page, reading
+from mine_jax.report import canvas, figures, page, reading
+from mine_jax.report.figures.faithfulness import ORDERS
 
-# order -> what it says in the legend, color, line, marker
-ORDERS = {
-    "ig": ("highest attribution first", canvas.BLUE, "-", "o"),
-    "random": ("random order", canvas.GREY, "--", "s"),
-    "lowest": ("lowest attribution first", canvas.ORANGE, ":", "^"),
-}
 KINDS = {
     "necessity": ("Necessity: the first k tokens replaced by the baseline", "falls fastest"),
     "sufficiency": ("Sufficiency: only the first k tokens kept", "rises fastest"),
@@ -30,27 +25,12 @@ def build(run: reading.Run) -> page.Section:
 
 
 def _curves(curves: pd.DataFrame, kind: str) -> page.Picture:
-    fig, ax = canvas.figure(height=3.8)
     ends = []
-    for order, (text, color, line, marker) in ORDERS.items():
+    for order, (text, *_) in ORDERS.items():
         part = curves[curves["order"] == order].sort_values("k")
-        if part.empty:
-            continue
-        k, middle = part["k"].to_numpy(float), part["relative_performance"].to_numpy(float)
-        ax.plot(k, middle, color=color, linestyle=line, marker=marker, markersize=4.5, linewidth=2, label=text)
-        if {"low", "high"} <= set(part.columns):
-            ax.fill_between(
-                k, part["low"].to_numpy(float), part["high"].to_numpy(float), color=color, alpha=0.18, linewidth=0
-            )
-        half = len(k) // 2
-        ends.append(f"{text}: {middle[half]:.2f} at k = {k[half]:g}")
-    ax.axhline(0, color=canvas.INK, linewidth=0.8)
-    ax.axhline(1, color=canvas.INK, linewidth=0.8, alpha=0.4)
-    ax.set(
-        xlabel="Image-tokens patched (k)" if kind == "necessity" else "Image-tokens kept (k)",
-        ylabel="Relative performance",
-    )
-    ax.legend(frameon=False, fontsize=10)
+        if len(part):
+            half = part.iloc[len(part) // 2]
+            ends.append(f"{text}: {half['relative_performance']:.2f} at k = {half['k']:g}")
     title, expected = KINDS[kind]
     n = curves["n_voxels"].dropna().unique() if "n_voxels" in curves else np.array([])
     covers = (
@@ -60,6 +40,7 @@ def _curves(curves: pd.DataFrame, kind: str) -> page.Picture:
         f"{title}. {covers}; mean with its interval (band). 1 is the performance of the whole image, 0 that of the "
         f"baseline. If attribution is right, the solid line {expected}."
     )
+    fig = figures.faithfulness_curves(curves, kinds=(kind,))
     return canvas.picture(fig, alt=f"{title}. {'; '.join(ends)}.", caption=caption)
 
 
