@@ -17,7 +17,6 @@ from mine_jax.report.sections import accuracy, answer, areas, examples, recovery
 # Images beside each other, and profiles on one plate.
 ACROSS, PROFILES = 6, 8
 WORDS = "profile/words.tsv"
-NO_WORDS = "No voxel has words that stand their tests."
 
 
 class Plates(NamedTuple):
@@ -71,9 +70,9 @@ def _against_ceiling(run: reading.Run) -> Any:
         return run.why_missing("encoder", "voxels.tsv")
     scored = accuracy.scored(run.voxels)
     if scored.empty:
-        return accuracy.NO_SCORE
+        return accuracy.why_no_score(run)
     if scored["noise_ceiling"].isna().all():
-        return "The noise ceiling of no voxel is known."
+        return f"The noise ceiling of no {run.unit} is known."
     return figures.accuracy_against_ceiling(scored)
 
 
@@ -86,7 +85,7 @@ def _ladder(run: reading.Run) -> Any:
     spread = answer.by_area(run)
     if "claim" not in spread or spread["claim"].isna().all():
         return run.why_missing("profile", "profile/voxels.tsv")
-    return figures.claims_by_area(spread[spread["status"] == "ok"])
+    return figures.claims_by_area(spread[spread["status"] == "ok"], units=run.unit.many)
 
 
 def _faithfulness(run: reading.Run) -> Any:
@@ -104,9 +103,13 @@ def _heat_maps(run: reading.Run) -> Any:
     return shown if isinstance(shown, str) else figures.heat_maps(shown)
 
 
+def _no_words(run: reading.Run) -> str:
+    return f"No {run.unit} has words that stand their tests."
+
+
 def _profiles(run: reading.Run) -> Any:
     if run.voxels is None or not run.voxels["explained"].any():
-        return NO_WORDS
+        return _no_words(run)
     picked = reading.spread_over_areas(run.voxels[run.voxels["explained"]], limit=PROFILES)
     words = run.rows(WORDS, picked["voxel_id"].tolist(), ("word", "weight"))
     if words is None or words.empty:
@@ -118,7 +121,7 @@ def _profiles(run: reading.Run) -> Any:
 
 def _area_words(run: reading.Run) -> Any:
     if run.voxels is None or not run.voxels["explained"].any():
-        return NO_WORDS
+        return _no_words(run)
     spread = answer.by_area(run)
     described = spread[spread["explained"]]
     words = run.rows(WORDS, described["voxel_id"].tolist(), ("word", "weight"))
@@ -153,7 +156,7 @@ def _true_shifts(run: reading.Run) -> Any:
     known = validation.with_truth(_edits(run))
     if known.empty:
         return "The true shift of edits is not known: only phantoms have one."
-    return figures.true_shifts(known, unit=run.unit, scale=run.scale)
+    return figures.true_shifts(known, unit=run.unit.one, scale=run.scale)
 
 
 def _worth_of_claims(run: reading.Run) -> Any:

@@ -120,7 +120,7 @@ def describe(affine: np.ndarray) -> str:
     step = " x ".join(f"{abs(step):.2g}" for step in where.step)
     known = any(low for low, _ in where.letters)
     letters = "L, R: left and right of the brain; P, A: back and front." if known else "The axes point nowhere known."
-    return f"{letters} Voxels of {step} mm; {where.names[2]} is a coordinate of the data."
+    return f"{letters} Cells of {step} mm; {where.names[2]} is a coordinate of the data."
 
 
 def _outline(ax: Any, areas: np.ndarray) -> None:

@@ -14,26 +14,14 @@ from mine_jax.errors import ConfigError
 from mine_jax.report import figures, plates, write_figures
 from mine_jax.report.figures import style
 from mine_jax.report.sections import accuracy
-
-RUNGS = ("predicted", "reliable", "words")
-
-
-def truth(*, seeds=1, sizes=(1000,), models=("phantom",)):
-    rng = np.random.default_rng(0)
-    parts = []
-    for model, seed, size in [(m, s, n) for m in models for s in range(seeds) for n in sizes]:
-        point = {"model": model, "seed": seed, "n_images": size, "true_ceiling": rng.uniform(0.05, 0.7, 80)}
-        part = pd.DataFrame({**point, "kind": rng.choice(["concept", "place", "noise", "lowlevel"], 80)})
-        part = part.assign(**{f"q_{rung}": rng.uniform(size=80) for rung in RUNGS})
-        parts.append(part.assign(explained=part["true_ceiling"] > 0.4))
-    return pd.concat(parts, ignore_index=True)
+from tests.report.planted import truth_voxels
 
 
 @pytest.fixture(scope="module")
 def with_truth(original, tmp_path_factory):
     """A run whose voxels have planted truth and whose edits have true shifts; nobody changes it."""
     run = shutil.copytree(original, tmp_path_factory.mktemp("figures") / "run")
-    artifacts.write_table(run / "truth_voxels.tsv", truth())
+    artifacts.write_table(run / "truth_voxels.tsv", truth_voxels())
     edits = artifacts.read_table(run / "validation/edits.tsv")
     artifacts.write_table(run / "validation/edits.tsv", edits.assign(true_shift=2 * edits["shift"]))
     return run
@@ -153,14 +141,14 @@ def test_false_discoveries_are_counted_among_the_claimed():
 
 @pytest.mark.parametrize(("sizes", "panels"), [((1000,), 2), ((500, 1000), 3)])
 def test_a_study_has_a_panel_for_each_question(sizes, panels):
-    fig = figures.worth_of_claims(truth(seeds=2, sizes=sizes, models=("phantom", "phantom-captions")))
+    fig = figures.worth_of_claims(truth_voxels(seeds=2, sizes=sizes, models=("phantom", "phantom-captions")))
     assert len(fig.axes) == panels and widths(fig) == pytest.approx(style.DOUBLE)
     labels = [text.get_text() for text in fig.axes[1].get_legend().get_texts()]
     assert {"concept", "place", "phantom", "phantom-captions"} == set(labels)
 
 
 def test_power_is_the_share_at_each_ceiling():
-    voxels = truth()
+    voxels = truth_voxels()
     (ax,) = figures.power_against_ceiling(voxels).axes
     concept = next(line for line in ax.lines if line.get_label() == "concept")
     x, y = concept.get_data()

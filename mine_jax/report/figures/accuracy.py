@@ -32,7 +32,7 @@ def accuracy_against_ceiling(voxels: pd.DataFrame) -> Any:
     fig, ((ax,),) = style.panels(height=66)
     ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8, linestyle="--", label="R² = ceiling")
     size = float(np.clip(2000 / max(len(known), 1), 1.5, 10))
-    for is_explained, label, color, marker in _GROUPS if "explained" in known else ((None, "voxels", style.BLUE, "o"),):
+    for is_explained, label, color, marker in _GROUPS if "explained" in known else ((None, "all", style.BLUE, "o"),):
         part = np.full(len(known), True) if is_explained is None else known["explained"].to_numpy(bool) == is_explained
         if part.any():
             line = {"linewidths": 0.7} if marker == "x" else {"edgecolors": "none"}
@@ -57,14 +57,14 @@ def accuracy_against_ceiling(voxels: pd.DataFrame) -> Any:
 
 @style.styled
 def accuracy_distribution(
-    values: np.ndarray, *, label: str = LABEL, unit: str = "Voxels", limits: tuple[float, float] | None = None
+    values: np.ndarray, *, label: str = LABEL, units: str = "Voxels", limits: tuple[float, float] | None = None
 ) -> Any:
     """Draws a histogram of scores with their mean and median.
 
     Args:
         values: [V] finite scores.
         label: of the axis.
-        unit: what is counted.
+        units: what is counted.
         limits: ends of the axis; values beyond them stand in its end bars. By default all fit.
 
     Returns:
@@ -78,7 +78,7 @@ def accuracy_distribution(
     for name, place, line in (("mean", values.mean(), "-"), ("median", np.median(values), "--")):
         ax.axvline(place, color=style.ORANGE, linewidth=1.2, linestyle=line, label=f"{name} {place:.2f}")
     ax.legend()
-    ax.set(xlabel=label, ylabel=style.plain(unit), xlim=(low, high))
+    ax.set(xlabel=label, ylabel=style.plain(units), xlim=(low, high))
     ax.grid(visible=False, axis="x")
     return fig
 

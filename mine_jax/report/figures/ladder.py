@@ -15,12 +15,13 @@ COLORS = dict(zip(CLAIMS, ("#d9d9d9", "#bcd4e6", "#7fb2d6", "#0072b2", "#0a4f8a"
 
 
 @style.styled
-def claims_by_area(voxels: pd.DataFrame, *, max_areas: int = 30) -> Any:
+def claims_by_area(voxels: pd.DataFrame, *, max_areas: int = 30, units: str = "voxels") -> Any:
     """Draws, for each area, the share of voxels whose highest claim is each rung.
 
     Args:
         voxels: one row per voxel and area: area, claim.
         max_areas: areas with the most voxels that are drawn.
+        units: what is counted.
 
     Returns:
         The figure, one column wide.
@@ -38,7 +39,11 @@ def claims_by_area(voxels: pd.DataFrame, *, max_areas: int = 30) -> Any:
         ax.barh(places, width, left=left, height=0.8, color=COLORS[claim], label=claim)
         left += width
     ax.set_yticks(places, [f"{style.plain(area, limit=18)} ({sizes[area]:,})" for area in shares.index])
-    ax.set(xlabel="Voxels by their highest claim (%)", xlim=(0, 100), ylim=(0.6 - len(shares), 0.6))
+    ax.set(
+        xlabel=f"{style.plain(units).capitalize()} by their highest claim (%)",
+        xlim=(0, 100),
+        ylim=(0.6 - len(shares), 0.6),
+    )
     ax.grid(visible=False, axis="y")
     ax.tick_params(axis="y", length=0)
     fig.legend(loc="outside upper center", ncols=3, handlelength=0.9, columnspacing=1.2)

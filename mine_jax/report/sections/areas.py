@@ -22,12 +22,12 @@ NO_COLOR = "#b3b3b3"
 VALUE_MAPS = ("r2", "r2_normalized")
 HEADINGS = {
     "roi": "Area",
-    "n_voxels": "Voxels",
-    "between_distance": "Distance between voxels",
+    "n_voxels": "Number",
+    "between_distance": "Distance inside",
     "noise_distance": "Distance expected from noise",
     "n_clusters": "Clusters",
     "cluster_stability": "Cluster stability",
-    "reproducible_q": "q that voxels differ",
+    "reproducible_q": "q that they differ",
     "patches": "Likeness of neighbours",
     "structure_q": "q of patches",
     "halves_p": "p of patches in halves",
@@ -43,9 +43,9 @@ def build(run: reading.Run) -> page.Section:
     if table is None and not has_structure:
         return page.Section(anchor, title, missing=run.why_missing("roi", SELECTIVITY))
     content = {
-        "heat": None if table is None else _heat(table),
-        "preferred": None if table is None else _preferred(table),
-        "structure": _structure(structure) if has_structure else None,
+        "heat": None if table is None else _heat(run.unit, table),
+        "preferred": None if table is None else _preferred(run.unit, table),
+        "structure": _structure(run.unit, structure) if has_structure else None,
         "contrasts": _contrasts(run.table("roi/contrasts.tsv", ("roi", "other", "word", "log_odds", "q"))),
     }
     return page.Section(anchor, title, content)
@@ -93,7 +93,7 @@ def one_map(run: reading.Run, name: str) -> dict[str, Any] | None:
     return _label_map(run, name, path, legend) if legend else _value_map(run, name, path)
 
 
-def _preferred(table: pd.DataFrame) -> dict[str, Any]:
+def _preferred(unit: page.Unit, table: pd.DataFrame) -> dict[str, Any]:
     column = label_column(table)
     cards, rows = [], []
     for area, part in list(table.groupby("roi", sort=True))[:MAX_AREAS]:
@@ -113,7 +113,7 @@ def _preferred(table: pd.DataFrame) -> dict[str, Any]:
     caption = (
         f"{page.count(len(rows), 'area')} of {page.count(n_areas)} in roi/selectivity.tsv. Preferred: the {column} "
         f"with the largest enrichment among those that pass: q at most {MAX_Q} against maps as smooth as these, an "
-        "enrichment of a stated size, a map that changes at the borders of areas, and enough voxels with words."
+        f"enrichment of a stated size, a map that changes at the borders of areas, and enough {unit.many} with words."
     )
     headings = ("Area", "Preferred", "Enrichment", "Interval", "q")
     return {"table": page.Table(caption, headings, rows), "cards": cards, "column": column, "count": BARS_PER_AREA}
@@ -128,15 +128,15 @@ def preferred_categories(run: reading.Run) -> dict[str, str] | None:
     return dict(zip(ordered["roi"].astype(str), ordered[column].astype(str), strict=True))
 
 
-def _heat(table: pd.DataFrame) -> page.Picture:
+def _heat(unit: page.Unit, table: pd.DataFrame) -> page.Picture:
     """Draws the enrichment of every category in every area, with marks."""
     column = label_column(table)
     n_areas, n_labels = min(table["roi"].nunique(), MAX_AREAS), min(table[column].nunique(), MAX_AREAS)
     n_marked = int(is_preferred(table).sum())
     caption = (
         f"Enrichment of each {column} in {page.count(n_areas, 'area')}. Star: preferred. Dot: q at most {MAX_Q} "
-        "but not preferred, since another is larger or a threshold is missed. An area with few voxels with words has "
-        "no q."
+        f"but not preferred, since another is larger or a threshold is missed. An area with few {unit.many} with words "
+        "has no q."
     )
     alt = f"Heat map of enrichment, {n_areas} areas by {n_labels}; {n_marked} preferences."
     return canvas.picture(figures.area_categories(table), alt=alt, caption=caption)
@@ -176,13 +176,13 @@ def _bar(row: dict[str, Any], column: str) -> page.Bar:
     )
 
 
-def _structure(structure: pd.DataFrame) -> page.Table:
+def _structure(unit: page.Unit, structure: pd.DataFrame) -> page.Table:
     columns = [name for name in HEADINGS if name in structure.columns]
     rows = [[_cell(name, row[name]) for name in columns] for row in structure.to_dict("records")]
     caption = (
-        f"All {page.count(len(rows), 'area')} of roi/structure.tsv. An area is structured where its voxels differ from "
-        "each other in both halves of the images alike, and where neighbours are more alike than other voxels of the "
-        "area. One cluster: no number of clusters found in one half predicts the other half."
+        f"All {page.count(len(rows), 'area')} of roi/structure.tsv. An area is structured where its {unit.many} differ "
+        f"from each other in both halves of the images alike, and where neighbours are more alike than other "
+        f"{unit.many} of the area. One cluster: no number of clusters found in one half predicts the other half."
     )
     return page.Table(caption, [HEADINGS[name] for name in columns], rows)
 
@@ -204,7 +204,7 @@ def _value_map(run: reading.Run, name: str, path: Path) -> dict[str, Any]:
     title = {"r2": "R²", "r2_normalized": "R² / noise ceiling"}.get(name, name)
     fig = slices.draw(volume, affine, areas, colors=style.color_map("cividis"), low=0.0, high=high, label=title)
     caption = (
-        f"{title} of {page.count(len(known), 'voxel')}; white: none. Colors end at 0 and at the 99% quantile, "
+        f"{title} of {run.unit.count(len(known))}; white: none. Colors end at 0 and at the 99% quantile, "
         f"{high:.2g}. {_where(areas, affine)}"
     )
     middle = f"median {np.median(known):.2g}" if len(known) else "no values"
@@ -227,13 +227,13 @@ def _label_map(run: reading.Run, name: str, path: Path, legend: dict[int, str]) 
     areas = _area_codes(run, volume.shape)
     fig = slices.draw(drawn, affine, areas, colors=palette, low=-0.5, high=len(style.CATEGORIES) + 0.5)
     number = dict(zip(codes.tolist(), counts.tolist(), strict=True))
-    chips = [(colors[code], legend.get(code, f"label {code}"), page.count(number[code], "voxel")) for code in shown]
+    chips = [(colors[code], legend.get(code, f"label {code}"), run.unit.count(number[code])) for code in shown]
     rest = sum(n for code, n in number.items() if code not in shown)
     if rest:
-        chips.append((NO_COLOR, "none or other", page.count(rest, "voxel")))
+        chips.append((NO_COLOR, "none or other", run.unit.count(rest)))
     title = name.replace("_", " ").replace("top ", "leading ").capitalize()
     caption = (
-        f"{title} of the profile, {page.count(int(counts.sum()), 'voxel')}; the {len(shown)} most frequent have a "
+        f"{title} of the profile, {run.unit.count(int(counts.sum()))}; the {len(shown)} most frequent have a "
         f"color. {_where(areas, affine)}"
     )
     top = ", ".join(f"{text} {n}" for _, text, n in chips[:3])

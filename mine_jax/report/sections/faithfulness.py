@@ -20,11 +20,13 @@ def build(run: reading.Run) -> page.Section:
     curves = run.table("attribution/curves.tsv", ("kind", "order", "k", "relative_performance"))
     if curves is None or curves.empty:
         return page.Section(anchor, title, missing=run.why_missing("attribution", "attribution/curves.tsv"))
-    pictures = [_curves(curves[curves["kind"] == kind], kind) for kind in KINDS if (curves["kind"] == kind).any()]
+    pictures = [
+        _curves(run.unit, curves[curves["kind"] == kind], kind) for kind in KINDS if (curves["kind"] == kind).any()
+    ]
     return page.Section(anchor, title, {"pictures": pictures, "table": _pairs(run)})
 
 
-def _curves(curves: pd.DataFrame, kind: str) -> page.Picture:
+def _curves(unit: page.Unit, curves: pd.DataFrame, kind: str) -> page.Picture:
     ends = []
     for order, (text, *_) in ORDERS.items():
         part = curves[curves["order"] == order].sort_values("k")
@@ -33,9 +35,7 @@ def _curves(curves: pd.DataFrame, kind: str) -> page.Picture:
             ends.append(f"{text}: {half['relative_performance']:.2f} at k = {half['k']:g}")
     title, expected = KINDS[kind]
     n = curves["n_voxels"].dropna().unique() if "n_voxels" in curves else np.array([])
-    covers = (
-        f"{page.count(int(n.max()), 'voxel')} with attributed images" if len(n) else "All voxels with attributed images"
-    )
+    covers = f"{unit.count(int(n.max())) if len(n) else f'All {unit.many}'} with attributed images"
     caption = (
         f"{title}. {covers}; mean with its interval (band). 1 is the performance of the whole image, 0 that of the "
         f"baseline. If attribution is right, the solid line {expected}."
@@ -64,7 +64,7 @@ def _pairs(run: reading.Run) -> page.Table | None:
             cells = np.quantile(values, (0.05, 0.5, 0.95))
             rows.append((text, page.count(len(values)), *(page.number(float(v)) for v in cells)))
     caption = (
-        f"All {page.count(len(pairs), 'pair')} of voxel and image in attribution/pairs.tsv where the value is known "
-        f"({page.count(pairs['voxel_id'].nunique(), 'voxel')})."
+        f"All {page.count(len(pairs), 'pair')} of {run.unit} and image in attribution/pairs.tsv where the value is "
+        f"known ({run.unit.count(pairs['voxel_id'].nunique())})."
     )
     return page.Table(caption, ("Measure", "Pairs", "5% quantile", "Median", "95% quantile"), rows) if rows else None

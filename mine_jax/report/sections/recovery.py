@@ -29,7 +29,7 @@ def build(run: reading.Run) -> page.Section:
         f"All {page.count(len(table), 'measure')} of truth.tsv; n is the number of cases behind each. "
         f"{page.count(int(met.sum()))} of {page.count(len(met), 'target')} met."
     )
-    shown = {"table": page.Table(caption, COLUMNS, rows_of(table)), "claims": claims(run.truth.parent)}
+    shown = {"table": page.Table(caption, COLUMNS, rows_of(table)), "claims": claims(run.truth.parent, run.unit)}
     return page.Section(anchor, title, {**shown, "pictures": worth_of_claims([run])})
 
 
@@ -73,27 +73,28 @@ def worth_of_claims(runs: Sequence[reading.Run]) -> list[page.Picture]:
     voxels = voxels_of(runs)
     if voxels is None:
         return []
+    unit = runs[0].unit
     several = f", means of {page.count(len(runs), 'run')} with 95% intervals" if len(runs) > 1 else ""
     claimed = voxels[voxels["explained"]]
     wordless = int(claimed["kind"].isin(WORDLESS).sum())
-    covers = f"{page.count(len(voxels), 'voxel')} of {VOXELS}{several}"
-    told = f"{page.count(wordless)} of {page.count(len(claimed))} voxels claimed to have words have none"
+    covers = f"{unit.count(len(voxels))} of {VOXELS}{several}"
+    told = f"{page.count(wordless)} of {page.count(len(claimed))} {unit.many} claimed to have words have none"
     return [
         canvas.picture(
             figures.false_discoveries(voxels),
-            alt=f"Share of claimed voxels without words against the claimed q: {told}.",
+            alt=f"Share of claimed {unit.many} without words against the claimed q: {told}.",
             caption=f"Claims that are false, {covers}. Dots: all rungs up to words at that q; star: all rules of the "
             f"claim. Below the dashed line claims are more cautious than they say. {told.capitalize()}.",
         ),
         canvas.picture(
             figures.power_against_ceiling(voxels),
-            alt="Share of voxels with planted words that reach the claim of words, by kind and noise ceiling.",
-            caption=f"Planted voxels that reach words, against their true noise ceiling, {covers}.",
+            alt=f"Share of {unit.many} with planted words that reach words, by kind and noise ceiling.",
+            caption=f"Planted {unit.many} that reach words, against their true noise ceiling, {covers}.",
         ),
     ]
 
 
-def claims(directory: Path) -> page.Table | None:
+def claims(directory: Path, unit: page.Unit) -> page.Table | None:
     """Builds the table of kinds of voxels and the rungs they reach, from `truth_claims.tsv`; None without."""
     path = directory / "truth_claims.tsv"
     if not path.is_file():
@@ -106,11 +107,11 @@ def claims(directory: Path) -> page.Table | None:
         for row in table.to_dict("records")
     ]
     caption = (
-        "Planted kinds of voxels, and the share that reaches each claim or a higher one; of those with words, how "
-        "often a planted word is first, and among the first five. Kinds with words: true ceiling at least .3."
+        f"Planted kinds of {unit.many}, and the share that reaches each claim or a higher one; of those with words, "
+        "how often a planted word is first, and among the first five. Kinds with words: true ceiling at least .3."
     )
     heads = [name.replace("first_five", "planted in five").replace("first", "planted first") for name in shown]
-    return page.Table(caption, ("Kind", "Voxels", *heads), rows)
+    return page.Table(caption, ("Kind", page.capital(unit.many), *heads), rows)
 
 
 def load(path: Path) -> pd.DataFrame:

@@ -26,7 +26,7 @@ SIDES = {
     "noop": "an edit that changes nothing",
     "other things removed": "removing other things",
     "co-occurring words": "inserting what comes along with them",
-    "other voxel's words": "inserting another voxel's words",
+    "other voxel's words": "inserting the words of another {unit}",
     "words of nearly the same meaning": "inserting words of nearly the same meaning",
     "words of the same area": "inserting words of the same area",
     "description": "an image made from the description",
@@ -84,7 +84,7 @@ def _summary(run: reading.Run, summary: pd.DataFrame) -> dict[str, Any]:
     # the table has all; the picture has the configured models under the encoders that wrote the words
     first = {name: summary[name].iloc[0] for name in JUDGES if name in summary}
     for row in summary.to_dict("records"):
-        label = comparison(row)
+        label = comparison(row, run.unit)
         known = {key: float(row[key]) for key in STATISTICS if key in row and pd.notna(row[key])}
         if "effect" in known and all(row[name] == value for name, value in first.items()):
             note = f"{known['effect']:.2f}" + (f", q {page.p_value(known['q'])}" if "q" in known else "")
@@ -103,11 +103,12 @@ def _summary(run: reading.Run, summary: pd.DataFrame) -> dict[str, Any]:
     return {"table": page.Table(caption, heads, rows), "bars": bars_of, "of": of}
 
 
-def comparison(row: dict[str, Any]) -> str:
+def comparison(row: dict[str, Any], unit: page.Unit) -> str:
     """Writes what a row of summary.tsv compares, in words.
 
     Args:
         row: `comparison`, and where they are known `source` of the words and `voxels`.
+        unit: what one column of the responses is called.
 
     Returns:
         A label such as "Inserting the profile's words, against an edit that changes nothing".
@@ -119,11 +120,11 @@ def comparison(row: dict[str, Any]) -> str:
     if len(sides) == 2 and verb in ACTS:
         text = f"{ACTS[verb]} {SOURCES.get(sides[0], sides[0])}, against {SOURCES.get(sides[1], sides[1])}"
     elif len(sides) == 2:
-        text = ", against ".join(SIDES.get(side, side).format(words=words) for side in sides)
+        text = ", against ".join(SIDES.get(side, side).format(words=words, unit=unit) for side in sides)
     else:
         text = name
-    control = ", words exchanged between voxels (control)" if row.get("voxels") == "exchanged" else ""
-    return text[:1].upper() + text[1:] + control
+    control = f", words exchanged between {unit.many} (control)" if row.get("voxels") == "exchanged" else ""
+    return page.capital(text) + control
 
 
 def _voxels(run: reading.Run) -> page.Table | None:
@@ -142,11 +143,11 @@ def _voxels(run: reading.Run) -> page.Table | None:
         rows.append((text, page.count(len(part)), page.share(len(part) / len(table)), middle))
     judge = f" ({table['evaluator'].iloc[0]})" if "evaluator" in table else ""
     caption = (
-        f"All {page.count(len(table), 'voxel')} of validation/voxels.tsv, drawn at random from the explained ones, "
+        f"All {run.unit.count(len(table))} of validation/voxels.tsv, drawn at random from the explained ones, "
         f"areas taking turns, each tested alone by the most independent evaluator{judge}. Hard distractors are words "
         "of the same area, of nearly the same meaning, and of things that come along in images."
     )
-    return page.Table(caption, ("Voxels", "Number", "Share", "Median effect"), rows)
+    return page.Table(caption, (page.capital(run.unit.many), "Number", "Share", "Median effect"), rows)
 
 
 def _statuses(noun: str, table: pd.DataFrame | None) -> page.Table | None:
@@ -172,7 +173,7 @@ def _edits(run: reading.Run, edits: pd.DataFrame | None, files: dict[Any, Path])
     cards = [_card(row, photos, files, others) for row in chosen.to_dict("records")]
     rule = (
         f"{page.count(len(cards), 'edit')} of {page.count(len(edits))}: status ok, picture stored, the first of each "
-        "voxel and action in the order of edits.tsv; of these, evenly spaced from the strongest effect on the "
+        f"{run.unit} and action in the order of edits.tsv; of these, evenly spaced from the strongest effect on the "
         "predicted response to the weakest, insertions before removals."
     )
     return {"cards": cards, "rule": rule} if cards else None
@@ -301,10 +302,11 @@ def _true_shifts(run: reading.Run, edits: pd.DataFrame | None) -> page.Picture |
     if usable.empty:
         return None
     labels = [f"{name}: r = {r:.2f} ({page.count(n, 'edit')})" for name, (r, n) in shift_correlations(usable).items()]
-    fig = figures.true_shifts(usable, unit=run.unit, scale=run.scale)
+    fig = figures.true_shifts(usable, unit=run.unit.one, scale=run.scale)
     caption = (
-        f"Predicted shift against what the exact edit does to the simulated voxel, {page.count(len(usable), 'edit')}: "
-        f"insertions and removals with a usable image, first evaluator ({usable['evaluator'].iloc[0]})."
+        f"Predicted shift against what the exact edit does to the simulated {run.unit}, "
+        f"{page.count(len(usable), 'edit')}: insertions and removals with a usable image, "
+        f"first evaluator ({usable['evaluator'].iloc[0]})."
     )
     return canvas.picture(
         fig, alt=f"Scatter plot of predicted against true shifts. {'; '.join(labels)}.", caption=caption
@@ -332,9 +334,9 @@ def _generated(run: reading.Run, generation: pd.DataFrame | None, files: dict[An
             tiles.append((condition, row["predicted"], shown, row.get("prompt", "")))
         groups.append({"voxel_id": voxel, "image_id": image, "tiles": tiles})
     rule = (
-        f"{page.count(len(groups), 'voxel')} of {page.count(generation['voxel_id'].nunique())}: the first image of "
-        "each voxel in the order of generation.tsv whose pictures are stored, first seed of each condition, whatever "
-        "their effect."
+        f"{run.unit.count(len(groups))} of {page.count(generation['voxel_id'].nunique())}: the first image of "
+        f"each {run.unit} in the order of generation.tsv whose pictures are stored, first seed of each condition, "
+        "whatever their effect."
     )
     return {"groups": groups, "rule": rule} if groups else None
 
