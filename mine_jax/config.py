@@ -408,7 +408,7 @@ class DescriptionConfig(Section):
 class ProfileConfig(Section):
     """Stage 8 of the method: descriptions to functional profiles."""
 
-    faithfulness_quantile: Annotated[float, Field(ge=0, lt=1)] = 0.75  # paper: upper quartile
+    faithfulness_quantile: Annotated[float, Field(ge=0, lt=1)] = 0.5  # ours; paper: 0.75
     min_images: Count = 6  # ours
     n_words: Count = 20  # ours
     n_bootstrap: Count = 200  # ours
