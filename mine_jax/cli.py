@@ -252,6 +252,20 @@ def predict(
 
 
 @app.command()
+def figures(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Receives one file per figure.")] = Path(
+        "figures"
+    ),
+    kind: Annotated[str, typer.Option("--format", metavar="KIND", help="pdf, svg or png.")] = "pdf",
+) -> None:
+    """Writes the figures of a run for papers, and says which were left out and why."""
+    from mine_jax.run.stages.report import draw_figures
+
+    typer.echo(draw_figures(directory, out, kind=kind))
+
+
+@app.command()
 def subjects(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Holds a run directory per subject.", show_default=False)

@@ -13,7 +13,19 @@ import pytest
 import mine_jax
 from mine_jax import artifacts, cli, errors, run
 
-COMMANDS = ("demo", "phantom", "run", *mine_jax.STAGES, "check", "truth", "query", "subjects", "doctor", "bench")
+COMMANDS = (
+    "demo",
+    "phantom",
+    "run",
+    *mine_jax.STAGES,
+    "check",
+    "truth",
+    "query",
+    "figures",
+    "subjects",
+    "doctor",
+    "bench",
+)
 
 
 @pytest.fixture
@@ -175,3 +187,8 @@ def test_bench_needs_a_checkout(call, tmp_path, monkeypatch):
     monkeypatch.setattr(mine_jax, "__file__", str(tmp_path / "site" / "mine_jax" / "__init__.py"))
     code, _, err = call("bench")
     assert code == 2 and "need a checkout" in err
+
+
+def test_figures_of_no_run(call, tmp_path):
+    code, out, said = call("figures", tmp_path, "--out", tmp_path / "figs")
+    assert code == 3 and "is no run directory" in said and not out and not (tmp_path / "figs").exists()
