@@ -327,6 +327,23 @@ def predict(
     typer.echo(f"predicted {table.shape[1]} voxels for {len(table)} photos: {out}")
 
 
+@app.command(epilog="Example: mine-jax figures runs/subj01 --out figures")
+def figures(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Receives one file per figure.")] = Path(
+        "figures"
+    ),
+    kind: Annotated[str, typer.Option("--format", metavar="KIND", help="pdf, svg or png.")] = "pdf",
+) -> None:
+    """Writes the figures of a run for papers, and says which were left out and why.
+
+    Reads the tables of the run. Writes one file per figure into FOLDER.
+    """
+    from mine_jax.run.stages.report import draw_figures
+
+    typer.echo(draw_figures(directory, out, kind=kind))
+
+
 @app.command(epilog="Example: mine-jax subjects runs")
 def subjects(
     directory: Annotated[

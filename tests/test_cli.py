@@ -26,6 +26,7 @@ COMMANDS = (
     "config",
     "truth",
     "query",
+    "figures",
     "subjects",
     "doctor",
     "bench",
@@ -260,3 +261,8 @@ def test_bench_needs_a_checkout(call, tmp_path, monkeypatch):
     monkeypatch.setattr(mine_jax, "__file__", str(tmp_path / "site" / "mine_jax" / "__init__.py"))
     code, _, err = call("bench")
     assert code == 2 and "need a checkout" in err
+
+
+def test_figures_of_no_run(call, tmp_path):
+    code, out, said = call("figures", tmp_path, "--out", tmp_path / "figs")
+    assert code == 3 and "is no run directory" in said and not out and not (tmp_path / "figs").exists()

@@ -38,7 +38,7 @@ def read_model_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str,
     """
     if not path.is_file():
         raise MissingInputError(
-            f"no {path.name} in {path.parent}. A checkpoint directory of Hugging Face is expected; names of the hub are "
+            f"no {path.name} in {path.parent}. A checkpoint directory of Hugging Face is expected; hub names are "
             "not fetched: `hf download NAME --local-dir FOLDER` brings one into a folder."
         )
     check_inside(path, path.parent)
