@@ -9,6 +9,7 @@ import pytest
 
 STAGES = (
     "data", "features", "encoder", "attribution", "description", "profile", "validation", "roi", "report", "phantom",
+    "pipeline",
 )  # fmt: skip
 KEY_NAMES = {"rng", "prng", "prng_key", "rng_key", "random_key", "random_state"}
 
