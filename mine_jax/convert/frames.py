@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -70,3 +73,26 @@ def profile_voxels(profiles: Profiles, low_level: Scores | None) -> pd.DataFrame
             table[f"{name}_{claim}"] = values.get(claim, np.nan)
     table["claim"] = profiles.claims
     return table
+
+
+@functools.singledispatch
+def frame(value: Any) -> pd.DataFrame:
+    """Tables responses (a row for each image), scores or profiles (a row for each voxel)."""
+    raise TypeError(f"{type(value).__name__} has no table; responses, scores and profiles do.")
+
+
+@frame.register
+def _(value: Responses) -> pd.DataFrame:
+    rows, columns = pd.Index(value.image_ids, name="image_id"), pd.Index(value.voxel_ids, name="voxel_id")
+    return pd.DataFrame(np.asarray(value.responses), index=rows, columns=columns)
+
+
+@frame.register
+def _(value: Scores) -> pd.DataFrame:
+    names = ("voxel_id", "r2", "r", "r2_normalized", "noise_ceiling", "r2_selection", "status")
+    return pd.DataFrame({name: getattr(value, "voxel_ids" if name == "voxel_id" else name) for name in names})
+
+
+@frame.register
+def _(value: Profiles) -> pd.DataFrame:
+    return profile_voxels(value, None).drop(columns="r_low_level").assign(reason=value.reasons)
