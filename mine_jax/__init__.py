@@ -24,7 +24,7 @@ STAGES = {
     "roi": "Relates profiles to areas, and draws maps.",
     "report": "Writes report.html.",
 }
-_MODULES = (*STAGES, "artifacts", "config", "errors", "estimators", "phantom", "types")
+_MODULES = (*STAGES, "artifacts", "config", "errors", "estimators", "phantom", "pipeline", "types")
 
 # What stands above the stages -> where it is.
 _FUNCTIONS = {"open_run": "mine_jax.run.finished"}

@@ -9,7 +9,7 @@ import pytest
 
 STAGES = (
     "data", "features", "encoder", "attribution", "description", "profile", "validation", "roi", "report",
-    "report.figures", "phantom",
+    "report.figures", "phantom", "pipeline",
 )  # fmt: skip
 KEY_NAMES = {"rng", "prng", "prng_key", "rng_key", "random_key", "random_state"}
 

@@ -16,13 +16,17 @@ def blocks(language):
 
 
 def test_the_scripts_run(tmp_path, monkeypatch, capsys):
-    """The second goes on with the arrays of the first."""
+    """Each goes on with the arrays of those before."""
     monkeypatch.chdir(tmp_path)
-    first, second = blocks("python")
+    first, second, third = blocks("python")
+    assert len(second.splitlines()) <= 8
     names = {}
     exec(compile(first, "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("The critical tokens of this image read as ")
     exec(compile(second, "README.md", "exec"), names)
+    assert capsys.readouterr().out.startswith("Verdicts: 20 voxels") and Path("voxels.tsv").is_file()
+    assert names["verdicts"].profiles.explained.mean() > 0.5
+    exec(compile(third, "README.md", "exec"), names)
     accuracy, sentence = capsys.readouterr().out.splitlines()
     assert float(accuracy.rpartition(" ")[2]) > 0.2 and sentence.startswith(
         "The critical tokens of this image read as "

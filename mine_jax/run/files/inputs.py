@@ -9,6 +9,7 @@ import numpy as np
 
 from mine_jax import artifacts, data, features
 from mine_jax.config import Config, DataConfig, PhantomConfig
+from mine_jax.convert import frames
 from mine_jax.run import tables
 from mine_jax.run.files.owned import OUTPUTS, RIVAL
 from mine_jax.run.record import directory as run_directory
@@ -54,7 +55,7 @@ def save_data(directory: Path, responses: Responses, splits: np.ndarray) -> None
 
 def save_voxels(directory: Path, responses: Responses, scores: Scores | None, profiles: Profiles | None) -> None:
     """Writes what is known of the voxels so far."""
-    artifacts.write_table(directory / "voxels.tsv", tables.voxels(responses, scores, profiles))
+    artifacts.write_table(directory / "voxels.tsv", frames.voxels(responses, scores, profiles))
 
 
 def load_responses(directory: Path) -> Responses:
