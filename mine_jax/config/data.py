@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mine_jax.config.sections import (
-    Ceiling,
     Count,
     File,
     Fraction,
     Names,
     Section,
     Shape,
+    Share,
     TestImages,
     UnitName,
     by_kind,
@@ -209,7 +209,7 @@ class PhantomConfig(_NsdLayout):
     """Trials of each image. [ours]"""
     n_repeats_shared: Annotated[int, Field(ge=1, le=20)] | None = None
     """Trials of each shared image; without it as many as of the others."""
-    ceiling: Ceiling | tuple[Ceiling, Ceiling] = 0.6
+    ceiling: Share | tuple[Share, Share] = 0.6
     """Noise ceilings of voxels (share of variance): their mean, or the ends of an even spread. [ours]"""
     shape: Shape = (24, 24, 18)
     """Voxels along the axes i, j, k. [ours]"""

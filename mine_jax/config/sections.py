@@ -11,7 +11,17 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 # `features.model` of the models in the package -> what follows the kind in the name of their folder: the image-tokens
@@ -64,11 +74,14 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _count_or_share(value: Any) -> int | float:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    if is_count or (isinstance(value, float) and 0 < value < 1):
-        return value
-    raise PydanticCustomError("count_or_share", "input should be a number of at least 1, or a share between 0 and 1")
+def _count_or_share(value: Any, validated: ValidatorFunctionWrapHandler) -> int | float:
+    """Says what is wrong once, where a union says it of every part."""
+    try:
+        return validated(value)
+    except ValidationError:
+        raise PydanticCustomError(
+            "count_or_share", "input should be a number of at least 1, or a share between 0 and 1"
+        ) from None
 
 
 def _test_images(value: Any) -> Any:
@@ -92,26 +105,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
 Exponent = Annotated[float, Field(ge=-30, le=30)]
-Ceiling = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 UnitName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]{0,22}[A-Za-z]$")]
-CountOrShare = Annotated[
-    int | float,
-    PlainValidator(_count_or_share),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 1},
-                {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
-            ]
-        }
-    ),
-]
+CountOrShare = Annotated[Count | Share, WrapValidator(_count_or_share)]
 File = Annotated[str | None, PathKey()]
 Checkpoint = Annotated[str | None, PathKey(frozenset(EMBEDDED_MODELS))]
 Denoising = Annotated[tuple[Literal["register", "position", "neighbors"], ...], BeforeValidator(_as_tuple)]
-TestImages = Annotated[
-    Annotated[float, Field(gt=0, lt=1)] | str, BeforeValidator(_test_images), PathKey(frozenset({"shared"}))
-]
+TestImages = Annotated[Share | str, BeforeValidator(_test_images), PathKey(frozenset({"shared"}))]
 Maker = Annotated[str, PathKey(frozenset({"phantom", "oracle", "fill", "none"}))]
 Judge = Annotated[
     str,
