@@ -25,11 +25,12 @@ SPLITS = {"train": "training", "val": "early stopping"}
 
 
 class StageState(NamedTuple):
-    """What `run.json` says of one stage; seconds are None where it did not finish."""
+    """What `run.json` says of one stage; seconds are None where it did not finish, `warning` "" without one."""
 
     name: str
     state: str
     seconds: float | None
+    warning: str
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,9 @@ class Run:
             entry = value if isinstance(value, dict) else {"state": value}
             seconds = entry.get("seconds")
             seconds = seconds if isinstance(seconds, int | float) else None
-            states.append(StageState(name, str(entry.get("state", "")), seconds))
+            summary = entry.get("summary")
+            warning = str(summary.get("warning", "")) if isinstance(summary, dict) else ""
+            states.append(StageState(name, str(entry.get("state", "")), seconds, warning))
         return states
 
     def why_missing(self, stage: str, name: str) -> str:

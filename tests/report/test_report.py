@@ -369,6 +369,15 @@ def test_voxels_that_their_words_move_are_counted(run, reader):
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_stages_warn_of_stands_on_the_first_screen(run):
+    path = run / "run.json"
+    info = json.loads(path.read_text(encoding="utf-8"))
+    info["stages"]["data"]["summary"] = {"test": 9, "warning": "only 9 test images <of few>"}
+    path.write_text(json.dumps(info), encoding="utf-8")
+    html = write_report(run, max_examples=1).read_text(encoding="utf-8")
+    assert html.count('<p class="warning">only 9 test images &lt;of few&gt;</p>') == 1
+
+
 def test_the_first_screen_is_the_answer(run):
     html = write_report(run, max_examples=1).read_text(encoding="utf-8")
     voxels = pd.read_csv(run / "voxels.tsv", sep="\t", keep_default_na=False)

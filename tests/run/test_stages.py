@@ -250,9 +250,13 @@ def test_random_images_are_the_same_for_all_voxels(recordings):
     assert pairs.groupby("voxel_id")["image_id"].agg(tuple).nunique() == 1 and len(pairs) == 3 * 7
 
 
-def test_permuted_responses_are_not_predicted(recordings):
+def test_permuted_responses_are_not_predicted_and_a_colleague_would_say_what_is_odd(recordings):
     out = execute(recordings, data={"permute": True})
     assert artifacts.read_table(out / "voxels.tsv")["r2"].mean() <= 0.05
+    stages = json.loads((out / "run.json").read_text(encoding="utf-8"))["stages"]
+    counts, fitted = stages["data"]["summary"], stages["encoder"]["summary"]
+    assert counts["warning"].startswith(f"only {counts['test']} test images")
+    assert ("worse than ridge" in fitted.get("warning", "")) == (fitted["mean_r2"] < fitted["mean_r2_ridge"])
 
 
 def truncate(path):

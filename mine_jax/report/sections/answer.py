@@ -53,7 +53,8 @@ def build(run: reading.Run) -> page.Section:
     anchor, title = "answer", "What was found"
     if run.voxels is None or run.voxels.empty:
         return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
-    content = {**content_of([run]), "map": map_of(run)}
+    warnings = [stage.warning for stage in run.stages() if stage.warning]
+    content = {**content_of([run]), "map": map_of(run), "warnings": warnings}
     return page.Section(anchor, title, content)
 
 

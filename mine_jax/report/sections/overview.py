@@ -17,7 +17,7 @@ MAX_REASONS = 12
 def build(run: reading.Run) -> page.Section:
     """Builds the section "what was run": key numbers, configuration, versions, times."""
     stages = [stage for stage in run.stages() if stage.name != "report"]
-    times = [page.Bar(name, s, note=_duration(s)) for name, _, s in stages if s is not None]
+    times = [page.Bar(one.name, one.seconds, note=_duration(one.seconds)) for one in stages if one.seconds is not None]
     return page.Section(
         "overview",
         "What was run",
@@ -28,7 +28,7 @@ def build(run: reading.Run) -> page.Section:
             "versions": _pairs("Versions and devices", _versions(run)),
             "times": page.Bars("Seconds of each stage", times) if times else None,
             "total": _duration(sum(bar.value for bar in times)),
-            "states": [(name, state) for name, state, s in stages if s is None],
+            "states": [(one.name, one.state) for one in stages if one.seconds is None],
         },
     )
 

@@ -52,6 +52,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         linear = fits.scored(config, fits.fitted(config, reference, splits, silent, batches.moments), splits)
         files.save_reference(directory, linear)
         summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
+        summary |= _warned(summary["mean_r2"], summary["mean_r2_ridge"])
     by_layer = {splits["train"].tokens.layer: scores}
     for layer, split in _more_layers(config, directory):
         by_layer[layer] = fits.scored(config, fits.fitted(config, config.encoder, split, silent), split)
@@ -63,6 +64,14 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         files.save_rival(directory, rival.predicted, low_level)
         summary["mean_r2_low_level"] = finite_mean(low_level.r2[: len(usable)][usable])
     return summary
+
+
+def _warned(r2: float | None, r2_ridge: float | None) -> dict[str, str]:
+    """Warns of encoders that predict worse than the reference ridge: what they attribute explains less."""
+    if r2 is None or r2_ridge is None or r2 >= r2_ridge:
+        return {}
+    text = 'the encoders predict worse than ridge on the mean token: try encoder.linear = true, or kind = "ridge"'
+    return {"warning": text}
 
 
 def share(config: Config, directory: Path, progress: Progress) -> None:
