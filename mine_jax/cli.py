@@ -252,6 +252,17 @@ def predict(
 
 
 @app.command()
+def publish(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run with profiles.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.", show_default=False)],
+) -> None:
+    """Writes encoders, lens and profiles of a run to a folder to give away, without photos, responses or paths."""
+    from mine_jax.run.finished import publish as write
+
+    typer.echo(f'published: {write(directory, out)}; mine_jax.load("{out}") opens it')
+
+
+@app.command()
 def subjects(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Holds a run directory per subject.", show_default=False)
