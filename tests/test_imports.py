@@ -16,7 +16,7 @@ FOUNDATION = {
     "types": {"convert", "errors", "memory"},
     "errors": set(),
     "statistics": set(),
-    "config": {"errors", "types"},
+    "config": {"config", "errors", "types"},
     "artifacts": {"errors", "types"},
     "memory": {"errors", "memory"},
     "sharding": {"errors", "sharding"},

@@ -40,9 +40,12 @@ def test_the_configuration_is_valid(tmp_path):
     assert config.read(path).encoder.pool == 2
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(ROOT.glob("[a-z]*/**/README.md"))]
+
+
+@pytest.mark.parametrize("page", [pytest.param(ROOT / page, id=str(page).removeprefix(f"{ROOT}/")) for page in PAGES])
 def test_local_links_exist(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     headings = {
         re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"(?m)^#+ (.+)$", text)
     }
@@ -50,4 +53,4 @@ def test_local_links_exist(page):
         if target.startswith("#"):
             assert target[1:] in headings, target
         elif not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (page.parent / target.partition("#")[0]).exists(), target

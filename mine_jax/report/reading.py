@@ -17,6 +17,7 @@ import pandas as pd
 
 from mine_jax import artifacts
 from mine_jax.errors import IntegrityError, MissingInputError
+from mine_jax.report.page import Unit
 
 ReadImages = Callable[[Sequence[str]], list[np.ndarray]]
 NO_AREA = "no area"
@@ -126,9 +127,9 @@ class Run:
         return self.configuration.get(section, {}).get(key, default)
 
     @property
-    def unit(self) -> str:
+    def unit(self) -> Unit:
         """What the run calls one column of its responses: a voxel, a neuron."""
-        return str(self.setting("data", "unit_name") or "voxel")
+        return Unit(str(self.setting("data", "unit_name") or "voxel"))
 
     @property
     def scale(self) -> str:

@@ -97,4 +97,5 @@ STEP = Step(
     makes_inputs=lambda config: isinstance(config.data, PhantomConfig),
     partial=files.KEPT["data"],
     plan=plan,
+    found=("{usable} of {voxels} voxels usable", "{images} images ({train} train, {val} val, {test} test)"),
 )

@@ -214,4 +214,10 @@ STEP = Step(
     outputs=files.OUTPUTS["encoder"],
     plan=plan,
     share=share,
+    found=(
+        "{fitted} voxels",
+        "mean test R2 {mean_r2}",
+        "ridge on the mean token {mean_r2_ridge}",
+        "R2 / noise ceiling {mean_r2_normalized}",
+    ),
 )

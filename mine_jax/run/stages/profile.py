@@ -87,4 +87,8 @@ STEP = Step(
     needs=("encoder", "description"),
     sections=("profile", "run.seed"),
     outputs=files.OUTPUTS["profile"],
+    found=(
+        "{explained} of {profiled} voxels explained",
+        "{predicted} predicted, {reliable} reliable, {words} with words, {localised} localised",
+    ),
 )
