@@ -327,6 +327,20 @@ def predict(
     typer.echo(f"predicted {table.shape[1]} voxels for {len(table)} photos: {out}")
 
 
+@app.command(epilog="Example: mine-jax publish runs/subj01 --out published")
+def publish(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run with profiles.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.", show_default=False)],
+) -> None:
+    """Writes encoders, lens and profiles of a run to a folder to give away.
+
+    Reads the run. Writes a model card, two tables and the arrays into DIR, without photos, responses or paths.
+    """
+    from mine_jax.run.finished import publish as write
+
+    typer.echo(f'published: {write(directory, out)}; mine_jax.load("{out}") opens it')
+
+
 @app.command(epilog="Example: mine-jax figures runs/subj01 --out figures")
 def figures(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run.", show_default=False)],

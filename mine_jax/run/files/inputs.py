@@ -93,6 +93,13 @@ def load_tokens(directory: Path) -> ImageTokens:
     return features.open_store(features_folder(directory), verify=False, moved_to=settings.get("tokens"))
 
 
+def fitted_to_tokens(directory: Path) -> list[Path]:
+    """Returns the folders of what was fitted to image-tokens, which further photos need: none, one or two."""
+    return [
+        path for path in (features_folder(directory) / name for name in ("denoising", "reduction")) if path.is_dir()
+    ]
+
+
 def load_more_layers(config: Config, directory: Path) -> dict[int, ImageTokens]:
     """Opens the image-tokens of further layers that the features stage stored: layer -> tokens."""
     if not getattr(config.features, "more_layers", ()):
