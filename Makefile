@@ -2,12 +2,13 @@
 PYTHON ?= python3
 OUT ?= demo
 SEED ?= 0
+DIR ?= demo/subj01
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check lint stress test-lowest test-newest clean
+.PHONY: help demo test test-browser screenshots docs check lint stress test-lowest test-newest clean
 
 # What `make check` runs: tests of what all stages share, and of the stages that need no model.
 FAST := tests/test_imports.py tests/test_api.py tests/test_config.py tests/test_configs.py tests/test_artifacts.py \
@@ -19,6 +20,9 @@ help:
 	@echo 'make test    lint, types and tests, as CI does'
 	@echo 'make check   lint, types and the fast tests: under a minute'
 	@echo 'make stress  kills, damages and starves many small runs: about 15 minutes on idle cores'
+	@echo 'make test-browser   the report in a browser: Chromium must be installed'
+	@echo 'make screenshots   pictures of the report of DIR= into shots/'
+	@echo 'make docs    the reference of all packages, from the docstrings, into site/'
 	@echo 'make test-lowest, make test-newest   the fast tests with the lowest, the newest versions of all dependencies'
 	@echo 'make clean   deletes $(VENV)*, $(OUT)/ and caches'
 	@echo 'PYTHON=/path/to/python3 chooses the interpreter (3.11 or later)'
@@ -28,6 +32,15 @@ demo: $(VENV)/.installed-all
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-browser: $(VENV)/.installed-browser
+	$(BIN)/python -m pytest tests/report/test_browser.py tests/report/test_explorer.py -rs
+
+screenshots: $(VENV)/.installed-browser
+	$(BIN)/python -m benchmarks.screenshots '$(DIR)/report.html' --out shots
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python .ci/reference.py site
 
 check: lint
 	$(BIN)/python -m pytest -m 'not slow' $(FAST)
@@ -46,7 +59,7 @@ test-lowest test-newest: test-%:
 	$(VENV)-$*/bin/python -m pytest -m 'not slow' $(FAST)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest '$(OUT)' .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest '$(OUT)' site shots .pytest_cache .ruff_cache
 
 $(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing the package and its locked dependencies into $(VENV) (a few minutes)'
@@ -56,6 +69,10 @@ $(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing the package, its locked dependencies and the test tools into $(VENV) (a few minutes)'
 	$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-browser $(VENV)/.installed-docs: $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e '.[test,$*]'
 	@touch $@
 
 $(VENV)/.installed-lowest: pyproject.toml .ci/lowest.py | $(BIN)/python

@@ -8,7 +8,7 @@ REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?>=([^,;\s]+)")
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 extras = project["optional-dependencies"]
-groups = [project["dependencies"], *(extras[name] for name in extras if name != "test")]
+groups = [project["dependencies"], *(extras[name] for name in extras if name not in ("browser", "docs", "test"))]
 for requirement in (entry for group in groups for entry in group):
     if bound := REQUIREMENT.match(requirement):
         print(f"{bound[1]}=={bound[2]}")  # noqa: T201

@@ -24,10 +24,10 @@ STAGES = {
     "roi": "Relates profiles to areas, and draws maps.",
     "report": "Writes report.html.",
 }
-_MODULES = (*STAGES, "artifacts", "config", "errors", "estimators", "phantom", "types")
+_MODULES = (*STAGES, "artifacts", "config", "errors", "estimators", "phantom", "pipeline", "types")
 
 # What stands above the stages -> where it is.
-_FUNCTIONS = {"open_run": "mine_jax.run.finished"}
+_FUNCTIONS = dict.fromkeys(("load", "open_run", "publish"), "mine_jax.run.finished")
 
 
 def __getattr__(name: str) -> Any:

@@ -14,3 +14,8 @@ Progress = Callable[[int, int], None]
 def silent(done: int, total: int) -> None:
     """Reports nothing; the default."""
     del done, total
+
+
+def part_of(progress: Progress, i: int, n: int) -> Progress:
+    """Reports one of n equal parts of the work."""
+    return lambda done, total: progress(i * total + done, n * total)

@@ -46,7 +46,7 @@ _TYPES = {
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Generator[Path, None, None]:
+def atomic(path: str | Path) -> Generator[Path, None, None]:
     """Gives a temporary path; renames it to `path` when the block ends without an error.
 
     Args:
@@ -58,6 +58,7 @@ def atomic(path: Path) -> Generator[Path, None, None]:
     Raises:
         ResourceError: if the disk is full, read-only or over quota.
     """
+    path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,25 +75,27 @@ def atomic(path: Path) -> Generator[Path, None, None]:
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> Path:
+def write_text(path: str | Path, text: str) -> Path:
     """Writes UTF-8 text atomically and returns the path."""
+    path = Path(path)
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def write_json(path: Path, value: Any) -> Path:
+def write_json(path: str | Path, value: Any) -> Path:
     """Writes indented JSON atomically and returns the path; NaN becomes null."""
     return write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
     """Reads JSON.
 
     Raises:
         MissingInputError: if the file is not there.
         IntegrityError: if it is not JSON.
     """
+    path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -101,20 +104,22 @@ def read_json(path: Path) -> Any:
         raise IntegrityError(f"{path} is not readable JSON ({error}). Delete it and run the stage again.") from error
 
 
-def write_array(path: Path, array: np.ndarray) -> Path:
+def write_array(path: str | Path, array: np.ndarray) -> Path:
     """Writes one .npy atomically and returns the path."""
+    path = Path(path)
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.asarray(array), allow_pickle=False)
     return path
 
 
-def read_array(path: Path, *, mmap: bool = False) -> np.ndarray:
+def read_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
     """Reads one .npy, memory-mapped on request.
 
     Raises:
         MissingInputError: if the file is not there.
         IntegrityError: if it is truncated or not a plain array.
     """
+    path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"no file at {path}.")
     try:
@@ -128,7 +133,7 @@ def read_array(path: Path, *, mmap: bool = False) -> np.ndarray:
     return array
 
 
-def write_table(path: Path, table: pd.DataFrame) -> Path:
+def write_table(path: str | Path, table: pd.DataFrame) -> Path:
     """Writes a table as TSV, or as Parquet beside that name above 100,000 rows.
 
     Args:
@@ -138,6 +143,7 @@ def write_table(path: Path, table: pd.DataFrame) -> Path:
     Returns:
         The path written, `.tsv` or `.parquet`.
     """
+    path = Path(path)
     parquet = path.with_suffix(".parquet")
     target, other = (parquet, path) if len(table) > MAX_TSV_ROWS else (path, parquet)
     with atomic(target) as temporary:
@@ -149,7 +155,7 @@ def write_table(path: Path, table: pd.DataFrame) -> Path:
     return target
 
 
-def write_parts(path: Path, parts: Iterable[pd.DataFrame], n_rows: int) -> Path:
+def write_parts(path: str | Path, parts: Iterable[pd.DataFrame], n_rows: int) -> Path:
     """Writes a long table part after part, so that it is never whole in memory.
 
     Args:
@@ -160,6 +166,7 @@ def write_parts(path: Path, parts: Iterable[pd.DataFrame], n_rows: int) -> Path:
     Returns:
         The path written, `.tsv` or `.parquet`.
     """
+    path = Path(path)
     if n_rows <= MAX_TSV_ROWS:
         return write_table(path, pd.concat(list(parts), ignore_index=True))
     import pyarrow
@@ -177,7 +184,7 @@ def write_parts(path: Path, parts: Iterable[pd.DataFrame], n_rows: int) -> Path:
     return target
 
 
-def read_table(path: Path, **kinds: Any) -> pd.DataFrame:
+def read_table(path: str | Path, **kinds: Any) -> pd.DataFrame:
     """Reads a table written by `write_table`, given its `.tsv` name.
 
     Args:
@@ -191,6 +198,7 @@ def read_table(path: Path, **kinds: Any) -> pd.DataFrame:
         MissingInputError: if neither file is there.
         IntegrityError: if it cannot be parsed.
     """
+    path = Path(path)
     parquet = path.with_suffix(".parquet")
     text = ("image_id", "rois", "status", "reason", "word", "words", "sentence", "roi", "split", "prompt")
     try:
@@ -211,7 +219,7 @@ def read_table(path: Path, **kinds: Any) -> pd.DataFrame:
     return table
 
 
-def sha256(path: Path, *, on_block: Callable[[int], None] = lambda n_bytes: None) -> str:
+def sha256(path: str | Path, *, on_block: Callable[[int], None] = lambda n_bytes: None) -> str:
     """Returns the sha256 of a file's bytes, as 64 hex digits.
 
     Args:
@@ -219,7 +227,7 @@ def sha256(path: Path, *, on_block: Callable[[int], None] = lambda n_bytes: None
         on_block: called with the number of bytes read so far, after each block; may raise to stop.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
             on_block(file.tell())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import traceback
@@ -20,6 +21,7 @@ import typer
 
 import mine_jax
 from mine_jax._programs import keep_programs
+from mine_jax._signals import raise_on_signals
 from mine_jax.errors import ConfigError, MineError, Stopped
 
 # XLA's errors end in exceptions anyway; what it logs beside them, such as the names of processor features that a
@@ -36,7 +38,6 @@ app = typer.Typer(
     help="What each voxel of visual cortex responds to, in words, with causal tests.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
 )
 
@@ -55,6 +56,15 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def _stages() -> list[str]:
+    return list(mine_jax.STAGES)
+
+
+def _sections() -> list[str]:
+    """The sections of a configuration, without loading it: shells wait for the answer."""
+    return [*(name for name in mine_jax.STAGES if name != "report"), "run"]
+
+
 @app.callback()
 def _options(
     version: Annotated[
@@ -65,24 +75,26 @@ def _options(
     ] = False,
 ) -> None:
     del version, debug  # `main` takes --debug out of the arguments, wherever it stands
-    from mine_jax.run.signals import raise_on_signals
-
     raise_on_signals()
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax demo --out demo")
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("demo"),
     seed: Seed = 0,
 ) -> None:
-    """Runs every stage on the phantom and scores the result."""
+    """Runs every stage on the phantom and scores the result.
+
+    Reads nothing. Writes the phantom, a run for each of its two subjects, truth.tsv and report.html into DIR. An
+    interrupted demo goes on.
+    """
     keep_programs()
     from mine_jax.run.demo import demo as run_demo
 
     typer.echo(run_demo(out, seed=seed, reporter=_reporter()))
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax phantom phantom --images 500 --subjects subj01")
 def phantom(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the data set goes.", show_default=False)],
     subjects: Annotated[list[str], typer.Option(help="Names, separated by commas, or repeated.")] = ["subj01"],  # noqa: B006
@@ -98,7 +110,10 @@ def phantom(
     shape: Annotated[str, typer.Option(metavar="X,Y,Z", help="Voxels along each axis.")] = "24,24,18",
     seed: Seed = 0,
 ) -> None:
-    """Writes phantom subjects in NSD's own file layout, with the truth."""
+    """Writes phantom subjects in NSD's own file layout, with the truth.
+
+    Reads nothing. Writes nsddata, nsddata_betas, nsddata_stimuli, phantom.json and phantom_truth.tsv into DIR.
+    """
     from mine_jax.phantom.write_nsd import write_phantom
 
     names = [name.strip() for names in subjects for name in names.split(",") if name.strip()]
@@ -118,31 +133,36 @@ def phantom(
     typer.echo(f"wrote {', '.join(names)} to {directory}")
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax run my.toml --out runs/subj01 --set encoder.epochs=20")
 def run(
     config: ConfigFile,
     out: Out,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Goes on with the run in DIR.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Deletes the run in DIR first.")] = False,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Last stage to run.", autocompletion=_stages)
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Prints shapes, memory and work; computes nothing.")
     ] = False,
 ) -> None:
-    """Runs all stages whose inputs have changed."""
-    resolved = _config(config, overrides)
+    """Runs all stages whose inputs have changed.
+
+    Reads CONFIG and the files that it names. Writes tables, arrays, maps and report.html into DIR; run.json there
+    has the sha256 of each.
+    """
     if dry_run:
         from mine_jax.run.execute import plan
 
-        _print(plan(resolved, out, _steps()))
+        _print(plan(_config(config, overrides), out, _steps()))
         return
-    _execute(resolved, out, until=until, resume=resume, overwrite=overwrite, source=config)
+    _execute(config, overrides, out, until=until, resume=resume, overwrite=overwrite)
 
 
 def _stage_command(name: str) -> Callable[..., None]:
     def command(config: ConfigFile, out: Out, overrides: Overrides = None) -> None:
-        _execute(_config(config, overrides), out, only=name, source=config)
+        _execute(config, overrides, out, only=name)
 
     return command
 
@@ -158,20 +178,25 @@ def _features(
 ) -> None:
     from mine_jax.run.stages.features import extract_part
 
-    resolved = _config(config, overrides)
     if shard is not None:
-        _print(extract_part(resolved, out, _steps(), part=_shard(shard), reporter=_reporter()))
+        part = _shard(shard)
+        _print(extract_part(_config(config, overrides), out, _steps(), part=part, reporter=_reporter()))
         return
-    _execute(resolved, out, only="features", source=config)
+    _execute(config, overrides, out, only="features")
 
 
 for _name, _help in mine_jax.STAGES.items():
-    app.command(_name, help=f"{_help} The stages before it must be up to date.")(
-        _features if _name == "features" else _stage_command(_name)
+    _read = (
+        "the files that it names" if _name == "data" else "what the stages before it wrote, which must be up to date"
     )
+    app.command(
+        _name,
+        help=f"{_help}\n\nReads CONFIG and {_read}. Writes its own files into DIR.",
+        epilog=f"Example: mine-jax {_name} my.toml --out runs/subj01",
+    )(_features if _name == "features" else _stage_command(_name))
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax check my.toml")
 def check(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -179,26 +204,76 @@ def check(
         bool, typer.Option("--freeze", help="Writes the sha256 of every input beside CONFIG; later commands compare.")
     ] = False,
 ) -> None:
-    """Opens and checks every input of every stage; fits and encodes nothing."""
+    """Opens and checks every input of every stage; fits and encodes nothing.
+
+    Reads CONFIG and the files that it names. Prints what was found; writes nothing but the list of --freeze.
+    """
     from mine_jax.run.checks import inputs
 
     resolved = _config(config, overrides)
     with _reporter().task("check") as progress:
         findings = inputs.check(resolved, source=config, freeze=freeze, progress=progress)
     _print(findings or ["no findings"])
+    typer.echo(f"next: {_command('run', config, overrides)} --out DIR")
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax new folder photos/ responses.npy image_ids.txt > my.toml")
+def new(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="Kind of data; `mine-jax config data.kind` lists them.", show_default=False
+        ),
+    ],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATHS]...", help="Files and folders of the data, and of a checkpoint.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Writes a commented configuration for data that you have.
+
+    Reads names and headers of PATHS. Writes TOML to standard output: what can be known is filled in, the rest stands
+    in comments.
+    """
+    from mine_jax.run.checks.new import new as write_new
+
+    _print(list(write_new(kind, paths or [])))
+
+
+@app.command("config", epilog="Example: mine-jax config encoder.width")
+def explain(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SECTION[.KEY]]", help="By default all sections.", show_default=False, autocompletion=_sections
+        ),
+    ] = None,
+) -> None:
+    """Explains the keys of a configuration: type, default, where that is from, and meaning.
+
+    Reads and writes nothing.
+    """
+    from mine_jax.config.show import show
+
+    _print(show(name))
+
+
+@app.command(epilog="Example: mine-jax truth runs/phantom")
 def truth(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run on a phantom.", show_default=False)],
 ) -> None:
-    """Compares a run on a phantom with its truth."""
+    """Compares a run on a phantom with its truth.
+
+    Reads the run and the phantom's phantom_truth.tsv. Writes truth.tsv into DIR, and prints a summary.
+    """
     from mine_jax.run.recovery import truth as compare
 
     typer.echo(compare(directory))
 
 
-@app.command()
+@app.command(epilog='Example: mine-jax query runs/subj01 "face, hand" --out face.nii.gz')
 def query(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run with profiles.", show_default=False)],
     words: Annotated[
@@ -220,13 +295,15 @@ def query(
     it with decoys, over all voxels; only voxels whose claim is at least "words" can have a small q. A map has the
     values, and one named FILE_q.nii.gz beside it has q. Words that the vocabulary lacks are an error that names the
     nearest ones.
+
+    Reads the profiles of the run. Writes FILE where --out names one.
     """
     from mine_jax.run import queries
 
     typer.echo(queries.query(directory, words, out=out))
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax predict runs/subj01 photo.jpg photos/ --out predicted.tsv")
 def predict(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run.", show_default=False)],
     photos: Annotated[
@@ -239,9 +316,8 @@ def predict(
 ) -> None:
     """Predicts the responses to new photos with the encoders of a run.
 
-    The table has a row for each photo and a column for each voxel, in z-scored beta:
-
-        mine-jax predict runs/subj01 holiday.jpg more_photos/ --out predicted.tsv
+    Reads the encoders of the run, its model and the photos. Writes a table with a row for each photo and a column for
+    each voxel, in z-scored beta.
     """
     if out.suffix != ".tsv":
         raise ConfigError(f"--out must be a file that ends in .tsv, but is {out}.")
@@ -257,19 +333,53 @@ def predict(
     typer.echo(f"predicted {table.shape[1]} voxels for {len(table)} photos: {out}")
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax publish runs/subj01 --out published")
+def publish(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run with profiles.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.", show_default=False)],
+) -> None:
+    """Writes encoders, lens and profiles of a run to a folder to give away.
+
+    Reads the run. Writes a model card, two tables and the arrays into DIR, without photos, responses or paths.
+    """
+    from mine_jax.run.finished import publish as write
+
+    typer.echo(f'published: {write(directory, out)}; mine_jax.load("{out}") opens it')
+
+
+@app.command(epilog="Example: mine-jax figures runs/subj01 --out figures")
+def figures(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Receives one file per figure.")] = Path(
+        "figures"
+    ),
+    kind: Annotated[str, typer.Option("--format", metavar="KIND", help="pdf, svg or png.")] = "pdf",
+) -> None:
+    """Writes the figures of a run for papers, and says which were left out and why.
+
+    Reads the tables of the run. Writes one file per figure into FOLDER.
+    """
+    from mine_jax.run.stages.report import draw_figures
+
+    typer.echo(draw_figures(directory, out, kind=kind))
+
+
+@app.command(epilog="Example: mine-jax subjects runs")
 def subjects(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Holds a run directory per subject.", show_default=False)
     ],
 ) -> None:
-    """Tests what areas prefer with subjects as the unit, and writes DIR/roi_subjects.tsv."""
+    """Tests what areas prefer with subjects as the unit.
+
+    Reads roi/selectivity.tsv of every run in DIR. Writes DIR/roi_subjects.tsv.
+    """
     from mine_jax.run import queries
 
     typer.echo(queries.subjects(directory))
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax study --images 1000 --seeds 5 --out study")
 def study(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("study"),
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Phantoms of every size.")] = 5,
@@ -282,6 +392,8 @@ def study(
 
     The largest number of images is run with every model, the others with the first. True noise ceilings lie
     between .05 and .7. An interrupted study goes on.
+
+    Reads nothing. Writes a run for each phantom, and tables and a figure over all of them, into DIR.
     """
     keep_programs()
     from mine_jax.run.recovery import study as studies
@@ -291,15 +403,18 @@ def study(
     typer.echo(studies.study(out, listed, reporter=_reporter()))
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax doctor")
 def doctor() -> None:
-    """Shows versions, devices, offline flags and missing extras."""
+    """Shows versions, devices, offline flags and missing extras.
+
+    Reads and writes nothing.
+    """
     from mine_jax.run.checks import doctor
 
     _print(doctor.report())
 
 
-@app.command()
+@app.command(epilog="Example: mine-jax bench --case smoke --json rows.json")
 def bench(
     case: Annotated[str | None, typer.Option(metavar="NAME", help="Sizes to run at.")] = None,
     what: Annotated[str | None, typer.Option(help="Benchmarks, separated by commas.")] = None,
@@ -308,7 +423,10 @@ def bench(
     size: Annotated[str | None, typer.Option(metavar="NAME", help="Of a suite: smoke, roi, subject, ...")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where a suite writes its JSON file.")] = None,
 ) -> None:
-    """Runs the benchmarks of the repository, or everything that an accelerator has to show."""
+    """Runs the benchmarks of the repository, or everything that an accelerator has to show.
+
+    Reads nothing. Writes the rows to FILE, or those of a suite into DIR, where one is named.
+    """
     root = Path(mine_jax.__file__).resolve().parent.parent
     if not (root / "benchmarks" / "run.py").is_file():
         raise ConfigError(
@@ -342,7 +460,12 @@ def main() -> None:
     except MineError as error:
         _fail(type(error).__name__, error, error.exit_code, debug=debug)
     except Stopped as stop:
-        _fail("stopped", f"{stop}; finished stages are saved, --resume goes on.", stop.exit_code, debug=debug)
+        _fail(
+            f"stopped by {stop}",
+            "what is finished is saved; the same command, `run` with --resume, goes on.",
+            stop.exit_code,
+            debug=debug,
+        )
     except BrokenPipeError:
         # who read the output has gone, as `head` does; nothing is left to say, also not at exit
         _silence()
@@ -402,19 +525,33 @@ def _config(path: Path, overrides: list[str] | None) -> Config:
     return config
 
 
-def _execute(config: Config, out: Path, **options: Any) -> None:
+def _execute(path: Path, overrides: list[str] | None, out: Path, **options: Any) -> None:
     """Runs stages, together with the other processes where there are any; the first one prints."""
     from mine_jax import sharding
     from mine_jax.run.execute import execute
     from mine_jax.run.reporter import Reporter
 
-    reporter = _reporter()
+    config, reporter = _config(path, overrides), _reporter()
     sharding.start()
     sharding.devices()
     is_first = sharding.process_id() == 0
-    record = execute(config, out, _steps(), reporter=reporter if is_first else Reporter(), **options)
+    record = execute(config, out, _steps(), source=path, reporter=reporter if is_first else Reporter(), **options)
     if is_first:
-        _print(_summary(record, out))
+        waiting = [name for name in mine_jax.STAGES if record["stages"].get(name, {}).get("state") != "done"]
+        if waiting:
+            typer.echo(f"results: {out}")
+            typer.echo(
+                f"next: {_command('run', path, overrides)} --out {shlex.quote(str(out))} --resume  # {waiting[0]}"
+            )
+        else:
+            typer.echo(f"report: {out / 'report.html'}")
+            typer.echo(f"next: open the report, or ask: mine-jax query {shlex.quote(str(out))} WORDS")
+
+
+def _command(name: str, config: Path, overrides: list[str] | None) -> str:
+    """Returns a command for the same configuration."""
+    sets = [part for override in overrides or () for part in ("--set", override)]
+    return shlex.join(["mine-jax", name, str(config), *sets])
 
 
 def _steps() -> Mapping[str, Step]:
@@ -451,17 +588,6 @@ def _shard(text: str) -> tuple[int, int]:
     except ValueError:
         raise ConfigError(f"--shard must be two whole numbers such as 0/4, but is {text!r}.") from None
     return part, count
-
-
-def _summary(record: dict[str, Any], out: Path) -> Iterable[str]:
-    for name, stage in record["stages"].items():
-        how = "" if name in record["ran"] else ", not run again"
-        yield f"{name}: {stage['state']} ({stage.get('seconds', 0):.1f} s{how})"
-        for key, value in (stage.get("summary") or {}).items():
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            yield f"    {key}: {shown}"
-    report = out / "report.html"
-    yield f"report: {report}" if report.is_file() else f"results: {out}"
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -19,7 +19,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import flax.struct
 import jax
@@ -29,6 +30,9 @@ from mine_jax._checks import check_shape
 from mine_jax.errors import AlignmentError, DataError
 from mine_jax.memory.rows import take_rows
 from mine_jax.memory.sparse import SparseRows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = jax.Array | np.ndarray
 
@@ -51,6 +55,35 @@ class _Shown:
             elif isinstance(value, (str, int, float, tuple)) and len(str(value)) < 60:
                 parts.append(f"{field.name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)}; {n_bytes / 2**20:.1f} MiB)"
+
+
+class _Convertible(_Shown):
+    """Of V voxels; may be had in the forms of other software."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Returns a table: a row for each voxel, of responses for each image."""
+        from mine_jax.convert import frames
+
+        return frames.frame(self)
+
+    def to_xarray(self) -> Any:
+        """Returns labelled arrays with Brain-Score's names: `presentation`, `neuroid`, `stimulus_id`, `neuroid_id`."""
+        from mine_jax.convert import labelled
+
+        return labelled.labelled(self)
+
+    def to_nifti(self, path: str | Path, name: str, *, like: Any = None) -> Path:
+        """Writes a field [V] as a volume, NaN outside the voxels, and returns the path.
+
+        Args:
+            path: ends in .nii or .nii.gz.
+            name: of the field, such as "r2"; claims become 0 (none) to 5 (causal).
+            like: responses that know the voxels' places, or a NIfTI image or its path, of whose voxels the ids
+                are positions in C order; responses may leave it out.
+        """
+        from mine_jax.convert import volumes
+
+        return volumes.write_field(self, name, path, self if like is None else like)
 
 
 def _matrix(name: str, values: Any, axes: str) -> Any:
@@ -101,7 +134,7 @@ class Surface(_Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class Responses(_Shown):
+class Responses(_Convertible):
     """What the encoder predicts: z-scored betas, averaged over repeats.
 
     Attributes:
@@ -419,7 +452,7 @@ class Encoders:
 
 
 @dataclass(frozen=True, repr=False)
-class Scores(_Shown):
+class Scores(_Convertible):
     """Accuracy on held-out images.
 
     Attributes:
@@ -554,7 +587,7 @@ class Descriptions(_Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class Profiles(_Shown):
+class Profiles(_Convertible):
     """Functional profile of each voxel: ranked words with uncertainty, or a reason to abstain.
 
     Attributes:

@@ -8,7 +8,8 @@ import re
 import pytest
 
 STAGES = (
-    "data", "features", "encoder", "attribution", "description", "profile", "validation", "roi", "report", "phantom",
+    "data", "features", "encoder", "attribution", "description", "profile", "validation", "roi", "report",
+    "report.figures", "phantom", "pipeline",
 )  # fmt: skip
 KEY_NAMES = {"rng", "prng", "prng_key", "rng_key", "random_key", "random_state"}
 

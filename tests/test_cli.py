@@ -3,6 +3,9 @@
 import importlib.metadata
 import json
 import logging
+import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +16,21 @@ import pytest
 import mine_jax
 from mine_jax import artifacts, cli, errors, run
 
-COMMANDS = ("demo", "phantom", "run", *mine_jax.STAGES, "check", "truth", "query", "subjects", "doctor", "bench")
+COMMANDS = (
+    "demo",
+    "phantom",
+    "run",
+    *mine_jax.STAGES,
+    "check",
+    "new",
+    "config",
+    "truth",
+    "query",
+    "figures",
+    "subjects",
+    "doctor",
+    "bench",
+)
 
 
 @pytest.fixture
@@ -46,10 +63,16 @@ def steps(monkeypatch):
     def step(name):
         def compute(config, directory, progress):
             artifacts.write_text(directory / name / "out.txt", f"{name} {config.encoder.width}")
-            return {"n_voxels": 12, "r2": 0.123456}
+            return {"n_voxels": 12_000, "r2": 0.123456, "no": None}
 
         sections = ("encoder",) if name == "encoder" else ()
-        return run.Step(compute, sections=sections, outputs=(f"{name}/**",), plan=lambda *given: ["40 images"])
+        return run.Step(
+            compute,
+            sections=sections,
+            outputs=(f"{name}/**",),
+            plan=lambda *given: ["40 images"],
+            found=("{n_voxels} voxels", "mean R2 {r2}", "{no} words"),
+        )
 
     made = {name: step(name) for name in mine_jax.STAGES}
     monkeypatch.setattr(cli, "_steps", lambda: made)
@@ -64,9 +87,12 @@ def config(tmp_path):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_each_command(call, command):
+def test_help_of_each_command_has_an_example_and_says_what_it_reads_and_writes(call, command):
     code, out, err = call(command, "--help")
     assert code == 0 and "--help" in out and not err
+    (example,) = re.findall(r"^  Example: (.*)$", out, re.MULTILINE)
+    assert example.startswith(f"mine-jax {command}")
+    assert re.search(r"\b[Rr]eads\b", out) and re.search(r"\b[Ww]rites\b", out)
 
 
 def test_help_lists_every_command_and_loads_nothing_heavy():
@@ -80,6 +106,44 @@ def test_help_lists_every_command_and_loads_nothing_heavy():
     assert result.stdout.strip().endswith("[]")
 
 
+def cpu_seconds(code, **environment):
+    """Runs code in a process of its own; gives what it printed, and the CPU seconds that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, **environment}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return result.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+RUN = """
+import sys, mine_jax.cli as cli
+sys.argv = ["mine-jax"{}]
+try:
+    cli.main()
+finally:
+    assert "jax" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("mine-jax attr", ["attribution"]),
+        ("mine-jax config enc", ["encoder"]),
+        ("mine-jax run c.toml --dr", ["--dry-run"]),
+    ],
+)
+def test_shells_complete_within_half_a_second(words, completed):
+    environment = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_MINE_JAX_COMPLETE": "complete_bash"}
+    text, seconds = cpu_seconds(RUN.format(""), **environment)
+    assert text.split() == completed and seconds < 0.5
+
+
+def test_help_takes_less_than_half_a_second():
+    text, seconds = cpu_seconds(RUN.format(', "--help"'))
+    assert "--install-completion" in text and seconds < 0.5
+
+
 def test_entry_points_are_the_same():
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="mine-jax")
     assert script.value == "mine_jax.cli:main"
@@ -91,6 +155,7 @@ def test_stages_are_those_of_the_configuration():
     from mine_jax.config import Config
 
     assert set(Config.model_fields) - {"run"} | {"report"} == set(mine_jax.STAGES)
+    assert cli._sections() == list(Config.model_fields)
 
 
 @pytest.mark.parametrize("arguments", [["rnu"], ["run"], ["run", "a.toml"], ["encoder", "a.toml", "--outt", "x"]])
@@ -121,6 +186,7 @@ def test_missing_configuration_is_3(call, tmp_path):
         (errors.MissingExtraError("torch"), 2),
         (RuntimeError("surprise"), 1),
         (KeyboardInterrupt(), 130),
+        (errors.Stopped(signal.SIGINT), 130),
     ],
 )
 def test_exit_code_and_one_block_per_error(call, tmp_path, config, steps, monkeypatch, error, code):
@@ -129,7 +195,7 @@ def test_exit_code_and_one_block_per_error(call, tmp_path, config, steps, monkey
 
     monkeypatch.setitem(steps, "features", run.Step(compute))
     got, _, err = call("run", config, "--out", tmp_path / "out")
-    assert got == code and str(error) in err and "Traceback" not in err
+    assert got == code and str(error) in err and "Traceback" not in err and "stopped: stopped" not in err
     got, _, err = call("run", config, "--out", tmp_path / "out", "--resume", "--debug")
     assert got == code and ("Traceback" in err or code == 130)
 
@@ -137,12 +203,15 @@ def test_exit_code_and_one_block_per_error(call, tmp_path, config, steps, monkey
 def test_run_resume_and_one_stage(call, tmp_path, config, steps):
     out = tmp_path / "out"
     code, text, _ = call("run", config, "--out", out, "--until", "encoder", "--set", "encoder.width=16")
-    assert code == 0 and "encoder: done" in text and "n_voxels: 12" in text and "r2: 0.1235" in text
+    assert code == 0 and re.search(r"^encoder: done in \d\.\d s: 12,000 voxels, mean R2 0.12$", text, re.MULTILINE)
+    command = f"mine-jax run {config} --set encoder.width=16 --out {out} --resume"
+    assert text.endswith(f"results: {out}\nnext: {command}  # attribution\n")
     assert (out / "encoder" / "out.txt").read_text() == "encoder 16" and not (out / "report").exists()
     code, _, err = call("run", config, "--out", out)
     assert code == 2 and "--resume" in err
     code, text, err = call("run", config, "--out", out, "--resume")
-    assert code == 0 and "data: unchanged, skipped" in err and "encoder.width: 16 -> 8" in err
+    assert code == 0 and text.count("roi: done") == 1 and "roi: done" not in err
+    assert "data: unchanged, skipped" in err and "encoder.width: 16 -> 8" in err
     code, _, err = call("profile", config, "--out", out)
     assert code == 0 and "profile: unchanged" in err
     assert json.loads((out / "run.json").read_text())["command"][0] == "mine-jax"
@@ -165,6 +234,23 @@ def test_phantom_arguments(call, tmp_path, monkeypatch):
     assert code == 2 and "three whole numbers" in err
 
 
+def test_config_explains_sections_and_keys(call):
+    code, text, _ = call("config")
+    assert code == 0 and all(f"[{section}]" in text for section in ("data", "encoder", "run"))
+    code, text, _ = call("config", "data")
+    assert code == 0 and '"bold5000"' in text and "\nval = 0.15\n    number, > 0, < 1; default: ours\n" in text
+    assert 'subject = "sub-01"\n    text; default: ours\n    only kind "laion_fmri"\n' in text
+    assert max(map(len, text.splitlines())) <= 80
+    code, text, _ = call("config", "encoder.heads")
+    assert (
+        text.startswith("heads = 1\n    whole number, >= 1; default: ours (the paper: 128)\n") and "width" not in text
+    )
+    code, _, err = call("config", "encoder.haeds")
+    assert code == 2 and "Did you mean 'heads'" in err
+    code, _, err = call("config", "encodr")
+    assert code == 2 and "Did you mean 'encoder'?" in err
+
+
 def test_doctor(call):
     code, text, _ = call("doctor")
     assert code == 0 and "jax " in text and "cpu:0" in text and "HF_HUB_OFFLINE" in text
@@ -175,3 +261,8 @@ def test_bench_needs_a_checkout(call, tmp_path, monkeypatch):
     monkeypatch.setattr(mine_jax, "__file__", str(tmp_path / "site" / "mine_jax" / "__init__.py"))
     code, _, err = call("bench")
     assert code == 2 and "need a checkout" in err
+
+
+def test_figures_of_no_run(call, tmp_path):
+    code, out, said = call("figures", tmp_path, "--out", tmp_path / "figs")
+    assert code == 3 and "is no run directory" in said and not out and not (tmp_path / "figs").exists()

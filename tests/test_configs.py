@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mine_jax import config
+from mine_jax.config import keys
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").glob("*.toml"))
@@ -14,7 +15,13 @@ PAPER = ROOT / "configs" / "paper.toml"
 READ = config.read(PAPER)
 # of the kinds that paper.toml chooses
 DEFAULTS = {section: type(getattr(READ, section))().model_dump() for section in config.Config.model_fields}
-TAGS = ("paper", "parent", "ours")
+# what the models of these kinds say of each key but `kind`
+KEYS = {
+    (section, key.name): key
+    for section in DEFAULTS
+    for key in keys.keys(section)
+    if not key.kinds or getattr(READ, section).kind in key.kinds
+}
 
 
 def paper_tags():
@@ -26,18 +33,6 @@ def paper_tags():
         elif entry := re.match(r"(\w+) = .*?#\s*(\w+)", line):
             tags[section, entry.group(1)] = entry.group(2)
     return tags
-
-
-def stated_in_config():
-    """Yields (section, key, comment) of every field of config.py that has a comment."""
-    families = {section: type(getattr(READ, section)).__mro__ for section in DEFAULTS}
-    names = {model.__name__: section for section, family in families.items() for model in family}
-    section = None
-    for line in Path(config.__file__).read_text(encoding="utf-8").splitlines():
-        if header := re.match(r"class (\w+)\(", line):
-            section = names.get(header.group(1))
-        elif section and (entry := re.match(r"    (\w+): .*  # (.*)", line)):
-            yield section, entry.group(1), entry.group(2)
 
 
 def is_number(value):
@@ -59,7 +54,7 @@ def test_header_gives_the_command(path):
 def test_paper_lists_every_number_with_its_tag():
     tags = paper_tags()
     wanted = {(s, key) for s, values in DEFAULTS.items() for key, value in values.items() if is_number(value)}
-    assert wanted <= set(tags) and set(tags.values()) <= set(TAGS)
+    assert wanted <= set(tags) and set(tags.values()) <= set(keys.TAGS)
     written = tomllib.loads(PAPER.read_text(encoding="utf-8"))
     assert {(s, key) for s, values in written.items() for key in values} == set(tags)
 
@@ -70,17 +65,28 @@ def test_paper_differs_from_the_defaults_only_where_the_paper_says_so():
     assert differing and {tags[entry] for entry in differing} == {"paper"}
 
 
-def test_paper_and_the_comments_of_config_agree():
+def test_paper_and_the_descriptions_agree():
     tags, values = paper_tags(), READ.model_dump()
-    stated = {}
-    for section, key, comment in stated_in_config():
-        if match := re.search(r"; paper: (\S+)", comment):
-            stated[section, key] = match.group(1)
-        elif re.match(r"paper\b", comment):
-            stated[section, key] = str(DEFAULTS[section][key])
-    assert len(stated) >= 8
-    for (section, key), value in stated.items():
-        number = is_number(values[section][key])
-        assert tags[section, key] == "paper", (section, key)
-        assert values[section][key] == (float(value) if number else value), (section, key)
-    assert {entry for entry, tag in tags.items() if tag == "paper"} - set(stated) == {("data", "kind")}
+    of_paper = set()
+    for (section, name), key in KEYS.items():
+        source, _, stated = key.instead.partition(": ")
+        if key.tag == "paper" or source == "paper":
+            of_paper.add((section, name))
+            stated = stated or DEFAULTS[section][name]
+            assert values[section][name] == (float(stated) if is_number(values[section][name]) else stated), name
+        elif (section, name) in tags:
+            assert tags[section, name] == key.tag, name
+    assert len(of_paper) >= 8
+    # the controls are named, not numbered, and the kinds of data and encoder are no keys with a description
+    assert of_paper - {("validation", "conditions")} == {
+        entry for entry, tag in tags.items() if tag == "paper" and entry[1] != "kind"
+    }
+
+
+@pytest.mark.parametrize("section", config.Config.model_fields)
+def test_every_key_says_what_it_means_and_where_its_default_is_from(section):
+    assert config.Config.model_fields[section].description
+    assert all(model.__doc__ for model in keys.models(section).values())
+    for key in keys.keys(section):
+        assert key.description.endswith((".", "...")) and key.description.count(". ") <= 1, key
+        assert (key.tag in keys.TAGS) == (key.default is not None), key

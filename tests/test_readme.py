@@ -16,13 +16,17 @@ def blocks(language):
 
 
 def test_the_scripts_run(tmp_path, monkeypatch, capsys):
-    """The second goes on with the arrays of the first."""
+    """Each goes on with the arrays of those before."""
     monkeypatch.chdir(tmp_path)
-    first, second = blocks("python")
+    first, second, third = blocks("python")
+    assert len(second.splitlines()) <= 8
     names = {}
     exec(compile(first, "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("The critical tokens of this image read as ")
     exec(compile(second, "README.md", "exec"), names)
+    assert capsys.readouterr().out.startswith("Verdicts: 20 voxels") and Path("voxels.tsv").is_file()
+    assert names["verdicts"].profiles.explained.mean() > 0.5
+    exec(compile(third, "README.md", "exec"), names)
     accuracy, sentence = capsys.readouterr().out.splitlines()
     assert float(accuracy.rpartition(" ")[2]) > 0.2 and sentence.startswith(
         "The critical tokens of this image read as "
@@ -36,9 +40,12 @@ def test_the_configuration_is_valid(tmp_path):
     assert config.read(path).encoder.pool == 2
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(ROOT.glob("[a-z]*/**/README.md"))]
+
+
+@pytest.mark.parametrize("page", [pytest.param(ROOT / page, id=str(page).removeprefix(f"{ROOT}/")) for page in PAGES])
 def test_local_links_exist(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     headings = {
         re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"(?m)^#+ (.+)$", text)
     }
@@ -46,4 +53,4 @@ def test_local_links_exist(page):
         if target.startswith("#"):
             assert target[1:] in headings, target
         elif not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (page.parent / target.partition("#")[0]).exists(), target

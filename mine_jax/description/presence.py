@@ -50,6 +50,13 @@ class Presence(NamedTuple):
         scale = np.where(varies, 1 / np.sqrt(np.where(varies, variance, 1)), 0)
         return cls(by_image, by_image.T.tocsr(), mean, scale)
 
+    @property
+    def in_spreads(self) -> Any:
+        """Presence in standard deviations of each word over the images, [C, N] sparse."""
+        of_words = self.by_word.copy()
+        of_words.data *= np.repeat(self.scale, np.diff(of_words.indptr))
+        return of_words
+
     def of_words(self, words: np.ndarray) -> np.ndarray:
         """Returns the standardised presence of some words, [n, N]."""
         return standardized(self.by_word[words].toarray().T).T.copy()

@@ -7,6 +7,8 @@ What rounding leaves out of a sum is summed beside it, so that moments are as go
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,6 +25,7 @@ from mine_jax.types import Array, ImageTokens
 _MIN_SD = 1e-3
 _IMAGE_CHUNK = 64
 # Tokens whose products are summed in float32: equal numbers all round the same way, at most 256 times 2^-25 of a sum.
+# Where such a block begins depends on the images alone, so that chunks change nothing.
 _ROWS = 256
 # Chunks of tokens that are on their way to the device at once.
 _MOST_WAITING = 2
@@ -63,7 +66,7 @@ def token_moments(tokens: ImageTokens, *, image_chunk: int | None = None) -> Tok
 
     Args:
         tokens: image-tokens [N, P, D].
-        image_chunk: images read at once. Memory only, up to rounding.
+        image_chunk: images read at once. Memory only.
 
     Returns:
         The moments, equal to those in float64 up to 1e-5, as correlations.
@@ -71,19 +74,21 @@ def token_moments(tokens: ImageTokens, *, image_chunk: int | None = None) -> Tok
     Raises:
         DataError: if no token is real.
     """
-    count, size = 0, tokens.tokens.shape[-1]
+    count, (n_tokens, size) = 0, tokens.tokens.shape[-2:]
     zeros = np.zeros(size, np.float32), np.zeros((size, size), np.float32)
     origin, sums = zeros[0], _Sums(*((part, part) for part in zeros))
     waiting: deque[_Sums] = deque()
-    chunks = padded_chunks(len(tokens.image_ids), image_chunk or _IMAGE_CHUNK)
+    n_together = max(1, _ROWS // n_tokens)
+    chunks = _chunks(len(tokens.image_ids), n_together, image_chunk or _IMAGE_CHUNK)
     for states, real in read_ahead(lambda chunk: _read(tokens, *chunk), chunks):
         if not real.any():
             continue
         if count == 0:
             # sums around a point near the mean are small where means are large, and lose less
-            origin = states[real].mean(0, dtype=np.float64).astype(np.float32)
+            first = real.any(1).argmax()
+            origin = states[first][real[first]].mean(0, dtype=np.float64).astype(np.float32)
         count += int(real.sum())
-        sums = _added(sums, states, real, origin)
+        sums = _added(sums, states, real, origin, n_together)
         waiting.append(sums)
         if len(waiting) > _MOST_WAITING:
             jax.block_until_ready(waiting.popleft())
@@ -168,6 +173,13 @@ def split_trunk(trunk: dict[str, np.ndarray], config: QueryConfig) -> dict[str, 
     return {"key_weight": weight, "key_bias": bias, "value_weight": weight.copy(), "value_bias": bias.copy()}
 
 
+def _chunks(n_images: int, n_together: int, image_chunk: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (rows, n_valid) as `padded_chunks` does, in chunks of whole groups of images."""
+    for groups, n_valid in padded_chunks(-(-n_images // n_together), max(1, image_chunk // n_together)):
+        rows = (groups[:, None] * n_together + np.arange(n_together)).ravel()
+        yield np.minimum(rows, n_images - 1), min(n_valid * n_together, n_images - int(rows[0]))
+
+
 def _read(tokens: ImageTokens, rows: np.ndarray, n_valid: int) -> tuple[np.ndarray, np.ndarray]:
     """Reads states [n, P, D] as they are stored, and which tokens are real [n, P]: none of the rows that fill up."""
     states = np.asarray(tokens.tokens[rows])
@@ -176,18 +188,17 @@ def _read(tokens: ImageTokens, rows: np.ndarray, n_valid: int) -> tuple[np.ndarr
     return states, real
 
 
-@jax.jit
-def _added(sums: _Sums, states: Array, real: Array, origin: Array) -> _Sums:
+@partial(jax.jit, static_argnames="n_together")
+def _added(sums: _Sums, states: Array, real: Array, origin: Array, n_together: int) -> _Sums:
     moved = jnp.where(real[..., None], states.astype(jnp.float32) - origin[None, None], 0.0)
-    moved = moved.reshape(-1, moved.shape[-1])
-    n_blocks = -(-len(moved) // _ROWS)
-    moved = jnp.pad(moved, ((0, n_blocks * _ROWS - len(moved)), (0, 0)))
+    moved = moved.reshape(len(moved) // n_together, -1, moved.shape[-1])
+    moved = jnp.pad(moved, ((0, 0), (0, -moved.shape[1] % _ROWS), (0, 0)))
 
     def add(sums: _Sums, block: Array) -> tuple[_Sums, None]:
         products = jnp.einsum("td,te->de", block, block, precision="highest")
         return _Sums(plus(sums.total, block.sum(0)), plus(sums.products, products)), None
 
-    return jax.lax.scan(add, sums, moved.reshape(n_blocks, _ROWS, -1))[0]
+    return jax.lax.scan(add, sums, moved.reshape(-1, _ROWS, moved.shape[-1]))[0]
 
 
 def plus(total: tuple[Array, Array], part: Array) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.resources
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +27,7 @@ FAMILIES = {
     "llava": "mine_jax.features.ports.llava.backbone",
     "siglip": "mine_jax.features.ports.siglip.backbone",
 }
+FETCH = "`hf download openai/clip-vit-large-patch14 --local-dir clip` brings one into the folder clip"
 # keys of `[features]` that the `load` of a family takes besides precision and mesh
 OPTIONS = {"clip": ("image_tokens", "weights"), "llava": ("prompt", "weights"), "siglip": ("weights",)}
 
@@ -114,7 +116,10 @@ def load_backbone(
             f"`features.kind` {config.kind!r} has no model to load. Kinds that do: {', '.join(FAMILIES)}."
         )
     if config.model is None:
-        raise ConfigError('`features.model` must be a checkpoint directory, or "phantom" for the embedded one.')
+        raise ConfigError(
+            '`features.model` must be a checkpoint directory, or "phantom" for the embedded one. Checkpoints are not '
+            f"fetched; {FETCH}."
+        )
     directory = Path(config.model)
     if config.model in EMBEDDED_MODELS:
         folder = config.kind + EMBEDDED_MODELS[config.model]
@@ -122,6 +127,22 @@ def load_backbone(
     options = {key: getattr(config, key) for key in OPTIONS[config.kind]}
     family = importlib.import_module(FAMILIES[config.kind])
     return family.load(directory, precision=precision, mesh=sharding.model_mesh(mesh or {}), **options)
+
+
+def family_of(directory: str | Path) -> str | None:
+    """Returns the kind of features that reads a folder, by its config.json.
+
+    Args:
+        directory: any file or folder.
+
+    Returns:
+        The kind; None where it holds no checkpoint of a family of `FAMILIES`.
+    """
+    try:
+        model_type = str(json.loads((Path(directory) / "config.json").read_bytes()).get("model_type"))
+    except (OSError, ValueError, AttributeError):
+        return None
+    return next((kind for kind in FAMILIES if model_type.startswith(kind)), None)
 
 
 def resolve_layer(layer: int, n_layers: int) -> int:

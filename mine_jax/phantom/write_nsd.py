@@ -272,9 +272,21 @@ def _is_there(root: Path, parameters: dict[str, Any]) -> bool:
     return bool(record.get("complete")) and all((root / name).is_file() for name in record["files"])
 
 
+def is_phantom(root: str | Path) -> bool:
+    """Says whether a folder holds a phantom.
+
+    Args:
+        root: a data set in the layout of NSD.
+
+    Returns:
+        Whether `write_phantom` wrote it.
+    """
+    return (Path(root) / "phantom.json").is_file()
+
+
 def _record(root: Path) -> dict[str, Any] | None:
     """Reads phantom.json; None where there is none."""
-    if not (root / "phantom.json").is_file():
+    if not is_phantom(root):
         return None
     record = artifacts.read_json(root / "phantom.json")
     kinds = {"files": list, "parameters": dict}

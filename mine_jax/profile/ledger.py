@@ -2,8 +2,9 @@
 
 The presence of a word in held-out images is correlated with the measured response, alone and with one
 confound at a time partialled out: low-level statistics of the image, the number of things in it, and the
-words that it comes with most. A word survives if it says something of the response beyond each of them. The
-words that the first word comes with are looked at, too: a picture of swimmers shows a beach.
+words that it comes with most, one by one and all together, each as its share of the image, the square root of
+that, and whether it is there at all. A word survives if it says something of the response beyond each of
+them. The words that the first word comes with are looked at, too: a picture of swimmers shows a beach.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from mine_jax._progress import Progress, silent
 from mine_jax.description.presence import Presence, finite, pair_products
 from mine_jax.memory import BLOCK_BYTES, SparseRows, blocks
-from mine_jax.statistics import false_discovery_rate, standardized
+from mine_jax.statistics import false_discovery_rate, standardized, without
 
 # Words of a profile that are looked at, and words that each of them comes with.
 N_WORDS, N_COMPANIONS = 5, 3
@@ -33,7 +34,7 @@ class Ledger(NamedTuple):
         voxel: [R] position of the voxel.
         word: [R] position of the word.
         r: [R] correlation of the word's presence and the measured response.
-        confound: [R] str, the confound that leaves least; a word it comes with has "with " before it.
+        confound: [R] str, the confound that leaves least; words it comes with have "with " before them.
         r_given: [R] the correlation with that confound partialled out.
         p: [R] of r_given, one-sided.
         q: [R] over all rows.
@@ -98,12 +99,37 @@ def ledger(
         parts.append((block.start + voxel, listed[place], together[place], *tested))
         progress(block.stop, len(word_ids))
     voxel, word, beside, r, r_given, z, which = (np.concatenate(part) for part in zip(*parts, strict=True))
-    confound = np.array([*names, *[""] * (N_COMPANIONS + 1)], object)[which]
-    is_company = (which >= len(names)) & (which < len(names) + N_COMPANIONS)
-    other = beside[is_company, which[is_company] - len(names)]
-    confound[is_company] = [f"with {text}" for text in words[other].tolist()]
+    confound = np.array([*names, *[""] * (N_COMPANIONS + 2)], object)[which]
+    for row in np.flatnonzero((which >= len(names)) & (which <= len(names) + N_COMPANIONS)):
+        number = which[row] - len(names)
+        company_of = beside[row] if number == N_COMPANIONS else beside[row, number : number + 1]
+        confound[row] = f"with {', '.join(words[company_of[company_of >= 0]].tolist())}"
     p = _upper_tail(z)
     return Ledger(voxel, word, r, confound.astype(str), r_given, p, false_discovery_rate(p))
+
+
+class _Taken(NamedTuple):
+    """What a confound of k regressors takes away from R rows of (voxel, word).
+
+    Attributes:
+        of_word: [R, k] mean products of the word's presence and the regressors.
+        of_response: [R, k] those of the voxel's response.
+        inverse: [R, k, k] inverse of the regressors' mean products; None where they are orthonormal.
+        n_values: [R] or a number, regressors of each row; 0 for rows that do not have this confound.
+    """
+
+    of_word: np.ndarray
+    of_response: np.ndarray
+    inverse: np.ndarray | None
+    n_values: np.ndarray | int
+
+    def products(self) -> tuple[np.ndarray, ...]:
+        """Mean products [R] of what is taken: word and response, word and word, response and response."""
+        word, response = self.of_word, self.of_response
+        if self.inverse is not None:
+            word, response = (np.einsum("rkl,rl->rk", self.inverse, part) for part in (word, response))
+        pairs = ((word, self.of_response), (word, self.of_word), (response, self.of_response))
+        return tuple((one * other).sum(1) for one, other in pairs)
 
 
 def _tested(
@@ -115,30 +141,24 @@ def _tested(
     bases: list[np.ndarray],
 ) -> tuple[np.ndarray, ...]:
     """Tests rows of (voxel, word): r, r given the worst confound, its z, and which it is (after the last: none)."""
-    needed = np.unique(np.concatenate([word, together[together >= 0]]))
-    x, y = presence.of_words(needed), np.ascontiguousarray(response.T)
-    row, n_images = np.searchsorted(needed, word), response.shape[0]
+    listed, row = np.unique(word, return_inverse=True)
+    x, y, n_images = presence.of_words(listed), np.ascontiguousarray(response.T), len(response)
     r = pair_products(x, y, row, voxel)
-    n_known = len(bases) + together.shape[1]
-    r_given, z, which = np.full(len(r), np.inf), np.full(len(r), np.inf), np.full(len(r), n_known)
-    # lengths and products of what is left follow from those of what is taken away
-    for number in range(n_known):
-        if number < len(bases):
-            of_x, of_y = (part @ bases[number] / np.sqrt(n_images) for part in (x, y))
-            shared = np.einsum("rk,rk->r", of_x[row], of_y[voxel])
-            x_left, y_left = ((part**2).mean(1) - (of**2).sum(1) for part, of in ((x, of_x), (y, of_y)))
-            x_left, y_left, n_values, asked = x_left[row], y_left[voxel], bases[number].shape[1], np.ones(len(r), bool)
-        else:
-            other = together[:, number - len(bases)]
-            asked = other >= 0
-            beside = np.searchsorted(needed, np.where(asked, other, word))
-            of_x, of_y = pair_products(x, x, row, beside), pair_products(x, y, beside, voxel)
-            shared, x_left, y_left, n_values = of_x * of_y, 1 - of_x**2, 1 - of_y**2, 1
+    confounds = [
+        _Taken(*((part @ basis / np.sqrt(n_images))[of] for part, of in ((x, row), (y, voxel))), None, basis.shape[1])
+        for basis in bases
+    ]
+    confounds += _company(presence, x, y, row, voxel, together, listed)
+    r_given, z, which = np.full(len(r), np.inf), np.full(len(r), np.inf), np.full(len(r), len(confounds))
+    for number, taken in enumerate(confounds):
+        # lengths and products of what is left follow from those of what is taken away
+        shared, of_word, of_response = taken.products()
+        x_left, y_left = 1 - of_word, 1 - of_response
         # what the confound says altogether leaves rounding errors
-        known = (x_left > 1e-12) & (y_left > 1e-12)
-        given = np.where(known, (r - shared) / np.sqrt(np.where(known, x_left * y_left, 1)), 0.0)
-        strength = given * np.sqrt(max(n_images - 2 - n_values, 1))
-        worse = asked & (strength < z)
+        is_left = (x_left > 1e-12) & (y_left > 1e-12)
+        given = np.where(is_left, (r - shared) / np.sqrt(np.where(is_left, x_left * y_left, 1)), 0.0)
+        strength = given * np.sqrt(np.maximum(n_images - 2 - taken.n_values, 1))
+        worse = (np.asarray(taken.n_values) > 0) & (strength < z)
         z, r_given, which = (
             np.where(worse, strength, z),
             np.where(worse, given, r_given),
@@ -147,6 +167,54 @@ def _tested(
     alone = ~np.isfinite(z)
     z, r_given = np.where(alone, r * np.sqrt(max(n_images - 2, 1)), z), np.where(alone, r, r_given)
     return r, r_given, z, which
+
+
+def _company(
+    presence: Presence,
+    x: np.ndarray,
+    y: np.ndarray,
+    row: np.ndarray,
+    voxel: np.ndarray,
+    together: np.ndarray,
+    listed: np.ndarray,
+) -> list[_Taken]:
+    """What each of the words that a word comes with takes away, and what they all take away together."""
+    shown = together >= 0
+    # where there is none, the word stands for it, and takes nothing below
+    together = np.where(shown, together, listed[row, None])
+    others = np.unique(together)
+    beside, shapes = np.searchsorted(others, together), _shapes(presence, others)
+    alone = [
+        _Taken(
+            np.stack([pair_products(x, shape, row, beside[:, k]) for shape in shapes], 1),
+            np.stack([pair_products(shape, y, beside[:, k], voxel) for shape in shapes], 1),
+            None,
+            len(shapes) * shown[:, k],
+        )
+        for k in range(together.shape[1])
+    ]
+    # regressors that a word lacks take nothing
+    has = np.repeat(shown, len(shapes), axis=1)
+    _, of_listed = np.unique(row, return_index=True)
+    inverse = np.empty((len(listed), has.shape[1], has.shape[1]))
+    for part in blocks(len(listed), BLOCK_BYTES // (16 * has.shape[1] * shapes.shape[2])):
+        regressors = shapes[:, beside[of_listed[part]]].transpose(1, 2, 0, 3).reshape(-1, has.shape[1], shapes.shape[2])
+        regressors = regressors * has[of_listed[part], :, None]
+        inverse[part] = np.linalg.pinv(regressors @ regressors.transpose(0, 2, 1) / shapes.shape[2], 1e-9, True)
+    of_all = (np.concatenate([getattr(one, name) for one in alone], 1) * has for name in ("of_word", "of_response"))
+    return [*alone, _Taken(*of_all, inverse[row], has.sum(1))]
+
+
+def _shapes(presence: Presence, words: np.ndarray) -> np.ndarray:
+    """Share, its square root and whether it is above 0 of some words, [3, n, N], standardised and uncorrelated.
+
+    A response grows less and less with the area that a thing covers: the share alone would leave some of it.
+    """
+    share = presence.by_word[words].toarray().T
+    linear = standardized(share)
+    root = without(np.sqrt(share), linear[..., None])
+    shown = without(share > 0, np.stack([linear, root], 2))
+    return np.stack([linear.T, root.T, shown.T])
 
 
 def _companions(presence: Presence, words: np.ndarray) -> np.ndarray:

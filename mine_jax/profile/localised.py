@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mine_jax._progress import Progress, silent
+from mine_jax.description.presence import Presence
 from mine_jax.memory import BLOCK_BYTES, SparseRows, blocks, sparse_rows
 from mine_jax.profile.measured import profile_scores
 from mine_jax.statistics import permutation_p, standardized
@@ -108,7 +109,7 @@ def localised_test(
     image_words, distribution = sparse_rows(image_words), sparse_rows(distribution)
     whole = whole_images if isinstance(whole_images, WholeImages) else sparse_rows(whole_images)
     chosen = images_of_several_things(image_words)
-    of_images = image_words.take(chosen).csr().T.tocsr()
+    of_images = Presence.of(image_words.take(chosen)).in_spreads
     n_chosen, n_voxels = int(chosen.sum()), measured.shape[1]
     rng = np.random.default_rng([seed, 2])
     signs = np.stack([rng.integers(0, 2, n_chosen) for _ in range(n_permutations)]).astype(np.int8) * 2 - 1

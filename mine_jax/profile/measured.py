@@ -1,7 +1,8 @@
 """Does the profile predict responses it was not made from, and more than its rivals do?
 
-Held-out images are scored by the profile alone, in the space of words; the score is correlated with the
-measured response. Three rivals could explain such a correlation: chance (images may be exchanged), the
+Held-out images are scored by the profile alone, by the presence of its words: their shares in an image, in
+standard deviations over the images, so that a rare word counts as much as a common one. The score is correlated
+with the measured response. Three rivals could explain such a correlation: chance (images may be exchanged), the
 low-level statistics of the images, and words in general (the profiles of other voxels).
 
 Words need not beat the low-level rival themselves where the encoder does: a scene is known by its colours and
@@ -19,6 +20,7 @@ import numpy as np
 from mine_jax import statistics
 from mine_jax._progress import Progress, silent
 from mine_jax.description import saliences
+from mine_jax.description.presence import Presence
 from mine_jax.memory import SparseRows, blocks, sparse_rows
 from mine_jax.statistics import permutation_p, standardized
 
@@ -91,7 +93,7 @@ def measured_test(
 
     Source: partial correlation with permuted residuals, Freedman & Lane 1983.
     """
-    distribution, of_images = sparse_rows(distribution), sparse_rows(image_words).csr().T.tocsr()
+    distribution, of_images = sparse_rows(distribution), Presence.of(image_words).in_spreads
     n_images, n_voxels = measured.shape
     at_once = statistics.BLOCK_BYTES // (8 * max(1, n_images))
     usable = np.zeros(n_voxels, bool)
@@ -117,12 +119,12 @@ def measured_test(
 
 
 def profile_scores(distribution: SparseRows, corpus: np.ndarray, of_images: Any) -> np.ndarray:
-    """Scores images by profiles alone: the positive saliences of a profile's words times their shares in an image.
+    """Scores images by profiles alone: the positive saliences of a profile's words times their presence in an image.
 
     Args:
         distribution: [v, C] profiles as shares.
         corpus: [C] mean shares over a corpus.
-        of_images: [C, T] shares of words in images, a sparse table.
+        of_images: [C, T] presence of words in images, a sparse table.
 
     Returns:
         Scores [T, v] float64.

@@ -40,18 +40,21 @@ def write_demo_report(directory: Path, runs: Sequence[Path], *, read_images: rea
     opened = [reading.open_run(Path(path), read_images=read_images) for path in runs]
     overall = directory / "truth.tsv"
     told = [run for run in opened if run.voxels is not None]
+    unit = opened[0].unit if opened else page.Unit()
     context = {
+        "unit": unit,
         "answer": {**answer.content_of(opened), "map": _map(told[0])} if told else None,
         "claims_by_run": _claims(told),
         "overall": _overall(overall) if overall.is_file() else None,
-        "recovered": recovery.claims(directory),
+        "recovered": recovery.claims(directory, unit),
+        "pictures": recovery.worth_of_claims(opened),
         "subjects": _by_run(opened),
         "runs": [_facts(run, directory) for run in opened],
         "scenes": _contact_sheet(opened),
     }
     title, script = directory.resolve().name, page.script("page.js")
     html = page.render("demo.html.j2", title=title, script=script, **context)
-    return artifacts.write_text(directory / NAME, page.in_units(html, opened[0].unit if opened else "voxel"))
+    return artifacts.write_text(directory / NAME, html)
 
 
 def _map(run: reading.Run) -> dict[str, Any] | None:
@@ -71,7 +74,11 @@ def _claims(runs: list[reading.Run]) -> page.Table | None:
         if rungs:
             rows.append((_name(run), *(f"{page.count(rung.n)} ({page.share(rung.share)})" for rung in rungs)))
     heads = ("Run", *(text.capitalize() for text, _ in answer.RUNGS.values()))
-    return page.Table("Voxels of each run that reach each claim or a higher one.", heads, rows) if rows else None
+    return (
+        page.Table(f"{page.capital(runs[0].unit.many)} of each run that reach each claim or a higher one.", heads, rows)
+        if rows
+        else None
+    )
 
 
 def _overall(path: Path) -> page.Table:
@@ -110,7 +117,7 @@ def _facts(run: reading.Run, directory: Path) -> dict[str, Any]:
     facts, voxels = [], run.voxels
     if voxels is not None:
         usable = voxels.loc[voxels["status"] == "ok", "r2"].dropna()
-        facts.append(page.count(len(usable), "voxel"))
+        facts.append(run.unit.count(len(usable)))
         facts += [f"mean R² {usable.mean():.2f}"] if len(usable) else []
         facts.append(f"{page.count(int(voxels['explained'].sum()))} explained")
     target = run.directory / report.NAME

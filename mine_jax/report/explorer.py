@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax.report import canvas, heat, page, reading, slices
+from mine_jax.report import canvas, page, reading, slices
+from mine_jax.report.figures import heat
 from mine_jax.report.sections import answer, areas, examples
 from mine_jax.roi import maps
 from mine_jax.types import CLAIMS
@@ -29,7 +30,7 @@ _DTYPES = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32, "i4": np.int32, "f4
 
 def build(run: reading.Run) -> page.Section:
     """Builds the section with the explorer."""
-    anchor, title = "explorer", "Explore the voxels"
+    anchor, title = "explorer", f"Explore the {run.unit.many}"
     if run.voxels is None or run.voxels.empty:
         return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
     data, rule = collect(run)
@@ -46,13 +47,13 @@ def collect(run: reading.Run) -> tuple[dict[str, Any], str]:
         Plain values with encoded arrays, and a sentence that says which voxels they cover.
     """
     table = run.voxels if run.voxels is not None else pd.DataFrame()
-    voxels, rule = _thinned(table)
+    voxels, rule = _thinned(run.unit, table)
     claims = voxels["claim"] if "claim" in voxels else pd.Series("none", index=voxels.index)
     sets, area = np.unique(voxels["rois"].to_numpy(str), return_inverse=True)
     reasons, reason = np.unique(voxels["reason"].fillna("").to_numpy(str), return_inverse=True)
     data = {
-        "unit": run.unit,
-        "units": page.plural(run.unit),
+        "unit": run.unit.one,
+        "units": run.unit.many,
         "ids": _ids(voxels["voxel_id"].to_numpy()),
         "r2": _array(voxels["r2"], "f4"),
         "ceiling": _array(voxels["noise_ceiling"], "f4"),
@@ -80,10 +81,10 @@ def _ids(ids: np.ndarray) -> dict[str, str]:
     return _array(ids, "i4" if np.abs(ids).max() < 2**31 else "f8")
 
 
-def _thinned(voxels: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def _thinned(unit: page.Unit, voxels: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Keeps the best predicted voxel of each block, in blocks as small as the limit allows."""
     if len(voxels) <= MAX_VOXELS:
-        return voxels, f"All {page.count(len(voxels), 'voxel')} of voxels.tsv."
+        return voxels, f"All {unit.count(len(voxels))} of voxels.tsv."
     has_places = {"i", "j", "k"} <= set(voxels) and voxels[["i", "j", "k"]].notna().all(axis=None)
     ranked = voxels.sort_values("r2", ascending=False, kind="stable", na_position="last")
     places = ranked[["i", "j", "k"]].to_numpy(int) if has_places else np.argsort(np.argsort(ranked.index))[:, None]
@@ -94,7 +95,7 @@ def _thinned(voxels: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     kept = ranked.iloc[np.sort(first)].sort_index()
     block = " x ".join([str(side)] * places.shape[1])
     return kept, (
-        f"{page.count(len(kept), 'voxel')} of {page.count(len(voxels))}: the best predicted one of each block of "
+        f"{unit.count(len(kept))} of {page.count(len(voxels))}: the best predicted one of each block of "
         f"{block}, since the page holds no more than {page.count(MAX_VOXELS)}."
     )
 
@@ -105,7 +106,7 @@ def _areas(run: reading.Run) -> list[dict[str, str]]:
     for name, part in answer.by_area(run).groupby("area"):
         area = str(name)
         n = int(part["explained"].sum())
-        text = f"{page.count(len(part), run.unit, page.plural(run.unit))}, {page.count(n)} described."
+        text = f"{run.unit.count(len(part))}, {page.count(n)} described."
         if preferred is not None:
             text += f" Prefers {preferred[area]}." if area in preferred else " No preferred category."
         if words.get(area):

@@ -163,43 +163,36 @@ def render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, count=count, share=share, p_value=p_value)
+    environment.filters.update(number=number, count=count, share=share, p_value=p_value, capital=capital)
     return environment.get_template(template).render(**context)
 
 
-# The word in prose; not in names of files, columns and anchors.
-_UNIT = re.compile(r"(?<![\w./#`-])([Vv])oxel(s?)(?![\w/`]|\.\w|-\d)")
-_BLOCKS = re.compile(r"(<(script|style)\b.*?</\2>)", re.DOTALL)
 _PLURALS = {"vertex": "vertices"}
 
 
-def plural(unit: str) -> str:
-    """Returns the word for several of a unit: voxels, vertices."""
-    return _PLURALS.get(unit, f"{unit}s")
+@dataclass(frozen=True)
+class Unit:
+    """What a run calls one column of its responses, for instance a neuron; written as it is, it is the singular."""
+
+    one: str = "voxel"
+
+    def __str__(self) -> str:
+        """Returns the singular."""
+        return self.one
+
+    @property
+    def many(self) -> str:
+        """The word for several: voxels, vertices."""
+        return _PLURALS.get(self.one, f"{self.one}s")
+
+    def count(self, value: int) -> str:
+        """Writes a number of units: 1 voxel, 2 voxels."""
+        return count(value, self.one, self.many)
 
 
-def in_units(html: str, unit: str) -> str:
-    """Calls the voxels of a finished page what the run calls them.
-
-    Args:
-        html: the page, whose prose says "voxel".
-        unit: singular, for instance "neuron".
-
-    Returns:
-        The page; scripts and styles, and names such as voxels.tsv, stay as they are.
-    """
-    if unit == "voxel":
-        return html
-
-    def renamed(match: re.Match[str]) -> str:
-        word = plural(unit) if match[2] else unit
-        return word[0].upper() + word[1:] if match[1] == "V" else word
-
-    parts = _BLOCKS.split(html)
-    # a block, its name, and the text up to the next one take turns
-    parts[::3] = [_UNIT.sub(renamed, text) for text in parts[::3]]
-    del parts[2::3]
-    return "".join(parts)
+def capital(text: Any) -> str:
+    """Returns a text with a capital first letter, for the start of a sentence or a heading."""
+    return str(text)[:1].upper() + str(text)[1:]
 
 
 def number(value: Any, digits: int = 3) -> str:

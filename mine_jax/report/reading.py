@@ -17,6 +17,7 @@ import pandas as pd
 
 from mine_jax import artifacts
 from mine_jax.errors import IntegrityError, MissingInputError
+from mine_jax.report.page import Unit
 
 ReadImages = Callable[[Sequence[str]], list[np.ndarray]]
 NO_AREA = "no area"
@@ -24,11 +25,12 @@ SPLITS = {"train": "training", "val": "early stopping"}
 
 
 class StageState(NamedTuple):
-    """What `run.json` says of one stage; seconds are None where it did not finish."""
+    """What `run.json` says of one stage; seconds are None where it did not finish, `warning` "" without one."""
 
     name: str
     state: str
     seconds: float | None
+    warning: str
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,9 @@ class Run:
         return self.configuration.get(section, {}).get(key, default)
 
     @property
-    def unit(self) -> str:
+    def unit(self) -> Unit:
         """What the run calls one column of its responses: a voxel, a neuron."""
-        return str(self.setting("data", "unit_name") or "voxel")
+        return Unit(str(self.setting("data", "unit_name") or "voxel"))
 
     @property
     def scale(self) -> str:
@@ -145,7 +147,9 @@ class Run:
             entry = value if isinstance(value, dict) else {"state": value}
             seconds = entry.get("seconds")
             seconds = seconds if isinstance(seconds, int | float) else None
-            states.append(StageState(name, str(entry.get("state", "")), seconds))
+            summary = entry.get("summary")
+            warning = str(summary.get("warning", "")) if isinstance(summary, dict) else ""
+            states.append(StageState(name, str(entry.get("state", "")), seconds, warning))
         return states
 
     def why_missing(self, stage: str, name: str) -> str:

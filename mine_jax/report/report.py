@@ -79,8 +79,8 @@ def write_report(
         progress(done, len(builders))
     absent = [section for section in sections if section.missing]
     script = page.script("page.js", "explorer.js")
-    html = page.render("report.html.j2", title=title, sections=sections, absent=absent, script=script)
-    return artifacts.write_text(run.directory / NAME, page.in_units(html, run.unit))
+    html = page.render("report.html.j2", title=title, unit=run.unit, sections=sections, absent=absent, script=script)
+    return artifacts.write_text(run.directory / NAME, html)
 
 
 def _title(run: reading.Run) -> str:

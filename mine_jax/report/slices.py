@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mine_jax import _optional
-from mine_jax.report import canvas
+from mine_jax.report.figures import style
 
 SLICES = 6
 _AXES = (("L", "R"), ("P", "A"), ("I", "S"))
@@ -56,17 +56,17 @@ def space(affine: np.ndarray) -> Space:
     return Space(tuple(names), tuple(letters), tuple(steps), tuple(origins))
 
 
-class Drawn(NamedTuple):
-    """A figure of slices: the figure, the places along the third axis, and what the colors refer to."""
-
-    figure: Any
-    places: list[int]
-    image: Any
-
-
+@style.styled
 def draw(
-    volume: np.ndarray, affine: np.ndarray, areas: np.ndarray | None, *, colors: Any, low: float, high: float
-) -> Drawn:
+    volume: np.ndarray,
+    affine: np.ndarray,
+    areas: np.ndarray | None,
+    *,
+    colors: Any,
+    low: float,
+    high: float,
+    label: str = "",
+) -> Any:
     """Draws slices evenly spaced over those that hold voxels, cut to the voxels' bounding box.
 
     Args:
@@ -76,9 +76,10 @@ def draw(
         colors: a color map.
         low: value of its first color.
         high: value of its last color.
+        label: of the color bar; without it there is none.
 
     Returns:
-        The figure, not yet a picture.
+        The figure, one column wide.
     """
     inside = np.isfinite(volume)
     held = [np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
@@ -90,23 +91,27 @@ def draw(
     size = (held[0][-1] + 1 - held[0][0], held[1][-1] + 1 - held[1][0])
     columns = min(3, len(places))
     rows = -(-len(places) // columns)
-    figures = _optional.require("matplotlib.figure", extra="report", why=canvas.WHY)
-    height = 5.4 / columns * size[1] / size[0] * rows + 0.45 * rows + 0.4
-    fig = figures.Figure(figsize=(5.4, float(np.clip(height, 2, 9))), dpi=180, layout="constrained", facecolor="white")
+    height = (style.SINGLE / columns * size[1] / size[0] + 8) * rows + (10 if label else 0)
+    fig, axes = style.panels(height=float(np.clip(height, 32, 150)), shape=(rows, columns))
     where, image = space(affine), None
-    for number, place in enumerate(places, start=1):
-        ax = fig.add_subplot(rows, columns, number)
+    for ax in axes.flat[len(places) :]:
+        ax.set_axis_off()
+    for ax, place in zip(axes.flat, places, strict=False):
         shown = volume[box][:, :, place].T
         image = ax.imshow(shown, origin="lower", cmap=colors, vmin=low, vmax=high, interpolation="nearest")
         if areas is not None:
             _outline(ax, areas[box][:, :, place].T)
-        ax.set_title(f"{where.names[2]} = {where.millimetres(2, place):.1f} mm", fontsize=9, color=canvas.INK)
-        ax.set_xticks([0, shown.shape[1] - 1], where.letters[0], fontsize=9)
-        ax.set_yticks([0, shown.shape[0] - 1], where.letters[1], fontsize=9)
-        ax.tick_params(length=0, colors=canvas.INK)
-        for spine in ax.spines.values():
-            spine.set_color("#cccccc")
-    return Drawn(fig, places, image)
+        ax.set_title(f"{where.names[2]} = {where.millimetres(2, place):.1f} mm", fontsize=7)
+        ax.set_xticks([0, shown.shape[1] - 1], where.letters[0])
+        ax.set_yticks([0, shown.shape[0] - 1], where.letters[1])
+        ax.tick_params(length=0, pad=1)
+        ax.grid(visible=False)
+        ax.spines[:].set(visible=True, color="#cccccc")
+    if label:
+        fig.colorbar(
+            image, ax=axes, orientation="horizontal", fraction=0.06, pad=0.03, aspect=40, label=style.plain(label)
+        )
+    return fig
 
 
 def describe(affine: np.ndarray) -> str:
@@ -115,15 +120,15 @@ def describe(affine: np.ndarray) -> str:
     step = " x ".join(f"{abs(step):.2g}" for step in where.step)
     known = any(low for low, _ in where.letters)
     letters = "L, R: left and right of the brain; P, A: back and front." if known else "The axes point nowhere known."
-    return f"{letters} Voxels of {step} mm; {where.names[2]} is a coordinate of the data."
+    return f"{letters} Cells of {step} mm; {where.names[2]} is a coordinate of the data."
 
 
 def _outline(ax: Any, areas: np.ndarray) -> None:
     """Draws the borders between areas [rows, columns] int."""
-    collections = _optional.require("matplotlib.collections", extra="report", why=canvas.WHY)
+    collections = _optional.require("matplotlib.collections", extra="report", why=style.WHY)
     padded = np.pad(areas, 1)
     below = np.argwhere(padded[:-1] != padded[1:])
     beside = np.argwhere(padded[:, :-1] != padded[:, 1:])
     edges = [((x - 1.5, y - 0.5), (x - 0.5, y - 0.5)) for y, x in below.tolist()]
     edges += [((x - 0.5, y - 1.5), (x - 0.5, y - 0.5)) for y, x in beside.tolist()]
-    ax.add_collection(collections.LineCollection(edges, colors=canvas.INK, linewidths=0.6))
+    ax.add_collection(collections.LineCollection(edges, colors=style.INK, linewidths=0.4))

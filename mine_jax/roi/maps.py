@@ -6,7 +6,6 @@ Text labels are written as numbers, with a table `<name>.tsv` that says what the
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from collections.abc import Mapping
@@ -17,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from mine_jax import _checks, artifacts
-from mine_jax.errors import DataError, GeometryError, IntegrityError, MissingInputError
+from mine_jax.convert.volumes import as_float32, check_places, write_volume
+from mine_jax.errors import DataError, IntegrityError, MissingInputError
 from mine_jax.types import Responses, Surface
 
 NO_LABEL = "none"
@@ -25,7 +25,7 @@ NO_LABEL = "none"
 MAX_VOXELS = 1 << 27
 
 
-def write_maps(directory: Path, responses_like: Responses, values: Mapping[str, Any]) -> list[Path]:
+def write_maps(directory: str | Path, responses_like: Responses, values: Mapping[str, Any]) -> list[Path]:
     """Writes one map per set of voxel values, in the space of the data.
 
     Args:
@@ -44,10 +44,11 @@ def write_maps(directory: Path, responses_like: Responses, values: Mapping[str, 
             not fit float32.
         GeometryError: if voxels lie outside the volume or twice at one place.
     """
+    directory = Path(directory)
     surface, volume = responses_like.surface, responses_like.volume
     indices = None if responses_like.indices is None else np.asarray(responses_like.indices)
     if volume is not None and indices is not None:
-        _check_geometry(indices, tuple(volume.shape))
+        check_places(indices, tuple(volume.shape))
     elif surface is None:
         return []
     n_voxels, paths = len(responses_like.voxel_ids), []
@@ -59,14 +60,11 @@ def write_maps(directory: Path, responses_like: Responses, values: Mapping[str, 
         legend = None
         if array.dtype.kind in "OUS":
             array, legend = _coded(array.astype(str))
-        singles = _as_float32(name, array)
+        singles = as_float32(name, array)
         if surface is not None:
             paths += _write_surfaces(directory, name, singles, surface, responses_like.voxel_ids)
         elif volume is not None and indices is not None:
-            filled = np.full(tuple(volume.shape), np.nan, np.float32)
-            filled[tuple(indices.T)] = singles
-            affine = np.asarray(volume.affine, np.float64)
-            paths.append(_write_volume(directory / f"{name}.nii.gz", filled, affine))
+            paths.append(write_volume(directory / f"{name}.nii.gz", singles, volume, indices))
         _write_legend(directory / f"{name}.tsv", legend)
     return paths
 
@@ -123,50 +121,12 @@ def read_legend(path: Path) -> dict[int, str]:
     return {int(value): str(label) for value, label in zip(table["value"], table["label"], strict=True)}
 
 
-def _check_geometry(indices: np.ndarray, shape: tuple[int, ...]) -> None:
-    _checks.check_shape("responses_like.indices", indices, "V 3", **{"3": 3})
-    outside = np.any((indices < 0) | (indices >= np.asarray(shape)), axis=1)
-    if outside.any():
-        raise GeometryError(
-            f"{outside.sum()} voxels lie outside the volume of shape {shape}, the first at "
-            f"{tuple(map(int, indices[outside][0]))}. Do mask and data come from the same space?"
-        )
-    n_places = len(np.unique(np.ravel_multi_index(tuple(indices.T), shape))) if len(indices) else 0
-    if n_places != len(indices):
-        raise GeometryError(f"{len(indices)} voxels share {n_places} places of the volume; each needs its own.")
-
-
 def _coded(labels: np.ndarray) -> tuple[np.ndarray, pd.DataFrame]:
     """Turns labels [V] into numbers [V] and a legend."""
     names = sorted(set(labels) - {"", NO_LABEL})
     codes = {"": 0, NO_LABEL: 0, **{name: code for code, name in enumerate(names, start=1)}}
     legend = pd.DataFrame({"value": range(len(names) + 1), "label": [NO_LABEL, *names]})
     return np.array([codes[label] for label in labels], dtype=np.float32), legend
-
-
-def _as_float32(name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"`{name}` must hold numbers, booleans or labels, but has dtype {array.dtype}.")
-    with np.errstate(over="ignore"):
-        single = array.astype(np.float32)
-    if array.dtype.kind in "iu" and not np.array_equal(single.astype(array.dtype), array):
-        raise DataError(f"`{name}` holds integers above 2**24, which float32 cannot keep. Map something smaller.")
-    if np.any(np.isinf(single) & np.isfinite(array)):
-        raise DataError(f"`{name}` holds values above the range of float32.")
-    return single
-
-
-def _write_volume(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
-    import nibabel
-
-    image = nibabel.Nifti1Image(volume, affine)
-    image.header.set_xyzt_units("mm", "sec")
-    image.header["descrip"] = path.name.split(".")[0][:79].encode("ascii")
-    # Without a time stamp, the same values give the same bytes.
-    packed = gzip.compress(image.to_bytes(), mtime=0)
-    with artifacts.atomic(path) as temporary:
-        temporary.write_bytes(packed)
-    return path
 
 
 def _write_surfaces(

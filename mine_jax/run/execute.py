@@ -19,14 +19,14 @@ from typing import Any
 
 from mine_jax import artifacts, memory, sharding
 from mine_jax._progress import Progress
+from mine_jax._signals import StopFlag, stop_flag
 from mine_jax.config import Config
 from mine_jax.errors import CheckpointError, ConfigError, MineError, ResourceError, Stopped
 from mine_jax.run.record import directory as run_directory
 from mine_jax.run.record import frozen, lock
 from mine_jax.run.record import manifest as manifest_file
-from mine_jax.run.record.summary import shown
+from mine_jax.run.record.summary import sentence
 from mine_jax.run.reporter import Reporter
-from mine_jax.run.signals import StopFlag, stop_flag
 
 logger = logging.getLogger("mine_jax")
 
@@ -51,6 +51,7 @@ class Step:
             directory; must not compute.
         check: raises for settings that cannot work with the sizes known so far, from headers of files; called
             before every stage that runs, until this one has run.
+        found: what the numbers of `compute` say, in parts with fields in braces; see `sentence`.
         share: with several processes, what the others do while process 0 does `compute`: the
             same calls where they take shares of the work; it writes nothing.
     """
@@ -64,6 +65,7 @@ class Step:
     partial: tuple[str, ...] = ()
     plan: Callable[[Config, Path], list[str]] | None = None
     check: Callable[[Config, Path], None] | None = None
+    found: tuple[str, ...] = ()
     share: Callable[[Config, Path, Progress], Any] | None = None
 
 
@@ -317,7 +319,8 @@ class _Run:
             files=self._record(name, before, old),
         )
         self.save()
-        self.reporter.say(f"{name}: done in {entry['seconds']:.1f} s{shown(summary)}")
+        found = sentence(self.steps[name].found, summary)
+        self.reporter.found(f"{name}: done in {entry['seconds']:.1f} s" + (f": {found}" if found else ""))
 
     def _record(self, name: str, before: dict[str, Any], old: Iterable[str]) -> list[str]:
         """Hashes what a stage wrote, deletes what an earlier version of it left; returns its files."""

@@ -24,7 +24,11 @@ class Reporter:
         yield silent
 
     def say(self, text: str) -> None:
-        """Shows one line."""
+        """Shows one line about the work."""
+        del text
+
+    def found(self, text: str) -> None:
+        """Gives one line of results."""
         del text
 
 
@@ -36,10 +40,12 @@ class PlainReporter(Reporter):
         self._interval_s = interval_s
 
     def say(self, text: str) -> None:
-        """Writes one line; nobody may be there to read it, which is no reason to stop."""
-        with contextlib.suppress(BrokenPipeError, ValueError):
-            self._stream.write(text + "\n")
-            self._stream.flush()
+        """Writes one line."""
+        _write(self._stream, text)
+
+    def found(self, text: str) -> None:
+        """Writes one line to standard output."""
+        _write(sys.stdout, text)
 
     @contextlib.contextmanager
     def task(self, name: str) -> Generator[Progress, None, None]:
@@ -72,6 +78,10 @@ class TerminalReporter(Reporter):
         """Writes one line above the bar."""
         self._console.print(text, markup=False, soft_wrap=True)
 
+    def found(self, text: str) -> None:
+        """Writes one line to standard output."""
+        _write(sys.stdout, text)
+
     @contextlib.contextmanager
     def task(self, name: str) -> Generator[Progress, None, None]:
         """Gives a callback that moves the bar."""
@@ -96,6 +106,13 @@ class TerminalReporter(Reporter):
 def default_reporter() -> Reporter:
     """Returns the reporter that fits standard error: a bar on a terminal, lines elsewhere."""
     return TerminalReporter() if sys.stderr.isatty() else PlainReporter()
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Writes one line; nobody may be there to read it, which is no reason to stop."""
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        stream.write(text + "\n")
+        stream.flush()
 
 
 class _State:

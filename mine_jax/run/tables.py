@@ -10,7 +10,6 @@ import pandas as pd
 
 from mine_jax import attribution, description, memory, profile, roi, statistics
 from mine_jax.types import (
-    CLAIMS,
     Attributions,
     CriticalTokens,
     Descriptions,
@@ -18,7 +17,6 @@ from mine_jax.types import (
     Profiles,
     Responses,
     Scores,
-    reaches,
 )
 
 SELECTIVITY = (
@@ -52,39 +50,6 @@ def rows(records: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFram
 def images(responses: Responses, splits: np.ndarray) -> pd.DataFrame:
     """Builds images.tsv: image_id, split, n_repeats."""
     return pd.DataFrame({"image_id": responses.image_ids, "split": splits, "n_repeats": responses.n_repeats})
-
-
-def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | None) -> pd.DataFrame:
-    """Builds voxels.tsv from what is known so far; numbers of later stages are empty.
-
-    Args:
-        responses: V voxels.
-        scores: of the same voxels, or None before the encoder stage.
-        profiles: of some of the voxels, or None before the profile stage.
-    """
-    n_voxels = len(responses.voxel_ids)
-    table = pd.DataFrame({"voxel_id": responses.voxel_ids})
-    if responses.indices is not None:
-        table[["i", "j", "k"]] = responses.indices
-    if responses.surface is not None:
-        table["hemi"], table["vertex"] = responses.surface.places(responses.voxel_ids)
-    table["rois"] = responses.rois
-    table["ncsnr"], table["noise_ceiling"] = responses.ncsnr, responses.noise_ceiling
-    for name in ("r2", "r", "r2_normalized"):
-        table[name] = np.nan if scores is None else getattr(scores, name)
-    table["n_train"] = 0 if scores is None else scores.n_train
-    table["n_test"] = 0 if scores is None else scores.n_test
-    table["status"] = responses.status if scores is None else scores.status
-    claim, reason = np.full(n_voxels, CLAIMS[0], dtype=object), np.array(["not profiled"] * n_voxels, dtype=object)
-    unfit = (table["status"] != "ok").to_numpy()
-    reason[unfit] = table["status"].to_numpy()[unfit]
-    if profiles is not None:
-        rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)
-        claim[rows], reason[rows] = profiles.claims, profiles.reasons
-    table["claim"] = claim
-    table["explained"] = np.where(reaches(claim, "words"), "true", "false")
-    table["reason"] = reason
-    return table
 
 
 def layers(responses: Responses, best: np.ndarray, by_layer: dict[int, Scores]) -> pd.DataFrame:
@@ -196,43 +161,12 @@ def description_sentences(descriptions: Descriptions) -> Iterator[pd.DataFrame]:
         )
 
 
-def profile_words(profiles: Profiles) -> pd.DataFrame:
-    """Builds profile/words.tsv: the ranked words of every voxel."""
-    v, rank = np.nonzero(profiles.word_ids >= 0)
-    return pd.DataFrame(
-        {
-            "voxel_id": profiles.voxel_ids[v],
-            "rank": rank + 1,
-            "word": profiles.words[profiles.word_ids[v, rank]],
-            **{name: getattr(profiles, name)[v, rank] for name in ("weights", "low", "high", "log_odds")},
-        }
-    ).rename(columns={"weights": "weight"})
-
-
 def profile_sentences(profiles: Profiles) -> pd.DataFrame:
     """Builds profile/sentences.tsv; a voxel that is not explained says why instead."""
     explained = profiles.explained
     texts = np.array([f"Not explained: {reason}." for reason in profiles.reasons.tolist()], dtype=object)
     texts[explained] = profile.sentences(profiles, voxels=explained)
     return pd.DataFrame({"voxel_id": profiles.voxel_ids, "sentence": texts})
-
-
-def profile_voxels(profiles: Profiles, low_level: Scores | None) -> pd.DataFrame:
-    """Builds profile/voxels.tsv; `low_level` are scores of the rival, of these voxels among others."""
-    names = ("n_images", "reliability", "faithfulness", "r_measured")
-    table = pd.DataFrame({"voxel_id": profiles.voxel_ids, **{name: getattr(profiles, name) for name in names}})
-    table["r_low_level"] = np.nan
-    if low_level is not None:
-        table["r_low_level"] = low_level.r[np.searchsorted(low_level.voxel_ids, profiles.voxel_ids)]
-    for claim in CLAIMS[1:]:
-        for name, values in (
-            ("effect", profiles.effects),
-            ("p", profiles.p_values),
-            ("q", profiles.q_values),
-        ):
-            table[f"{name}_{claim}"] = values.get(claim, np.nan)
-    table["claim"] = profiles.claims
-    return table
 
 
 def _pair_ids(pairs: Attributions) -> dict[str, np.ndarray]:

@@ -51,11 +51,15 @@ def test_order_and_company_change_nothing(split, fitted):
         assert_close(alone, fitted.take(np.array(voxels)), split.tokens)
 
 
-@pytest.mark.parametrize("options", [{"voxel_chunk": 1}, {"voxel_chunk": 3}, {"image_chunk": 7}], ids=str)
-def test_chunking_changes_nothing(split, fitted, options):
+@pytest.mark.parametrize("options", [{"voxel_chunk": 1}, {"voxel_chunk": 3}], ids=str)
+def test_chunks_of_voxels_change_rounding_only(split, fitted, options):
     # matrix products of other sizes round differently, and Adam's first steps, of small gradients
     # divided by themselves, blow that up; with the default learning rate it stays below 1e-6
     assert_close(fit(split, **options), fitted, split.tokens, atol=1e-5)
+
+
+def test_chunks_of_images_change_nothing(split, fitted):
+    jax.tree.map(np.testing.assert_array_equal, fit(split, image_chunk=7), fitted)
 
 
 def test_same_key_same_result(split, fitted):

@@ -45,6 +45,14 @@ def test_moments_equal_float64(masked, dtype):
     np.testing.assert_allclose(trunk.token_mean(tokens, image_chunk=7), real.mean(0), rtol=1e-9)
 
 
+def test_chunks_leave_every_digit_as_it_is():
+    tokens = _hard_tokens(masked=True)
+    expected, *others = (encoder.token_moments(tokens, image_chunk=chunk) for chunk in (None, 1, 7, 150))
+    for found in others:
+        np.testing.assert_array_equal(found.mean, expected.mean)
+        np.testing.assert_array_equal(found.scatter, expected.scatter)
+
+
 def test_trunk_equals_float64():
     tokens = _hard_tokens()
     real = tokens.tokens.reshape(-1, 24).astype(np.float64)

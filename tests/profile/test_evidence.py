@@ -19,6 +19,10 @@ def images(n, seed=0):
     return present + 0.05 * rng.uniform(size=(n, 5))
 
 
+def shapes(share):
+    return np.stack([share, np.sqrt(share - share.min()), share > share.min()], 1)
+
+
 def partial(x, y, z):
     design = np.column_stack([np.ones(len(x)), z])
     left = [v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y)]
@@ -35,8 +39,20 @@ def test_a_word_that_only_comes_with_the_driver_does_not_survive():
     assert (found.q[swimmer] <= 0.05).all() and (found.q[beach] <= 0.05).mean() < 0.15
     assert set(found.confound[beach]) == {"with swimmer"} and (found.r[beach] > 0.1).all()
     row = int(np.flatnonzero(beach)[3])
-    expected = partial(words[:, 1], measured[:, found.voxel[row]], words[:, [0]])
+    expected = partial(words[:, 1], measured[:, found.voxel[row]], shapes(words[:, 0]))
     assert found.r_given[row] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_confound_takes_with_it_what_saturates():
+    rng = np.random.default_rng(1)
+    shown = rng.uniform(size=1500) < 0.3
+    words = np.stack([shown * rng.uniform(0.1, 1, 1500) ** 2, shown * (rng.uniform(size=1500) < 0.9)], 1)
+    measured = (np.sqrt(words[:, [0]]) + shown[:, None] + rng.standard_normal((1500, 40))).astype(np.float32)
+    found = profile.ledger(np.zeros((40, 1), int), WORDS[:2], words, measured)
+    beach = found.word == 1
+    assert beach.sum() == 40 and (found.q[beach] <= 0.05).mean() < 0.15
+    by_share = [partial(words[:, 1], column, words[:, [0]]) for column in measured.T]
+    assert np.mean(by_share) > 0.1
 
 
 def test_a_word_that_follows_the_pixels_does_not_survive():

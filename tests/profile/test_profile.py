@@ -42,11 +42,12 @@ def test_planted_word_is_first_and_its_weight_lies_in_the_interval():
     assert profile.sentences(made)[0].startswith("Responds most to w3")
 
 
-def test_only_the_most_faithful_quarter_is_used():
+@pytest.mark.parametrize(("quantile", "n_used"), [({}, 20), ({"faithfulness_quantile": 0.75}, 10)])
+def test_only_the_most_faithful_images_are_used(quantile, n_used):
     faithful = np.linspace(0, 1, 40)[None].repeat(2, 0)
-    made = profile.build(descriptions([1, 1]), faithfulness(faithful), corpus=CORPUS, min_images=2)
-    assert list(made.n_images) == [10, 10]
-    assert made.faithfulness[0] == pytest.approx(np.median(faithful[0, -10:]))
+    made = profile.build(descriptions([1, 1]), faithfulness(faithful), corpus=CORPUS, min_images=2, **quantile)
+    assert list(made.n_images) == [n_used, n_used]
+    assert made.faithfulness[0] == pytest.approx(np.median(faithful[0, -n_used:]))
 
 
 def test_overshooting_is_as_unfaithful_as_falling_short():
@@ -97,15 +98,23 @@ def test_null_p_values_are_uniform(n_test):
     assert (profile.family_q(test.p, len(test.p)) <= 0.05).mean() <= 0.02
 
 
-def test_planted_responses_are_found_and_r_is_pearsons():
+def test_planted_responses_are_found():
     distribution, image_words, noise = null_data()
     measured = noise + 40 * image_words @ (distribution > 0).T
     test = profile.measured_test(distribution, CORPUS, image_words, measured, n_permutations=500)
     assert (profile.family_q(test.p, len(test.p)) <= 0.05).mean() > 0.95
     assert (test.rank < 0.2).mean() > 0.95
+
+
+def test_words_count_by_their_presence_in_standard_deviations():
+    distribution, image_words, measured = null_data(n_voxels=3)
+    distribution[0, 1:4] = 0.3
+    image_words[:, 2] /= 10  # a rare word
+    test = profile.measured_test(distribution, CORPUS, image_words, measured, n_permutations=5)
     weights = np.maximum(salience(distribution[0], CORPUS), 0)
-    expected = np.corrcoef(image_words @ weights, measured[:, 0])[0, 1]
+    expected = np.corrcoef(image_words / image_words.std(0) @ weights, measured[:, 0])[0, 1]
     assert test.r[0] == pytest.approx(expected, abs=1e-6)
+    assert abs(expected - np.corrcoef(image_words @ weights, measured[:, 0])[0, 1]) > 1e-3
 
 
 def test_a_voxel_without_words_or_with_nan_responses_stays_untested():

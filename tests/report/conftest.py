@@ -293,7 +293,7 @@ def fabricate(directory, *, n_voxels=150, seed=0):
         "precision": "highest",
         "seed": 0,
         "configuration": {
-            "data": {"kind": "phantom", "root": "/home/ada/brains/nsd", "subject": "subj01", "allow_leak": False},
+            "data": {"kind": "phantom", "root": "/home/ada/brains/nsd", "subject": "subj01"},
             "features": {"kind": "clip", "model": "/srv/models/clip-vit", "hub_token": "hf_abcdefghijklmnop"},
             "encoder": {"kind": "query", "width": 96},
             "profile": {"max_q": 0.05},

@@ -3,18 +3,19 @@
 import base64
 import json
 import re
-import shutil
 import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.screenshots import chromium
 from mine_jax import artifacts
 from mine_jax.report import explorer, reading, write_report
+from tests.report.planted import many_voxels
 
 KINDS = {"u1": "<u1", "u2": "<u2", "u4": "<u4", "i4": "<i4", "f4": "<f4", "f8": "<f8"}
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = chromium()
 
 
 def decoded(values):
@@ -99,14 +100,8 @@ def test_one_voxel_stands_for_a_block(make_run, monkeypatch):
 
 @pytest.mark.usefixtures("quick")
 def test_twenty_thousand_voxels_stay_below_the_limit(tmp_path):
-    n, rng = 20_000, np.random.default_rng(0)
-    ids = np.arange(n)
-    voxels = pd.DataFrame({"voxel_id": ids, "i": ids % 100, "j": ids // 100 % 100, "k": ids // 10_000, "r2": 0.2})
-    voxels = voxels.assign(status="ok", claim="words", explained=True, rois="V1", reason="", noise_ceiling=0.5)
-    artifacts.write_table(tmp_path / "voxels.tsv", voxels)
-    words = pd.DataFrame({"voxel_id": np.repeat(ids, 12), "rank": np.tile(np.arange(12), n)})
-    words = words.assign(word=rng.choice([f"word{i}" for i in range(900)], len(words)), weight=0.1, low=0.0, high=0.2)
-    artifacts.write_table(tmp_path / "profile/words.tsv", words)
+    n = 20_000
+    many_voxels(tmp_path, n)
     values, _ = explorer.collect(reading.open_run(tmp_path))
     # images add at most 3 x (2 + 4 + 4 + 32) bytes a voxel, and 400 pictures of some 4 KB
     images = n * 3 * 42 * 4 / 3 + 400 * 6e3

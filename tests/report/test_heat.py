@@ -6,7 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from mine_jax.report import heat
+from mine_jax.report import canvas
+from mine_jax.report.figures import heat
 
 
 def decoded(picture):
@@ -18,7 +19,8 @@ def decoded(picture):
 def test_scores_land_on_their_cell():
     scores = np.zeros(6, np.float32)
     scores[1], scores[5] = 1.0, -1.0
-    image = decoded(heat.overlay(None, scores, np.array([1]), grid=(2, 3), limit=1.0, alt="x"))
+    shown = heat.HeatMap("", None, scores, np.array([1]), (2, 3), 1.0)
+    image = decoded(canvas.picture(heat.heat_map(shown), alt="x"))
     assert image.shape == (160, 240, 3)
     warm = image[..., 0] - image[..., 2]
     y, x = np.unravel_index(np.argmax(warm), warm.shape)

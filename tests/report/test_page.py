@@ -63,11 +63,10 @@ def test_number_columns_are_found():
     assert [table.is_number(i) for i in range(4)] == [False, True, True, False]
 
 
-def test_voxels_are_called_what_the_run_calls_them():
-    html = '<p id="voxel-3">Voxel 3 of voxels.tsv, 2 voxels, voxel_id</p><script>voxel</script><p>A voxel</p>'
-    shown = '<p id="voxel-3">Neuron 3 of voxels.tsv, 2 neurons, voxel_id</p><script>voxel</script><p>A neuron</p>'
-    assert page.in_units(html, "neuron") == shown
-    assert page.in_units(html, "voxel") == html and page.plural("vertex") == "vertices"
+def test_units_are_written_in_the_right_number():
+    assert f"{page.Unit()} {page.Unit('neuron').many} {page.Unit('vertex').many}" == "voxel neurons vertices"
+    assert page.Unit("vertex").count(1) == "1 vertex" and page.Unit("vertex").count(1200) == "1,200 vertices"
+    assert page.capital(page.Unit("MUA site")) == "MUA site" and page.capital(page.Unit("neuron").many) == "Neurons"
 
 
 def test_json_cannot_end_its_script():

@@ -14,8 +14,9 @@ import pytest
 
 from mine_jax import artifacts
 from mine_jax.errors import IntegrityError, MissingExtraError, MissingInputError
-from mine_jax.report import page, write_report
+from mine_jax.report import page, write_demo_report, write_report
 from mine_jax.report.sections import validation
+from tests.report.planted import truth_voxels
 
 SECTIONS = (
     "answer",
@@ -222,14 +223,6 @@ def test_nothing_about_the_machine(run, tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
-def test_leak_is_flagged(run):
-    info = json.loads((run / "run.json").read_text())
-    info["configuration"]["data"]["allow_leak"] = True
-    (run / "run.json").write_text(json.dumps(info))
-    assert "Leak allowed." in read(write_report(run, max_examples=1)).text
-
-
-@pytest.mark.usefixtures("quick")
 def test_claims_stand_beside_those_of_decoys(run):
     table = artifacts.read_table(run / "voxels.tsv")
     usable = table[table["status"] == "ok"]
@@ -376,6 +369,15 @@ def test_voxels_that_their_words_move_are_counted(run, reader):
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_stages_warn_of_stands_on_the_first_screen(run):
+    path = run / "run.json"
+    info = json.loads(path.read_text(encoding="utf-8"))
+    info["stages"]["data"]["summary"] = {"test": 9, "warning": "only 9 test images <of few>"}
+    path.write_text(json.dumps(info), encoding="utf-8")
+    html = write_report(run, max_examples=1).read_text(encoding="utf-8")
+    assert html.count('<p class="warning">only 9 test images &lt;of few&gt;</p>') == 1
+
+
 def test_the_first_screen_is_the_answer(run):
     html = write_report(run, max_examples=1).read_text(encoding="utf-8")
     voxels = pd.read_csv(run / "voxels.tsv", sep="\t", keep_default_na=False)
@@ -410,16 +412,21 @@ def test_examples_name_split_and_measured_response(run, reader):
 
 
 @pytest.mark.usefixtures("quick")
-def test_units_of_the_run(run, reader):
+def test_units_of_the_run(run, reader, tmp_path):
     info = json.loads((run / "run.json").read_text())
     info["configuration"]["data"] |= {"unit_name": "neuron", "zscore": "none"}
     (run / "run.json").write_text(json.dumps(info))
-    html = write_report(run, read_images=reader, max_examples=1).read_text(encoding="utf-8")
-    text = Page(re.sub(r"<(script|style).*?</\1>", "", html, flags=re.S)).text
-    assert "response units" in text and "z-scored" not in text
-    assert re.search(r"\d+ neurons of \d+ were fitted", text)
-    assert not re.search(r"\b[vV]oxels?\b(?!\.tsv)", text)
-    assert "voxels.tsv" in text
+    artifacts.write_table(run / "truth_voxels.tsv", truth_voxels())
+    pages = [write_report(run, read_images=reader, max_examples=5), write_demo_report(tmp_path, [run])]
+    for path in pages:
+        html = path.read_text(encoding="utf-8")
+        html = re.sub(r"<(script|style).*?</\1>", "", html, flags=re.S)
+        told = " ".join([Page(html).text, *re.findall(r'(?:alt|aria-label|title|placeholder)="([^"]*)"', html)])
+        assert re.search(r"\d+ neurons of \d+ were fitted", told) and "What each neuron responds to" in told
+        assert not re.findall(r".{30}\b[vV]oxels?\b(?!\.tsv).{30}", told)
+    text = Page(html := pages[0].read_text(encoding="utf-8")).text
+    assert "response units" in text and "z-scored" not in text and "voxels.tsv" in text
+    assert "neuron" in json.loads(re.search(r'id="explorer-data">(.*?)</script>', html, flags=re.S)[1])["unit"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -458,4 +465,4 @@ def test_heat_maps_have_the_scale_of_their_voxel(run, reader):
     ],
 )
 def test_comparisons_are_written_in_words(row, label):
-    assert validation.comparison(row) == label
+    assert validation.comparison(row, page.Unit()) == label

@@ -4,7 +4,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from mine_jax.report import canvas, slices
+from mine_jax.report import slices
+from mine_jax.report.figures import style
 
 
 @pytest.mark.parametrize("turned", ["RAS", "LAS", "ASR", "PIL"])
@@ -26,8 +27,8 @@ def test_borders_surround_each_area():
     volume = np.full((3, 3, 1), 0.5)
     areas = np.zeros((3, 3, 1), int)
     areas[0, 0], areas[1, 0] = 1, 2
-    drawn = slices.draw(volume, np.eye(4), areas, colors=canvas.color_map("cividis"), low=0, high=1)
-    (lines,) = [c for c in drawn.figure.axes[0].collections if len(c.get_segments())]
+    fig = slices.draw(volume, np.eye(4), areas, colors=style.color_map("cividis"), low=0, high=1)
+    (lines,) = [c for c in fig.axes[0].collections if len(c.get_segments())]
     edges = {tuple(map(tuple, segment.tolist())) for segment in lines.get_segments()}
     # two cells side by side: six outer edges, and the one between them once
     assert len(edges) == len(lines.get_segments()) == 7

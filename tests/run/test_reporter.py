@@ -4,6 +4,7 @@ import io
 import time
 
 from mine_jax.run import reporter as reporters
+from mine_jax.run.record.summary import sentence
 
 
 def test_plain_lines_at_each_interval_even_when_nothing_reports():
@@ -44,4 +45,12 @@ def test_terminal_bar(capsys):
     with reporter.task("encoder") as progress:
         progress(1, 2)
         reporter.say("a line with [brackets]")
-    assert "a line with [brackets]" in capsys.readouterr().err
+    reporter.found("a result")
+    captured = capsys.readouterr()
+    assert "a line with [brackets]" in captured.err and captured.out == "a result\n"
+
+
+def test_sentences_leave_out_what_is_not_known():
+    summary = {"fitted": 1200, "r": 0.12345, "missing": None, "small": 1e-5, "by": {"FFA": "face"}, "reason": "why"}
+    parts = ("{fitted} voxels", "r {r}, gap {small}", "none {missing}", "other {absent}", "prefers {by}")
+    assert sentence(parts, summary) == "1,200 voxels, r 0.12, gap 1e-05, prefers FFA face, why"

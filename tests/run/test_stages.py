@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 import mine_jax
 from mine_jax import artifacts, config, data, encoder, features, run
-from mine_jax.errors import AlignmentError, ConfigError, DataError, IntegrityError, MissingInputError
+from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError, IntegrityError, MissingInputError
 from mine_jax.phantom.write_nsd import write_phantom
 from mine_jax.run import demo, files, graph
 from mine_jax.run.recovery import truth
@@ -136,6 +138,47 @@ def test_an_opened_run_has_its_tables_and_predicts_photos(finished, tmp_path):
     assert len(words) and set(words["word"]) <= set(files.load_descriptions(out).words)
 
 
+def test_a_published_folder_predicts_without_the_run(finished, tmp_path):
+    made, out, root = finished
+    photo, folder = tmp_path / "photo.png", tmp_path / "published"
+    PIL.Image.fromarray(data.open_stimuli(made.data).read(["7"])[0]).save(photo)
+    opened = mine_jax.open_run(out)
+    explained = opened.profiles.voxel_ids[opened.profiles.explained]
+    expected, words = opened.predict(photo), opened.explain(photo, voxel=explained[0])
+    mine_jax.publish(out, folder)
+    with pytest.raises(ConfigError, match="is not empty"):
+        mine_jax.publish(out, folder)
+    moved = out.parent / "moved"
+    out.rename(moved)
+    try:
+        code = (
+            "import sys, numpy as np, mine_jax as mine\n"
+            "model = mine.load(sys.argv[1])\n"
+            "np.save(sys.argv[3], model.predict(sys.argv[2]).to_numpy())\n"
+            "model.explain(sys.argv[2], voxel=int(sys.argv[4])).to_json(sys.argv[5])\n"
+            "assert model.attribute(sys.argv[2], voxels=[int(sys.argv[4])]).scores.shape == (1, 1, 64)\n"
+        )
+        found = [tmp_path / "predicted.npy", tmp_path / "words.json"]
+        arguments = [folder, photo, found[0], int(explained[0]), found[1]]
+        subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
+    finally:
+        moved.rename(out)
+    np.testing.assert_array_equal(np.load(found[0]), expected.to_numpy())
+    assert pd.read_json(found[1])["word"].tolist() == words["word"].tolist()
+    published = mine_jax.load(folder)
+    pd.testing.assert_frame_equal(published.voxels, opened.voxels)
+    assert set(published.profiles["voxel_id"]) <= set(opened.profiles.voxel_ids)
+    content = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    for private in (str(root), str(out), str(out.parent.parent), str(Path.home()) + "/", "photo.png", "subj01"):
+        assert private.encode() not in content
+    assert {path.name for path in folder.iterdir()} == {
+        *("README.md", "config.json", "model.safetensors", "profiles.tsv", "voxels.tsv")
+    }
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointError, match="differs from the sha256"):
+        _ = mine_jax.load(folder).encoders
+
+
 def test_a_second_run_skips_every_stage(finished):
     made, out, _ = finished
     assert run.execute(made, out, graph.STEPS, resume=True)["ran"] == []
@@ -250,9 +293,13 @@ def test_random_images_are_the_same_for_all_voxels(recordings):
     assert pairs.groupby("voxel_id")["image_id"].agg(tuple).nunique() == 1 and len(pairs) == 3 * 7
 
 
-def test_permuted_responses_are_not_predicted(recordings):
+def test_permuted_responses_are_not_predicted_and_a_colleague_would_say_what_is_odd(recordings):
     out = execute(recordings, data={"permute": True})
     assert artifacts.read_table(out / "voxels.tsv")["r2"].mean() <= 0.05
+    stages = json.loads((out / "run.json").read_text(encoding="utf-8"))["stages"]
+    counts, fitted = stages["data"]["summary"], stages["encoder"]["summary"]
+    assert counts["warning"].startswith(f"only {counts['test']} test images")
+    assert ("worse than ridge" in fitted.get("warning", "")) == (fitted["mean_r2"] < fitted["mean_r2_ridge"])
 
 
 def truncate(path):

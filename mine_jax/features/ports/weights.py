@@ -37,7 +37,10 @@ def read_model_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str,
         WeightsError: if it is too large, not a UTF-8 JSON object, or asks for foreign code.
     """
     if not path.is_file():
-        raise MissingInputError(f"no {path.name} in {path.parent}. A checkpoint directory of Hugging Face is expected.")
+        raise MissingInputError(
+            f"no {path.name} in {path.parent}. A checkpoint directory of Hugging Face is expected; hub names are "
+            "not fetched: `hf download NAME --local-dir FOLDER` brings one into a folder."
+        )
     check_inside(path, path.parent)
     if path.stat().st_size > max_bytes:
         raise WeightsError(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from mine_jax.report import canvas, page, reading
+from mine_jax.report import canvas, figures, page, reading
 from mine_jax.statistics import pearson
 
 MAX_AREAS = 30
@@ -16,27 +14,65 @@ MIN_AREA_VOXELS = 3
 
 def build(run: reading.Run) -> page.Section:
     """Builds the section on prediction accuracy."""
-    anchor, title = "accuracy", "How well voxels are predicted"
+    anchor, title = "accuracy", f"How well {run.unit.many} are predicted"
     if run.voxels is None or run.voxels.empty:
         return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
-    voxels = run.voxels[(run.voxels["status"] == "ok") & np.isfinite(run.voxels["r2"])]
+    voxels = scored(run.voxels)
     if voxels.empty:
-        return page.Section(anchor, title, missing="No voxel has the status ok and a finite R², so there is no score.")
-    covers = f"{page.count(len(voxels), 'voxel')} of {page.count(len(run.voxels))}: status ok, finite R²"
-    pictures = [_r2(run, voxels["r2"], covers)]
+        return page.Section(anchor, title, missing=why_no_score(run))
+    covers = f"{run.unit.count(len(voxels))} of {page.count(len(run.voxels))}: status ok, finite R²"
+    pictures = [_r2(run.unit, voxels["r2"], covers)]
     normalized = voxels["r2_normalized"].dropna()
     if len(normalized):
-        pictures.append(_normalized(run, normalized, len(run.voxels)))
+        pictures.append(_normalized(run.unit, normalized, len(run.voxels)))
     if voxels["noise_ceiling"].notna().any():
-        pictures.append(_against_ceiling(voxels, len(run.voxels)))
-    areas = _areas(voxels)
+        pictures.append(_against_ceiling(run.unit, voxels, len(run.voxels)))
+    areas = _areas(run.unit, voxels)
     if areas is not None:
         pictures.append(areas)
-    unknown = "" if len(normalized) else "The noise ceiling of no voxel is known, so R² is not set against it."
-    return page.Section(anchor, title, {"table": _summary(voxels, covers), "pictures": pictures, "unknown": unknown})
+    unknown = "" if len(normalized) else f"The noise ceiling of no {run.unit} is known, so R² is not set against it."
+    return page.Section(
+        anchor, title, {"table": _summary(run.unit, voxels, covers), "pictures": pictures, "unknown": unknown}
+    )
 
 
-def _summary(voxels: pd.DataFrame, covers: str) -> page.Table:
+def why_no_score(run: reading.Run) -> str:
+    """Says in one sentence why no accuracy can be shown of a run with voxels.tsv.
+
+    Args:
+        run: opened run.
+    """
+    return f"No {run.unit} has the status ok and a finite R², so there is no score."
+
+
+def scored(voxels: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of voxels.tsv with the status ok and a finite R2.
+
+    Args:
+        voxels: rows of voxels.tsv.
+    """
+    return voxels[(voxels["status"] == "ok") & np.isfinite(voxels["r2"])]
+
+
+def by_area(voxels: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Collects R2 by area.
+
+    Args:
+        voxels: of `scored`.
+
+    Returns:
+        Area -> R2 [n] of its voxels, the largest median first; areas with a few voxels are left out, and all
+        where no voxel has an area.
+    """
+    spread = voxels.assign(area=voxels["rois"].map(reading.areas_of)).explode("area")
+    groups = {str(name): part["r2"].to_numpy(float) for name, part in spread.groupby("area")}
+    large = {name: values for name, values in groups.items() if len(values) >= MIN_AREA_VOXELS}
+    if set(large) <= {reading.NO_AREA}:
+        return {}
+    return {name: large[name] for name in sorted(large, key=lambda name: -np.median(large[name]))}
+
+
+def _summary(unit: page.Unit, voxels: pd.DataFrame, covers: str) -> page.Table:
     rows = []
     for name, text in (("r2", "R²"), ("r", "Pearson r"), ("r2_normalized", "R² / ceiling")):
         values = voxels[name].dropna().to_numpy(float)
@@ -47,128 +83,71 @@ def _summary(voxels: pd.DataFrame, covers: str) -> page.Table:
     n_test = voxels["n_test"].dropna().unique() if "n_test" in voxels else []
     images = f" Scored on {page.count(int(n_test[0]), 'test image')}." if len(n_test) == 1 else ""
     caption = f"{covers}.{images} R² is the coefficient of determination around the test mean and may be negative."
-    columns = ("Score", "Voxels", "Mean", "Median", "5% quantile", "95% quantile", "Smallest", "Largest")
+    columns = ("Score", page.capital(unit.many), "Mean", "Median", "5% quantile", "95% quantile", "Smallest", "Largest")
     return page.Table(caption, columns, rows)
 
 
-def _many(run: reading.Run) -> str:
-    return page.plural(run.unit).capitalize()
-
-
-def _histogram(
-    values: np.ndarray, labels: tuple[str, str], marks: dict[str, float], limits: tuple[float, float]
-) -> Any:
-    fig, ax = canvas.figure()
-    ax.hist(
-        np.clip(values, *limits), bins=np.linspace(*limits, 41), color=canvas.BLUE, edgecolor="white", linewidth=0.4
-    )
-    ax.axvline(0, color=canvas.INK, linewidth=1)
-    for (text, place), style in zip(marks.items(), ("-", "--"), strict=False):
-        ax.axvline(place, color=canvas.ORANGE, linewidth=1.8, linestyle=style, label=f"{text} {place:.2f}")
-    ax.legend(frameon=False, fontsize=10)
-    ax.set(xlabel=labels[0], ylabel=labels[1], xlim=limits)
-    ax.grid(visible=False, axis="x")
-    return fig
-
-
-def _r2(run: reading.Run, r2: pd.Series, covers: str) -> page.Picture:
+def _r2(unit: page.Unit, r2: pd.Series, covers: str) -> page.Picture:
     values = r2.to_numpy(float)
     low, high = max(-0.5, values.min()), max(values.max(), 0.05)
     low = min(low, -0.02)
     n_below = int((values < low).sum())
-    fig = _histogram(
-        values,
-        ("R² on held-out images", _many(run)),
-        {"mean": values.mean(), "median": float(np.median(values))},
-        (low, high),
-    )
+    fig = figures.accuracy_distribution(values, units=page.capital(unit.many), limits=(low, high))
     alt = (
         f"Histogram of R². Mean {values.mean():.2f}, median {np.median(values):.2f}, "
         f"from {values.min():.2f} to {values.max():.2f}."
     )
-    outside = f" {page.count(n_below, 'voxel')} below {low:g} stand in the first bar." if n_below else ""
+    outside = f" {unit.count(n_below)} below {low:g} stand in the first bar." if n_below else ""
     return canvas.picture(fig, alt=alt, caption=f"R² of {covers}.{outside}")
 
 
-def _normalized(run: reading.Run, normalized: pd.Series, n_all: int) -> page.Picture:
+def _normalized(unit: page.Unit, normalized: pd.Series, n_all: int) -> page.Picture:
     values = normalized.to_numpy(float)
     low, high = min(max(-0.5, values.min()), -0.02), min(max(1.0, values.max()), 1.5)
     n_outside = int(((values < low) | (values > high)).sum())
-    marks = {"mean": values.mean(), "median": float(np.median(values))}
-    fig = _histogram(values, ("R² / noise ceiling", _many(run)), marks, (low, high))
-    outside = f" {page.count(n_outside, 'voxel')} outside the axis stand in its end bars." if n_outside else ""
+    fig = figures.accuracy_distribution(
+        values, label="R² / noise ceiling", units=page.capital(unit.many), limits=(low, high)
+    )
+    outside = f" {unit.count(n_outside)} outside the axis stand in its end bars." if n_outside else ""
     caption = (
-        f"R² as a share of the noise ceiling, {page.count(len(values), 'voxel')} of {page.count(n_all)}: "
+        f"R² as a share of the noise ceiling, {unit.count(len(values))} of {page.count(n_all)}: "
         f"status ok and a noise ceiling high enough to divide by.{outside}"
     )
-    alt = f"Histogram of R² divided by the noise ceiling. Mean {marks['mean']:.2f}, median {marks['median']:.2f}."
+    alt = f"Histogram of R² divided by the noise ceiling. Mean {values.mean():.2f}, median {np.median(values):.2f}."
     return canvas.picture(fig, alt=alt, caption=caption)
 
 
-def _against_ceiling(voxels: pd.DataFrame, n_all: int) -> page.Picture:
+def _against_ceiling(unit: page.Unit, voxels: pd.DataFrame, n_all: int) -> page.Picture:
     known = voxels[voxels["noise_ceiling"].notna()]
     x, y = known["noise_ceiling"].to_numpy(float), known["r2"].to_numpy(float)
-    low = max(-0.5, min(y.min(), 0.0)) - 0.02
-    fig, ax = canvas.figure(height=4.0)
-    ax.plot([0, 1], [0, 1], color=canvas.GREY, linewidth=1.2, linestyle="--", label="R² = ceiling")
-    groups = ((True, "explained", canvas.BLUE, "o"), (False, "not explained", canvas.ORANGE, "x"))
-    size = float(np.clip(6000 / len(known), 3, 26))
-    for flag, label, color, marker in groups[::-1]:
-        part = known["explained"].to_numpy(bool) == flag
-        if part.any():
-            style = {"linewidths": 1.3} if marker == "x" else {"edgecolors": "none"}
-            label = f"{label} ({page.count(part.sum())})"
-            points = np.clip(y[part], low, None)
-            ax.scatter(x[part], points, s=size, c=color, marker=marker, alpha=0.6, label=label, **style)
-    ax.set(xlabel="Noise ceiling (fraction of variance)", ylabel="R² on held-out images")
-    ax.set(xlim=(0, min(1, x.max() * 1.08) or 1), ylim=(low, max(y.max(), x.max()) * 1.05))
-    ax.legend(frameon=False, fontsize=10, loc="upper left")
+    fig = figures.accuracy_against_ceiling(known)
     above = int((y > x).sum())
     caption = (
-        f"R² against the noise ceiling, {page.count(len(known), 'voxel')} of {page.count(n_all)}: status ok, ceiling "
-        f"known. {page.count(above, 'voxel')} above the dashed line: both axes are estimates with an error."
+        f"R² against the noise ceiling, {unit.count(len(known))} of {page.count(n_all)}: status ok, ceiling "
+        f"known. {unit.count(above)} above the dashed line: both axes are estimates with an error."
     )
     correlation = pearson(x, y) if len(x) > 2 else np.nan
     alt = f"Scatter plot of R² against the noise ceiling; correlation {page.number(correlation, 2)}."
     return canvas.picture(fig, alt=alt, caption=caption)
 
 
-def _areas(voxels: pd.DataFrame) -> page.Picture | None:
-    spread = voxels.assign(area=voxels["rois"].map(reading.areas_of)).explode("area")
-    groups = {str(name): part["r2"].to_numpy(float) for name, part in spread.groupby("area")}
-    large = {name: values for name, values in groups.items() if len(values) >= MIN_AREA_VOXELS}
-    if not large or set(large) == {reading.NO_AREA}:
+def _areas(unit: page.Unit, voxels: pd.DataFrame) -> page.Picture | None:
+    large = by_area(voxels)
+    if not large:
         return None
-    names = sorted(large, key=lambda name: -np.median(large[name]))[:MAX_AREAS]
-    fig, ax = canvas.figure(height=max(2.0, 0.34 * len(names) + 0.9))
-    places = np.arange(len(names))[::-1]
-    noise = np.random.default_rng(0)
-    for place, name in zip(places, names, strict=True):
-        shown = large[name][:: max(1, len(large[name]) // 400)]
-        ax.scatter(
-            shown, place + noise.uniform(-0.28, 0.28, len(shown)), s=5, c=canvas.BLUE, alpha=0.35, edgecolors="none"
-        )
-    boxes = ax.boxplot(
-        [large[name] for name in names], positions=places, orientation="horizontal", widths=0.62, showfliers=False
-    )
-    for part in ("boxes", "whiskers", "caps"):
-        for line in boxes[part]:
-            line.set(color=canvas.INK, linewidth=1)
-    for line in boxes["medians"]:
-        line.set(color=canvas.ORANGE, linewidth=2.2)
-    ax.axvline(0, color=canvas.INK, linewidth=0.8)
-    labels = [f"{canvas.plain(name, limit=20)} ({len(large[name]):,})" for name in names]
-    ax.set_yticks(places, labels)
-    ax.set(xlabel="R² on held-out images", ylim=(-0.7, len(names) - 0.3))
-    ax.grid(visible=False, axis="y")
-    left_out = len(groups) - len(names)
+    names = list(large)[:MAX_AREAS]
+    fig = figures.accuracy_by_area({name: large[name] for name in names})
+    n_areas = voxels["rois"].map(reading.areas_of).explode().nunique()
+    left_out = n_areas - len(names)
     rest = (
-        f" {page.count(left_out, 'area')} left out (fewer voxels, or below the first {MAX_AREAS})." if left_out else ""
+        f" {page.count(left_out, 'area')} left out (fewer {unit.many}, or below the first {MAX_AREAS})."
+        if left_out
+        else ""
     )
     caption = (
-        f"R² by area, status ok and finite R²; areas with at least {MIN_AREA_VOXELS} such voxels (number in brackets), "
-        f"by median. Box: quartiles; orange line: median; whiskers: 1.5 quartile ranges; dots: voxels. A voxel in "
-        f"several areas counts in each.{rest}"
+        f"R² by area, status ok and finite R²; areas with at least {MIN_AREA_VOXELS} such {unit.many} (number in "
+        f"brackets), by median. Box: quartiles; orange line: median; whiskers: 1.5 quartile ranges; dots: {unit.many}. "
+        f"One in several areas counts in each.{rest}"
     )
     best, worst = names[0], names[-1]
     alt = (

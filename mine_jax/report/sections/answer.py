@@ -53,8 +53,9 @@ def build(run: reading.Run) -> page.Section:
     anchor, title = "answer", "What was found"
     if run.voxels is None or run.voxels.empty:
         return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
-    content = {**content_of([run]), "map": map_of(run)}
-    return page.Section(anchor, title, {**content, "leak": bool(run.setting("data", "allow_leak", False))})
+    warnings = [stage.warning for stage in run.stages() if stage.warning]
+    content = {**content_of([run]), "map": map_of(run), "warnings": warnings}
+    return page.Section(anchor, title, content)
 
 
 def map_of(run: reading.Run) -> dict[str, Any] | None:
@@ -79,7 +80,7 @@ def content_of(runs: Sequence[reading.Run]) -> dict[str, Any]:
     r2 = usable["r2"].dropna()
     accuracy = f", with a mean R² of {r2.mean():.2f} on held-out images" if len(r2) else ""
     sentence = (
-        f"{page.count(len(usable), 'voxel')} of {page.count(len(voxels))} were fitted{accuracy}; "
+        f"{told[0][0].unit.count(len(usable))} of {page.count(len(voxels))} were fitted{accuracy}; "
         f"{page.count(int(voxels['explained'].sum()))} respond to something that words describe."
     )
     return {"sentence": sentence, "rungs": ladder([run for run, _ in told]), "areas": _areas([run for run, _ in told])}
@@ -123,6 +124,7 @@ def by_area(run: reading.Run) -> pd.DataFrame:
 
 def _areas(runs: Sequence[reading.Run]) -> page.Table | None:
     """One row per area: voxels with words, the preferred category and the leading words."""
+    unit = runs[0].unit
     spread = pd.concat([by_area(run) for run in runs], ignore_index=True)
     words = leading_words(runs)
     if set(spread["area"]) == {reading.NO_AREA} and not words:
@@ -136,12 +138,12 @@ def _areas(runs: Sequence[reading.Run]) -> page.Table | None:
         area = str(name)
         described = f"{page.count(size['explained'])} of {page.count(size['n'])}"
         rows.append((area, _preference(area, tested), ", ".join(words.get(area, [])) or "none", described))
-    left = f" The {page.count(len(rows))} areas with most described voxels." if len(sizes) > len(rows) else ""
+    left = f" The {page.count(len(rows))} areas with most described {unit.many}." if len(sizes) > len(rows) else ""
     caption = (
-        "Words: those with the most weight over the described voxels of the area, each counted with the low end of its "
-        f"interval. Preferred category: tested against maps as smooth as these.{left}"
+        f"Words: those with the most weight over the described {unit.many} of the area, each counted with the low end "
+        f"of its interval. Preferred category: tested against maps as smooth as these.{left}"
     )
-    return page.Table(caption, ("Area", "Preferred category", "Words", "Described voxels"), rows)
+    return page.Table(caption, ("Area", "Preferred category", "Words", f"Described {unit.many}"), rows)
 
 
 def _preference(area: str, tested: list[dict[str, str]]) -> str:

@@ -9,24 +9,25 @@ import numpy as np
 import pandas as pd
 
 from mine_jax import _optional
-from mine_jax.report import canvas, page, reading, slices
+from mine_jax.report import canvas, figures, page, reading, slices
+from mine_jax.report.figures import style
+from mine_jax.report.figures.areas import MAX_AREAS, MAX_Q, is_preferred, label_column
 from mine_jax.roi import maps
 
-MAX_Q = 0.05
-MAX_AREAS = 30
 MAX_PAIRS = 40
+SELECTIVITY = "roi/selectivity.tsv"
 BARS_PER_AREA = 6
 NO_COLOR = "#b3b3b3"
 # Maps of plain values shown, in this order; label maps are shown all.
 VALUE_MAPS = ("r2", "r2_normalized")
 HEADINGS = {
     "roi": "Area",
-    "n_voxels": "Voxels",
-    "between_distance": "Distance between voxels",
+    "n_voxels": "Number",
+    "between_distance": "Distance inside",
     "noise_distance": "Distance expected from noise",
     "n_clusters": "Clusters",
     "cluster_stability": "Cluster stability",
-    "reproducible_q": "q that voxels differ",
+    "reproducible_q": "q that they differ",
     "patches": "Likeness of neighbours",
     "structure_q": "q of patches",
     "halves_p": "p of patches in halves",
@@ -36,20 +37,30 @@ HEADINGS = {
 
 def build(run: reading.Run) -> page.Section:
     """Builds the section on areas."""
-    anchor, title, name = "areas", "Areas", "roi/selectivity.tsv"
-    table = run.table(name, ("roi", "enrichment"))
+    anchor, title, table = "areas", "Areas", selectivity(run)
     structure = run.table("roi/structure.tsv", ("roi",))
     has_structure = structure is not None and len(structure)
-    if (table is None or table.empty) and not has_structure:
-        return page.Section(anchor, title, missing=run.why_missing("roi", name))
-    has_preferences = table is not None and not table.empty
+    if table is None and not has_structure:
+        return page.Section(anchor, title, missing=run.why_missing("roi", SELECTIVITY))
     content = {
-        "heat": _heat(run, table) if has_preferences else None,
-        "preferred": _preferred(run, table) if has_preferences else None,
-        "structure": _structure(structure) if has_structure else None,
+        "heat": None if table is None else _heat(run.unit, table),
+        "preferred": None if table is None else _preferred(run.unit, table),
+        "structure": _structure(run.unit, structure) if has_structure else None,
         "contrasts": _contrasts(run.table("roi/contrasts.tsv", ("roi", "other", "word", "log_odds", "q"))),
     }
     return page.Section(anchor, title, content)
+
+
+def selectivity(run: reading.Run) -> pd.DataFrame | None:
+    """Reads what areas prefer; None where it was not tested.
+
+    Args:
+        run: opened run.
+    """
+    table = run.table(SELECTIVITY, ("roi", "enrichment"))
+    if table is None or table.empty:
+        return None
+    return reading.checked(table, run.directory / SELECTIVITY, (label_column(table),))
 
 
 def volume_maps(run: reading.Run) -> page.Section:
@@ -82,13 +93,12 @@ def one_map(run: reading.Run, name: str) -> dict[str, Any] | None:
     return _label_map(run, name, path, legend) if legend else _value_map(run, name, path)
 
 
-def _preferred(run: reading.Run, table: pd.DataFrame) -> dict[str, Any]:
-    column = next((c for c in ("category", "word", "label") if c in table.columns), "category")
-    reading.checked(table, run.directory / "roi/selectivity.tsv", (column,))
+def _preferred(unit: page.Unit, table: pd.DataFrame) -> dict[str, Any]:
+    column = label_column(table)
     cards, rows = [], []
     for area, part in list(table.groupby("roi", sort=True))[:MAX_AREAS]:
         ordered = part.sort_values("enrichment", ascending=False)
-        passing = ordered[_is_preferred(ordered)]
+        passing = ordered[is_preferred(ordered)]
         best = passing.iloc[0] if len(passing) else None
         items = [_bar(row, column) for row in ordered.head(BARS_PER_AREA).to_dict("records")]
         cards.append(
@@ -103,7 +113,7 @@ def _preferred(run: reading.Run, table: pd.DataFrame) -> dict[str, Any]:
     caption = (
         f"{page.count(len(rows), 'area')} of {page.count(n_areas)} in roi/selectivity.tsv. Preferred: the {column} "
         f"with the largest enrichment among those that pass: q at most {MAX_Q} against maps as smooth as these, an "
-        "enrichment of a stated size, a map that changes at the borders of areas, and enough voxels with words."
+        f"enrichment of a stated size, a map that changes at the borders of areas, and enough {unit.many} with words."
     )
     headings = ("Area", "Preferred", "Enrichment", "Interval", "q")
     return {"table": page.Table(caption, headings, rows), "cards": cards, "column": column, "count": BARS_PER_AREA}
@@ -111,58 +121,25 @@ def _preferred(run: reading.Run, table: pd.DataFrame) -> dict[str, Any]:
 
 def preferred_categories(run: reading.Run) -> dict[str, str] | None:
     """Reads the category that each area prefers; None where it was not tested, and no entry without a preference."""
-    table = run.table("roi/selectivity.tsv", ("roi", "enrichment"))
-    if table is None or table.empty:
+    table = selectivity(run)
+    if table is None:
         return None
-    column = next((c for c in ("category", "word", "label") if c in table.columns), "category")
-    passing = reading.checked(table, run.directory / "roi/selectivity.tsv", (column,))[_is_preferred(table)]
-    ordered = passing.sort_values("enrichment", kind="stable")
+    column, ordered = label_column(table), table[is_preferred(table)].sort_values("enrichment", kind="stable")
     return dict(zip(ordered["roi"].astype(str), ordered[column].astype(str), strict=True))
 
 
-def _is_preferred(table: pd.DataFrame) -> pd.Series:
-    """Which rows are the preference of their area; by q alone in tables that do not say so."""
-    if "preferred" in table:
-        return table["preferred"].astype(str).str.lower() == "true"
-    passing = (table["enrichment"] > 0) & (table["q"] < MAX_Q if "q" in table else True)
-    return passing & (table["enrichment"] == table["enrichment"].where(passing).groupby(table["roi"]).transform("max"))
-
-
-def _heat(run: reading.Run, table: pd.DataFrame) -> page.Picture:
+def _heat(unit: page.Unit, table: pd.DataFrame) -> page.Picture:
     """Draws the enrichment of every category in every area, with marks."""
-    column = next((c for c in ("category", "word", "label") if c in table.columns), "category")
-    reading.checked(table, run.directory / "roi/selectivity.tsv", (column,))
-    areas = sorted(table["roi"].astype(str).unique())[:MAX_AREAS]
-    categories = list(dict.fromkeys(table[column].astype(str)))[:MAX_AREAS]
-    values = np.full((len(areas), len(categories)), np.nan)
-    fig, ax = canvas.figure(height=float(np.clip(0.9 + 0.28 * len(areas), 2.2, 9)))
-    preferred, n_marked = _is_preferred(table), 0
-    for row, marked in zip(table.to_dict("records"), preferred, strict=True):
-        if row["roi"] not in areas or str(row[column]) not in categories:
-            continue
-        place = areas.index(row["roi"]), categories.index(str(row[column]))
-        values[place] = row["enrichment"]
-        passes = pd.notna(row.get("q", np.nan)) and row["q"] <= MAX_Q and row["enrichment"] > 0
-        if marked or passes:
-            n_marked += marked
-            dark = abs(values[place]) > 0.6 * table["enrichment"].abs().max()
-            text = {"ha": "center", "va": "center", "fontsize": 11, "color": "white" if dark else canvas.INK}
-            ax.text(place[1], place[0], "★" if marked else "·", **text)
-    limit = float(np.nanmax(np.abs(values))) or 1.0
-    image = ax.imshow(values, cmap=canvas.color_map("PuOr_r"), vmin=-limit, vmax=limit, aspect="auto")
-    ax.set_xticks(
-        range(len(categories)), [canvas.plain(name, limit=14) for name in categories], rotation=40, ha="right"
-    )
-    ax.set_yticks(range(len(areas)), [canvas.plain(name, limit=18) for name in areas])
-    ax.grid(visible=False)
-    fig.colorbar(image, ax=ax, fraction=0.05, pad=0.02).ax.tick_params(labelsize=10)
+    column = label_column(table)
+    n_areas, n_labels = min(table["roi"].nunique(), MAX_AREAS), min(table[column].nunique(), MAX_AREAS)
+    n_marked = int(is_preferred(table).sum())
     caption = (
-        f"Enrichment of each {column} in {page.count(len(areas), 'area')}. Star: preferred. Dot: q at most {MAX_Q} "
-        "but not preferred, since another is larger or a threshold is missed. An area with few voxels with words has "
-        "no q."
+        f"Enrichment of each {column} in {page.count(n_areas, 'area')}. Star: preferred. Dot: q at most {MAX_Q} "
+        f"but not preferred, since another is larger or a threshold is missed. An area with few {unit.many} with words "
+        "has no q."
     )
-    alt = f"Heat map of enrichment, {len(areas)} areas by {len(categories)}; {n_marked} preferences."
-    return canvas.picture(fig, alt=alt, caption=caption)
+    alt = f"Heat map of enrichment, {n_areas} areas by {n_labels}; {n_marked} preferences."
+    return canvas.picture(figures.area_categories(table), alt=alt, caption=caption)
 
 
 def _contrasts(table: pd.DataFrame | None) -> page.Table | None:
@@ -199,13 +176,13 @@ def _bar(row: dict[str, Any], column: str) -> page.Bar:
     )
 
 
-def _structure(structure: pd.DataFrame) -> page.Table:
+def _structure(unit: page.Unit, structure: pd.DataFrame) -> page.Table:
     columns = [name for name in HEADINGS if name in structure.columns]
     rows = [[_cell(name, row[name]) for name in columns] for row in structure.to_dict("records")]
     caption = (
-        f"All {page.count(len(rows), 'area')} of roi/structure.tsv. An area is structured where its voxels differ from "
-        "each other in both halves of the images alike, and where neighbours are more alike than other voxels of the "
-        "area. One cluster: no number of clusters found in one half predicts the other half."
+        f"All {page.count(len(rows), 'area')} of roi/structure.tsv. An area is structured where its {unit.many} differ "
+        f"from each other in both halves of the images alike, and where neighbours are more alike than other "
+        f"{unit.many} of the area. One cluster: no number of clusters found in one half predicts the other half."
     )
     return page.Table(caption, [HEADINGS[name] for name in columns], rows)
 
@@ -224,43 +201,39 @@ def _value_map(run: reading.Run, name: str, path: Path) -> dict[str, Any]:
     high = float(np.quantile(known, 0.99)) if len(known) else 1.0
     high = high if high > 0 else 1.0
     areas = _area_codes(run, volume.shape)
-    drawn = slices.draw(volume, affine, areas, colors=canvas.color_map("cividis"), low=0.0, high=high)
-    bar = drawn.figure.colorbar(
-        drawn.image, ax=drawn.figure.axes, orientation="horizontal", fraction=0.06, pad=0.03, aspect=40
-    )
-    bar.ax.tick_params(labelsize=10)
     title = {"r2": "R²", "r2_normalized": "R² / noise ceiling"}.get(name, name)
+    fig = slices.draw(volume, affine, areas, colors=style.color_map("cividis"), low=0.0, high=high, label=title)
     caption = (
-        f"{title} of {page.count(len(known), 'voxel')}; white: none. Colors end at 0 and at the 99% quantile, "
+        f"{title} of {run.unit.count(len(known))}; white: none. Colors end at 0 and at the 99% quantile, "
         f"{high:.2g}. {_where(areas, affine)}"
     )
     middle = f"median {np.median(known):.2g}" if len(known) else "no values"
     alt = f"Slices of the volume map of {title}; {middle}."
-    return {"picture": canvas.picture(drawn.figure, alt=alt, caption=caption), "chips": []}
+    return {"picture": canvas.picture(fig, alt=alt, caption=caption), "chips": []}
 
 
 def _label_map(run: reading.Run, name: str, path: Path, legend: dict[int, str]) -> dict[str, Any]:
     volume, affine = maps.read_map(path)
     codes, counts = np.unique(volume[np.isfinite(volume)].astype(int), return_counts=True)
     ranked = [int(code) for code in codes[np.argsort(-counts, kind="stable")] if code > 0]
-    shown = ranked[: len(canvas.CATEGORIES)]
-    colors = {code: canvas.CATEGORIES[place] for place, code in enumerate(shown)}
+    shown = ranked[: len(style.CATEGORIES)]
+    colors = {code: style.CATEGORIES[place] for place, code in enumerate(shown)}
     drawn = np.full(volume.shape, np.nan, np.float32)
     for place, code in enumerate(shown):
         drawn[volume == code] = place
-    drawn[np.isfinite(volume) & np.isnan(drawn)] = len(canvas.CATEGORIES)
-    listed = _optional.require("matplotlib.colors", extra="report", why=canvas.WHY)
-    palette = listed.ListedColormap([*canvas.CATEGORIES, NO_COLOR]).with_extremes(bad="white")
+    drawn[np.isfinite(volume) & np.isnan(drawn)] = len(style.CATEGORIES)
+    listed = _optional.require("matplotlib.colors", extra="report", why=style.WHY)
+    palette = listed.ListedColormap([*style.CATEGORIES, NO_COLOR]).with_extremes(bad="white")
     areas = _area_codes(run, volume.shape)
-    fig = slices.draw(drawn, affine, areas, colors=palette, low=-0.5, high=len(canvas.CATEGORIES) + 0.5).figure
+    fig = slices.draw(drawn, affine, areas, colors=palette, low=-0.5, high=len(style.CATEGORIES) + 0.5)
     number = dict(zip(codes.tolist(), counts.tolist(), strict=True))
-    chips = [(colors[code], legend.get(code, f"label {code}"), page.count(number[code], "voxel")) for code in shown]
+    chips = [(colors[code], legend.get(code, f"label {code}"), run.unit.count(number[code])) for code in shown]
     rest = sum(n for code, n in number.items() if code not in shown)
     if rest:
-        chips.append((NO_COLOR, "none or other", page.count(rest, "voxel")))
+        chips.append((NO_COLOR, "none or other", run.unit.count(rest)))
     title = name.replace("_", " ").replace("top ", "leading ").capitalize()
     caption = (
-        f"{title} of the profile, {page.count(int(counts.sum()), 'voxel')}; the {len(shown)} most frequent have a "
+        f"{title} of the profile, {run.unit.count(int(counts.sum()))}; the {len(shown)} most frequent have a "
         f"color. {_where(areas, affine)}"
     )
     top = ", ".join(f"{text} {n}" for _, text, n in chips[:3])

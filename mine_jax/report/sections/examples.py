@@ -8,14 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from mine_jax.report import canvas, heat, page, reading
+from mine_jax.report import canvas, figures, page, reading
+from mine_jax.report.figures import heat
 
+PAIRS = "attribution/pairs.tsv"
 IMAGES_PER_VOXEL = 3
 WORDS_PER_IMAGE = 6
 # Quantile of a voxel's absolute scores that gets the full color.
 FULL_COLOR = 0.995
 # Examples beyond these are closed until a reader opens them.
 OPEN = 4
+SCALE = "Color bar from violet, tokens that lower the prediction, over white, 0, to orange, those that raise it."
 
 
 @dataclass(frozen=True)
@@ -43,19 +46,16 @@ class _TokenScores(NamedTuple):
 
 def build(run: reading.Run, *, max_examples: int = 12) -> page.Section:
     """Builds the section with example voxels and their heat maps."""
-    anchor, title = "examples", "Examples: what drives single voxels"
-    pairs = run.table("attribution/pairs.tsv", ("voxel_id", "image_id", "predicted"))
-    if pairs is None or pairs.empty:
-        return page.Section(anchor, title, missing=run.why_missing("attribution", "attribution/pairs.tsv"))
-    voxels = run.voxels
-    if voxels is None:
-        return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
+    anchor, title = "examples", f"Examples: what drives single {run.unit.many}"
+    pairs, voxels = run.table(PAIRS, ("voxel_id", "image_id", "predicted")), run.voxels
+    if pairs is None or pairs.empty or voxels is None:
+        return page.Section(anchor, title, missing=_why(run))
     pairs = ranked(run, pairs.assign(row=np.arange(len(pairs))))
-    picked, rule = _pick(voxels, pairs, max_examples)
-    chosen = pairs[pairs["voxel_id"].isin(picked["voxel_id"])].groupby("voxel_id").head(IMAGES_PER_VOXEL)
+    picked, rule = _pick(run.unit, voxels, pairs, max_examples)
+    chosen = _images_of(pairs, picked)
     cards, limits, note = _cards(run, chosen, picked)
     if not cards:
-        return page.Section(anchor, title, missing="No voxel has an attributed image with the status ok.")
+        return page.Section(anchor, title, missing=f"No {run.unit} has an attributed image with the status ok.")
     profiles = run.rows("profile/sentences.tsv", picked["voxel_id"].tolist(), ("voxel_id", "sentence"))
     sentences = {} if profiles is None else dict(zip(profiles["voxel_id"], profiles["sentence"], strict=True))
     examples = [
@@ -68,9 +68,59 @@ def build(run: reading.Run, *, max_examples: int = 12) -> page.Section:
         for row in reading.records(picked)
         if row.voxel_id in cards
     ]
-    scale = heat.scale() if limits else None
+    scale = canvas.picture(figures.heat_scale(), alt=SCALE) if limits else None
     shown = {"examples": examples, "scale": scale, "open": OPEN}
     return page.Section(anchor, title, {**shown, "rule": rule, "note": note, "unit_of_scores": run.scale})
+
+
+def heat_maps(run: reading.Run, *, limit: int) -> list[figures.HeatMap] | str:
+    """Chooses heat maps: the best predicted voxels, areas taking turns, each with the image it responds to most.
+
+    Args:
+        run: opened run.
+        limit: largest number of voxels.
+
+    Returns:
+        One heat map per voxel; a sentence that says why where there are none.
+    """
+    pairs, voxels = run.table(PAIRS, ("voxel_id", "image_id", "predicted")), run.voxels
+    if pairs is None or pairs.empty or voxels is None:
+        return _why(run)
+    pairs = ranked(run, pairs.assign(row=np.arange(len(pairs))))
+    picked, _ = _pick(run.unit, voxels, pairs, limit)
+    chosen = _images_of(pairs, picked)
+    scores, grid, areas = (
+        _token_scores(run, chosen, run.grid),
+        run.grid,
+        dict(zip(picked["voxel_id"], picked["area"], strict=True)),
+    )
+    if grid is None or not scores.fields:
+        return _note(run, grid, scores.fields, True, True)
+    limits, (words, _) = _limits(chosen, scores.fields), _words(run, chosen, picked)
+    first = chosen.groupby("voxel_id").head(1).sort_values("voxel_id", key=lambda ids: ids.map(list(areas).index))
+    photos = _photos(run, first)
+    shown = []
+    for pair in reading.records(first):
+        read = ", ".join(bar.label for bar in words.get((pair.voxel_id, pair.image_id), [])[:2])
+        title = f"{run.unit} {pair.voxel_id}, {areas[pair.voxel_id]}\n{read}"
+        fields = scores.fields[pair.row], scores.criticals[pair.row]
+        shown.append(figures.HeatMap(title, photos.get(pair.image_id), *fields, grid, limits[pair.voxel_id]))
+    return shown
+
+
+def _why(run: reading.Run) -> str:
+    return run.why_missing("encoder", "voxels.tsv") if run.voxels is None else run.why_missing("attribution", PAIRS)
+
+
+def _images_of(pairs: pd.DataFrame, picked: pd.DataFrame) -> pd.DataFrame:
+    """The first images of each picked voxel, of ranked pairs."""
+    return pairs[pairs["voxel_id"].isin(picked["voxel_id"])].groupby("voxel_id").head(IMAGES_PER_VOXEL)
+
+
+def _photos(run: reading.Run, chosen: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The photos of some pairs, cut to what the tokens cover."""
+    photos, grid, crop = run.photos(chosen["image_id"]), run.grid, crop_of(run)
+    return photos if grid is None else {i: heat.fit_to_grid(p, grid, crop=crop) for i, p in photos.items()}
 
 
 def ranked(run: reading.Run, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -90,13 +140,13 @@ def ranked(run: reading.Run, pairs: pd.DataFrame) -> pd.DataFrame:
     return order.drop(columns="seen")
 
 
-def _pick(voxels: pd.DataFrame, pairs: pd.DataFrame, limit: int) -> tuple[pd.DataFrame, str]:
+def _pick(unit: page.Unit, voxels: pd.DataFrame, pairs: pd.DataFrame, limit: int) -> tuple[pd.DataFrame, str]:
     attributed = voxels[voxels["voxel_id"].isin(pairs["voxel_id"])]
     explained = attributed[attributed["explained"]]
     pool, kind = (explained, "explained") if len(explained) else (attributed, "attributed, but not explained")
     picked = reading.spread_over_areas(pool, limit=limit)
     rule = (
-        f"{page.count(len(picked), 'voxel')} of {page.count(len(pool))} {kind} ones: the best predicted (R²) voxel of "
+        f"{unit.count(len(picked))} of {page.count(len(pool))} {kind} ones: the best predicted (R²) {unit} of "
         f"each area in alphabetical order, then the second best, and so on. Images: of those attributed, test images "
         f"before those that the encoder was fitted on, the {IMAGES_PER_VOXEL} with the highest predicted response."
     )
@@ -107,11 +157,7 @@ def _cards(
     run: reading.Run, chosen: pd.DataFrame, picked: pd.DataFrame
 ) -> tuple[dict[int, list[Card]], dict[int, float], str]:
     """Makes the cards of each voxel, the score that gets the full color in them, and a note on what is absent."""
-    grid, crop = run.grid, crop_of(run)
-    photos = {
-        i: p if grid is None else heat.fit_to_grid(p, grid, crop=crop)
-        for i, p in run.photos(chosen["image_id"]).items()
-    }
+    grid, photos = run.grid, _photos(run, chosen)
     fields, criticals, are_complete = _token_scores(run, chosen, grid)
     limits = _limits(chosen, fields)
     words, sentences = _words(run, chosen, picked)
@@ -123,10 +169,9 @@ def _cards(
         photo = photos.get(pair.image_id)
         drawn = None
         if grid is not None and pair.row in fields:
-            alt = _in_words(fields[pair.row], pair, grid, bool(photos))
-            drawn = heat.overlay(
-                photo, fields[pair.row], criticals[pair.row], grid=grid, limit=limits[pair.voxel_id], alt=alt
-            )
+            alt = _in_words(run.unit, fields[pair.row], pair, grid, bool(photos))
+            shown = figures.HeatMap("", photo, fields[pair.row], criticals[pair.row], grid, limits[pair.voxel_id])
+            drawn = canvas.picture(figures.heat_map(shown), alt=alt)
         shown = None if photo is None else canvas.pixels(photo, alt=f"Image {pair.image_id}.")
         bars = page.Bars("Weight of each word", words[key], 0.0, highest) if key in words else None
         share = getattr(pair, "faithfulness", np.nan)
@@ -177,15 +222,17 @@ def _words(
     profiles = run.rows("profile/words.tsv", ids, ("voxel_id", "rank", "word"))
     places = {(row.voxel_id, row.word): int(row.rank) for row in reading.records(profiles)}
     explained = dict(zip(picked["voxel_id"], picked["explained"], strict=True))
-    said = {key: _said(key[0], bars, places, bool(explained.get(key[0]))) for key, bars in words.items()}
+    said = {key: _said(run.unit, key, bars, places, bool(explained.get(key[0]))) for key, bars in words.items()}
     return words, said
 
 
-def _said(voxel: int, bars: list[page.Bar], places: dict[Any, int], is_explained: bool) -> str:
+def _said(
+    unit: page.Unit, key: tuple[int, str], bars: list[page.Bar], places: dict[Any, int], is_explained: bool
+) -> str:
     read = f"Critical tokens read as {' and '.join(bar.label for bar in bars[:2])}."
     if not is_explained:
-        return f"{read} No words are claimed for this voxel."
-    found = [(places[voxel, bar.label], bar.label) for bar in bars if (voxel, bar.label) in places]
+        return f"{read} No words are claimed for this {unit}."
+    found = [(places[key[0], bar.label], bar.label) for bar in bars if (key[0], bar.label) in places]
     if not found:
         return f"{read} None of them is in the profile."
     rank, word = min(found)
@@ -207,13 +254,13 @@ def crop_of(run: reading.Run) -> float | None:
     return 1.0 if run.setting("features", "kind", "clip") == "clip" else None
 
 
-def _in_words(field: np.ndarray, pair: Any, grid: tuple[int, int], has_photo: bool) -> str:
+def _in_words(unit: page.Unit, field: np.ndarray, pair: Any, grid: tuple[int, int], has_photo: bool) -> str:
     y, x = divmod(int(np.argmax(field)), grid[1])
     vertical = ("top", "middle", "bottom")[min(2, 3 * y // grid[0])]
     horizontal = ("left", "center", "right")[min(2, 3 * x // grid[1])]
     ground = "" if has_photo else " The photo itself was not available."
     return (
-        f"Heat map of image {pair.image_id} for voxel {pair.voxel_id}: the strongest token lies at "
+        f"Heat map of image {pair.image_id} for {unit} {pair.voxel_id}: the strongest token lies at "
         f"{vertical} {horizontal}, with {field.max():.2g}.{ground}"
     )
 

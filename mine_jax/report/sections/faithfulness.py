@@ -5,14 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mine_jax.report import canvas, page, reading
+from mine_jax.report import canvas, figures, page, reading
+from mine_jax.report.figures.faithfulness import ORDERS
 
-# order -> what it says in the legend, color, line, marker
-ORDERS = {
-    "ig": ("highest attribution first", canvas.BLUE, "-", "o"),
-    "random": ("random order", canvas.GREY, "--", "s"),
-    "lowest": ("lowest attribution first", canvas.ORANGE, ":", "^"),
-}
 KINDS = {
     "necessity": ("Necessity: the first k tokens replaced by the baseline", "falls fastest"),
     "sufficiency": ("Sufficiency: only the first k tokens kept", "rises fastest"),
@@ -25,41 +20,27 @@ def build(run: reading.Run) -> page.Section:
     curves = run.table("attribution/curves.tsv", ("kind", "order", "k", "relative_performance"))
     if curves is None or curves.empty:
         return page.Section(anchor, title, missing=run.why_missing("attribution", "attribution/curves.tsv"))
-    pictures = [_curves(curves[curves["kind"] == kind], kind) for kind in KINDS if (curves["kind"] == kind).any()]
+    pictures = [
+        _curves(run.unit, curves[curves["kind"] == kind], kind) for kind in KINDS if (curves["kind"] == kind).any()
+    ]
     return page.Section(anchor, title, {"pictures": pictures, "table": _pairs(run)})
 
 
-def _curves(curves: pd.DataFrame, kind: str) -> page.Picture:
-    fig, ax = canvas.figure(height=3.8)
+def _curves(unit: page.Unit, curves: pd.DataFrame, kind: str) -> page.Picture:
     ends = []
-    for order, (text, color, line, marker) in ORDERS.items():
+    for order, (text, *_) in ORDERS.items():
         part = curves[curves["order"] == order].sort_values("k")
-        if part.empty:
-            continue
-        k, middle = part["k"].to_numpy(float), part["relative_performance"].to_numpy(float)
-        ax.plot(k, middle, color=color, linestyle=line, marker=marker, markersize=4.5, linewidth=2, label=text)
-        if {"low", "high"} <= set(part.columns):
-            ax.fill_between(
-                k, part["low"].to_numpy(float), part["high"].to_numpy(float), color=color, alpha=0.18, linewidth=0
-            )
-        half = len(k) // 2
-        ends.append(f"{text}: {middle[half]:.2f} at k = {k[half]:g}")
-    ax.axhline(0, color=canvas.INK, linewidth=0.8)
-    ax.axhline(1, color=canvas.INK, linewidth=0.8, alpha=0.4)
-    ax.set(
-        xlabel="Image-tokens patched (k)" if kind == "necessity" else "Image-tokens kept (k)",
-        ylabel="Relative performance",
-    )
-    ax.legend(frameon=False, fontsize=10)
+        if len(part):
+            half = part.iloc[len(part) // 2]
+            ends.append(f"{text}: {half['relative_performance']:.2f} at k = {half['k']:g}")
     title, expected = KINDS[kind]
     n = curves["n_voxels"].dropna().unique() if "n_voxels" in curves else np.array([])
-    covers = (
-        f"{page.count(int(n.max()), 'voxel')} with attributed images" if len(n) else "All voxels with attributed images"
-    )
+    covers = f"{unit.count(int(n.max())) if len(n) else f'All {unit.many}'} with attributed images"
     caption = (
         f"{title}. {covers}; mean with its interval (band). 1 is the performance of the whole image, 0 that of the "
         f"baseline. If attribution is right, the solid line {expected}."
     )
+    fig = figures.faithfulness_curves(curves, kinds=(kind,))
     return canvas.picture(fig, alt=f"{title}. {'; '.join(ends)}.", caption=caption)
 
 
@@ -83,7 +64,7 @@ def _pairs(run: reading.Run) -> page.Table | None:
             cells = np.quantile(values, (0.05, 0.5, 0.95))
             rows.append((text, page.count(len(values)), *(page.number(float(v)) for v in cells)))
     caption = (
-        f"All {page.count(len(pairs), 'pair')} of voxel and image in attribution/pairs.tsv where the value is known "
-        f"({page.count(pairs['voxel_id'].nunique(), 'voxel')})."
+        f"All {page.count(len(pairs), 'pair')} of {run.unit} and image in attribution/pairs.tsv where the value is "
+        f"known ({run.unit.count(pairs['voxel_id'].nunique())})."
     )
     return page.Table(caption, ("Measure", "Pairs", "5% quantile", "Median", "95% quantile"), rows) if rows else None

@@ -17,7 +17,7 @@ MAX_REASONS = 12
 def build(run: reading.Run) -> page.Section:
     """Builds the section "what was run": key numbers, configuration, versions, times."""
     stages = [stage for stage in run.stages() if stage.name != "report"]
-    times = [page.Bar(name, s, note=_duration(s)) for name, _, s in stages if s is not None]
+    times = [page.Bar(one.name, one.seconds, note=_duration(one.seconds)) for one in stages if one.seconds is not None]
     return page.Section(
         "overview",
         "What was run",
@@ -28,15 +28,14 @@ def build(run: reading.Run) -> page.Section:
             "versions": _pairs("Versions and devices", _versions(run)),
             "times": page.Bars("Seconds of each stage", times) if times else None,
             "total": _duration(sum(bar.value for bar in times)),
-            "states": [(name, state) for name, state, s in stages if s is None],
-            "leak": bool(run.setting("data", "allow_leak", False)),
+            "states": [(one.name, one.state) for one in stages if one.seconds is None],
         },
     )
 
 
 def abstentions(run: reading.Run) -> page.Section:
     """Builds the section that counts how far voxels and decoys climb the ladder of claims, and why not further."""
-    anchor, title = "explained", "What may be claimed of the voxels"
+    anchor, title = "explained", f"What may be claimed of the {run.unit.many}"
     voxels = run.voxels
     if voxels is None or voxels.empty:
         return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
@@ -46,13 +45,13 @@ def abstentions(run: reading.Run) -> page.Section:
     rows += [(f"not explained: {r}", page.count(n), page.share(n / len(voxels))) for r, n in reasons.items()]
     rows.append(("all", page.count(len(voxels)), page.share(1.0)))
     caption = (
-        f"All {page.count(len(voxels), 'voxel')} of voxels.tsv, each counted once, by the columns `explained` and "
+        f"All {run.unit.count(len(voxels))} of voxels.tsv, each counted once, by the columns `explained` and "
         f"`reason`. {_criteria(run)}"
     )
     content = {
         "ladder": _ladder(run, voxels),
-        "table": page.Table(caption, ("Outcome", "Voxels", "Share"), rows),
-        "areas": _by_area(voxels),
+        "table": page.Table(caption, ("Outcome", page.capital(run.unit.many), "Share"), rows),
+        "areas": _by_area(run.unit, voxels),
     }
     return page.Section(anchor, title, content)
 
@@ -70,8 +69,8 @@ def _ladder(run: reading.Run, voxels: pd.DataFrame) -> page.Table | None:
             cells.append(page.share(reaches(decoys["claim"].to_numpy(str), claim).mean()))
         rows.append(cells)
     beside = "" if decoys is None else f" {page.count(len(decoys), 'decoy')} of decoys.tsv stand beside them."
-    caption = f"{page.count(len(usable), 'voxel')} with status ok that reach each claim or a higher one.{beside}"
-    columns = ("Claim", "Voxels", "Share") + (() if decoys is None else ("Share of decoys",))
+    caption = f"{run.unit.count(len(usable))} with status ok that reach each claim or a higher one.{beside}"
+    columns = ("Claim", page.capital(run.unit.many), "Share") + (() if decoys is None else ("Share of decoys",))
     return page.Table(caption, columns, rows)
 
 
@@ -80,11 +79,11 @@ def _facts(run: reading.Run) -> list[tuple[str, str]]:
     voxels = run.voxels
     if voxels is not None:
         usable = voxels.loc[(voxels["status"] == "ok"), "r2"].dropna()
-        facts.append((page.count(len(voxels)), "voxels in the data"))
-        facts.append((page.count(len(usable)), "voxels fitted and scored"))
+        facts.append((page.count(len(voxels)), f"{run.unit.many} in the data"))
+        facts.append((page.count(len(usable)), f"{run.unit.many} fitted and scored"))
         if len(usable):
             facts.append((f"{usable.mean():.2f}", "mean R² of these, on held-out images"))
-        facts.append((page.count(int(voxels["explained"].sum())), "voxels with words that stand their tests"))
+        facts.append((page.count(int(voxels["explained"].sum())), f"{run.unit.many} with words that stand their tests"))
     images = run.table("images.tsv", ("image_id",))
     if images is not None:
         facts.append((page.count(len(images)), "images"))
@@ -100,9 +99,7 @@ def _images(run: reading.Run) -> page.Table | None:
         part = images[images["split"] == split]
         repeats = page.count(part["n_repeats"].sum()) if "n_repeats" in part else "not known"
         rows.append((split, page.count(len(part)), repeats))
-    caption = "Images of images.tsv by split, and the trials averaged in them."
-    if not run.setting("data", "allow_leak", False):
-        caption += " Encoders never see the test images."
+    caption = "Images of images.tsv by split, and the trials averaged in them. Encoders never see the test images."
     return page.Table(caption, ("Split", "Images", "Trials"), rows)
 
 
@@ -157,7 +154,7 @@ def _criteria(run: reading.Run) -> str:
     limits = {
         "max_q": "q of every rung at most",
         "min_share": "r of the words as a share of the encoder's at least",
-        "max_rank": "share of other voxels' words that do as well at most",
+        "max_rank": f"share of other {run.unit.many}' words that do as well at most",
         "min_images": "images at least",
     }
     rival = run.table("profile/voxels.tsv")
@@ -167,7 +164,7 @@ def _criteria(run: reading.Run) -> str:
     return (f"Rule: {'; '.join(parts)}." if parts else "") + warned
 
 
-def _by_area(voxels: pd.DataFrame) -> page.Table | None:
+def _by_area(unit: page.Unit, voxels: pd.DataFrame) -> page.Table | None:
     spread = voxels.assign(area=voxels["rois"].map(reading.areas_of)).explode("area")
     if set(spread["area"]) == {reading.NO_AREA}:
         return None
@@ -180,8 +177,8 @@ def _by_area(voxels: pd.DataFrame) -> page.Table | None:
         why = f"{reasons.index[0]} ({page.count(reasons.iloc[0])})" if len(reasons) else ""
         rows.append((area, page.count(len(part)), page.share(n / len(part)), *reached, why))
     caption = (
-        "The same voxels by area: share explained, how many reach each claim or a higher one, and the most frequent "
-        "reason of those not explained. A voxel in several areas counts in each."
+        f"The same {unit.many} by area: share explained, how many reach each claim or a higher one, and the most "
+        "frequent reason of those not explained. One in several areas counts in each."
     )
-    heads = ("Area", "Voxels", "Explained", *(CLAIMS[1:] if has_claims else ()), "Most frequent reason")
+    heads = ("Area", page.capital(unit.many), "Explained", *(CLAIMS[1:] if has_claims else ()), "Most frequent reason")
     return page.Table(caption, heads, rows)

@@ -23,7 +23,9 @@ def build(run: reading.Run) -> page.Section:
         return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
     explained = run.voxels[run.voxels["explained"]]
     if explained.empty:
-        return page.Section(anchor, title, missing="No voxel of this run is explained, so there is no profile to show.")
+        return page.Section(
+            anchor, title, missing=f"No {run.unit} of this run is explained, so there is no profile to show."
+        )
     picked = reading.spread_over_areas(explained, limit=MAX_PROFILES, per_area=PER_AREA)
     words = run.rows(name, picked["voxel_id"].tolist(), ("voxel_id", "rank", "word", "weight"))
     if words is None or words.empty:
@@ -44,7 +46,7 @@ def build(run: reading.Run) -> page.Section:
         card = {"voxel": row, "bars": shown, "sentence": sentence, "facts": numbers, "beside": beside}
         groups.setdefault(row.area, []).append(card)
     rule = (
-        f"{page.count(sum(map(len, groups.values())), 'voxel')} of {page.count(len(explained))} explained ones: in "
+        f"{run.unit.count(sum(map(len, groups.values())))} of {page.count(len(explained))} explained ones: in "
         f"each area the up to {PER_AREA} best predicted (R²), at most {MAX_PROFILES} in all. Bars: mean share of the "
         f"critical attribution that a word explains, the first {WORDS} words; lines: bootstrap interval over images. "
         "All bars share one scale; #: rank in the profile, where words common in all images count less. Below: tests "

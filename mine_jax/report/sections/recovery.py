@@ -2,39 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mine_jax import artifacts
-from mine_jax.report import page, reading
+from mine_jax.report import canvas, figures, page, reading
+from mine_jax.report.figures.truth import MIN_SEEDS, WORDLESS
 from mine_jax.types import CLAIMS
+
+TRUTH, VOXELS = "truth.tsv", "truth_voxels.tsv"
+VOXEL_COLUMNS = ("kind", "explained", "true_ceiling", "q_predicted", "q_reliable", "q_words")
+COLUMNS = ("Measure", "Value", "n", "Target", "Met")
 
 
 def build(run: reading.Run) -> page.Section:
     """Builds the section with the recovery table."""
     anchor, title = "recovery", "Recovery of the planted truth"
     if not run.truth.is_file():
-        kind = run.setting("data", "kind")
-        why = (
-            "the run has not been compared with its truth" if kind == "phantom" else "only phantoms have a known truth"
-        )
-        return page.Section(anchor, title, missing=f"There is no truth.tsv: {why}.")
+        return page.Section(anchor, title, missing=why_missing(run))
     table = load(run.truth)
     met = reading.is_true(table["met"])[has_target(table)]
     caption = (
         f"All {page.count(len(table), 'measure')} of truth.tsv; n is the number of cases behind each. "
         f"{page.count(int(met.sum()))} of {page.count(len(met), 'target')} met."
     )
-    content = {"table": page.Table(caption, COLUMNS, rows_of(table)), "claims": claims(run.truth.parent)}
-    return page.Section(anchor, title, content)
+    shown = {"table": page.Table(caption, COLUMNS, rows_of(table)), "claims": claims(run.truth.parent, run.unit)}
+    return page.Section(anchor, title, {**shown, "pictures": worth_of_claims([run])})
 
 
-COLUMNS = ("Measure", "Value", "n", "Target", "Met")
+def why_missing(run: reading.Run) -> str:
+    """Says in one sentence why a run has no truth beside it.
+
+    Args:
+        run: opened run.
+    """
+    is_phantom = run.setting("data", "kind") == "phantom"
+    why = "the run has not been compared with its truth" if is_phantom else "only phantoms have a known truth"
+    return f"There is no {TRUTH}: {why}."
 
 
-def claims(directory: Path) -> page.Table | None:
+def voxels_of(runs: Sequence[reading.Run]) -> pd.DataFrame | None:
+    """Reads what was planted in each voxel and what is claimed of it.
+
+    Args:
+        runs: opened runs.
+
+    Returns:
+        One row per voxel and run, with the run as `seed`; None where no run was compared with its truth.
+    """
+    tables = [(str(run.directory), run.table(VOXELS, VOXEL_COLUMNS)) for run in runs]
+    parts = [table.assign(seed=name) for name, table in tables if table is not None]
+    if not parts:
+        return None
+    voxels = pd.concat(parts, ignore_index=True)
+    return voxels.assign(explained=reading.is_true(voxels["explained"]))
+
+
+def worth_of_claims(runs: Sequence[reading.Run]) -> list[page.Picture]:
+    """Draws what claims are worth: claimed against true false discoveries, and power against the ceiling.
+
+    Args:
+        runs: opened runs.
+
+    Returns:
+        Two pictures; none where no run was compared with its truth.
+    """
+    voxels = voxels_of(runs)
+    if voxels is None:
+        return []
+    unit = runs[0].unit
+    intervals = " with 95% intervals" if len(runs) >= MIN_SEEDS else ""
+    several = f", means of {page.count(len(runs), 'run')}{intervals}" if len(runs) > 1 else ""
+    claimed = voxels[voxels["explained"]]
+    wordless = int(claimed["kind"].isin(WORDLESS).sum())
+    covers = f"{unit.count(len(voxels))} of {VOXELS}{several}"
+    told = f"{page.count(wordless)} of {page.count(len(claimed))} {unit.many} claimed to have words have none"
+    return [
+        canvas.picture(
+            figures.false_discoveries(voxels),
+            alt=f"Share of claimed {unit.many} without words against the claimed q: {told}.",
+            caption=f"Claims that are false, {covers}. Dots: all rungs up to words at that q; star: all rules of the "
+            f"claim. Below the dashed line claims are more cautious than they say. {told.capitalize()}.",
+        ),
+        canvas.picture(
+            figures.power_against_ceiling(voxels),
+            alt=f"Share of {unit.many} with planted words that reach words, by kind and noise ceiling.",
+            caption=f"Planted {unit.many} that reach words, against their true noise ceiling, {covers}.",
+        ),
+    ]
+
+
+def claims(directory: Path, unit: page.Unit) -> page.Table | None:
     """Builds the table of kinds of voxels and the rungs they reach, from `truth_claims.tsv`; None without."""
     path = directory / "truth_claims.tsv"
     if not path.is_file():
@@ -47,11 +108,11 @@ def claims(directory: Path) -> page.Table | None:
         for row in table.to_dict("records")
     ]
     caption = (
-        "Planted kinds of voxels, and the share that reaches each claim or a higher one; of those with words, how "
-        "often a planted word is first, and among the first five. Kinds with words: true ceiling at least .3."
+        f"Planted kinds of {unit.many}, and the share that reaches each claim or a higher one; of those with words, "
+        "how often a planted word is first, and among the first five. Kinds with words: true ceiling at least .3."
     )
     heads = [name.replace("first_five", "planted in five").replace("first", "planted first") for name in shown]
-    return page.Table(caption, ("Kind", "Voxels", *heads), rows)
+    return page.Table(caption, ("Kind", page.capital(unit.many), *heads), rows)
 
 
 def load(path: Path) -> pd.DataFrame:

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mine_jax.report import canvas, page, reading
-from mine_jax.statistics import pearson
+from mine_jax.report import canvas, figures, page, reading
+from mine_jax.report.figures.edits import ACTIONS, shift_correlations
 
 MAX_EDITS = 12
 MAX_GENERATED = 6
@@ -26,7 +26,7 @@ SIDES = {
     "noop": "an edit that changes nothing",
     "other things removed": "removing other things",
     "co-occurring words": "inserting what comes along with them",
-    "other voxel's words": "inserting another voxel's words",
+    "other voxel's words": "inserting the words of another {unit}",
     "words of nearly the same meaning": "inserting words of nearly the same meaning",
     "words of the same area": "inserting words of the same area",
     "description": "an image made from the description",
@@ -34,6 +34,8 @@ SIDES = {
     "lowest": "an image made from the words of the least attributed tokens",
     "original image": "the original image",
 }
+EDITS = "validation/edits.tsv"
+EDIT_COLUMNS = ("voxel_id", "image_id", "action", "before", "after")
 VERBS = {"insert": "inserted", "remove": "removed"}
 # What makes two edits the same one, whoever made them.
 EDIT = ["voxel_id", "image_id", "action", "words"]
@@ -46,18 +48,18 @@ def build(run: reading.Run) -> page.Section:
     """Builds the section on generated and edited images."""
     anchor, title = "validation", "Validation: generated and edited images"
     summary = run.table("validation/summary.tsv", ("effect",))
-    edits = run.table("validation/edits.tsv", ("voxel_id", "image_id", "action", "before", "after"))
+    edits = run.table(EDITS, EDIT_COLUMNS)
     generation = run.table("validation/generation.tsv", ("voxel_id", "image_id", "condition", "predicted"))
     present = [table for table in (summary, edits, generation) if table is not None and len(table)]
     if not present:
-        return page.Section(anchor, title, missing=_why(run))
+        return page.Section(anchor, title, missing=why_missing(run))
     files = _files(run.directory / "validation" / "images")
     content = {
         "voxels": _voxels(run),
         "summary": None if summary is None or summary.empty else _summary(run, summary),
         "statuses": [t for t in (_statuses("edit", edits), _statuses("generated image", generation)) if t is not None],
         "edits": _edits(run, edits, files),
-        "shifts": _shifts(run, edits),
+        "shifts": [p for p in (_shifts(run, edits), _true_shifts(run, edits)) if p is not None],
         "same": _same_prompts(generation),
         "generated": _generated(run, generation, files),
         "evaluators": _evaluators(edits, generation, summary),
@@ -65,7 +67,12 @@ def build(run: reading.Run) -> page.Section:
     return page.Section(anchor, title, content)
 
 
-def _why(run: reading.Run) -> str:
+def why_missing(run: reading.Run) -> str:
+    """Says in one sentence why there is no validation.
+
+    Args:
+        run: opened run.
+    """
     generator, editor = run.setting("validation", "generator"), run.setting("validation", "editor")
     if generator == "none" and editor == "none":
         return "Validation was switched off for this run: neither a generator nor an editor is configured."
@@ -77,7 +84,7 @@ def _summary(run: reading.Run, summary: pd.DataFrame) -> dict[str, Any]:
     # the table has all; the picture has the configured models under the encoders that wrote the words
     first = {name: summary[name].iloc[0] for name in JUDGES if name in summary}
     for row in summary.to_dict("records"):
-        label = comparison(row)
+        label = comparison(row, run.unit)
         known = {key: float(row[key]) for key in STATISTICS if key in row and pd.notna(row[key])}
         if "effect" in known and all(row[name] == value for name, value in first.items()):
             note = f"{known['effect']:.2f}" + (f", q {page.p_value(known['q'])}" if "q" in known else "")
@@ -96,11 +103,12 @@ def _summary(run: reading.Run, summary: pd.DataFrame) -> dict[str, Any]:
     return {"table": page.Table(caption, heads, rows), "bars": bars_of, "of": of}
 
 
-def comparison(row: dict[str, Any]) -> str:
+def comparison(row: dict[str, Any], unit: page.Unit) -> str:
     """Writes what a row of summary.tsv compares, in words.
 
     Args:
         row: `comparison`, and where they are known `source` of the words and `voxels`.
+        unit: what one column of the responses is called.
 
     Returns:
         A label such as "Inserting the profile's words, against an edit that changes nothing".
@@ -112,11 +120,11 @@ def comparison(row: dict[str, Any]) -> str:
     if len(sides) == 2 and verb in ACTS:
         text = f"{ACTS[verb]} {SOURCES.get(sides[0], sides[0])}, against {SOURCES.get(sides[1], sides[1])}"
     elif len(sides) == 2:
-        text = ", against ".join(SIDES.get(side, side).format(words=words) for side in sides)
+        text = ", against ".join(SIDES.get(side, side).format(words=words, unit=unit) for side in sides)
     else:
         text = name
-    control = ", words exchanged between voxels (control)" if row.get("voxels") == "exchanged" else ""
-    return text[:1].upper() + text[1:] + control
+    control = f", words exchanged between {unit.many} (control)" if row.get("voxels") == "exchanged" else ""
+    return page.capital(text) + control
 
 
 def _voxels(run: reading.Run) -> page.Table | None:
@@ -135,11 +143,11 @@ def _voxels(run: reading.Run) -> page.Table | None:
         rows.append((text, page.count(len(part)), page.share(len(part) / len(table)), middle))
     judge = f" ({table['evaluator'].iloc[0]})" if "evaluator" in table else ""
     caption = (
-        f"All {page.count(len(table), 'voxel')} of validation/voxels.tsv, drawn at random from the explained ones, "
+        f"All {run.unit.count(len(table))} of validation/voxels.tsv, drawn at random from the explained ones, "
         f"areas taking turns, each tested alone by the most independent evaluator{judge}. Hard distractors are words "
         "of the same area, of nearly the same meaning, and of things that come along in images."
     )
-    return page.Table(caption, ("Voxels", "Number", "Share", "Median effect"), rows)
+    return page.Table(caption, (page.capital(run.unit.many), "Number", "Share", "Median effect"), rows)
 
 
 def _statuses(noun: str, table: pd.DataFrame | None) -> page.Table | None:
@@ -159,20 +167,80 @@ def _evaluators(*tables: pd.DataFrame | None) -> list[str]:
 def _edits(run: reading.Run, edits: pd.DataFrame | None, files: dict[Any, Path]) -> dict[str, Any] | None:
     if edits is None or edits.empty:
         return None
-    stored = _stored(edits, "edits", files)
-    stored = stored[stored["action"].isin(list(VERBS)) & (stored["source"] != "bystanders")]
-    stored = stored.drop_duplicates([*EDIT, "maker"])
-    usable, exact = (part.drop_duplicates(EDIT[:3]) for part in _by_maker(stored))
-    chosen = _spread(usable.drop_duplicates(["voxel_id", "action"]), MAX_EDITS)
+    chosen, exact = _chosen(edits, files, MAX_EDITS)
     photos = run.photos(chosen["image_id"].tolist())
     others = {tuple(row[name] for name in EDIT): row for row in exact.to_dict("records")}
     cards = [_card(row, photos, files, others) for row in chosen.to_dict("records")]
     rule = (
         f"{page.count(len(cards), 'edit')} of {page.count(len(edits))}: status ok, picture stored, the first of each "
-        "voxel and action in the order of edits.tsv; of these, evenly spaced from the strongest effect on the "
+        f"{run.unit} and action in the order of edits.tsv; of these, evenly spaced from the strongest effect on the "
         "predicted response to the weakest, insertions before removals."
     )
     return {"cards": cards, "rule": rule} if cards else None
+
+
+def _chosen(edits: pd.DataFrame, files: dict[Any, Path], limit: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The edits that are shown, and all exact ones."""
+    stored = _stored(edits, "edits", files)
+    stored = stored[stored["action"].isin(list(VERBS)) & (stored["source"] != "bystanders")]
+    stored = stored.drop_duplicates([*EDIT, "maker"])
+    usable, exact = (part.drop_duplicates(EDIT[:3]) for part in _by_maker(stored))
+    return _spread(usable.drop_duplicates(["voxel_id", "action"]), limit), exact
+
+
+def edit_pairs(run: reading.Run, *, limit: int) -> list[figures.EditPair] | str:
+    """Chooses edits to show: evenly spaced from the strongest effect to the weakest.
+
+    Args:
+        run: opened run, with a reader of its images.
+        limit: largest number of edits.
+
+    Returns:
+        The edits; a sentence that says why where there are none.
+    """
+    edits = run.table(EDITS, EDIT_COLUMNS)
+    if edits is None or edits.empty:
+        return why_missing(run)
+    files = _files(run.directory / "validation" / "images")
+    chosen, _ = _chosen(edits, files, limit)
+    photos, pairs = run.photos(chosen["image_id"].tolist()), []
+    for row in chosen.to_dict("records"):
+        before, after = photos.get(row["image_id"]), _read(_file_of(row, "edits", files))
+        if before is not None and after is not None:
+            title = f"{run.unit} {row['voxel_id']}\n{row['words']} {VERBS[row['action']]}"
+            pairs.append(figures.EditPair(title, before, after, row["after"] - row["before"]))
+    return pairs or "No edit with the status ok has both its picture and its photo."
+
+
+def usable_edits(edits: pd.DataFrame) -> pd.DataFrame:
+    """Returns the edits of the first evaluator and the first maker whose shift is known.
+
+    Args:
+        edits: rows of validation/edits.tsv.
+    """
+    known = edits[edits["shift"].notna()]
+    for name in ("evaluator", "maker"):
+        if name in known and len(known):
+            known = known[known[name] == known[name].iloc[0]]
+    return known
+
+
+def with_truth(edits: pd.DataFrame) -> pd.DataFrame:
+    """Returns the insertions and removals whose true shift is known, by the first evaluator.
+
+    Args:
+        edits: rows of validation/edits.tsv.
+
+    Returns:
+        The rows, with `maker`; none where true shifts do not vary.
+    """
+    if "true_shift" not in edits:
+        return edits.head(0)
+    usable = edits[edits["action"].isin(list(VERBS)) & edits["true_shift"].notna() & edits["shift"].notna()]
+    usable = usable[usable["evaluator"] == usable["evaluator"].iloc[0]] if len(usable) else usable
+    if len(usable) < 3 or usable["true_shift"].std() == 0:
+        return usable.head(0)
+    return usable.assign(maker=usable["maker"] if "maker" in usable else "edits")
 
 
 def _card(row: dict[str, Any], photos: Any, files: dict[Any, Path], others: dict[Any, Any]) -> dict[str, Any]:
@@ -210,30 +278,35 @@ def _spread(table: pd.DataFrame, limit: int) -> pd.DataFrame:
 
 
 def _shifts(run: reading.Run, edits: pd.DataFrame | None) -> page.Picture | None:
-    """Predicted against true shifts of the edits, where the truth is known."""
-    if edits is None or "true_shift" not in edits:
+    """How far each kind of edit shifts the predicted response."""
+    usable = usable_edits(edits) if edits is not None and "shift" in edits else pd.DataFrame()
+    if usable.empty:
         return None
-    usable = edits[edits["action"].isin(list(VERBS)) & edits["true_shift"].notna() & edits["shift"].notna()]
-    usable = usable[usable["evaluator"] == usable["evaluator"].iloc[0]] if len(usable) else usable
-    if len(usable) < 3 or usable["true_shift"].std() == 0:
-        return None
-    fig, ax = canvas.figure(height=4.0)
-    ax.axhline(0, color=canvas.GREY, linewidth=0.8)
-    ax.axvline(0, color=canvas.GREY, linewidth=0.8)
-    labels = []
-    styles = ((canvas.BLUE, "o"), (canvas.ORANGE, "x"), (canvas.GREY, "^"))
-    names = usable["maker"].unique() if "maker" in usable else [""]
-    for name, (color, marker) in zip(names, styles, strict=False):
-        part = usable[usable["maker"] == name] if name else usable
-        r = pearson(part["true_shift"].to_numpy(), part["shift"].to_numpy())
-        label = f"{name or 'edits'}: r = {r:.2f} ({page.count(len(part), 'edit')})"
-        ax.scatter(part["true_shift"], part["shift"], s=16, c=color, marker=marker, alpha=0.6, label=label)
-        labels.append(label)
-    ax.set(xlabel=f"True shift of the simulated {run.unit} (sd)", ylabel=f"Predicted shift ({run.scale})")
-    ax.legend(frameon=False, fontsize=10, loc="upper left")
+    middles = [
+        f"{name}: median {shifts.median():+.2f}"
+        for action, name in ACTIONS.items()
+        if len(shifts := usable.loc[usable["action"] == action, "shift"])
+    ]
+    judge = f" ({usable['evaluator'].iloc[0]})" if "evaluator" in usable else ""
     caption = (
-        f"Predicted shift against what the exact edit does to the simulated voxel, {page.count(len(usable), 'edit')}: "
-        f"insertions and removals with a usable image, first evaluator ({usable['evaluator'].iloc[0]})."
+        f"Shift of the predicted response by kind of edit, {page.count(len(usable), 'edit')} of the first maker of "
+        f"images, first evaluator{judge}. Dots: edits; box: quartiles; orange line: median."
+    )
+    fig = figures.edit_shifts(usable, scale=run.scale)
+    return canvas.picture(fig, alt=f"Box plots of shifts. {'; '.join(middles)}.", caption=caption)
+
+
+def _true_shifts(run: reading.Run, edits: pd.DataFrame | None) -> page.Picture | None:
+    """Predicted against true shifts of the edits, where the truth is known."""
+    usable = with_truth(edits) if edits is not None else pd.DataFrame()
+    if usable.empty:
+        return None
+    labels = [f"{name}: r = {r:.2f} ({page.count(n, 'edit')})" for name, (r, n) in shift_correlations(usable).items()]
+    fig = figures.true_shifts(usable, unit=run.unit.one, scale=run.scale)
+    caption = (
+        f"Predicted shift against what the exact edit does to the simulated {run.unit}, "
+        f"{page.count(len(usable), 'edit')}: insertions and removals with a usable image, "
+        f"first evaluator ({usable['evaluator'].iloc[0]})."
     )
     return canvas.picture(
         fig, alt=f"Scatter plot of predicted against true shifts. {'; '.join(labels)}.", caption=caption
@@ -261,9 +334,9 @@ def _generated(run: reading.Run, generation: pd.DataFrame | None, files: dict[An
             tiles.append((condition, row["predicted"], shown, row.get("prompt", "")))
         groups.append({"voxel_id": voxel, "image_id": image, "tiles": tiles})
     rule = (
-        f"{page.count(len(groups), 'voxel')} of {page.count(generation['voxel_id'].nunique())}: the first image of "
-        "each voxel in the order of generation.tsv whose pictures are stored, first seed of each condition, whatever "
-        "their effect."
+        f"{run.unit.count(len(groups))} of {page.count(generation['voxel_id'].nunique())}: the first image of "
+        f"each {run.unit} in the order of generation.tsv whose pictures are stored, first seed of each condition, "
+        "whatever their effect."
     )
     return {"groups": groups, "rule": rule} if groups else None
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from mine_jax import attribution, data, features
+from mine_jax import attribution, data, features, phantom
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, PhantomConfig, PrecomputedConfig, judging_features
 from mine_jax.errors import MineError
@@ -100,4 +99,4 @@ def _is_unwritten(config: Config) -> bool:
     source = config.data
     if not isinstance(source, PhantomConfig):
         return False
-    return source.root is None or not (Path(source.root) / "phantom.json").is_file()
+    return source.root is None or not phantom.is_phantom(source.root)

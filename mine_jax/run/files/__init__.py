@@ -8,6 +8,7 @@ from mine_jax.run.files.headers import tokens_shape as tokens_shape
 from mine_jax.run.files.inputs import data_folder as data_folder
 from mine_jax.run.files.inputs import data_source as data_source
 from mine_jax.run.files.inputs import features_folder as features_folder
+from mine_jax.run.files.inputs import fitted_to_tokens as fitted_to_tokens
 from mine_jax.run.files.inputs import load_lens as load_lens
 from mine_jax.run.files.inputs import load_low_level as load_low_level
 from mine_jax.run.files.inputs import load_more_layers as load_more_layers

@@ -9,6 +9,7 @@ import numpy as np
 
 from mine_jax import artifacts, data, features
 from mine_jax.config import Config, DataConfig, PhantomConfig
+from mine_jax.convert import frames
 from mine_jax.run import tables
 from mine_jax.run.files.owned import OUTPUTS, RIVAL
 from mine_jax.run.record import directory as run_directory
@@ -54,7 +55,7 @@ def save_data(directory: Path, responses: Responses, splits: np.ndarray) -> None
 
 def save_voxels(directory: Path, responses: Responses, scores: Scores | None, profiles: Profiles | None) -> None:
     """Writes what is known of the voxels so far."""
-    artifacts.write_table(directory / "voxels.tsv", tables.voxels(responses, scores, profiles))
+    artifacts.write_table(directory / "voxels.tsv", frames.voxels(responses, scores, profiles))
 
 
 def load_responses(directory: Path) -> Responses:
@@ -90,6 +91,13 @@ def load_tokens(directory: Path) -> ImageTokens:
     record = manifest.read(directory)
     settings = {} if record is None else record.get("configuration", {}).get("features", {})
     return features.open_store(features_folder(directory), verify=False, moved_to=settings.get("tokens"))
+
+
+def fitted_to_tokens(directory: Path) -> list[Path]:
+    """Returns the folders of what was fitted to image-tokens, which further photos need: none, one or two."""
+    return [
+        path for path in (features_folder(directory) / name for name in ("denoising", "reduction")) if path.is_dir()
+    ]
 
 
 def load_more_layers(config: Config, directory: Path) -> dict[int, ImageTokens]:

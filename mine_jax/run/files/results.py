@@ -12,6 +12,7 @@ import pandas as pd
 
 from mine_jax import artifacts, encoder, profile
 from mine_jax.config import AttributionConfig
+from mine_jax.convert import frames
 from mine_jax.description import CorpusShares
 from mine_jax.errors import MissingInputError
 from mine_jax.memory import SparseRows
@@ -303,20 +304,20 @@ def save_profiles(directory: Path, profiles: Profiles, decoys: Profiles | None) 
     """Writes the profiles of voxels, and of decoys as the null beside them."""
     out = directory / "profile"
     artifacts.save(profiles, out)
-    artifacts.write_table(out / "words.tsv", tables.profile_words(profiles))
+    artifacts.write_table(out / "words.tsv", frames.profile_words(profiles))
     artifacts.write_table(out / "sentences.tsv", tables.profile_sentences(profiles))
     save_profile_voxels(directory, profiles)
     if decoys is not None:
         artifacts.save(decoys, out / DECOYS)
         rival = load_rival(directory)
-        table = tables.profile_voxels(decoys, None if rival is None else rival[1])
+        table = frames.profile_voxels(decoys, None if rival is None else rival[1])
         artifacts.write_table(out / "decoys.tsv", table)
 
 
 def save_profile_voxels(directory: Path, profiles: Profiles) -> None:
     """Writes the claims of the profiled voxels, with the numbers of every rung."""
     rival = load_rival(directory)
-    table = tables.profile_voxels(profiles, None if rival is None else rival[1])
+    table = frames.profile_voxels(profiles, None if rival is None else rival[1])
     responses = load_responses(directory)
     areas = responses.rois[np.searchsorted(responses.voxel_ids, profiles.voxel_ids)]
     table["agreement_area"] = profile.agreement_with_others(*profiles.halves, corpus(directory), areas)

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mine_jax import artifacts, attribution, description, encoder, features
-from mine_jax._progress import Progress, silent
-from mine_jax.config import Config, PrecomputedConfig
-from mine_jax.data.images import PhotoFiles, decode, list_photos
-from mine_jax.errors import ConfigError, DataError, MissingInputError
+from mine_jax import artifacts
+from mine_jax.errors import MissingInputError
 from mine_jax.run import files
-from mine_jax.types import Encoders, ImageTokens, Lens, Profiles, Scores, Stimuli
+from mine_jax.run.finished.model import FittedModel
+from mine_jax.types import Encoders, Lens, Profiles, Scores
 
-Photo = str | Path | np.ndarray | Any
 
-
-class Run:
-    """A run directory, opened; nothing is read before it is asked for.
-
-    Attributes:
-        directory: where it is.
-        config: what it was run with.
-    """
-
-    def __init__(self, directory: Path, config: Config) -> None:
-        """Keeps the place and the configuration; `open_run` makes one."""
-        self.directory, self.config = directory, config
+class Run(FittedModel):
+    """A run directory, opened by `open_run`; nothing is read before it is asked for."""
 
     def __repr__(self) -> str:
         """Says where, and which tables there are."""
@@ -86,100 +71,10 @@ class Run:
         """What reads image-tokens as words; None where there is none."""
         return files.load_lens(self.directory)
 
-    def tokens_of(self, photos: Photo | Sequence[Photo], *, progress: Progress = silent) -> ImageTokens:
-        """Turns photos into image-tokens, as the run did with its own.
-
-        Args:
-            photos: paths, a folder or zip, PIL images, or uint8 arrays [height, width, 3]; one or several.
-            progress: called with (done, N).
-
-        Returns:
-            Tokens [N, P, D], denoised and reduced like those of the run; ids are file names or numbers.
-
-        Raises:
-            ConfigError: if the run read precomputed tokens, so that there is no model for photos.
-            MissingInputError: if a photo or the model is not there.
-            DataError: if something is no photo.
-        """
-        config, run = self.config.features, self.config.run
-        if isinstance(config, PrecomputedConfig):
-            raise ConfigError(
-                f"{self.directory} was run on tokens computed elsewhere, so there is no model for photos; "
-                "give `predict` the tokens of the photos, from the same model: ImageTokens.from_array(tokens)."
-            )
-        return features.extract(
-            features.load_backbone_like(config, self.directory / "features", precision=run.precision, mesh=run.mesh),
-            _stimuli(photos),
-            layer=config.layer,
-            dtype=config.dtype,
-            batch_size=config.batch_size,
-            progress=progress,
-        )
-
-    def predict(
-        self,
-        photos: Photo | Sequence[Photo] | ImageTokens,
-        *,
-        voxels: Iterable[int] | None = None,
-        progress: Progress = silent,
-    ) -> pd.DataFrame:
-        """Predicts responses to photos that the subject may never have seen.
-
-        Args:
-            photos: as in `tokens_of`, or image-tokens [N, P, D].
-            voxels: ids of the voxels wanted; None for all that were fitted.
-            progress: called with (done, N) while photos are read.
-
-        Returns:
-            Responses, one row for each photo and one column for each voxel id, z-scored beta.
-
-        Raises:
-            DataError: if a voxel is not in the run.
-            MineError: as `tokens_of`.
-        """
-        tokens = photos if isinstance(photos, ImageTokens) else self.tokens_of(photos, progress=progress)
-        chosen = self._encoders_of(voxels)
-        rows, columns = pd.Index(tokens.image_ids, name="image_id"), pd.Index(np.asarray(chosen.voxel_ids))
-        return pd.DataFrame(encoder.predict(chosen, tokens), index=rows, columns=columns)
-
-    def explain(self, photo: Photo, *, voxel: int, n_words: int = 5) -> pd.DataFrame:
-        """Says in words what of a photo drives a voxel.
-
-        Args:
-            photo: one photo, as in `tokens_of`.
-            voxel: its id.
-            n_words: most words.
-
-        Returns:
-            word, weight and n_tokens, best first: what the critical tokens read as, no claim about the voxel.
-
-        Raises:
-            MissingInputError: if the run has no lens.
-            MineError: as `tokens_of`.
-        """
-        if self.lens is None:
-            raise MissingInputError(f"{self.directory} has no lens, so tokens cannot be read as words.")
-        tokens = self.tokens_of(photo)
-        found = attribution.integrated_gradients(self._encoders_of([voxel]), tokens)
-        k = attribution.n_critical(self.config.attribution.k, tokens.tokens.shape[1])
-        words = description.top_words(self.lens, tokens, m=self.config.description.m)
-        described = description.describe(
-            attribution.critical_tokens(found, k=k), words, corpus=files.corpus(self.directory), n_words=n_words
-        )
-        ids = described.word_ids[0, 0]
-        real = ids >= 0
-        numbers = {"weight": described.weights[0, 0][real], "n_tokens": described.n_tokens[0, 0][real]}
-        return pd.DataFrame({"word": described.words[ids[real]], **numbers})
-
-    def _encoders_of(self, voxels: Iterable[int] | None) -> Encoders:
-        encoders = self.encoders
-        if voxels is None:
-            return encoders.take(np.flatnonzero(np.asarray(encoders.status) == 0))
-        wanted, known = np.asarray(list(voxels)), np.asarray(encoders.voxel_ids)
-        unknown = wanted[~np.isin(wanted, known)]
-        if len(unknown):
-            raise DataError(f"{self.directory} has no voxel {unknown[0]}; its ids go from {known[0]} to {known[-1]}.")
-        return encoders.take(np.searchsorted(known, wanted))
+    @functools.cached_property
+    def corpus(self) -> np.ndarray:
+        """Mean share [C] of each word over the images of the fit."""
+        return files.corpus(self.directory)
 
 
 def open_run(directory: str | Path) -> Run:
@@ -198,42 +93,3 @@ def open_run(directory: str | Path) -> Run:
     if not files.is_run(directory):
         raise MissingInputError(f"{directory} is no run directory: it has no run.json.")
     return Run(directory, files.load_configuration(directory))
-
-
-def _stimuli(photos: Photo | Sequence[Photo]) -> Stimuli:
-    """Photos in any form as stimuli, read when they are wanted; ids are file names, or numbers for pixels."""
-    listed = [photos] if isinstance(photos, str | Path | np.ndarray) or hasattr(photos, "convert") else list(photos)
-    readers: dict[str, Callable[[], np.ndarray]] = {}
-    for i, photo in enumerate(listed):
-        if not isinstance(photo, str | Path):
-            readers[str(i)] = functools.partial(_rgb, photo)
-            continue
-        path = Path(photo)
-        if path.is_dir() or path.suffix.lower() == ".zip":
-            found = list_photos(path)
-            readers |= {name: functools.partial(_read_one, found, name) for name in found.names}
-        elif path.is_file():
-            readers[path.name] = functools.partial(_decoded, path)
-        else:
-            raise MissingInputError(f"no photo {path}.")
-    ids = np.array(list(readers), dtype=str)
-    empty, none_shared = np.full(len(ids), ""), np.zeros(len(ids), bool)
-    return Stimuli(ids, lambda wanted: [readers[name]() for name in wanted], empty, none_shared, "photos")
-
-
-def _read_one(found: PhotoFiles, name: str) -> np.ndarray:
-    return found.read([name])[0]
-
-
-def _decoded(path: Path) -> np.ndarray:
-    try:
-        return decode(path.read_bytes())
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-
-
-def _rgb(photo: Any) -> np.ndarray:
-    array = np.asarray(photo.convert("RGB") if hasattr(photo, "convert") else photo)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise DataError(f"a photo must be uint8 [height, width, 3], but is {array.dtype} {list(array.shape)}.")
-    return array

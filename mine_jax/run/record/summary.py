@@ -1,8 +1,9 @@
-"""The numbers of a stage in `run.json`: made finite, and shown in one line."""
+"""The numbers of a stage in `run.json`: made finite, and said in one line."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import string
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,29 @@ def finite_mean(values: Any) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def shown(summary: Mapping[str, Any]) -> str:
-    """Returns the first numbers of a summary in brackets; "" without any."""
-    parts = []
-    for key, value in summary.items():
-        if isinstance(value, float):
-            parts.append(f"{key} {value:.4g}")
-        elif isinstance(value, (int, str)):
-            parts.append(f"{key} {value}")
-    return f" ({', '.join(parts[:8])})" if parts else ""
+def sentence(parts: Sequence[str], summary: Mapping[str, Any]) -> str:
+    """Says what a stage found, rounded for people.
+
+    Args:
+        parts: texts with fields in braces that are named as in the summary; one that lacks a field is left out.
+        summary: the numbers of the stage; `reason` and `warning` are always said.
+
+    Returns:
+        The parts, separated by commas; "" without any.
+    """
+    shown = {name: _rounded(value) for name, value in summary.items() if value is not None}
+    said = [part.format_map(shown) for part in parts if _fields(part) <= shown.keys()]
+    said += [shown[name] for name in ("reason", "warning") if name in shown]
+    return ", ".join(said)
+
+
+def _fields(part: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(part) if name}
+
+
+def _rounded(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_rounded(one)}" for name, one in value.items()) or "none"
+    if isinstance(value, float):
+        return f"{value:.2f}" if 0.005 <= abs(value) < 1000 or value == 0 else f"{value:.2g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

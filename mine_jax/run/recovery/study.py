@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mine_jax import artifacts, report
+from mine_jax import artifacts
 from mine_jax.config import Config, from_dict
 from mine_jax.phantom import scenes
 from mine_jax.phantom.write_nsd import write_phantom
+from mine_jax.report import figures
 from mine_jax.run import files, graph
 from mine_jax.run.demo import K
 from mine_jax.run.execute import execute
@@ -32,7 +33,7 @@ CEILINGS = (0.05, 0.7)
 MODELS = {"phantom": "trained on tokens", "phantom-captions": "trained on captions alone"}
 # How tokens are read where words were never asked of them, see phantom/training/README.md.
 _READING = {"phantom-captions": {"image_tokens": "values", "denoise": ["neighbors"]}}
-SUBJECT = "subj01"
+SUBJECT, FIGURE = "subj01", "study"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def study(directory: str | Path, listed: Sequence[Point], *, reporter: Reporter 
     artifacts.write_table(directory / "study.tsv", summary)
     artifacts.write_table(directory / "study_claims.tsv", shares)
     artifacts.write_table(directory / "study_voxels.tsv", voxels)
-    figure = report.write_study_figure(directory, voxels)
+    for kind in ("svg", "png"):
+        figure = figures.save(figures.worth_of_claims(voxels), directory / f"{FIGURE}.{kind}")
     return f"{_text(summary)}\nfigure: {figure}"
 
 

@@ -14,6 +14,8 @@ from mine_jax.config import Config, PhantomConfig
 from mine_jax.run import files
 from mine_jax.run.execute import Step
 
+# With fewer test images than these the tests of the ladder hold, but find little (`mine-jax study`).
+_FEW_TEST_IMAGES = 100
 # Arguments of the writer that stand under their names in the section [data].
 _PHANTOM_KEYS = ("n_images", "n_shared", "n_repeats", "n_repeats_shared", "ceiling")
 
@@ -33,7 +35,14 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     files.save_data(directory, responses, splits)
     counts = {name: int((splits == name).sum()) for name in ("train", "val", "test")}
     usable = int((responses.status == "ok").sum())
-    return {"voxels": len(responses.voxel_ids), "usable": usable, "images": len(responses.image_ids), **counts}
+    few = f"only {counts['test']} test images: below {_FEW_TEST_IMAGES}, few words can be told from chance"
+    return {
+        "voxels": len(responses.voxel_ids),
+        "usable": usable,
+        "images": len(responses.image_ids),
+        **counts,
+        **({"warning": few} if counts["test"] < _FEW_TEST_IMAGES else {}),
+    }
 
 
 def plan(config: Config, directory: Path) -> list[str]:
@@ -97,4 +106,5 @@ STEP = Step(
     makes_inputs=lambda config: isinstance(config.data, PhantomConfig),
     partial=files.KEPT["data"],
     plan=plan,
+    found=("{usable} of {voxels} voxels usable", "{images} images ({train} train, {val} val, {test} test)"),
 )

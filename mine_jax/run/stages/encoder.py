@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import encoder, features, memory, sharding, statistics
-from mine_jax._progress import Progress, silent
+from mine_jax._progress import Progress, part_of, silent
 from mine_jax.config import Config, EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
+from mine_jax.pipeline import fits
 from mine_jax.run import files
 from mine_jax.run.execute import Step
 from mine_jax.run.record.summary import finite_mean
-from mine_jax.types import Encoders, Scores, Split
+from mine_jax.types import Scores, Split
 
 
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
     """Fits and scores the encoders, the ridge they are compared with, and the low-level rival of voxels and decoys."""
     splits = files.load_splits(config, directory)
-    batch = _with_decoys(config, splits)
-    half_fits = _halves(config, batch)
-    n_fits, moments = 1 + len(half_fits), _moments(config, splits, half_fits)
-    encoders = _fitted(config, config.encoder, batch, _part_of(progress, 0, n_fits), moments.both)
-    all_scores = _scored(config, encoders, batch)
+    batches = fits.batches(config, splits)
+    batch, n_fits = batches.whole, 1 + len(batches.halves)
+    encoders = fits.fitted(config, config.encoder, batch, part_of(progress, 0, n_fits), batches.moments)
+    all_scores = fits.scored(config, encoders, batch)
     files.save_encoders(directory, encoders, all_scores)
-    for i, half in enumerate(half_fits):
-        fitted = _fitted(config, config.encoder, half, _part_of(progress, 1 + i, n_fits), moments.halves[i])
+    for i, half in enumerate(batches.halves):
+        own = part_of(progress, 1 + i, n_fits)
+        fitted = fits.fitted(config, config.encoder, half, own, batches.half_moments[i])
         seen = [half[name].responses.image_ids for name in ("train", "val")]
         files.save_half(directory, i, fitted, np.concatenate(seen))
     scores = all_scores.take(~encoder.is_decoy(all_scores.voxel_ids))
@@ -49,12 +49,13 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         summary["voxels_with_linear_term"] = int((terms[usable] != 0).any(1).sum())
     reference = _reference(config.encoder)
     if reference is not None:
-        linear = _scored(config, _fitted(config, reference, splits, silent, moments.both), splits)
+        linear = fits.scored(config, fits.fitted(config, reference, splits, silent, batches.moments), splits)
         files.save_reference(directory, linear)
         summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
+        summary |= _warned(summary["mean_r2"], summary["mean_r2_ridge"])
     by_layer = {splits["train"].tokens.layer: scores}
     for layer, split in _more_layers(config, directory):
-        by_layer[layer] = _scored(config, _fitted(config, config.encoder, split, silent), split)
+        by_layer[layer] = fits.scored(config, fits.fitted(config, config.encoder, split, silent), split)
     files.save_layers(directory, files.load_responses(directory), by_layer)
     files.remove_rival(directory)
     rival = _rival(config, directory, batch)
@@ -65,20 +66,27 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     return summary
 
 
+def _warned(r2: float | None, r2_ridge: float | None) -> dict[str, str]:
+    """Warns of encoders that predict worse than the reference ridge: what they attribute explains less."""
+    if r2 is None or r2_ridge is None or r2 >= r2_ridge:
+        return {}
+    text = 'the encoders predict worse than ridge on the mean token: try encoder.linear = true, or kind = "ridge"'
+    return {"warning": text}
+
+
 def share(config: Config, directory: Path, progress: Progress) -> None:
     """Takes this process's share of the fits of `compute`; writes nothing."""
     splits = files.load_splits(config, directory)
-    batch = _with_decoys(config, splits)
-    half_fits = _halves(config, batch)
-    moments = _moments(config, splits, half_fits)
-    for one, own in zip((batch, *half_fits), (moments.both, *moments.halves), strict=True):
-        _fitted(config, config.encoder, one, progress, own)
+    batches = fits.batches(config, splits)
+    moments = (batches.moments, *batches.half_moments)
+    for one, own in zip((batches.whole, *batches.halves), moments, strict=True):
+        fits.fitted(config, config.encoder, one, progress, own)
     reference = _reference(config.encoder)
     if reference is not None:
-        _fitted(config, reference, splits, progress, moments.both)
+        fits.fitted(config, reference, splits, progress, batches.moments)
     for _, split in _more_layers(config, directory):
-        _fitted(config, config.encoder, split, progress)
-    _rival(config, directory, batch)
+        fits.fitted(config, config.encoder, split, progress)
+    _rival(config, directory, batches.whole)
 
 
 def plan(config: Config, directory: Path) -> list[str]:
@@ -108,75 +116,10 @@ def plan(config: Config, directory: Path) -> list[str]:
     return lines + _what_would_fit(e, planned.chunk, free, n_images=n_images, token_shape=token_shape)
 
 
-def _with_decoys(config: Config, splits: dict[str, Split]) -> dict[str, Split]:
-    copies = encoder.n_copies(len(splits["train"].responses.voxel_ids), config.encoder.decoys)
-    return {name: encoder.add_decoys(split, copies, seed=config.run.seed) for name, split in splits.items()}
-
-
 def _more_layers(config: Config, directory: Path) -> list[tuple[int, dict[str, Split]]]:
     """Opens the splits of the further layers that the features stage stored; decoys and halves are of the main one."""
     stored = files.load_more_layers(config, directory)
     return [(layer, files.load_splits(config, directory, tokens=tokens)) for layer, tokens in stored.items()]
-
-
-def _halves(config: Config, batch: dict[str, Split]) -> list[dict[str, Split]]:
-    """Divides the training and validation images in two; none where halves are not wanted, or too few images."""
-    if not config.encoder.halves or min(len(batch[name].responses.image_ids) for name in ("train", "val")) < 4:
-        return []
-    both = encoder.halves(batch["train"], batch["val"], seed=config.run.seed)
-    return [{"train": half.training, "val": half.validation} for half in both]
-
-
-def _part_of(progress: Progress, i: int, n: int) -> Progress:
-    """Reports one of n equal parts of the work."""
-    return lambda done, total: progress(i * total + done, n * total)
-
-
-class _Moments(NamedTuple):
-    """Of the tokens of all training images, and of each half of them; None where a fit needs none."""
-
-    both: encoder.TokenMoments | None
-    halves: list[encoder.TokenMoments | None]
-
-
-def _moments(config: Config, splits: dict[str, Split], half_fits: list[dict[str, Split]]) -> _Moments:
-    """Reads the training tokens once for all fits: those of the halves add up to those of all."""
-    e = config.encoder
-    if isinstance(e, RidgeConfig) and e.summary != "grid":
-        return _Moments(None, [None] * len(half_fits))
-    parts = half_fits or [splits]
-    own = [encoder.token_moments(part["train"].tokens, image_chunk=config.run.image_chunk) for part in parts]
-    return _Moments(functools.reduce(encoder.TokenMoments.merged, own), list(own) if half_fits else [])
-
-
-def _fitted(
-    config: Config,
-    settings: EncoderConfig,
-    splits: dict[str, Split],
-    progress: Progress,
-    moments: encoder.TokenMoments | None = None,
-) -> Encoders:
-    return encoder.fit(
-        splits["train"],
-        key=jax.random.key(config.run.seed),
-        validation=splits["val"],
-        config=settings,
-        voxel_chunk=config.run.voxel_chunk,
-        image_chunk=config.run.image_chunk,
-        mesh=sharding.mesh(config.run.mesh),
-        moments=moments,
-        progress=progress,
-    )
-
-
-def _scored(config: Config, encoders: Encoders, splits: dict[str, Split]) -> Scores:
-    return encoder.score(
-        encoders,
-        splits["test"],
-        n_train=len(splits["train"].responses.image_ids) + len(splits["val"].responses.image_ids),
-        voxel_chunk=config.run.voxel_chunk,
-        mesh=sharding.local(sharding.mesh(config.run.mesh)),  # the other processes are at the next fit
-    )
 
 
 def _rival(config: Config, directory: Path, batch: dict[str, Split]) -> encoder.Rival | None:
@@ -280,4 +223,10 @@ STEP = Step(
     outputs=files.OUTPUTS["encoder"],
     plan=plan,
     share=share,
+    found=(
+        "{fitted} voxels",
+        "mean test R2 {mean_r2}",
+        "ridge on the mean token {mean_r2_ridge}",
+        "R2 / noise ceiling {mean_r2_normalized}",
+    ),
 )

@@ -142,4 +142,5 @@ STEP = Step(
     inputs=inputs,
     partial=files.KEPT["features"],
     plan=plan,
+    found=("{images} images x {tokens} image-tokens x {width}", "{words} words"),
 )

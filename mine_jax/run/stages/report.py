@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mine_jax import data
 from mine_jax._progress import Progress
@@ -16,11 +19,37 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     """Writes the report, with photos where there are any."""
     from mine_jax import report
 
-    source = files.data_source(config, directory)
-    has_photos = source.has_photos
-    read_images = data.open_stimuli(source).read if has_photos else None
-    path = report.write_report(directory, read_images=read_images, progress=progress)
+    path = report.write_report(directory, read_images=_reader(config, directory), progress=progress)
     return {"report": path.name}
+
+
+def draw_figures(directory: Path, out: Path, *, kind: str) -> str:
+    """Writes the figures of a run for papers.
+
+    Args:
+        directory: of the run.
+        out: folder of the figures.
+        kind: of the files: pdf, svg or png.
+
+    Returns:
+        What was written and what was left out, ready to print.
+
+    Raises:
+        MissingInputError: if there is no run.
+    """
+    from mine_jax import report
+    from mine_jax.run.finished import open_run
+
+    config = open_run(directory).config
+    plates = report.write_figures(directory, out, kind=kind, read_images=_reader(config, directory))
+    lines = [f"wrote {path}" for path in plates.written]
+    return "\n".join(lines + [f"left out {name}: {why}" for name, why in plates.left_out.items()])
+
+
+def _reader(config: Config, directory: Path) -> Callable[[Sequence[str]], list[np.ndarray]] | None:
+    """Returns what reads the photos of a run; None where the data have none."""
+    source = files.data_source(config, directory)
+    return data.open_stimuli(source).read if source.has_photos else None
 
 
 STEP = Step(
@@ -28,4 +57,5 @@ STEP = Step(
     needs=("profile", "validation", "roi"),
     sections=("data.unit_name", "data.zscore"),
     outputs=files.OUTPUTS["report"],
+    found=("{report}",),
 )

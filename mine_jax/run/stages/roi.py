@@ -61,4 +61,5 @@ STEP = Step(
     needs=("profile",),
     sections=("roi", "run.seed"),
     outputs=files.OUTPUTS["roi"],
+    found=("preferred: {preferred}", "{maps} maps"),
 )

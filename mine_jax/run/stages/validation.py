@@ -131,6 +131,7 @@ STEP = Step(
     outputs=files.OUTPUTS["validation"],
     inputs=inputs,
     partial=files.KEPT["validation"],
+    found=("{pairs} pairs", "{causal} voxels moved by their own words"),
 )
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from mine_jax import artifacts, data, roi
 from mine_jax.config import NsdConfig
+from mine_jax.convert import frames
 from mine_jax.errors import AlignmentError, GeometryError, MissingInputError
-from mine_jax.run import tables
 
 VERTICES = (11, 9)
 N = sum(VERTICES)
@@ -131,7 +131,7 @@ def test_files_of_a_run(surfaces, tmp_path):
     responses, _ = data.load_nsd(surfaces.nsd.root, space="fsaverage")
     again = artifacts.load(artifacts.save(responses, tmp_path / "data"))
     assert again.surface == responses.surface
-    table = tables.voxels(responses, None, None)
+    table = frames.voxels(responses, None, None)
     assert table["hemi"].tolist() == ["lh"] * 4 + ["rh"] * 2 and table["vertex"].tolist() == [2, 3, 7, 8, 1, 8]
     values = np.arange(6) / 7
     paths = roi.write_maps(tmp_path / "maps", again, {"r2": values, "top": np.array(list("aabbab"))})

@@ -1,0 +1,106 @@
+"""Anyone's own files: which of them are responses, ids, trials, masks, areas and photos."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from pathlib import Path
+
+from mine_jax.data import images
+from mine_jax.data.containers import csv, series, volumes
+from mine_jax.data.surveys.found import Found
+from mine_jax.data.surveys.published import SHARE
+from mine_jax.errors import ConfigError
+
+_IDS = "image_ids"
+
+
+def folder(paths: Sequence[Path]) -> Found:
+    """Surveys files of anyone's own; of a folder without photos, the files and folders in it.
+
+    Args:
+        paths: files and folders.
+
+    Returns:
+        Found: files that mean the same key, such as sessions, as one name with `*`.
+
+    Raises:
+        ConfigError: if a file means nothing, or files of one key have no common name.
+    """
+    given = [inner for path in paths for inner in ([path] if _is_one(path) else sorted(path.iterdir()))]
+    by_key: dict[str, list[Path]] = {}
+    notes: dict[str, str] = {}
+    for path in given:
+        key, note = _meaning(path)
+        if key:
+            by_key.setdefault(key, []).append(path)
+            notes[key] = note
+        elif path in paths:
+            raise ConfigError(
+                f"cannot tell what {path} is. Understood are .npy arrays [images or trials, voxels], NIfTI, MGH and "
+                "GIFTI files, .txt lists of image ids, .tsv tables of trials or areas, and folders or ZIPs of photos."
+            )
+    if "trials" in by_key:
+        by_key.pop(_IDS, None)
+    values: dict[str, object] = {key: _named(key, files) for key, files in by_key.items()}
+    notes = {key: note for key, note in notes.items() if note and key in values}
+    return Found({**values, "test": SHARE}, {**notes, "test": "no split is given: a share of all"})
+
+
+def _is_one(path: Path) -> bool:
+    """Whether a path means one thing: a file, or a folder of photos."""
+    return path.is_file() or any(_is_photo(inner) for inner in path.iterdir())
+
+
+def _is_photo(path: Path) -> bool:
+    return path.suffix.lower() in images.SUFFIXES
+
+
+def _meaning(path: Path) -> tuple[str, str]:
+    """The key that a file belongs to, "" for none, and what its header says."""
+    if path.is_dir():
+        photos = sum(_is_photo(inner) for inner in path.rglob("*"))
+        return ("images", f"{photos:,} photos") if photos else ("", "")
+    if path.suffix == ".zip":
+        return "images", ""
+    if path.suffix == ".txt":
+        return _IDS, ""
+    if path.suffix in (".tsv", ".csv"):
+        columns = _columns(path)
+        return ("rois" if "roi" in columns else "trials" if "image_id" in columns else ""), ", ".join(columns)
+    if path.name.endswith((".nii", ".nii.gz", *volumes.MGH_SUFFIXES)):
+        shape = volumes.read_header(path).shape
+        if len([n for n in shape if n > 1]) > 3:
+            return "responses", f"{shape}"
+        return ("mask" if "mask" in path.name else "rois"), f"{shape}"
+    if path.name.endswith(series.SUFFIXES):
+        opened = series.open_series(path)
+        return "responses", f"[{opened.n_rows}, {opened.n_positions}]"
+    return "", ""
+
+
+def _columns(path: Path) -> list[str]:
+    if path.suffix == ".csv":
+        return csv.read_header(path)
+    with path.open(encoding="utf-8") as file:
+        return file.readline().rstrip("\r\n").split("\t")
+
+
+def _named(key: str, files: Sequence[Path]) -> str:
+    """One name for the files of a key, with `*` where they differ."""
+    if len(files) == 1:
+        return str(files[0])
+    names = [file.name for file in files]
+    # without digits, of which some files may have more than others
+    start = _shared_start(names).rstrip(string.digits)
+    end = _shared_start(name[::-1] for name in names)[::-1].lstrip(string.digits)
+    if key not in ("responses", "trials") or len({file.parent for file in files}) > 1 or not start + end:
+        raise ConfigError(f"`{key}` could be any of {', '.join(map(str, files))}. Give one of them.")
+    return str(files[0].parent / f"{start}*{end}")
+
+
+def _shared_start(names: Iterable[str]) -> str:
+    return "".join(
+        letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    )

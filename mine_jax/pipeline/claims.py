@@ -1,0 +1,254 @@
+"""The profiles of a chain, and what may be claimed of each voxel: every rung of the ladder, beside decoys."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from mine_jax import encoder, memory, profile, sharding
+from mine_jax._progress import Progress
+from mine_jax.config import Config
+from mine_jax.description import CorpusShares
+from mine_jax.memory import SparseRows
+from mine_jax.types import Descriptions, Encoders, Profiles, Scores, Split
+
+
+class Pair(NamedTuple):
+    """Descriptions of V x I pairs, and how faithful [V, I] their attributions are."""
+
+    descriptions: Descriptions
+    faithfulness: np.ndarray
+
+
+class Described(NamedTuple):
+    """All that profiles are built from.
+
+    Attributes:
+        voxels: their pairs, and the scores of all voxels that were fitted.
+        decoys: the same of decoys; None where there are none.
+        halves: pairs of voxels and decoys, of the refits on two halves of the images; none without refits.
+        shares: of words, in the corpus and in every image.
+    """
+
+    voxels: tuple[Pair, Scores]
+    decoys: tuple[Pair, Scores] | None
+    halves: list[Pair]
+    shares: CorpusShares
+
+
+class Population(NamedTuple):
+    """Voxels, or decoys: profiles of V, their scores, and the images [V, N] that made them, 1 / n for each of n."""
+
+    profiles: Profiles
+    scores: Scores
+    used: SparseRows
+    n_fitted: int
+
+
+class HeldOut(NamedTuple):
+    """Test images: shares of words [T, C]; measured responses, predictions and those of the rival, [T, V]."""
+
+    words: SparseRows
+    measured: np.ndarray
+    predicted: np.ndarray
+    rival: np.ndarray | None
+
+
+def populations(config: Config, described: Described, progress: Progress) -> list[Population]:
+    """Builds the profiles of voxels, then those of decoys where there are any.
+
+    Args:
+        config: of the chain.
+        described: what they are built from.
+        progress: called with (done, 2 V); the tests of `judge` are the other half.
+
+    Returns:
+        Voxels, then decoys.
+    """
+    decoys, common = [], None
+
+    def still(done: int, total: int) -> None:
+        """Lets signals through; decoys do not count."""
+        progress(0, 1)
+
+    if described.decoys is not None:
+        halves = _halves(config, described, described.decoys[0].descriptions.voxel_ids)
+        common = None if halves is None else profile.common_profile(halves, described.shares.mean)
+        decoys = [_population(config, described, described.decoys, common, still)]
+
+    def half_way(done: int, total: int) -> None:
+        progress(done, 2 * total)
+
+    return [_population(config, described, described.voxels, common, half_way), *decoys]
+
+
+def held_out(
+    config: Config,
+    shares: CorpusShares,
+    test: Split,
+    encoders: Encoders,
+    rival: tuple[np.ndarray, Scores] | None,
+    *,
+    voxel_ids: np.ndarray,
+) -> HeldOut:
+    """Collects what was measured and predicted in the test images, for voxels and decoys.
+
+    Args:
+        config: of the chain.
+        shares: of words in every image.
+        test: the T test images, with decoys.
+        encoders: of voxels and decoys.
+        rival: what low-level statistics predict [T, V] of voxels and decoys, with the scores; None without.
+        voxel_ids: [V] ids of the profiled voxels and decoys.
+
+    Returns:
+        What `judge` tests on.
+    """
+    columns = np.searchsorted(test.responses.voxel_ids, voxel_ids)
+    predicted = encoder.predict(
+        encoders.take(np.searchsorted(encoders.voxel_ids, voxel_ids)),
+        test.tokens,
+        voxel_chunk=config.run.voxel_chunk,
+        image_chunk=config.run.image_chunk,
+        mesh=sharding.local(sharding.mesh(config.run.mesh)),
+    )
+    order = np.argsort(shares.image_ids)
+    rows = order[np.searchsorted(shares.image_ids, test.responses.image_ids, sorter=order)]
+    return HeldOut(
+        words=shares.images.take(rows),
+        measured=np.asarray(test.responses.responses[:, columns]),
+        predicted=predicted,
+        rival=None if rival is None else np.asarray(rival[0][:, np.searchsorted(rival[1].voxel_ids, voxel_ids)]),
+    )
+
+
+def judge(
+    config: Config,
+    both: list[Population],
+    shares: CorpusShares,
+    unseen: HeldOut,
+    progress: Progress,
+) -> tuple[Profiles, Profiles | None]:
+    """Tests every rung of the ladder, for voxels and for decoys.
+
+    Args:
+        config: of the chain.
+        both: from `populations`.
+        shares: of words, in the corpus and in every image.
+        unseen: test images, of voxels, then decoys.
+        progress: called with (done, total), from the half on.
+
+    Returns:
+        Profiles of voxels and of decoys, with their claims.
+    """
+    settings, voxels = config.profile, both[0]
+    distribution = memory.concatenated([one.profiles.distribution for one in both])
+    measured = profile.measured_test(
+        distribution,
+        shares.mean,
+        unseen.words,
+        unseen.measured,
+        predicted=unseen.predicted,
+        rival=unseen.rival,
+        n_permutations=settings.n_permutations,
+        seed=config.run.seed,
+        progress=lambda done, total: progress(2 * total + done, 4 * total),
+    )
+    localised = profile.localised_test(
+        distribution,
+        profile.WholeImages(memory.concatenated([one.used for one in both]), shares.images),
+        shares.mean,
+        unseen.words,
+        unseen.measured,
+        n_permutations=settings.n_permutations,
+        seed=config.run.seed,
+        progress=lambda done, total: progress(3 * total + done, 4 * total),
+    )
+    limits = profile.Limits(settings.max_q, settings.min_share, settings.max_rank)
+    n_voxels = len(voxels.profiles.voxel_ids)
+    of_voxels = _evidence(voxels, measured, localised, np.arange(n_voxels))
+    of_decoys, judged_decoys = None, None
+    if len(both) > 1:
+        decoys = both[1]
+        of_decoys = _evidence(decoys, measured, localised, np.arange(n_voxels, len(distribution)))
+        climbed = profile.climb_decoys(of_decoys, limits)
+        judged_decoys = _with_claims(decoys, of_decoys, climbed, settings.min_images)
+    rungs = profile.climb(of_voxels, of_decoys, limits)
+    return _with_claims(voxels, of_voxels, rungs, settings.min_images), judged_decoys
+
+
+def _population(
+    config: Config,
+    described: Described,
+    one: tuple[Pair, Scores],
+    common: np.ndarray | None,
+    progress: Progress,
+) -> Population:
+    (descriptions, faithfulness), scores = one
+    settings, shares = config.profile, described.shares
+    usable = ~np.isin(descriptions.image_ids, shares.image_ids[shares.splits == "test"])
+    profiles = profile.build(
+        descriptions,
+        faithfulness,
+        corpus=shares.mean,
+        usable=usable,
+        faithfulness_quantile=settings.faithfulness_quantile,
+        min_images=settings.min_images,
+        n_words=settings.n_words,
+        n_bootstrap=settings.n_bootstrap,
+        seed=config.run.seed,
+        progress=progress,
+    )
+    halves = _halves(config, described, descriptions.voxel_ids)
+    if halves is not None:
+        profiles = profile.with_halves(profiles, halves, corpus=shares.mean, common=common)
+    chosen = profile.most_faithful(
+        faithfulness, usable=usable, quantile=settings.faithfulness_quantile, min_images=settings.min_images
+    )
+    rows = np.searchsorted(scores.voxel_ids, descriptions.voxel_ids)
+    n_fitted = int((scores.status == "ok").sum())
+    return Population(profiles, scores.take(rows), _used(descriptions, chosen, shares), n_fitted)
+
+
+def _halves(config: Config, described: Described, voxel_ids: np.ndarray) -> tuple[SparseRows, SparseRows] | None:
+    """Builds the profiles, two of [V, C], of the refits on two halves of the images; None where there are none."""
+    if len(described.halves) < 2:
+        return None
+    settings, tables = config.profile, []
+    for descriptions, faithfulness in described.halves:
+        chosen = profile.most_faithful(
+            faithfulness, quantile=settings.faithfulness_quantile, min_images=settings.min_images
+        )
+        rows = np.searchsorted(descriptions.voxel_ids, voxel_ids)
+        tables.append(profile.mean_shares(descriptions, chosen).take(rows))
+    return tables[0], tables[1]
+
+
+def _used(descriptions: Descriptions, chosen: np.ndarray, shares: CorpusShares) -> SparseRows:
+    """Lists the images that made each profile, [V, N]."""
+    order = np.argsort(shares.image_ids)
+    voxel, image = np.nonzero(chosen)
+    rows = order[np.searchsorted(shares.image_ids, descriptions.image_ids[voxel, image], sorter=order)]
+    counts = chosen.sum(1)
+    return memory.summed_rows(counts, rows, 1 / counts[voxel], len(shares.image_ids))
+
+
+def _evidence(
+    population: Population, measured: profile.MeasuredTest, localised: profile.LocalisedTest, rows: np.ndarray
+) -> profile.Evidence:
+    return profile.Evidence(
+        r2_selection=population.scores.r2_selection,
+        reliability=np.asarray(population.profiles.reliability, np.float64),
+        measured=measured.take(rows),
+        localised=localised.take(rows),
+        n_fitted=population.n_fitted,
+    )
+
+
+def _with_claims(
+    population: Population, evidence: profile.Evidence, rungs: dict[str, profile.Rung], min_images: int
+) -> Profiles:
+    profiles = replace(population.profiles, r_measured=evidence.measured.r.astype(np.float32))
+    return profile.judge(profiles, rungs, statuses=population.scores.status, min_images=min_images)

@@ -1,0 +1,121 @@
+"""Configurations for files that a user has: `check` opens them as they are, and what is unknown stands in comments."""
+
+import tomllib
+from pathlib import Path
+from typing import get_args
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from mine_jax import config, errors, phantom
+from mine_jax.config import keys
+from mine_jax.data import surveys
+from mine_jax.run.checks import inputs
+from mine_jax.run.checks.new import new
+
+N, V = 30, 5
+CLIP = Path(phantom.__file__).parent / "weights" / "clip"
+
+
+def read(tmp_path, kind, *paths):
+    path = tmp_path / "my.toml"
+    path.write_text("\n".join(new(kind, paths)), encoding="utf-8")
+    return config.read(path)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """A folder with photos, responses and ids."""
+    root, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
+    (root / "photos").mkdir()
+    for i in range(N):
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(root / "photos" / f"photo{i:02d}.png")
+    np.save(root / "responses.npy", rng.standard_normal((N, V)).astype(np.float32))
+    (root / "ids.txt").write_text("".join(f"photo{i:02d}.png\n" for i in range(N)))
+    return root
+
+
+def test_kinds_are_those_of_the_configuration_but_the_phantom():
+    wanted = {model.model_fields["kind"].default for model in get_args(get_args(config.DataConfig)[0])}
+    assert set(surveys.SURVEYS) == wanted - {"phantom"}
+
+
+@pytest.mark.parametrize("kind", surveys.SURVEYS)
+def test_without_files_every_key_is_there_with_its_description(tmp_path, kind):
+    lines = list(new(kind, []))
+    assert tomllib.loads("\n".join(lines)) == {"data": {"kind": kind}, "features": {"kind": "clip"}}
+    fields = keys.kinds("data")[kind].model_fields
+    section = lines[: lines.index("[features]")]
+    assert {line.split()[1] for line in section if line.startswith("# ") and " = " in line} == set(fields) - {"kind"}
+    assert all(any(line.startswith(f"# {name} = ") for line in lines) for name in ("model", "layer"))
+    assert max(map(len, lines)) <= 120
+
+
+def test_the_phantom_is_opened_as_it_is(tmp_path):
+    phantom.write_phantom(tmp_path / "nsd", subjects=("subj02",), n_images=60, n_shared=10, shape=(10, 10, 8))
+    own = read(tmp_path, "nsd", tmp_path / "nsd")
+    assert (own.data.subject, own.data.roi, own.features.model) == ("subj02", ("nsdgeneral",), "phantom")
+    assert "60 images: " in "\n".join(inputs.check(own))
+
+
+def test_own_files_are_opened_as_they_are(tmp_path, recordings):
+    own = read(tmp_path, "folder", *(recordings / name for name in ("photos", "responses.npy", "ids.txt")), CLIP)
+    assert own.data.responses == str(recordings / "responses.npy") and own.features.model == str(CLIP)
+    findings = inputs.check(own)
+    assert f"{V} voxels: {V} ok" in findings and any(finding.startswith(f"{N} images: ") for finding in findings)
+    assert read(tmp_path, "folder", recordings).data == own.data
+
+
+def test_a_model_that_is_not_given_is_an_error_with_the_command_that_brings_one(tmp_path, recordings):
+    with pytest.raises(errors.ConfigError, match=r"hf download \S+ --local-dir clip"):
+        inputs.check(read(tmp_path, "folder", recordings))
+
+
+def test_sessions_have_one_name(tmp_path):
+    for number in (1, 2, 11):
+        nibabel.save(
+            nibabel.Nifti1Image(np.ones((2, 2, 2, 3), np.float32), np.eye(4)), tmp_path / f"ses{number}.nii.gz"
+        )
+        (tmp_path / f"ses{number}.tsv").write_text("image_id\tsession\tonset\n")
+    nibabel.save(nibabel.Nifti1Image(np.ones((2, 2, 2), np.uint8), np.eye(4)), tmp_path / "brain_mask.nii.gz")
+    values = surveys.survey("folder", [tmp_path]).values
+    assert values == {
+        "responses": str(tmp_path / "ses*.nii.gz"),
+        "trials": str(tmp_path / "ses*.tsv"),
+        "mask": str(tmp_path / "brain_mask.nii.gz"),
+        "test": 0.2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "values"),
+    [
+        ("bids", ["sub-02/ses-1/a", "sub-10/b"], {"subject": "02", "test": 0.2}),
+        ("laion_fmri", ["derivatives/glmsingle-tedana/sub-03/a"], {"subject": "sub-03", "test": "shared"}),
+        ("things", ["betas_csv/sub-03_ResponseData.h5"], {"subject": "03", "format": "tables"}),
+        ("things", ["betas_vol/sub-01/a"], {"subject": "01", "format": "volumes"}),
+        ("algonauts2023", ["subj05/roi_masks/lh.floc-faces_fsaverage_space.npy"], {"subject": "subj05", "test": 0.2}),
+        ("bold5000", ["x/CSI2_GLMbetas-TYPED_allses_LHPPA.npy"], {"subject": "CSI2", "release": 2, "format": "rois"}),
+        ("bold5000", ["ROIs/CSI3_ROIs_TR34.h5"], {"subject": "CSI3", "release": 1, "format": "rois"}),
+    ],
+)
+def test_published_data_sets(tmp_path, kind, files, values):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    own = read(tmp_path, kind, tmp_path).data.model_dump()
+    assert {key: own[key] for key in values} == values and own["root"] == str(tmp_path)
+
+
+def test_what_is_not_understood_is_named(tmp_path):
+    (tmp_path / "notes.doc").touch()
+    with pytest.raises(errors.MissingInputError, match="nsddata_betas/ppdata/subj01"):
+        list(new("nsd", [tmp_path]))
+    with pytest.raises(errors.ConfigError, match=r"cannot tell what .*notes\.doc is"):
+        list(new("folder", [tmp_path / "notes.doc"]))
+    with pytest.raises(errors.ConfigError, match="Kinds: folder, nsd"):
+        list(new("phantom", []))
+    with pytest.raises(errors.MissingInputError, match=r"no file or folder .*nothing"):
+        list(new("nsd", [tmp_path / "nothing"]))
