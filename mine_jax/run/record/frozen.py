@@ -79,8 +79,8 @@ def verify(
         shown = "; ".join(f"{os.path.relpath(file, base)} {what}" for file, what in found[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise IntegrityError(
-            f"inputs are not those of {path}: {shown}{more}. Put the files back or, if the change is meant, freeze them "
-            f"anew: mine-jax check {source} --freeze."
+            f"inputs are not those of {path}: {shown}{more}. Put the files back or, if the change is meant, freeze "
+            f"them anew: mine-jax check {source} --freeze."
         )
     return large
 
