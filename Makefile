@@ -31,7 +31,7 @@ demo: $(VENV)/.installed-all
 	$(BIN)/mine-jax demo --out '$(OUT)' --seed $(SEED)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-browser: $(VENV)/.installed-browser
 	$(BIN)/python -m pytest tests/report/test_browser.py tests/report/test_explorer.py -rs
@@ -53,7 +53,8 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ty check mine_jax kernels/mine_kernels benchmarks
 
-# In environments of their own, which stay.
+# In environments of their own, which stay; programs are compiled as users get them.
+test-lowest test-newest: export XLA_FLAGS := --xla_backend_optimization_level=3
 test-lowest test-newest: test-%:
 	$(MAKE) VENV=$(VENV)-$* $(VENV)-$*/.installed-$*
 	$(VENV)-$*/bin/python -m pytest -m 'not slow' $(FAST)

@@ -3,10 +3,14 @@
 import os
 from pathlib import Path
 
-# Before jax starts: two virtual devices, for the tests of sharding.
-_FLAG = "--xla_force_host_platform_device_count"
-if _FLAG not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=2".strip()
+# Before jax starts: two virtual devices, for the tests of sharding. Compiling takes most of the time of all tests, and
+# most programs run once: they are compiled without optimisation, unless XLA_FLAGS says how much.
+_GIVEN = os.environ.get("XLA_FLAGS", "")
+_FLAGS = {"xla_force_host_platform_device_count": "2"}
+if "xla_backend_optimization_level" not in _GIVEN:
+    _FLAGS |= {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "true"}
+    _FLAGS |= {"xla_cpu_use_fusion_emitters": "false"}
+os.environ["XLA_FLAGS"] = " ".join([_GIVEN, *(f"--{name}={to}" for name, to in _FLAGS.items() if name not in _GIVEN)])
 # Threads of LAPACK would wait for each other in the many small eigenproblems of a fit.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -21,8 +25,18 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+# A file is one piece of work of `--dist loadfile`: the longest must not come last.
+LONGEST = ("run/test_stages.py", "sharding/test_sharding.py", "features/test_extraction_command.py")
+LONGEST += ("validation/test_validate.py", "kernels/test_voxel_attention.py", "benchmarks/test_accelerator.py")
+
 # A forgotten axis must fail, not broadcast.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first; the order within a file stays."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture
