@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -28,6 +29,8 @@ SCHEMA = 1
 MAX_TSV_ROWS = 100_000
 # Arrays of sparse rows.
 _SPARSE = ("starts", "columns", "values")
+# Spreadsheets take a cell that begins so for a formula, unless an apostrophe stands before it; numbers are numbers.
+_FORMULA = re.compile(r"'*(?![-+]?\.?\d)[=+\-@\t\r]")
 _MISSING = ["", "nan", "NaN", "NA", "N/A", "None", "null"]
 _TYPES = {
     cls.__name__: cls
@@ -136,6 +139,8 @@ def read_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
 def write_table(path: str | Path, table: pd.DataFrame) -> Path:
     """Writes a table as TSV, or as Parquet beside that name above 100,000 rows.
 
+    A text that a spreadsheet would take for a formula gets an apostrophe, which `read_table` takes away.
+
     Args:
         path: name that ends in `.tsv`.
         table: the rows.
@@ -150,7 +155,7 @@ def write_table(path: str | Path, table: pd.DataFrame) -> Path:
         if target is parquet:
             table.to_parquet(temporary, index=False)
         else:
-            table.to_csv(temporary, sep="\t", index=False, float_format="%.7g")
+            _with_texts(table, lambda text: f"'{text}").to_csv(temporary, sep="\t", index=False, float_format="%.7g")
     other.unlink(missing_ok=True)
     return target
 
@@ -208,6 +213,7 @@ def read_table(path: str | Path, **kinds: Any) -> pd.DataFrame:
             missing = {column: [""] if column in text else _MISSING for column in columns}
             dtypes: dict[Any, Any] = {**dict.fromkeys(text, str), **kinds}
             table = pd.read_csv(path, sep="\t", dtype=dtypes, keep_default_na=False, na_values=missing)
+            table = _with_texts(table, lambda text: text.removeprefix("'"))
         elif parquet.is_file():
             table = pd.read_parquet(parquet)
         else:
@@ -217,6 +223,16 @@ def read_table(path: str | Path, **kinds: Any) -> pd.DataFrame:
     for column in table.columns.intersection(pd.Index(text)):
         table[column] = table[column].fillna("")
     return table
+
+
+def _with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Changes the texts of a table that begin as formulas do."""
+
+    def changed(value: Any) -> Any:
+        return change(value) if isinstance(value, str) and _FORMULA.match(value) else value
+
+    texts = table.select_dtypes(exclude=["number", "bool"]).columns
+    return table.assign(**{name: table[name].map(changed) for name in texts}) if len(texts) else table
 
 
 def sha256(path: str | Path, *, on_block: Callable[[int], None] = lambda n_bytes: None) -> str:

@@ -216,6 +216,14 @@ def test_table_roundtrip_and_change_of_form(tmp_path, monkeypatch):
         artifacts.read_table(tmp_path / "other.tsv")
 
 
+def test_no_text_of_a_table_is_a_formula(tmp_path):
+    texts = ["=1+1", "+cmd", "-x", "@sum", "'=quoted", "'tis", "plain", "-5", "+.5", "-", ""]
+    path = artifacts.write_table(tmp_path / "table.tsv", pd.DataFrame({"word": texts, "r": np.linspace(-1, 1, 11)}))
+    cells = [line.split("\t")[0] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    assert cells == ["'=1+1", "'+cmd", "'-x", "'@sum", "''=quoted", "'tis", "plain", "-5", "+.5", "'-", ""]
+    assert artifacts.read_table(path)["word"].tolist() == texts
+
+
 def test_json_has_no_nan(tmp_path):
     path = artifacts.write_json(tmp_path / "a.json", {"a": [np.float32("nan"), np.int64(2), tmp_path, np.arange(2)]})
     assert artifacts.read_json(path) == {"a": [None, 2, str(tmp_path), [0, 1]]}
