@@ -9,7 +9,6 @@ _GIVEN = os.environ.get("XLA_FLAGS", "")
 _FLAGS = {"xla_force_host_platform_device_count": "2"}
 if "xla_backend_optimization_level" not in _GIVEN:
     _FLAGS |= {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "true"}
-    _FLAGS |= {"xla_cpu_use_fusion_emitters": "false"}
 os.environ["XLA_FLAGS"] = " ".join([_GIVEN, *(f"--{name}={to}" for name, to in _FLAGS.items() if name not in _GIVEN)])
 # Threads of LAPACK would wait for each other in the many small eigenproblems of a fit.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -13,7 +13,6 @@ import pytest
 
 SIZES = (32_769, 40_000)
 OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-OPTIMISED |= {"xla_cpu_use_fusion_emitters": True}
 jit = functools.partial(jax.jit, compiler_options=OPTIMISED)
 # The maximum over a contraction of length 3 is wrong in jax 0.9.2 to 0.10.1 too; this package never takes one.
 WRONG_MAX = pytest.mark.xfail(reason="jax-ml/jax#39103", strict=False)
