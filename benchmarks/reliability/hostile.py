@@ -69,9 +69,8 @@ def _photo(inputs: Path, rng: np.random.Generator) -> str:
     if kind == "bomb":
         Image.new("1", (20_000, 20_000)).save(made, format="PNG")
     elif kind == "mutated":
-        Image.new("RGB", (16, 16), (9, 90, 9)).save(
-            made, format=str(rng.choice(["PNG", "JPEG", "WEBP", "TIFF", "GIF"]))
-        )
+        form = str(rng.choice(["PNG", "JPEG", "WEBP", "TIFF", "GIF"]))
+        Image.new("RGB", (16, 16), (9, 90, 9)).save(made, format=form)
         made = io.BytesIO(_mutated(made.getvalue(), rng))
     elif kind == "frames":
         Image.new("P", (16, 16)).save(made, format="GIF", save_all=True, append_images=[Image.new("P", (16, 16), 3)])

@@ -8,10 +8,11 @@ from benchmarks.reliability.commands import Ended
 from benchmarks.reliability.outcomes import NAMED, RIGHT, WRONG, Outcome, contents, damage, named_error, verdict
 
 
-def test_every_fault_ends_well(tmp_path):
-    """F-68, F-70, F-75, F-96: a few of each; `make stress` tries many."""
-    outcomes = check.tried(tmp_path, {"kills": 1, "damages": 1, "inputs": 1, "hostile": 4, "disks": 1})
-    assert [len(came) for came in outcomes.values()] == [1, 1, 1, 4, 1]
+@pytest.mark.slow
+def test_faults_end_well(tmp_path):
+    """F-68, F-72, F-96: a few; `make stress` tries many, and also F-70 and F-75."""
+    outcomes = check.tried(tmp_path, {"kills": 1, "inputs": 1, "hostile": 2})
+    assert [len(came) for came in outcomes.values()] == [1, 1, 2]
     assert not [outcome for came in outcomes.values() for outcome in came if outcome.end == WRONG]
     assert outcomes["inputs"] == [Outcome(NAMED)] and outcomes["kills"] == [Outcome(RIGHT)]
 

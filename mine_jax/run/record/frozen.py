@@ -127,9 +127,7 @@ def _read(path: Path) -> list[tuple[str, str]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise IntegrityError(
-            f"{path} is not text ({error}). Write it anew by `mine-jax check ... --freeze`."
-        ) from error
+        raise IntegrityError(f"{path} is not text ({error}). Write it anew by --freeze.") from error
     listed = []
     for number, line in enumerate(lines, start=1):
         match = _LINE.fullmatch(line)

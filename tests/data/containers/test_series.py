@@ -161,3 +161,11 @@ def test_volumes_on_the_fifth_axis(tmp_path):
     found = series.open_series(tmp_path / "s.nii")
     np.testing.assert_array_equal(found.read(np.arange(24), silent), planted.reshape(24, T))
     assert found.n_rows == T
+
+
+def test_nested_header_of_responses_is_named(tmp_path):
+    """F-71: the parser of headers fails in its own ways."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {'(' * 60}, }}".ljust(117) + "\n"
+    (tmp_path / "r.npy").write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + header.encode() + bytes(16))
+    with pytest.raises(IntegrityError, match=r"r\.npy is not a readable"):
+        series.open_rows(tmp_path / "r.npy")
