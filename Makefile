@@ -19,7 +19,7 @@ help:
 	@echo 'make demo    runs everything on the embedded phantom, offline, into $(OUT)/ (OUT=, SEED=)'
 	@echo 'make test    lint, types and tests, as CI does'
 	@echo 'make check   lint, types and the fast tests: under a minute'
-	@echo 'make stress  kills, damages and starves many small runs: about 15 minutes on idle cores'
+	@echo 'make stress  kills, damages and starves many small runs, and counts how each ended: long'
 	@echo 'make test-browser   the report in a browser: Chromium must be installed'
 	@echo 'make screenshots   pictures of the report of DIR= into shots/'
 	@echo 'make docs    the reference of all packages, from the docstrings, into site/'
