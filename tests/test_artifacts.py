@@ -102,6 +102,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_roundtrip(value, tmp_path):
+    """F-79: paths with spaces, and moved."""
     directory = tmp_path / "with space é"
     artifacts.save(value, directory)
     directory = directory.rename(tmp_path / "moved")
@@ -112,6 +113,7 @@ def test_roundtrip(value, tmp_path):
 
 
 def test_roundtrip_of_encoders(tmp_path):
+    """F-37: a voxel's id beyond 32 bits."""
     encoders = types.Encoders(
         shared={"projection": floats(D, 2)},
         per_voxel={"query": floats(V, 2), "bias": floats(V)},
@@ -130,6 +132,7 @@ def test_roundtrip_of_encoders(tmp_path):
 
 
 def test_one_flipped_bit_is_noticed_everywhere(tmp_path):
+    """F-70: any file."""
     directory = artifacts.save(VALUES[1], tmp_path / "tokens")
     files = [path for path in directory.iterdir() if path.name != "meta.json"]
     for path in files:
@@ -143,6 +146,7 @@ def test_one_flipped_bit_is_noticed_everywhere(tmp_path):
 
 
 def test_one_flipped_bit_in_encoders_is_noticed(tmp_path):
+    """F-70: a checkpoint."""
     arrays = {"a": jnp.arange(200, dtype=jnp.float32)[:, None]}
     encoders = types.Encoders(
         {}, arrays, floats(D), np.arange(200), np.zeros(200, np.int8), types.Architecture("ridge")
@@ -156,6 +160,7 @@ def test_one_flipped_bit_in_encoders_is_noticed(tmp_path):
 
 
 def test_missing_and_foreign_files(tmp_path):
+    """F-71, F-78: files that are gone, and another schema."""
     with pytest.raises(errors.MissingInputError, match=r"meta\.json"):
         artifacts.load(tmp_path)
     directory = artifacts.save(VALUES[4], tmp_path / "scores")
@@ -184,6 +189,7 @@ def test_type_without_a_file_form(tmp_path):
 
 
 def test_failed_write_keeps_the_old_file(tmp_path):
+    """F-75: no half-written file."""
     path = artifacts.write_text(tmp_path / "a.txt", "old")
     with pytest.raises(RuntimeError, match="stop"), artifacts.atomic(path) as temporary:
         temporary.write_text("new")
@@ -192,6 +198,7 @@ def test_failed_write_keeps_the_old_file(tmp_path):
 
 
 def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
+    """F-75: no space left."""
     path = artifacts.write_array(tmp_path / "a.npy", np.zeros(3))
 
     def full(*args, **options):

@@ -165,6 +165,7 @@ def test_usage_errors_are_2(call, arguments):
 
 
 def test_unknown_key_is_2_with_the_nearest(call, tmp_path, config):
+    """F-95: exit code 2 before any work."""
     config.write_text("[encoder]\nwidht = 8\n")
     code, _, err = call("run", config, "--out", tmp_path / "out")
     assert code == 2 and "Did you mean 'width'?" in err and "Traceback" not in err
@@ -190,6 +191,8 @@ def test_missing_configuration_is_3(call, tmp_path):
     ],
 )
 def test_exit_code_and_one_block_per_error(call, tmp_path, config, steps, monkeypatch, error, code):
+    """F-87: also of Ctrl-C."""
+
     def compute(*arguments):
         raise error
 

@@ -59,6 +59,7 @@ def test_defaults_without_a_section(tmp_path):
 
 
 def test_all_problems_at_once_with_the_nearest_key(tmp_path):
+    """F-95: typing errors and wrong types."""
     path = write(
         tmp_path,
         """
@@ -101,6 +102,7 @@ def test_all_problems_at_once_with_the_nearest_key(tmp_path):
     ],
 )
 def test_wrong_values_are_refused(tmp_path, line):
+    """F-95: values that cannot be."""
     with pytest.raises(errors.ConfigError):
         config.read(write(tmp_path, line))
 
@@ -160,6 +162,7 @@ def test_override_form(tmp_path, override):
     ],
 )
 def test_hostile_files_are_bounded(tmp_path, text, message):
+    """F-96: duplicate keys, depth, size."""
     with pytest.raises(errors.ConfigError, match=message):
         config.read(write(tmp_path, text))
 

@@ -26,6 +26,7 @@ def test_pearson_matches_numpy():
 
 
 def test_columns_that_do_not_vary():
+    """F-18: constants."""
     still, moving = np.full((5, 1), 3.0), np.arange(5.0)[:, None]
     assert statistics.r2(still, moving) == 0
     assert np.isnan(statistics.pearson(still, moving)) and np.isnan(statistics.pearson(moving, still))
@@ -76,6 +77,7 @@ def test_sign_flip_matches_scipy(n):
 
 
 def test_false_discovery_rate_matches_scipy_and_skips_nan():
+    """F-94: q values."""
     p = np.array([0.01, np.nan, 0.2, 0.03])
     q = statistics.false_discovery_rate(p)
     np.testing.assert_allclose(q[[0, 2, 3]], scipy.stats.false_discovery_control(p[[0, 2, 3]]), atol=1e-12)

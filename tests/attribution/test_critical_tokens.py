@@ -28,11 +28,13 @@ def test_largest_first():
 
 
 def test_ties_go_to_the_lowest_position():
+    """F-62: ties."""
     got = critical_tokens(attributions([[[1, 2, 2, 1, 2]]]), k=4)
     assert got.indices[0, 0].tolist() == [1, 2, 4, 0]
 
 
 def test_nan_comes_last():
+    """F-62: NaN."""
     got = critical_tokens(attributions([[[np.nan, -5, np.nan, -np.inf, 3]]]), k=4)
     assert got.indices[0, 0].tolist() == [4, 1, 3, 0]
     assert np.isnan(got.scores[0, 0, 3:]).all()
@@ -40,6 +42,7 @@ def test_nan_comes_last():
 
 @pytest.mark.parametrize("k", [5, 6, 50])
 def test_all_tokens_are_an_error(k):
+    """F-62: more tokens than there are."""
     with pytest.raises(ConfigError, match=f"{k} critical tokens, but an image has 5 image-tokens"):
         critical_tokens(attributions([[[1, 2, 3, 4, 5]]]), k=k)
 

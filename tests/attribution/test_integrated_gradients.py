@@ -59,6 +59,7 @@ def test_exact_matches_autodiff_in_float64(make, kind, masked):
 
 
 def test_completeness(encoders, make):
+    """F-60: the scores add up to the change."""
     tokens = make.tokens(3, masked=True)
     got = integrated_gradients(encoders, tokens)
     expected = encoder.predict(encoders, tokens)
@@ -74,6 +75,7 @@ def test_completeness(encoders, make):
 
 @pytest.mark.parametrize("method", ["exact", "autodiff"])
 def test_linear_encoder_is_exact_at_one_step(make, method):
+    """F-60: one step."""
     encoders, tokens = make.encoders("ridge_mean"), make.tokens(3)
     got = integrated_gradients(encoders, tokens, n_steps=1, max_steps=1, method=method)
     change = (tokens.tokens - encoders.baseline).astype(np.float64)
@@ -141,6 +143,7 @@ def test_matches_captum(make, kind):
 
 
 def test_more_steps_for_sharp_pairs(make):
+    """F-61: pairs that do not add up get more steps, and none is dropped."""
     encoders, tokens = make.encoders("query"), make.tokens(6)
     sharp = encoders.replace(per_voxel=encoders.per_voxel | {"query": 8 * encoders.per_voxel["query"]})
     few = integrated_gradients(sharp, tokens, n_steps=6, max_steps=6)

@@ -91,6 +91,8 @@ def test_labels_are_those_of_brain_score(responses, scores, profiles):
 
 
 def test_a_missing_xarray_is_named_with_its_extra(scores, monkeypatch):
+    """F-86: a package that is not installed."""
+
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 

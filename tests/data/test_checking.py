@@ -48,6 +48,7 @@ def test_table_of_images_is_compared_with_the_design(nsd):
 
 
 def test_folder_with_one_photo_under_two_names(tmp_path):
+    """F-08: named before a run."""
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for i in range(20):

@@ -80,6 +80,7 @@ def test_averages_are_taken_as_they_are(own):
 
 
 def test_rows_in_another_order_give_equal_responses(own):
+    """F-03: rows are joined by id."""
     expected, _ = own.load()
     order = own.rng.permutation(N)
     own.write("responses.npy", own.averages[order])
@@ -90,6 +91,7 @@ def test_rows_in_another_order_give_equal_responses(own):
 
 
 def test_trials_match_float64_numpy(own):
+    """F-07: repeats become one row, so no image stands in two splits."""
     responses, _ = own.load_trials()
     scores = own.scored()
     np.testing.assert_allclose(responses.responses, [scores[own.order == i].mean(0) for i in range(N)], atol=1e-6)
@@ -99,6 +101,7 @@ def test_trials_match_float64_numpy(own):
 
 
 def test_permuted_sessions_and_trials_change_nothing(own):
+    """F-11: ids and sessions travel with the trials."""
     expected, _ = own.load_trials()
     order = own.rng.permutation(N * R)
     own.write("trials.npy", own.trials[order])
@@ -130,12 +133,14 @@ def test_scores_within_runs_and_none(own):
     ],
 )
 def test_layouts_give_equal_responses(own, convert):
+    """F-23: byte order, layout and strides."""
     expected, _ = own.load()
     own.write("responses.npy", convert(own.averages))
     np.testing.assert_array_equal(own.load()[0].responses, expected.responses)
 
 
 def test_half_precision_overflow_is_a_status(own):
+    """F-24: infinity in float16."""
     half = own.averages.astype(np.float16)
     half[3, 2] = np.inf
     own.write("responses.npy", half)
@@ -157,6 +162,7 @@ def test_half_precision_overflow_is_a_status(own):
     ],
 )
 def test_unusable_values(own, values, message):
+    """F-25, F-29: types that are no numbers, values beyond float32, and no voxels."""
     np.save(own.root / "responses.npy", values, allow_pickle=True)
     with pytest.raises(DataError, match=message):
         own.load()
@@ -176,6 +182,7 @@ def test_truncated_npy(own):
 
 
 def test_constant_and_tiny_voxels(own):
+    """F-18, F-19: no variance, and next to none."""
     own.averages[:, 1] = 7
     own.averages[:, 3] = 1e-7 * own.averages[:, 3]
     own.write("responses.npy", own.averages)
@@ -184,12 +191,14 @@ def test_constant_and_tiny_voxels(own):
 
 
 def test_integers_of_16_bits_are_divided_by_300(own):
+    """F-20: once, unless a scale is given."""
     own.write("responses.npy", np.rint(own.averages * 300).astype(np.int16))
     np.testing.assert_allclose(own.load()[0].responses, own.averages, atol=1 / 300)
     np.testing.assert_allclose(own.load(beta_scale=1.0)[0].responses, own.averages * 300, atol=1)
 
 
 def test_one_voxel(own):
+    """F-30: one voxel."""
     own.write("responses.npy", own.averages[:, :1])
     assert own.load()[0].responses.shape == (N, 1)
 
@@ -207,6 +216,7 @@ def test_one_voxel(own):
     ],
 )
 def test_misaligned_ids(own, ids, error, message):
+    """F-01, F-02, F-04, F-05, F-07: ids that do not fit, or stand in more than one row."""
     own.write("ids.txt", "\n".join(ids))
     with pytest.raises(error, match=message):
         own.load()
@@ -214,6 +224,7 @@ def test_misaligned_ids(own, ids, error, message):
 
 @pytest.mark.parametrize("base", [0, 1])
 def test_numeric_ids_are_positions(own, base):
+    """F-01: the base that ids count from."""
     own.write("ids.txt", "\n".join(str(i + base) for i in range(N)))
     responses, _ = own.load(index_base=base)
     assert responses.image_ids.tolist() == own.ids
@@ -235,6 +246,7 @@ def test_numeric_photo_names_are_numbers_not_positions(own):
 
 
 def test_missing_photos_can_be_dropped(own, caplog):
+    """F-05: dropped when asked, and counted."""
     (own.root / "photos" / "img04.png").unlink()
     responses, _ = own.load(on_missing="drop")
     assert len(responses.image_ids) == N - 1 and "img04" not in responses.image_ids
@@ -300,6 +312,7 @@ def test_series_equals_array(own):
 
 
 def test_series_with_another_mask(own):
+    """F-31: a mask with another affine."""
     paths = series(own, affine=np.diag([2.0, 2, 2, 1]))
     with pytest.raises(GeometryError, match="affine"):
         own.load_trials(**paths)
@@ -308,6 +321,7 @@ def test_series_with_another_mask(own):
 
 
 def test_rois_may_overlap(own):
+    """F-34: overlaps are kept, and -1 and 0 are no area."""
     memberships = ("0 FFA 1 2 3", "0 face 1 2 3", "1 0 0 0 0", "2 PPA 5 5 5", "3 -1 0 0 1", "4 FFA 9 9 9")
     rows = "\n".join(("voxel_id roi i j k", *memberships)).replace(" ", "\t")
     own.write("rois.tsv", rows)
@@ -330,6 +344,7 @@ def test_rois_may_overlap(own):
     ],
 )
 def test_unusable_rois(own, text, error, message):
+    """F-34: tables that assign nothing or what is not there."""
     own.write("rois.tsv", text)
     with pytest.raises(error, match=message):
         own.load(rois="rois.tsv")
@@ -354,6 +369,7 @@ def test_low_ceilings_are_a_status(own):
 @pytest.mark.parametrize("on_missing", ["error", "drop"])
 @pytest.mark.parametrize("form", ["{}", "im{:02d}"])
 def test_ids_from_zero_and_photos_from_one(tmp_path, on_missing, form):
+    """F-01: lists that differ by one."""
     (tmp_path / "p").mkdir()
     for k in range(20):
         Image.fromarray(np.full((8, 8), 4 * k, np.uint8)).save(tmp_path / "p" / f"{form.format(k + 1)}.png")

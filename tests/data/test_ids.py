@@ -67,6 +67,7 @@ def joined(response_ids, token_ids, on_missing="error"):
 @pytest.mark.parametrize("form", ["{}", "im{:03d}", "im{}_crop", "{:05d}"])
 @pytest.mark.parametrize("base", [0, 1])
 def test_lists_that_differ_by_one_are_never_joined(on_missing, form, base):
+    """F-01: one list counts from 0, the other from 1."""
     one, other = ([form.format(k + b) for k in range(60)] for b in (base, 1 - base))
     with pytest.raises(AlignmentError, match="differ by one"):
         joined(one, other, on_missing)
@@ -152,7 +153,7 @@ def test_a_session_of_one_trial_is_left_out(tmp_path, caplog):
 
 
 def test_numbers_of_a_data_set_that_counts_from_zero(nsd):
-    """NSD has 500 images here: 0 to 499. A list that holds 500 counts from 1."""
+    """NSD has 500 images here: 0 to 499. A list that holds 500 counts from 1 (F-01)."""
     _, stimuli = data.load_nsd(nsd.root)
     with pytest.raises(AlignmentError, match=r"the id 500, but .* 500 images.*set `features.index_base` to 1"):
         stimuli.name(np.array(["1", "500"]), "tokens", key="features.index_base")

@@ -53,28 +53,33 @@ def constant(mode, color):
     ],
 )
 def test_modes(image, expected):
+    """F-40: every mode has one documented result."""
     pixels = images.decode(encoded(image))
     assert pixels.dtype == np.uint8 and pixels.shape == (6, 8, 3)
     np.testing.assert_array_equal(pixels, np.broadcast_to(expected, (6, 8, 3)))
 
 
 def test_half_transparent_lies_on_white():
+    """F-40: alpha."""
     pixels = images.decode(encoded(constant("RGBA", (0, 0, 0, 128))))
     np.testing.assert_allclose(pixels, 127, atol=1)
 
 
 def test_cmyk_becomes_rgb():
+    """F-40: CMYK."""
     pixels = images.decode(encoded(constant("CMYK", (0, 255, 255, 0)), "JPEG", quality=95))
     np.testing.assert_allclose(pixels[0, 0], (255, 0, 0), atol=4)
 
 
 def test_rotation_of_exif_is_applied():
+    """F-41: a rotated photo."""
     exif = Image.Exif()
     exif[0x0112] = 6
     assert images.decode(encoded(constant("RGB", "red"), "JPEG", exif=exif)).shape == (8, 6, 3)
 
 
 def test_larger_than_allowed_is_refused_by_the_header():
+    """F-39: refused before it is decoded."""
     for side in (12000, 60000):
         with pytest.raises(DataError, match="max_pixels"):
             images.decode(png_header(side, side))
@@ -100,11 +105,13 @@ def test_larger_than_allowed_is_refused_by_the_header():
     ],
 )
 def test_unusable_photos(content, message):
+    """F-38, F-40, F-43, F-44: cut short, no photo, too small, float pixels, several frames."""
     with pytest.raises(DataError, match=message):
         images.decode(content)
 
 
 def test_grey_fill_of_other_libraries_is_not_used(monkeypatch):
+    """F-38: a cut photo is an error whatever others set."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(DataError, match="cut short"):
         images.decode(encoded(Image.effect_noise((64, 64), 90), "JPEG")[:1200])
@@ -142,6 +149,7 @@ def photos(request, tmp_path):
 
 
 def test_ids_are_sorted_names_in_nfc(photos):
+    """F-46: any order and normal form of names."""
     found = images.list_photos(photos)
     assert list(found.names) == ["a", "b", "é"]
     levels = [int(image[0, 0, 0]) for image in found.read(["é", "a", "é"])]
@@ -152,6 +160,7 @@ def test_ids_are_sorted_names_in_nfc(photos):
 
 
 def test_all_bad_photos_are_named_at_once(tmp_path):
+    """F-38: all in one error."""
     for name in ("x1", "x2"):
         (tmp_path / f"{name}.jpg").write_bytes(b"<html>")
     (tmp_path / "good.png").write_bytes(encoded(constant("L", 1)))
@@ -197,6 +206,7 @@ def png(values):
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 def test_deep_grey_is_scaled_by_the_bits_that_the_set_uses(tmp_path, bits, caplog):
+    """F-40: 16 bits."""
     white = (1 << bits) - 1
     ramp = np.linspace(0, white, 64).round().astype(np.uint16).reshape(8, 8)
     (tmp_path / "bright.png").write_bytes(png(ramp))
@@ -265,6 +275,7 @@ def test_main_picture_of_a_phone():
 
 
 def test_linked_folders_and_loops(tmp_path):
+    """F-46: links."""
     (tmp_path / "real").mkdir()
     (tmp_path / "photos").mkdir()
     for place in ("real/a.png", "photos/b.png"):
@@ -284,6 +295,7 @@ def test_zip_of_windows(tmp_path):
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_of_every_format_is_undone_once(form, orientation):
+    """F-41: all eight, once."""
     upright = np.zeros((32, 48, 3), np.uint8)
     upright[:8, :16] = 255
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}

@@ -38,6 +38,7 @@ def test_matches_nilearn_apply_mask(series, name):
 
 
 def test_mask_and_unmask_are_inverse(series):
+    """F-32: every voxel returns to its place."""
     _, _, where = series
     planted = np.arange(60.0).reshape(4, 5, 3)
     for planes in (planted, np.stack([planted, -planted], -1)):
@@ -72,12 +73,14 @@ def test_axes_keep_their_order(series):
     ],
 )
 def test_misused_masks(tmp_path, values, message):
+    """F-33: not binary, NaN, empty, or everything."""
     nibabel.save(nibabel.Nifti1Image(values, AFFINE), tmp_path / "mask.nii")
     with pytest.raises(GeometryError, match=message):
         masks.read_mask(tmp_path / "mask.nii")
 
 
 def test_geometry_is_compared_exactly_enough():
+    """F-31, F-32: affines up to rounding, shapes also transposed."""
     one = Volume((2, 3, 4), AFFINE)
     check_volumes("a", Volume((2, 3, 4), AFFINE + 1e-5), reference="b", expected=one)
     with pytest.raises(GeometryError, match="affine"):
@@ -87,6 +90,7 @@ def test_geometry_is_compared_exactly_enough():
 
 
 def test_big_endian_and_scaled_files(tmp_path):
+    """F-23: big-endian volumes."""
     values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     header = nibabel.Nifti1Header(endianness=">")
     header.set_data_dtype(np.int16)
@@ -98,6 +102,7 @@ def test_big_endian_and_scaled_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["bold.nii.gz", "bold.nii"])
 def test_damaged_files(series, name):
+    """F-21: cut short, empty, or another format."""
     folder, _, _ = series
     path = folder / name
     content = path.read_bytes()
@@ -117,6 +122,7 @@ def test_damaged_files(series, name):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_flipped_bits_never_pass(series, seed):
+    """F-21: any bit of a compressed volume."""
     folder, _, _ = series
     path = folder / "bold.nii.gz"
     content = bytearray(path.read_bytes())
@@ -128,6 +134,7 @@ def test_flipped_bits_never_pass(series, seed):
 
 
 def test_a_bomb_is_refused_by_its_header(series):
+    """F-100: a declared size beyond the limit."""
     folder, _, _ = series
     with pytest.raises(DataError, match="max_bytes"):
         volumes.read_series(folder / "bold.nii.gz", max_bytes=1000)

@@ -30,6 +30,7 @@ def test_recovers_a_planted_ceiling():
 
 
 def test_closed_form_of_mixed_repeats():
+    """F-10: the actual number of repeats of each image."""
     ratio = np.array([0.0, 0.4, 1.3])
     repeats = np.array([3] * 5 + [2] * 3 + [1] * 2)
     mean_inverse = (5 / 3 + 3 / 2 + 2 / 1) / 10
@@ -47,6 +48,7 @@ def test_extremes():
 
 
 def test_ceiling_of_the_test_rows():
+    """F-10: the repeats of the test images."""
     ratio = np.array([0.5])
     responses = Responses(
         responses=np.zeros((3, 1), np.float32),

@@ -77,6 +77,7 @@ def test_ids_from_a_file(responses, tmp_path):
 
 
 def test_empty_splits_are_errors(responses):
+    """F-12: splits without images."""
     for share in (0, 0.99):
         with pytest.raises(DataError, match="at least 2 for training"):
             data.assign_splits(responses, make_stimuli(responses), test=share, val=0.1, seed=0)
@@ -86,6 +87,7 @@ def test_empty_splits_are_errors(responses):
 
 
 def test_align_joins_by_id(responses):
+    """F-03: tokens in another order."""
     tokens = make_tokens(responses)
     split = data.align(responses, tokens)
     assert split.tokens.tokens is tokens.tokens
@@ -105,6 +107,7 @@ def test_align_half_precision(responses):
 
 
 def test_missing_tokens(responses, caplog):
+    """F-05: an error that lists the first five, or dropped and counted."""
     tokens = make_tokens(responses).take_images(np.arange(7, 40))
     with pytest.raises(AlignmentError, match=r"7 of 40 images .* first im0, im1, im2, im3, im4"):
         data.align(responses, tokens)
@@ -120,11 +123,13 @@ def test_missing_tokens(responses, caplog):
 
 
 def test_extra_tokens_are_left_out(responses):
+    """F-05: images without responses."""
     split = data.align(responses.take_images(np.arange(10)), make_tokens(responses))
     assert split.tokens.tokens.shape[0] == 10
 
 
 def test_repeated_token_ids(responses):
+    """F-06: equal duplicates are one image, others an error."""
     tokens = make_tokens(responses).take_images(np.append(np.arange(40), 5))
     np.testing.assert_array_equal(data.align(responses, tokens).tokens.tokens, make_tokens(responses).tokens)
     tokens.tokens[40] += 1
@@ -146,6 +151,7 @@ def test_split_rows(responses):
 
 
 def test_duplicates_across_splits(responses):
+    """F-08: one photo under two ids, byte for byte or saved again."""
     images = np.random.default_rng(1).integers(0, 256, (40, 16, 16, 3), np.uint8)
     images[9] = images[2]
     # The same photo saved with slight losses.

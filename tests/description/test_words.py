@@ -96,6 +96,7 @@ def test_pieces_of_clip_mark_the_end_of_words():
 
 
 def test_hostile_entries_are_dropped_and_counted():
+    """F-63: markup and control characters."""
     words = ["▁cat", "▁dog", "▁<script>alert(1)</script>", "<b>bold</b>", "\u200b", "▁\x00\x1b[31m", "▁a\u0301\u0301"]
     found = meaning(words)
     assert found["▁<script>alert(1)</script>"] is None and found["<b>bold</b>"] is None

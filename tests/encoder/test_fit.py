@@ -45,6 +45,7 @@ def fitted(split):
 
 
 def test_order_and_company_change_nothing(split, fitted):
+    """F-66: a voxel's start depends on its id alone."""
     for voxels in ([4, 2, 0, 1, 3], [3, 1]):
         alone = fit(dataclasses.replace(split, responses=split.responses.take(np.array(voxels))))
         np.testing.assert_array_equal(alone.voxel_ids, VOXEL_IDS[voxels])
@@ -53,6 +54,7 @@ def test_order_and_company_change_nothing(split, fitted):
 
 @pytest.mark.parametrize("options", [{"voxel_chunk": 1}, {"voxel_chunk": 3}], ids=str)
 def test_chunks_of_voxels_change_rounding_only(split, fitted, options):
+    """F-66: other chunks."""
     # matrix products of other sizes round differently, and Adam's first steps, of small gradients
     # divided by themselves, blow that up; with the default learning rate it stays below 1e-6
     assert_close(fit(split, **options), fitted, split.tokens, atol=1e-5)
@@ -63,6 +65,7 @@ def test_chunks_of_images_change_nothing(split, fitted):
 
 
 def test_same_key_same_result(split, fitted):
+    """F-66: the seed decides."""
     again = fit(split)
     jax.tree.map(np.testing.assert_array_equal, again, fitted)
     other = encoder.fit(split, key=jax.random.key(1), config=QUICK)
@@ -71,7 +74,7 @@ def test_same_key_same_result(split, fitted):
 
 @pytest.mark.parametrize("config", [QUICK, RidgeConfig(width=4)], ids=lambda config: config.kind)
 def test_responses_of_the_test_images_change_nothing(split, tmp_path, config):
-    """All splits are rows of one file: only what is in the training and validation rows is seen."""
+    """All splits are rows of one file: only what is in the training and validation rows is seen (F-09)."""
     part, rng = np.arange(48) % 4, np.random.default_rng(7)  # 0: test, 1: validation
     original, tokens = split.responses.responses, split.tokens
 
@@ -97,6 +100,7 @@ def test_responses_of_the_test_images_change_nothing(split, tmp_path, config):
 
 
 def test_unusable_voxels_leave_the_others_alone(split, fitted):
+    """F-16, F-18: NaN and constants stay in their voxel."""
     responses = split.responses.responses.copy()
     responses[5, 1], responses[:, 3] = np.nan, 4
     status = np.array(["ok", "ok", "low_ceiling", "ok", "ok"])
@@ -112,6 +116,7 @@ def test_unusable_voxels_leave_the_others_alone(split, fitted):
 
 
 def test_wild_learning_rate_is_contained(split):
+    """F-65: a rate of 1000."""
     for solver in ("varpro", "adam"):
         got = fit(split, QUICK.model_copy(update={"learning_rate": 1e3, "solver": solver}))
         diverged = got.status == STATUSES.index("diverged")
@@ -176,7 +181,7 @@ def test_roundtrip(split, fitted, tmp_path):
 
 
 def test_compiles_once(split, fitted, caplog):
-    """A second fit, of other numbers in the same shapes, compiles nothing."""
+    """A second fit, of other numbers in the same shapes, compiles nothing (F-67)."""
     other = changed(split, responses=split.responses.responses[::-1] * 2 + 1, voxel_ids=VOXEL_IDS + 1)
     fit(other, voxel_chunk=2)
     with jax.log_compiles(), caplog.at_level("WARNING"):
@@ -240,6 +245,7 @@ def test_planted_voxels_reach_the_ceiling(make):
 
 
 def test_messages(split):
+    """F-12, F-29: too few images, and no voxel that can be fitted."""
     with pytest.raises(ConfigError, match=r"encoder.pool = 3 must divide the token grid"):
         fit(split, QUICK.model_copy(update={"pool": 3}))
     with pytest.raises(ConfigError, match=r"encoder.heads = 3 must divide the trunk's width 4"):

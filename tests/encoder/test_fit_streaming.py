@@ -144,7 +144,7 @@ except MemoryError:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
 def test_memory_is_bounded(tmp_path):
-    """Responses of 160 MB, of which half is more than may be in memory, through the ordinary way."""
+    """Responses of 160 MB, of which half is more than may be in memory, through the ordinary way (F-81)."""
     rng = np.random.default_rng(2)
     n_images, n_voxels, width = 1000, 40_000, 16
     tokens = rng.standard_normal((n_images, 1, width), dtype=np.float32)

@@ -33,7 +33,7 @@ def test_chunking_changes_nothing(encoders, make):
 
 
 def test_image_without_real_token(encoders, make):
-    """Nothing was seen: the query encoder says its intercept, and nobody says NaN."""
+    """Nothing was seen: the query encoder says its intercept, and nobody says NaN (F-58)."""
     tokens = make.tokens(2, masked=True)
     tokens.mask[1] = False
     got = encoder.predict(encoders, tokens)

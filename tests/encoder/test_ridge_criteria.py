@@ -127,6 +127,7 @@ def test_equal_weights_and_complete_responses_change_nothing():
 
 
 def test_missing_responses_matter_only_to_their_voxel():
+    """F-16: missing trials, masked or not."""
     features, responses = data(50, 8)
     expected = ridge.solve(features, responses, PENALTIES)
     responses[4, 2] = np.nan

@@ -133,7 +133,7 @@ except MemoryError:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
 def test_memory_is_bounded(tmp_path):
-    """Responses of 80 MB, of which three quarters are more than may be in memory."""
+    """Responses of 80 MB, of which three quarters are more than may be in memory (F-81)."""
     rng = np.random.default_rng(2)
     features = rng.standard_normal((1000, 64)).astype(np.float32)
     np.save(tmp_path / "features.npy", features)

@@ -16,6 +16,7 @@ def scored(make):
 
 
 def test_score(scored):
+    """F-27: no normalised score without a ceiling, or with one next to 0."""
     encoders, test = scored
     scores = encoder.score(encoders, test, n_train=77)
     predicted = encoder.predict(encoders, test.tokens)
@@ -32,6 +33,7 @@ def test_score(scored):
 
 
 def test_fewer_than_two_images(scored, make):
+    """F-12: one test image."""
     encoders, test = scored
     one = make.split(test.tokens.take_images(np.arange(1)), test.responses.responses[:1])
     scores = encoder.score(encoders, one)

@@ -109,7 +109,7 @@ def trained(scale, config):
 
 
 def test_exploding_voxel_leaves_the_others_alone():
-    """The squared responses of voxel 1 overflow float32: it is given up, its neighbours do not notice."""
+    """The squared responses of voxel 1 overflow float32: it is given up, its neighbours do not notice (F-17, F-65)."""
     config = QueryConfig(width=3, solver="adam", position_order=0, batch_size=8, epochs=6, learning_rate=0.05)
     expected, got = trained([1, 1, 1], config), trained([1, 1e30, 1], config)
     assert not expected.diverged.any()
@@ -155,7 +155,7 @@ def trained_together(scale, voxel_ids, config):
 
 @pytest.mark.parametrize("solver", ["adam", "varpro"])
 def test_voxel_that_overflows_does_not_touch_a_shared_trunk(solver):
-    """Trunk and neighbours are those of a fit without it; the trunk has learned."""
+    """Trunk and neighbours are those of a fit without it; the trunk has learned (F-17)."""
     config = SHARED.model_copy(update={"solver": solver})
     expected = trained_together([1, 1], np.array([0, 2]), config)
     got = trained_together([1, 1e30, 1], np.arange(3), config)
@@ -180,7 +180,7 @@ def test_voxel_that_overflows_does_not_touch_a_shared_trunk(solver):
     ids=str,
 )
 def test_broken_voxel_gives_the_trunk_nothing(broken, rate):
-    """Steps with a voxel that overflowed between them, or was given up before, against steps without it."""
+    """Steps with a voxel that overflowed between them, or was given up before, against steps without it (F-17)."""
     rng, moving = np.random.default_rng(0), ("query", "readout", "intercept", "trunk")
     trunk = {"key_weight": rng.standard_normal((3, 1, 3)), "key_bias": np.zeros((1, 3))}
     shapes = {"query": (3, 1, 3), "position": (3, 1, 0), "readout": (3, 1, 3), "intercept": (3,)}

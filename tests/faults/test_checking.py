@@ -66,6 +66,7 @@ def test_what_is_wrong_is_named(folder, section, changes, error, words):
 
 
 def test_all_problems_are_named_at_once(folder):
+    """F-95: all at once."""
     with pytest.raises(errors.MissingInputError) as raised:
         checked(folder, features={"tokens": "no.npy"}, validation={"editor": "no-pipeline"})
     assert "no.npy" in str(raised.value) and "no-pipeline" in str(raised.value)

@@ -44,6 +44,7 @@ def test_without_a_list_nothing_is_compared(inputs):
     ],
 )
 def test_changes_are_named(inputs, change, message):
+    """F-47, F-72: what changed, went or came."""
     source, paths = inputs
     frozen.freeze(source, paths)
     change(source.parent)

@@ -51,6 +51,7 @@ def test_a_moved_token_file_is_found_and_another_at_its_old_path_is_not_used(rec
 
 
 def test_an_exchanged_token_file_is_an_input_that_changed(recordings, tmp_path):
+    """F-72: tokens that were exchanged."""
     out, expected = tmp_path / "run", np.load(recordings / "tokens.npy")
     prepared(recordings, out)
     np.save(recordings / "tokens.npy", expected[::-1])

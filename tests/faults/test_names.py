@@ -80,6 +80,7 @@ def test_a_wrong_kind_hides_no_other_error():
 
 
 def test_more_folds_than_images_are_named():
+    """F-13: folds without images."""
     rng = np.random.default_rng(0)
     settings = RidgeConfig(folds=40, decoys=0)
     with pytest.raises(errors.ConfigError, match="folds = 40, but there are 12 images"):

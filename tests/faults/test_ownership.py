@@ -61,6 +61,7 @@ def are_there(folder):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_files_of_others_outlive_stop_resume_and_overwrite(tmp_path, number):
+    """F-74, F-77: what others put there."""
     out = tmp_path / "run"
     with subprocess.Popen([sys.executable, "-c", STAGE, str(out), "5000"], stdout=subprocess.PIPE) as process:
         process.stdout.readline()

@@ -127,6 +127,7 @@ def test_resumed_extraction_is_byte_identical(tmp_path, monkeypatch):
 
 
 def test_killed_extraction_goes_on(tmp_path, monkeypatch):
+    """F-69: stopped between shards."""
     monkeypatch.setattr(importlib.import_module("mine_jax.features.extract"), "SHARD_IMAGES", 8)
     stimuli = make_stimuli(30)
     extract(FakeBackbone(), stimuli, directory=tmp_path / "whole", batch_size=4)
@@ -147,6 +148,7 @@ def test_killed_extraction_goes_on(tmp_path, monkeypatch):
 
 
 def test_parts_give_the_store_of_one_process(tmp_path, monkeypatch):
+    """F-76: parts that are missing, repeated or damaged."""
     monkeypatch.setattr(importlib.import_module("mine_jax.features.extract"), "SHARD_IMAGES", 8)
     stimuli, shared = make_stimuli(30), tmp_path / "shared"
     extract(FakeBackbone(), stimuli, directory=tmp_path / "whole", batch_size=4)
@@ -234,6 +236,7 @@ def test_two_devices_give_the_tokens_of_one(checkpoint):
 
 
 def test_store_of_other_images_model_or_layer(tmp_path):
+    """F-47: a store of other inputs is refused."""
     extract(FakeBackbone(), make_stimuli(6, hashes=list("abcdef")), directory=tmp_path)
     with pytest.raises(CheckpointError, match=r"image ids \(6 there, 5 now\)"):
         extract(FakeBackbone(), make_stimuli(5), directory=tmp_path)
@@ -248,6 +251,7 @@ def test_store_of_other_images_model_or_layer(tmp_path):
 
 
 def test_tokens_outside_half_precision(tmp_path):
+    """F-24: tokens beyond float16."""
     with pytest.raises(DataError, match=r"image 'im0' has image-tokens outside the range of float16"):
         extract(FakeBackbone(scale=1e5), make_stimuli(3), directory=tmp_path)
     tokens = extract(FakeBackbone(scale=1e5), make_stimuli(3), directory=tmp_path / "b", dtype="bfloat16")
@@ -255,6 +259,7 @@ def test_tokens_outside_half_precision(tmp_path):
 
 
 def test_unusable_images_are_named():
+    """F-42: float pixels."""
     stimuli = make_stimuli(6)
     with pytest.raises(ConfigError, match="layer"):
         extract(FakeBackbone(), stimuli, layer=9)
@@ -278,6 +283,7 @@ def test_unusable_images_are_named():
 
 
 def test_compiles_once(checkpoint):
+    """F-67: a ragged last batch compiles nothing."""
     backbone = load(checkpoint)
     before = encode_layers._cache_size()
     # float32 precision of another name makes this a program that no other test compiled

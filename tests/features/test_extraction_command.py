@@ -64,6 +64,7 @@ def tokens_in(directory):
 
 
 def test_two_processes_write_the_bytes_of_one(project):
+    """F-76: two parts make the whole."""
     config, out = project / "run.toml", project / "shared"
     options = ("--out", out, "--set", "features.reduce=8", "--set", "features.more_layers=[1]")
     reduced = project / "reduced"
@@ -88,6 +89,7 @@ def test_two_processes_write_the_bytes_of_one(project):
 
 
 def test_killed_extraction_resumes_to_the_same_bytes(project):
+    """F-68: SIGKILL during extraction."""
     config, whole, cut = project / "run.toml", project / "whole", project / "cut"
     finish(start("run", config, "--out", whole, "--until", "features"))
     process = start("run", config, "--out", cut, "--until", "features")

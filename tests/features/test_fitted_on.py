@@ -38,6 +38,7 @@ def stage(checkpoint, words, tmp_path):
 
 @pytest.mark.parametrize("keys", [{}, {"reduce": 5}])
 def test_test_images_change_nothing_of_the_others(stage, keys):
+    """F-09: what features fit is of training images."""
     one, other = stage(1, **keys), stage(2, **keys)
     for name in ("center", "lift", "lift_offset"):
         np.testing.assert_array_equal(getattr(one[1], name), getattr(other[1], name))

@@ -60,6 +60,7 @@ def test_matches_float64_numpy(norm, projection, normalize, centered, dtype):
 
 
 def test_zero_token_is_finite():
+    """F-60: the norm of zeros."""
     assert np.isfinite(lens_scores(make_lens("none"), np.zeros((1, D), np.float32))).all()
 
 

@@ -86,6 +86,7 @@ def test_dtypes_that_are_refused(dtype, files):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_first_image_with_nonfinite_values_is_named(value, files, monkeypatch):
+    """F-24: infinity and NaN in tokens."""
     monkeypatch.setattr("mine_jax.features.precomputed.BLOCK_BYTES", 2 * P * D * 4)
     values = VALUES.copy()
     values[[3, 5], 1, 2] = value
@@ -122,6 +123,7 @@ def test_ids(files):
 
 
 def test_repeated_ids(files, caplog):
+    """F-06: equal duplicates are one image, others an error."""
     ids = "a\nb\na\nc\nd\nb\n"
     with pytest.raises(AlignmentError, match="image 'a' has different tokens in rows 0 and 2"):
         read(files(ids=ids))
@@ -141,6 +143,7 @@ def test_repeated_ids(files, caplog):
 
 
 def test_image_without_a_real_token(files):
+    """F-58: an image of padding alone."""
     mask = np.ones((N, P), bool)
     mask[4] = False
     paths = files(mask=mask)

@@ -30,6 +30,7 @@ def photo(height, width, seed=0):
 )
 @pytest.mark.parametrize("shape", [(224, 224), (425, 425), (31, 90), (97, 40), (10, 12)])
 def test_matches_transformers(values, side, shape):
+    """F-45: the pixels of Pillow, whatever else is installed."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     image = photo(*shape)
@@ -60,6 +61,7 @@ def test_nested_processor_config(checkpoint):
     ],
 )
 def test_unusable_images(image, message, checkpoint):
+    """F-42, F-43: floats, channels first, other channels, too small, too long."""
     with pytest.raises(DataError, match=f"image 1 of the batch: .*{message}"):
         load(checkpoint).preprocess([photo(32, 32), image])
 
@@ -92,4 +94,5 @@ def test_unusable_processor(values, message):
 
 
 def test_processor_is_plain_values():
+    """F-45: the backend is recorded."""
     assert json.loads(json.dumps(ImageProcessor().to_dict()))["backend"] == "pil"

@@ -107,6 +107,7 @@ def test_roundtrip(dtype, tmp_path):
 
 
 def test_unfinished_store_is_refused_and_resumed(tmp_path):
+    """F-76: a missing shard is no hole."""
     write(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     (tmp_path / "tokens-00001.npy").unlink()
@@ -118,6 +119,7 @@ def test_unfinished_store_is_refused_and_resumed(tmp_path):
 
 
 def test_damaged_shard_is_noticed_and_computed_again(tmp_path, caplog):
+    """F-70: one flipped bit."""
     write(tmp_path)
     path = tmp_path / "tokens-00002.npy"
     content = bytearray(path.read_bytes())
@@ -142,6 +144,7 @@ def test_damaged_shard_is_noticed_and_computed_again(tmp_path, caplog):
     ],
 )
 def test_store_of_another_extraction(changes, message, tmp_path):
+    """F-47, F-73: other images, model, preprocessing or type."""
     write(tmp_path)
     with pytest.raises(CheckpointError, match=message):
         TokenWriter(tmp_path, identity(**changes), shard_images=4, batch_size=2)

@@ -27,6 +27,7 @@ def test_large_logits(size):
 
 
 def test_nothing_real_gives_zero_and_a_finite_gradient():
+    """F-58: a fully masked set."""
     logits, mask = jnp.ones((2, 3)), jnp.array([[False] * 3, [True] * 3])
     assert not np.asarray(masked_softmax(logits, mask))[0].any()
     gradient = jax.grad(lambda x: (masked_softmax(x, mask) ** 2).sum())(logits)

@@ -47,6 +47,7 @@ def products(text):
 @pytest.mark.parametrize("precision", ["default", "high", "highest"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_products_have_the_precision_asked_for(name, precision):
+    """F-64: in every program."""
     function, shapes = PROGRAMS[name]
     with jax.default_matmul_precision(precision):
         found = products(jax.jit(function).lower(*(floats(*shape) for shape in shapes)).as_text())
@@ -88,6 +89,7 @@ def test_kernels_lower_at_every_precision():
 
 
 def test_kernels_are_interpreted_in_float32():
+    """F-64: float32 agrees to 1e-5."""
     rng = np.random.default_rng(0)
     query, weights = rng.standard_normal((2, V, H, E)).astype(np.float32)
     keys, values = rng.standard_normal((2, *KEYS)).astype(np.float32)

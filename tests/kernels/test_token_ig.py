@@ -156,7 +156,7 @@ def test_one_token_takes_it_all(implementation):
 
 @each(IMPLEMENTATIONS)
 def test_sharp_attention_is_finite_and_complete(implementation, n_cells):
-    """Logits of size 30: the winner changes along the path, where one bound for the whole path underflows."""
+    """Logits of size 30: the winner changes along the path, where one bound for the whole path underflows (F-60)."""
     arrays, nodes, weights, cells = case(Spec(5, 2, 9, 2, 256), n_cells=n_cells, gain=30.0)
     got = np.asarray(attribute(arrays, nodes, weights, cells, implementation=implementation), np.float64)
     assert np.isfinite(got).all()

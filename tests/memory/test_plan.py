@@ -36,6 +36,7 @@ def limited(limit, seen):
 
 @pytest.mark.parametrize(("wanted", "limit", "tried"), [(None, 20, [20]), (8, 8, [7, 7, 7]), (None, 6, [20, 10, 5])])
 def test_chunks_are_halved_until_they_fit(wanted, limit, tried, caplog):
+    """F-80: halved until it fits."""
     seen = []
     made = list(memory.in_chunks(limited(limit, seen), 20, wanted, setting="run.voxel_chunk"))
     np.testing.assert_array_equal(np.concatenate([part[:n] for part, n, _ in made]), np.arange(20) ** 2)
@@ -64,6 +65,7 @@ def test_chunks_stay_multiples():
 
 
 def test_what_never_fits_is_a_named_error(caplog):
+    """F-80: the smallest chunk is too large."""
     with pytest.raises(ResourceError, match=r"even with run\.voxel_chunk = 1: RESOURCE_EXHAUSTED"):
         list(memory.in_chunks(limited(0, []), 5, None, setting="run.voxel_chunk"))
     assert len(caplog.records) == 2
@@ -261,6 +263,7 @@ def test_only_a_lack_of_memory_is_one():
 
 
 def test_a_fit_that_exhausts_the_memory_goes_on_in_halves(small, monkeypatch, caplog):
+    """F-80: the same results."""
     split, config, fitted = small
     monkeypatch.setattr(train, "train", exhausting(train.train, 3, lambda problem, **_: problem.n_voxels))
     halved = encoder.fit(split, key=jax.random.key(0), config=config)

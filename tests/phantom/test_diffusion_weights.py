@@ -62,6 +62,7 @@ def test_tokenizer_knows_every_word(generator):
 
 
 def test_same_seed_gives_the_same_image(generator):
+    """F-90: alone and in a batch."""
     first, alone = (_generate(generator, prompts)[0] for prompts in (["a red apple", "a beach"], ["a red apple"]))
     assert np.abs(first - alone).max() < 1e-3
 

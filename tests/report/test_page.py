@@ -24,6 +24,7 @@ from mine_jax.report import page
     ],
 )
 def test_redact(text, shown):
+    """F-98: tokens and paths."""
     assert page.redact(text) == shown
 
 

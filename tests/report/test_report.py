@@ -183,6 +183,7 @@ def test_photos_of_any_shape(run):
 
 
 def test_hostile_text(run, reader):
+    """F-63: nothing of a word runs in the page."""
     hostile = [
         '<script>alert("x")</script>',
         "$\\frac{1}{2$",
@@ -213,6 +214,7 @@ def test_hostile_text(run, reader):
 
 @pytest.mark.usefixtures("quick")
 def test_nothing_about_the_machine(run, tmp_path):
+    """F-98: paths and tokens are redacted."""
     table = artifacts.read_table(run / "voxels.tsv")
     table["reason"] = "cannot read /home/ada/brains/secret.npy with HF_TOKEN=abc123"
     artifacts.write_table(run / "voxels.tsv", table)
@@ -280,6 +282,7 @@ def test_unknown_ceiling(run):
 
 
 def test_one_voxel(run):
+    """F-30: one voxel."""
     table = artifacts.read_table(run / "voxels.tsv")
     one = table[table["explained"].astype(bool)].head(1)
     artifacts.write_table(run / "voxels.tsv", one)
@@ -320,6 +323,7 @@ def test_message(tmp_path, run):
 
 @pytest.mark.parametrize("module", ["jinja2", "matplotlib.figure"])
 def test_missing_extra(run, monkeypatch, module):
+    """F-86: a package that is not installed."""
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r"mine_jax\[report\]"):
         write_report(run, max_examples=1)

@@ -32,6 +32,7 @@ def responses(indices=None, volume=True):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.bool_, np.uint8])
 def test_roundtrip(tmp_path, dtype):
+    """F-36: any type becomes float32 and returns."""
     like = responses()
     values = np.array([0, 1, 2, 0, 3, 1, 0]).astype(dtype)
     (path,) = maps.write_maps(tmp_path / "maps", like, {"r2": values})
@@ -44,6 +45,7 @@ def test_roundtrip(tmp_path, dtype):
 
 
 def test_nan_is_kept_and_units_are_set(tmp_path):
+    """F-36: NaN and units."""
     import nibabel
 
     like = responses()
@@ -80,6 +82,7 @@ def test_without_geometry_nothing_is_written(tmp_path):
 
 
 def test_message(tmp_path):
+    """F-36, F-37: values and ids that float32 does not hold."""
     like = responses()
     with pytest.raises(DataError, match=r"`r2` must have shape .* has shape .3,"):
         maps.write_maps(tmp_path, like, {"r2": np.zeros(3)})

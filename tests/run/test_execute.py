@@ -118,6 +118,7 @@ def test_resume_skips_what_is_unchanged(stages, out):
 
 
 def test_moved_run_stays_valid(stages, out, tmp_path):
+    """F-79: a run in another place."""
     execute(stages, out)
     out.rename(tmp_path / "moved")
     assert execute(stages, tmp_path / "moved", resume=True)["ran"] == []
@@ -132,6 +133,7 @@ def test_moved_input_with_the_same_content_stays_valid(stages, out, tmp_path):
 
 
 def test_changed_configuration_runs_the_stages_that_read_it_and_those_after(stages, out):
+    """F-72: a changed setting."""
     execute(stages, out)
     record = execute(stages, out, changed("encoder", width=8), resume=True)
     assert record["ran"] == ["encoder", "report"]
@@ -140,6 +142,7 @@ def test_changed_configuration_runs_the_stages_that_read_it_and_those_after(stag
 
 
 def test_configuration_that_no_stage_reads_changes_nothing(stages, out):
+    """F-73: another chunk."""
     execute(stages, out)
     assert execute(stages, out, changed("run", voxel_chunk=7), resume=True)["ran"] == []
 
@@ -152,6 +155,7 @@ def test_what_pages_call_a_voxel_changes_no_result(stages, out):
 
 
 def test_changed_input_runs_all_that_depends_on_it(stages, out):
+    """F-72: changed data."""
     execute(stages, out)
     stages.source.write_bytes(b"others")
     assert execute(stages, out, resume=True)["ran"] == ["data", "encoder", "report"]
@@ -175,6 +179,7 @@ def test_large_input_is_identified_without_reading_it_whole(stages, out, monkeyp
 
 @pytest.mark.parametrize("damage", ["flip", "delete", "truncate"])
 def test_damaged_file_runs_its_stage_again(stages, out, damage, caplog):
+    """F-70, F-71: flipped, gone, or cut short."""
     execute(stages, out)
     path = out / "encoder" / "out.txt"
     good = path.read_bytes()
@@ -213,6 +218,7 @@ def test_leftovers_of_an_earlier_version_are_removed(stages, out):
 
 
 def test_directory_with_files_is_not_touched(stages, out):
+    """F-77: a directory of someone else."""
     out.mkdir(parents=True)
     (out / "thesis.txt").write_text("mine")
     for options in ({}, {"resume": True}, {"only": "data"}):
@@ -224,6 +230,7 @@ def test_directory_with_files_is_not_touched(stages, out):
 
 
 def test_second_run_needs_resume_or_overwrite(stages, out):
+    """F-77: a second run."""
     execute(stages, out)
     with pytest.raises(errors.ConfigError, match="--resume"):
         execute(stages, out)
@@ -239,6 +246,7 @@ def test_until_stops_there_and_resume_goes_on(stages, out):
 
 
 def test_one_stage_needs_those_before_it(stages, out):
+    """F-72: the difference is named."""
     with pytest.raises(errors.CheckpointError, match="needs stage data, which is not up to date: not run yet"):
         execute(stages, out, only="encoder")
     assert execute(stages, out, only="data")["ran"] == ["data"]
@@ -258,6 +266,7 @@ def test_unknown_stage_names_the_nearest(stages, out):
 
 
 def test_failed_stage_leaves_nothing_half_done(stages, out):
+    """F-75: nothing half written."""
     stages.fault["encoder"] = errors.DataError("voxel 7")
     with pytest.raises(errors.DataError, match="voxel 7"):
         execute(stages, out)
@@ -284,6 +293,7 @@ def test_partial_outputs_survive_a_failure(stages, out):
 
 
 def test_temporary_files_of_a_killed_process_are_swept(stages, out):
+    """F-71: temporary files."""
     execute(stages, out, until="data")
     (out / "data" / ".out.txt.123.tmp").write_text("half")
     (out / ".encoder.123.tmp").mkdir()
@@ -293,6 +303,7 @@ def test_temporary_files_of_a_killed_process_are_swept(stages, out):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_full_disk_is_a_resource_error(stages, out, number):
+    """F-75: a full or read-only disk."""
     stages.fault["data"] = OSError(number, os.strerror(number))
     with pytest.raises(errors.ResourceError, match="--resume"):
         execute(stages, out)
@@ -319,6 +330,7 @@ def test_other_jax_errors_pass(stages, out):
 
 
 def test_lock_of_a_live_process_is_respected(stages, out):
+    """F-74: two processes."""
     out.mkdir(parents=True)
     (out / ".lock").write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": "now"}))
     with pytest.raises(errors.ResourceError, match=f"in use by process {os.getpid()}"):
@@ -330,6 +342,7 @@ def test_lock_of_a_live_process_is_respected(stages, out):
 
 
 def test_lock_of_a_dead_process_is_taken_over(stages, out, caplog):
+    """F-74: a lock that was left."""
     process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     out.mkdir(parents=True)
     (out / ".lock").write_text(json.dumps({"host": socket.gethostname(), "pid": int(process.stdout), "since": "then"}))
@@ -347,6 +360,7 @@ def test_lock_of_a_dead_process_is_taken_over(stages, out, caplog):
     ],
 )
 def test_untrustworthy_run_json(stages, out, text, message):
+    """F-71, F-78, F-96: no JSON, another schema, paths outside."""
     execute(stages, out)
     (out / "run.json").write_text(text)
     with pytest.raises(errors.CheckpointError, match=message):
@@ -409,6 +423,7 @@ SLOW = textwrap.dedent(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_signal_saves_and_resumes(out, number, code):
+    """F-68, F-69, F-87: SIGKILL, SIGTERM and Ctrl-C."""
     with subprocess.Popen([sys.executable, "-c", SLOW, str(out), "1000"], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         process.send_signal(number)
@@ -424,6 +439,7 @@ def test_signal_saves_and_resumes(out, number, code):
 
 
 def test_second_process_fails_fast(out):
+    """F-74: two processes."""
     with subprocess.Popen([sys.executable, "-c", SLOW, str(out), "1000"], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         start = time.monotonic()

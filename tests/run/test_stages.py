@@ -294,6 +294,7 @@ def test_random_images_are_the_same_for_all_voxels(recordings):
 
 
 def test_permuted_responses_are_not_predicted_and_a_colleague_would_say_what_is_odd(recordings):
+    """F-14: the shuffled control."""
     out = execute(recordings, data={"permute": True})
     assert artifacts.read_table(out / "voxels.tsv")["r2"].mean() <= 0.05
     stages = json.loads((out / "run.json").read_text(encoding="utf-8"))["stages"]

@@ -77,13 +77,14 @@ def single(tmp_path_factory):
 
 @pytest.mark.parametrize("name", MESHES)
 def test_meshes_give_the_results_of_one_device(single, name):
+    """F-73: any number of devices."""
     if name == "2x2":
         assert set(np.load(single / "2x2.npz").files) == set(np.load(single / "none.npz").files)
     assert_equal_results(np.load(single / f"{name}.npz"), np.load(single / "none.npz"))
 
 
 def test_two_processes_give_the_results_of_one_device(single, tmp_path):
-    """Processes have shares of the voxels of a fixed trunk; a shared trunk spans them."""
+    """Processes have shares of the voxels of a fixed trunk; a shared trunk spans them (F-73)."""
     port = free_port()
     arguments = [PROGRAM, tmp_path, "4x1"]
     codes, texts = finished([launch(arguments, n_devices=2, process=i, port=port) for i in range(2)])
@@ -156,6 +157,7 @@ with sharding.telling_others():
 
 
 def test_a_process_that_fails_ends_the_others(tmp_path):
+    """F-85: one of two fails."""
     (tmp_path / "failing.py").write_text(FAILING)
     port = free_port()
     codes, texts = finished([launch([tmp_path / "failing.py"], n_devices=1, process=i, port=port) for i in range(2)])
@@ -205,6 +207,7 @@ def test_shared_trunk_and_data_communicate():
 
 
 def test_checkpoint_of_one_mesh_opens_on_another(tmp_path):
+    """F-73: another number of devices."""
     rng = np.random.default_rng(0)
     arrays = {"query": rng.standard_normal((4, 1, 3)), "intercept": rng.standard_normal(4)}
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
@@ -301,16 +304,19 @@ def test_environment_says_who_works_together(environment, found):
     ],
 )
 def test_environment_that_contradicts_itself(environment, message):
+    """F-85: a wrong number of tasks."""
     with pytest.raises(ConfigError, match=message):
         rendezvous.place_and_number(environment)
 
 
 def test_outside_srun_is_a_warning(caplog):
+    """F-85: outside srun."""
     rendezvous.place_and_number({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4"})
     assert "not started by srun" in caplog.text
 
 
 def test_missing_processes_are_named():
+    """F-85: processes that do not come."""
     address = f"localhost:{free_port()}"
     with pytest.raises(ResourceError, match=r"process 1, 2 of 3 did not come within 0\.2 s"):
         rendezvous.meet(address, n_processes=3, process_id=0, timeout_s=0.2)
@@ -319,6 +325,7 @@ def test_missing_processes_are_named():
 
 
 def test_taken_port_is_named():
+    """F-85: a port in use."""
     with socket.create_server(("", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ResourceError, match=f"cannot listen on port {port}"):

@@ -48,17 +48,20 @@ def test_pairs_of_one_voxel_stand_together():
 
 @pytest.mark.parametrize("values", [[], [1.0], [np.nan, 2.0]])
 def test_fewer_than_two_pairs_give_nan(values):
+    """F-94: one pair, or none."""
     result = comparisons.compare(np.array(values))
     assert np.isnan(result.p) and np.isnan(result.low) and result.n_pairs == np.isfinite(values).sum()
 
 
 def test_equal_and_zero_differences():
+    """F-94: ties."""
     assert comparisons.compare(np.zeros(5)).p == 1.0 and comparisons.compare(np.zeros(5)).share == 0.5
     same = comparisons.compare(np.ones(5))
     assert same.effect == 1.0 and np.isnan(same.effect_size) and same.p == pytest.approx(2 / 32)
 
 
 def test_nonfinite_differences_do_not_count():
+    """F-94: NaN."""
     values = np.random.default_rng(6).normal(1, 1, 10)
     result = comparisons.compare(np.append(values, [np.nan, np.inf]))
     assert result == comparisons.compare(values)

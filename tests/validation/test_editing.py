@@ -89,6 +89,7 @@ def test_exchanged_voxels_see_only_the_generic_effect(pairs, planted):
 
 
 def test_unusable_edits_are_never_scored(pairs, planted):
+    """F-89: an unchanged edit is no shift of 0."""
     plan = plan_edits(pairs[:5], n_seeds=1)
     bad = {row: "unchanged" for row, edit in enumerate(plan) if edit.action == "insert" and edit.pair == 0}
     table = table_of(pairs[:5], planted, plan, bad=bad)

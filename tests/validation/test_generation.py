@@ -49,6 +49,7 @@ def test_a_generator_that_ignores_its_prompt_shows_no_effect(pairs, planted):
 
 
 def test_unusable_images_are_never_scored(pairs, planted):
+    """F-88: counted, not scored."""
     planned = plan_generation(pairs, n_seeds=1)
     table = table_of(pairs, planted, planned, bad={0: "black", 4: "nonfinite"})
     assert table["predicted"].isna().sum() == 2 and table["status"].value_counts()["ok"] == 16
@@ -61,6 +62,7 @@ def test_unusable_images_are_never_scored(pairs, planted):
 
 
 def test_a_pair_without_words_has_a_status(pairs, planted):
+    """F-91: nothing to say."""
     from dataclasses import replace
 
     planned = plan_generation([replace(pairs[0], lowest=()), *pairs[1:]], n_seeds=1)

@@ -89,6 +89,7 @@ def test_words_beat_hard_distractors(validated):
 
 
 def test_each_voxel_is_tested_and_claims_follow(finished, validated):
+    """F-93: claims are of an encoder that did not write the words."""
     out, numbers, _ = validated
     directory = finished[1]
     table = artifacts.read_table(out / "voxels.tsv").set_index("voxel_id")

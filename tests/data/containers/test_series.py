@@ -49,6 +49,7 @@ def test_volumes(tmp_path, suffix, dtype):
 
 
 def test_gifti_of_both_hemispheres(tmp_path):
+    """F-35: one hemisphere alone is an error."""
     left, right = maps(LEFT), maps(RIGHT, 1)
     save_gifti(tmp_path / "hemi-L.func.gii", left)
     save_gifti(tmp_path / "hemi-R.func.gii", right)

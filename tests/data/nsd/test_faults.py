@@ -36,12 +36,14 @@ def cut(path, share=0.6):
 
 
 def test_truncated_hdf5(nsd):
+    """F-22: an HDF5 file that is cut short."""
     cut(nsd.folder / "betas_session02.hdf5")
     with pytest.raises(IntegrityError, match=r"session02.*damaged or cut short"):
         load(nsd)
 
 
 def test_truncated_nifti(nsd):
+    """F-21: a compressed session that is cut short."""
     cut(nsd.folder / "betas_session02.nii.gz")
     with pytest.raises(IntegrityError, match="session02"):
         load(nsd, "nifti")
@@ -49,6 +51,7 @@ def test_truncated_nifti(nsd):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_one_flipped_bit_in_a_gzip(nsd, seed):
+    """F-21: one bit of a compressed session."""
     path = nsd.folder / "betas_session01.nii.gz"
     content = bytearray(path.read_bytes())
     at = np.random.default_rng(seed).integers(20, len(content) - 8)
@@ -59,6 +62,7 @@ def test_one_flipped_bit_in_a_gzip(nsd, seed):
 
 
 def test_gzip_with_more_than_its_header_says(nsd):
+    """F-100: more bytes than declared."""
     path = nsd.folder / "betas_session01.nii.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + b"\0" * 9, 1))
     with pytest.raises(IntegrityError, match="more bytes than its header declares"):
@@ -77,6 +81,7 @@ def test_flipped_bit_in_a_checksummed_hdf5(nsd):
 
 
 def test_other_dataset_name(nsd):
+    """F-22: no dataset of the right name."""
     with h5py.File(nsd.folder / "betas_session01.hdf5", "w") as file:
         file["data"] = np.zeros(3)
     with pytest.raises(DataError, match="must hold a dataset `betas`, but holds data"):
@@ -84,6 +89,7 @@ def test_other_dataset_name(nsd):
 
 
 def test_wrong_axes(nsd):
+    """F-22: axes that fit no order."""
     with h5py.File(nsd.folder / "betas_session01.hdf5", "w") as file:
         file["betas"] = np.zeros((750, 5, 4, 3), np.int16)
     with pytest.raises(GeometryError, match="axis_order"):
@@ -91,6 +97,7 @@ def test_wrong_axes(nsd):
 
 
 def test_axes_that_cannot_be_told_apart(tmp_path):
+    """F-22, F-32: a cube fits several orders, and one must be given."""
     betas = np.arange(6**4, dtype=np.int16).reshape(6, 6, 6, 6)
     with h5py.File(tmp_path / "betas_session01.hdf5", "w") as file:
         file["betas"] = betas
@@ -108,6 +115,7 @@ def test_axes_that_cannot_be_told_apart(tmp_path):
 
 @pytest.mark.parametrize("beta_format", ["hdf5", "nifti"])
 def test_missing_trials(nsd, beta_format):
+    """F-04: a session that lacks a trial."""
     write = nsd.write_hdf5 if beta_format == "hdf5" else nsd.write_nifti
     write(1, nsd.session(1)[:-1])
     with pytest.raises(AlignmentError, match=r"749.*750"):
@@ -121,6 +129,7 @@ def test_session_beyond_the_design(nsd):
 
 
 def test_other_affine(nsd):
+    """F-31: betas in another place than the mask."""
     affine = np.diag([1.8, 1.8, 1.8, 1.0])
     nsd.write_nifti(1, affine=affine)
     with pytest.raises(GeometryError, match="affine"):
@@ -128,12 +137,14 @@ def test_other_affine(nsd):
 
 
 def test_rounding_of_an_affine_is_accepted(nsd):
+    """F-31: a difference of 1e-6 is rounding."""
     affine = np.array([[1.8, 0, 0, -4], [0, 1.8, 0, -3], [0, 0, 1.8, -2], [0, 0, 0, 1.0]])
     nsd.write_nifti(1, affine=affine + 1e-6 * np.array([[1, 0, 0, 1]] * 3 + [[0, 0, 0, 0]]))
     load(nsd, "nifti")
 
 
 def test_roi_of_another_space(nsd):
+    """F-31: areas of another shape."""
     nsd.save(nsd.rois / "other.nii.gz", np.zeros((4, 5, 3), np.int16))
     with pytest.raises(GeometryError, match=r"other.nii.gz has shape \(4, 5, 3\)"):
         load(nsd)
@@ -146,12 +157,14 @@ def test_statistic_map_among_rois(nsd):
 
 
 def test_noise_ceiling_of_another_subject(nsd):
+    """F-27: a map of another shape."""
     nsd.save(nsd.folder / "ncsnr.nii.gz", np.zeros((5, 4, 4), np.float32))
     with pytest.raises(GeometryError, match="ncsnr"):
         load(nsd)
 
 
 def test_negative_noise_ceiling(nsd):
+    """F-27: a ratio below 0."""
     nsd.save(nsd.folder / "ncsnr.nii.gz", np.full((5, 4, 3), -0.1, np.float32))
     with pytest.raises(DataError, match="no negative ratio"):
         load(nsd)
@@ -166,18 +179,22 @@ def rewrite_design(nsd, **changes):
 
 
 def test_design_that_counts_from_zero(nsd):
+    """F-01: ids that count from 0 where the data set counts from 1."""
     rewrite_design(nsd, masterordering=lambda ids: ids - 1)
     with pytest.raises(AlignmentError, match=r"masterordering.*is 0.*count from 1"):
         load(nsd)
 
 
 def test_design_beyond_the_images(nsd):
+    """F-01: ids beyond the last image."""
     rewrite_design(nsd, subjectim=lambda ids: ids + 200)
     with pytest.raises(AlignmentError, match="from 1 to 500"):
         load(nsd)
 
 
 def test_nan_id(nsd):
+    """F-02: an id that is NaN."""
+
     def spoil(ids):
         ids[0, 7] = np.nan
         return ids
@@ -243,6 +260,7 @@ def test_run_scores_are_not_possible(nsd):
 
 
 def test_nan_voxel_leaves_the_others_bit_equal(nsd):
+    """F-16: NaN and infinity stay in their voxel."""
     nsd.betas = nsd.betas.astype(np.float32) / 300
     for number in (1, 2):
         nsd.write_hdf5(number)
@@ -260,6 +278,7 @@ def test_nan_voxel_leaves_the_others_bit_equal(nsd):
 
 
 def test_constant_voxels(nsd):
+    """F-18: voxels that do not vary."""
     nsd.betas[:, 1, 0, 0] = 7
     nsd.betas[750:, 1, 0, 1] = 0
     for number in (1, 2):
@@ -270,6 +289,7 @@ def test_constant_voxels(nsd):
 
 
 def test_empty_session_is_left_out(nsd, caplog):
+    """F-26: a session of zeros."""
     nsd.write_hdf5(2, np.zeros_like(nsd.session(2)))
     responses = load(nsd)
     first = load(nsd, sessions=1)
@@ -278,11 +298,13 @@ def test_empty_session_is_left_out(nsd, caplog):
 
 
 def test_session_drift_is_reported():
+    """F-26: a session far from the others."""
     assert trials.outlying(np.array([1.0, 1.1, 0.9, 1.0, 1.05, 9.0])).tolist() == [5]
     assert trials.outlying(np.ones(6)).tolist() == []
 
 
 def test_integer_betas_are_divided_once(nsd, voxels):
+    """F-20: neither not at all nor twice."""
     integers = load(nsd, zscore="none")
     nsd.betas = nsd.betas.astype(np.float32) / np.float32(300)
     for number in (1, 2):
@@ -298,6 +320,7 @@ def test_integer_betas_are_divided_once(nsd, voxels):
 
 
 def test_scaled_nifti_is_not_divided_again(nsd):
+    """F-20: a header that divides already."""
     integers = load(nsd, "nifti", zscore="none")
     for number in (1, 2):
         path = nsd.write_nifti(number)

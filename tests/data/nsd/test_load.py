@@ -57,6 +57,7 @@ def test_large_responses_are_memory_mapped(nsd, tmp_path, monkeypatch):
 
 
 def test_xyzt_hdf5_is_recognised(nsd):
+    """F-22: the order of axes follows from their lengths."""
     expected, _ = data.load_nsd(nsd.root)
     for number in (1, 2):
         with h5py.File(nsd.folder / f"betas_session{number:02d}.hdf5", "w") as file:
@@ -67,6 +68,7 @@ def test_xyzt_hdf5_is_recognised(nsd):
 
 
 def test_one_voxel_keeps_its_axis(nsd):
+    """F-30: one voxel."""
     whole, _ = data.load_nsd(nsd.root, roi=())
     one = whole.take(np.array([7]))
     volume = np.full((5, 4, 3), -1, np.int16).ravel()
@@ -89,16 +91,19 @@ def test_rois_are_named_by_the_table_of_the_subject(nsd, voxels):
 
 
 def test_unknown_roi_names_the_closest(nsd):
+    """F-34: an area that does not exist."""
     with pytest.raises(DataError, match="closest names: FFA-1"):
         data.load_nsd(nsd.root, roi="FFA1")
 
 
 def test_no_voxel_is_an_error(nsd):
+    """F-29: an area without voxels."""
     with pytest.raises(DataError, match="0 voxels selected"):
         data.load_nsd(nsd.root, roi="FFA-2")
 
 
 def test_stimuli_come_in_the_order_asked_for(nsd):
+    """F-82, F-01, F-02: unsorted and repeated ids, one past the end, and -1."""
     stimuli = data.open_nsd_stimuli(nsd.root)
     ids = [stimuli.image_ids[k] for k in (5, 3, 5, 200)]
     for image, image_id in zip(stimuli.read(ids), ids, strict=True):

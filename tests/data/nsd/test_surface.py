@@ -127,6 +127,7 @@ def test_vertices_without_data_are_a_status(surfaces):
 
 
 def test_files_of_a_run(surfaces, tmp_path):
+    """F-35: vertices without a value are NaN in the maps of both hemispheres."""
     surfaces.write("fsaverage")
     responses, _ = data.load_nsd(surfaces.nsd.root, space="fsaverage")
     again = artifacts.load(artifacts.save(responses, tmp_path / "data"))
@@ -149,6 +150,7 @@ def test_files_of_a_run(surfaces, tmp_path):
 
 
 def test_hemispheres_and_labels_must_fit(surfaces):
+    """F-35: a hemisphere of another length, or none."""
     surfaces.write("fsaverage")
     right = surfaces.folder("fsaverage") / "rh.betas_session02.mgh"
     values = read_mgh(right)

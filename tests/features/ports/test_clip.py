@@ -57,6 +57,7 @@ def save_torch(model, directory, *, image_size=32):
 @pytest.mark.torch
 @pytest.mark.parametrize("case", PARITY)
 def test_matches_torch(case, tmp_path):
+    """F-49: a transposed weight would not match."""
     import torch
 
     model = torch_model(*PARITY[case])
@@ -148,6 +149,7 @@ def test_bfloat16_weights(case, tmp_path):
 
 @pytest.mark.torch
 def test_vision_only_checkpoint_with_and_without_prefix(tmp_path):
+    """F-52: both namespaces."""
     import torch
     import transformers
 
@@ -204,6 +206,7 @@ def test_batch_changes_nothing(checkpoint):
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_half_precision_weights_are_computed_in_float32(dtype, tensors, rewrite):
+    """F-53: float16 and bfloat16."""
     full = load(rewrite({key: value.astype(dtype).astype(np.float32) for key, value in tensors.items()}))
     pixels = pixels_of(full.config)
     expected = full.encode(pixels)[-1]
@@ -248,6 +251,7 @@ def test_lens_defaults_of_the_checkpoint(checkpoint):
 
 
 def test_lens_messages(checkpoint, words, retokenize):
+    """F-57: a tokenizer of another size."""
     backbone = load(checkpoint)
     with pytest.raises(ConfigError, match="templates"):
         backbone.lens(words, ("no place",))

@@ -239,6 +239,7 @@ def test_devices_that_are_not_there(saved):
 @pytest.mark.torch
 @pytest.mark.parametrize("old", ["language_model.model", "model.language_model"])
 def test_names_of_older_checkpoints(saved, old):
+    """F-52: earlier namespaces."""
     _, directory = saved("CLIP, Llama")
     pixels = np.random.default_rng(1).standard_normal((1, 32, 32, 3)).astype(np.float32)
     expected = np.asarray(load(directory).encode(pixels)[-1])
@@ -256,6 +257,7 @@ def test_names_of_older_checkpoints(saved, old):
 
 
 def test_head_rows_and_vocabulary(saved, words, write_tokens, caplog):
+    """F-57: padded rows, and a tokenizer that is too small."""
     _, directory = saved("CLIP, Llama")
     backbone = load(directory)
     # 58 tokens, 60 rows: padding rows are left out, and it is said
@@ -295,6 +297,7 @@ def test_stage_with_llava(saved, tmp_path):
 
 
 def test_prompt_and_image_span(saved, words, write_tokens):
+    """F-59: no image, two, or another number of its tokens."""
     _, directory = saved("CLIP, Llama")
     backbone = load(directory, prompt="USER : <image> photo")
     assert backbone.prompt_ids.tolist() == [3, 4, *[IMAGE] * 16]

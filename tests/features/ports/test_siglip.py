@@ -173,6 +173,7 @@ def test_lens_pads_prompts_to_the_full_length(siglip, words):
 
 @pytest.mark.torch
 def test_vision_only_checkpoint_with_and_without_prefix(torch_siglip, tmp_path):
+    """F-52: both namespaces."""
     import transformers
 
     alone = transformers.SiglipVisionModel(torch_siglip.config.vision_config)

@@ -26,6 +26,7 @@ def shard(checkpoint, tensors, name=None):
 
 
 def test_all_missing_and_unexpected_tensors_are_listed(tensors, rewrite):
+    """F-48: missing and unexpected tensors."""
     del tensors[KEY], tensors["visual_projection.weight"]
     tensors["head.weight"] = np.zeros((2, 2), np.float32)
     with pytest.raises(WeightsError, match=r"2 missing: .*q_proj.weight, visual_projection.weight; 1 unexpected: head"):
@@ -33,12 +34,14 @@ def test_all_missing_and_unexpected_tensors_are_listed(tensors, rewrite):
 
 
 def test_known_buffers_are_ignored(tensors, rewrite):
+    """F-48: unused tensors that are known."""
     tensors["text_model.embeddings.position_ids"] = np.arange(16)[None]
     tensors["vision_model.embeddings.position_ids"] = np.arange(17)[None]
     load(rewrite(tensors))
 
 
 def test_wrong_shape(tensors, rewrite):
+    """F-49: another shape."""
     tensors[KEY] = np.zeros((24, 25), np.float32)
     with pytest.raises(WeightsError, match=r"q_proj.weight has shape \(24, 25\), expected \(24, 24\)"):
         load(rewrite(tensors))
@@ -46,6 +49,7 @@ def test_wrong_shape(tensors, rewrite):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nonfinite_weight(value, tensors, rewrite):
+    """F-50: NaN and infinity."""
     tensors[KEY][3, 4] = value
     with pytest.raises(WeightsError, match=f"1 tensor.* hold NaN or infinity: {KEY}"):
         load(rewrite(tensors))
@@ -58,18 +62,21 @@ def test_float64_beyond_float32_is_nonfinite(tensors, rewrite):
 
 
 def test_all_zero_weight_is_reported(tensors, rewrite, caplog):
+    """F-50: a tensor of zeros."""
     tensors[KEY][:] = 0
     load(rewrite(tensors))
     assert f"{KEY} in" in caplog.text and "all zero" in caplog.text
 
 
 def test_quantized_weight(tensors, rewrite):
+    """F-53: quantised weights."""
     tensors[KEY] = tensors[KEY].astype(np.int8)
     with pytest.raises(WeightsError, match=r"q_proj.weight is I8 \(quantized"):
         load(rewrite(tensors))
 
 
 def test_listed_sha256_is_verified(checkpoint, tensors, rewrite):
+    """F-51: weights that differ from their listed hash."""
     digest = artifacts.sha256(checkpoint / "model.safetensors")
     (checkpoint / "weights.sha256").write_text(f"{digest}  model.safetensors\n")
     first = load(checkpoint).sha256
@@ -89,6 +96,7 @@ def test_truncated_file(checkpoint):
 
 
 def test_shards_give_the_same_model(checkpoint, tensors):
+    """F-54: a shard is missing."""
     pixels = np.random.default_rng(0).standard_normal((1, 32, 32, 3)).astype(np.float32)
     expected = load(checkpoint).encode(pixels)[-1]
     shard(checkpoint, tensors)
@@ -100,6 +108,7 @@ def test_shards_give_the_same_model(checkpoint, tensors):
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/outside.safetensors", "sub/b.safetensors", "b.bin"])
 def test_shard_index_cannot_leave_the_directory(name, checkpoint, tensors):
+    """F-54: an index that points elsewhere."""
     shard(checkpoint, tensors, name)
     shutil.copy(checkpoint / "b.safetensors", checkpoint.parent / "outside.safetensors")
     with pytest.raises(WeightsError, match=r"shards must be \.safetensors files in the checkpoint directory"):
@@ -107,6 +116,7 @@ def test_shard_index_cannot_leave_the_directory(name, checkpoint, tensors):
 
 
 def test_link_out_of_the_directory(checkpoint):
+    """F-54: a link that leads elsewhere."""
     path = checkpoint / "model.safetensors"
     path.replace(checkpoint.parent / "outside.safetensors")
     path.symlink_to("../outside.safetensors")
@@ -128,12 +138,14 @@ def test_cache_layout_of_the_hub_is_accepted(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_git_lfs_pointer(name, checkpoint):
+    """F-54: pointers in the place of files."""
     (checkpoint / name).write_text(POINTER)
     with pytest.raises(WeightsError, match=f"{name} is a git-LFS pointer.*git lfs pull"):
         load(checkpoint)
 
 
 def test_pickled_weights_are_refused(checkpoint):
+    """F-55: pickles alone."""
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     with pytest.raises(WeightsError, match=r"Only pytorch_model.bin found: convert to safetensors"):
         load(checkpoint)
@@ -171,12 +183,14 @@ VISION = {"hidden_size": 24, "num_attention_heads": 3, "image_size": 32, "patch_
     ],
 )
 def test_hostile_config(config, message, rewrite):
+    """F-56: sizes, code and types that no model has."""
     with pytest.raises(WeightsError, match=message):
         load(rewrite(**config))
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe{", b"[1]", b"{", b"[" * 100_000, b" " * (2 << 20)])
 def test_config_that_is_not_json(content, checkpoint):
+    """F-56: no JSON, too deep, too large."""
     (checkpoint / "config.json").write_bytes(content)
     with pytest.raises(WeightsError, match=r"config\.json"):
         load(checkpoint)

@@ -71,6 +71,7 @@ def mask():
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generators(tiny, name):
+    """F-90: a seed decides, not a place in the batch."""
     generator = diffusion.PipelineGenerator(tiny.build(name), steps=STEPS, guidance=2.0)
     assert isinstance(generator, Generator)
     drawn = generator.generate(["a photo of cat", "dog"], seeds=[3, 4], size=(32, 48))
@@ -93,6 +94,7 @@ def test_editors(tiny, name, photo, mask):
 
 @pytest.mark.parametrize("name", ["sd-inpaint", "flux-fill", "qwen-edit"])
 def test_equal_seed_gives_equal_bits(tiny, photo, mask, name):
+    """F-90: the same seed."""
     editor = diffusion.PipelineEditor(tiny.build(name), steps=STEPS)
     first, second, other = (editor.edit([photo], ["cat"], seeds=[seed], masks=[mask])[0].pixels for seed in (7, 7, 8))
     np.testing.assert_array_equal(first, second)
@@ -158,6 +160,7 @@ def test_inpainting_without_a_mask_is_an_error(tiny, photo):
 
 
 def test_counts_tokens_beyond_the_limit(tiny):
+    """F-91: prompts that are too long."""
     pipeline = tiny.build("sd")
     assert diffusion.truncated_tokens(pipeline, "a photo of cat") == 0
     assert diffusion.truncated_tokens(pipeline, "cat " * (tiny.LIMIT + 1)) == 3
@@ -175,6 +178,8 @@ def test_a_tokenizer_without_its_encoder_reads_nothing(tiny):
 
 
 def test_nonfinite_and_flagged_images_are_told_apart():
+    """F-88: NaN and flagged images."""
+
     class Output:
         images = np.stack([np.full((8, 8, 3), np.nan), np.random.default_rng(0).random((8, 8, 3))])
         nsfw_content_detected = (False, True)

@@ -47,6 +47,7 @@ def test_every_image_is_there_with_prompt_seed_and_hash(tmp_path):
 
 
 def test_one_item_that_raises_loses_only_itself(tmp_path):
+    """F-92: one failure of many."""
     painter = Painter(fails=[17])
     records = make(plan(40), painter, tmp_path, retries=2)
     statuses = [records[item.file]["status"] for item in plan(40)]
@@ -62,6 +63,8 @@ def test_a_retry_that_works_counts(tmp_path):
 
 
 def test_resume_repeats_nothing(tmp_path):
+    """F-92: resumed from the manifest."""
+
     def stop(done, total):
         if done >= 4:
             raise KeyboardInterrupt
@@ -117,6 +120,8 @@ def test_the_same_image_is_made_once(tmp_path):
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_wrong_number_of_images_is_no_image(tmp_path, count):
+    """F-88: none, or two."""
+
     class Wrong:
         def generate(self, prompts, *, seeds, size):
             return [drawn(0)] * count
@@ -125,6 +130,8 @@ def test_a_wrong_number_of_images_is_no_image(tmp_path, count):
 
 
 def test_statuses_of_a_model_are_kept(tmp_path):
+    """F-88, F-91: black, flagged, too long a prompt."""
+
     class Odd:
         def generate(self, prompts, *, seeds, size):
             if seeds[0] == 2:

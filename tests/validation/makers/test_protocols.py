@@ -16,6 +16,7 @@ FLOATS = PHOTO / 255.0
     ids=["uint8", "float64", "float32", "channels first", "pil", "picture"],
 )
 def test_every_form_becomes_the_same_pixels(answer):
+    """F-88: channels first, floats."""
     picture = check_picture(answer)
     assert picture.status == "ok" and not picture.refit
     np.testing.assert_array_equal(picture.pixels, PHOTO)
@@ -43,6 +44,7 @@ def test_alpha_is_dropped():
     ],
 )
 def test_bad_images_are_named(answer, status):
+    """F-88: nothing, black, NaN, flagged."""
     assert check_picture(answer).status == status
 
 
@@ -53,6 +55,7 @@ def test_a_torch_tensor_counts():
 
 
 def test_small_difference_in_size_is_fitted_and_recorded():
+    """F-88: another size."""
     picture = check_picture(PHOTO[:16, :], size=(20, 24))
     assert picture.status == "ok" and picture.refit and picture.pixels.shape == (20, 24, 3)
 
@@ -63,6 +66,7 @@ def test_large_difference_in_size_is_not():
 
 
 def test_unchanged_edit_is_named_unless_it_may_stay():
+    """F-89: the same image."""
     assert check_picture(PHOTO, before=PHOTO).status == "unchanged"
     assert check_picture(PHOTO, before=PHOTO, may_stay=True).status == "ok"
     changed = PHOTO.copy()

@@ -136,6 +136,7 @@ def test_killed_run_is_resumed_without_making_an_image_twice(job, start):
 
 
 def test_worker_ends_when_the_run_is_killed(start):
+    """F-84: pictures are made in a process of its own, and it ends with the run."""
     begin, folder = start
     parent, worker = begin()
     os.kill(parent.pid, signal.SIGKILL)
