@@ -53,8 +53,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ty check mine_jax kernels/mine_kernels benchmarks
 
-# In environments of their own, which stay; programs are compiled as users get them.
-test-lowest test-newest: export XLA_FLAGS := --xla_backend_optimization_level=3
+# In environments of their own, which stay.
 test-lowest test-newest: test-%:
 	$(MAKE) VENV=$(VENV)-$* $(VENV)-$*/.installed-$*
 	$(VENV)-$*/bin/python -m pytest -m 'not slow' $(FAST)

@@ -226,13 +226,12 @@ def read_table(path: str | Path, **kinds: Any) -> pd.DataFrame:
 
 
 def _with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """Changes the texts of a table that begin as formulas do."""
-
-    def changed(value: Any) -> Any:
-        return change(value) if isinstance(value, str) and _FORMULA.match(value) else value
-
-    texts = table.select_dtypes(exclude=["number", "bool"]).columns
-    return table.assign(**{name: table[name].map(changed) for name in texts}) if len(texts) else table
+    """Changes the texts of a table that begin as formulas do; columns without any stay as they are."""
+    for name in table.select_dtypes(exclude=["number", "bool"]).columns:
+        is_formula = table[name].map(lambda value: isinstance(value, str) and _FORMULA.match(value) is not None)
+        if is_formula.any():
+            table = table.assign(**{name: table[name].mask(is_formula, table.loc[is_formula, name].map(change))})
+    return table
 
 
 def sha256(path: str | Path, *, on_block: Callable[[int], None] = lambda n_bytes: None) -> str:

@@ -33,7 +33,7 @@ UNSEEN = "shared key_bias"
 
 
 def launch(arguments, *, n_devices, process=None, port=None, n_processes=2):
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={n_devices}"
+    flags = f"--xla_force_host_platform_device_count={n_devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     if process is not None:
         environment |= {"MINE_COORDINATOR": f"localhost:{port}", "MINE_N_PROCESSES": str(n_processes)}

@@ -53,8 +53,7 @@ def build(run: reading.Run) -> page.Section:
     anchor, title = "answer", "What was found"
     if run.voxels is None or run.voxels.empty:
         return page.Section(anchor, title, missing=run.why_missing("encoder", "voxels.tsv"))
-    warnings = [stage.warning for stage in run.stages() if stage.warning]
-    content = {**content_of([run]), "map": map_of(run), "warnings": warnings}
+    content = {**content_of([run]), "map": map_of(run)}
     return page.Section(anchor, title, content)
 
 
@@ -70,11 +69,12 @@ def content_of(runs: Sequence[reading.Run]) -> dict[str, Any]:
         runs: opened runs; those without voxels say nothing.
 
     Returns:
-        `sentence`, `rungs` and `areas` of the template.
+        `sentence`, `warnings` of stages, each once, `rungs` and `areas` of the template.
     """
+    warnings = list(dict.fromkeys(stage.warning for run in runs for stage in run.stages() if stage.warning))
     told = [(run, run.voxels) for run in runs if run.voxels is not None and len(run.voxels)]
     if not told:
-        return {"sentence": "", "rungs": [], "areas": None}
+        return {"sentence": "", "warnings": warnings, "rungs": [], "areas": None}
     voxels = pd.concat([table for _, table in told], ignore_index=True)
     usable = voxels[voxels["status"] == "ok"]
     r2 = usable["r2"].dropna()
@@ -83,7 +83,8 @@ def content_of(runs: Sequence[reading.Run]) -> dict[str, Any]:
         f"{told[0][0].unit.count(len(usable))} of {page.count(len(voxels))} were fitted{accuracy}; "
         f"{page.count(int(voxels['explained'].sum()))} respond to something that words describe."
     )
-    return {"sentence": sentence, "rungs": ladder([run for run, _ in told]), "areas": _areas([run for run, _ in told])}
+    shown = [run for run, _ in told]
+    return {"sentence": sentence, "warnings": warnings, "rungs": ladder(shown), "areas": _areas(shown)}
 
 
 def ladder(runs: Sequence[reading.Run]) -> list[Rung]:
