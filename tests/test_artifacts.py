@@ -215,7 +215,7 @@ def test_table_roundtrip_and_change_of_form(tmp_path, monkeypatch):
     path = tmp_path / "voxels.tsv"
     assert artifacts.write_table(path, table) == path
     pd.testing.assert_frame_equal(artifacts.read_table(path), table, check_dtype=False)
-    monkeypatch.setattr(artifacts, "MAX_TSV_ROWS", 1)
+    monkeypatch.setattr(artifacts.tables, "MAX_TSV_ROWS", 1)
     assert artifacts.write_table(path, table) == path.with_suffix(".parquet")
     assert [p.name for p in tmp_path.iterdir()] == ["voxels.parquet"]
     pd.testing.assert_frame_equal(artifacts.read_table(path), table, check_dtype=False)

@@ -17,7 +17,7 @@ FOUNDATION = {
     "errors": set(),
     "statistics": set(),
     "config": {"config", "errors", "types"},
-    "artifacts": {"errors", "types"},
+    "artifacts": {"artifacts", "errors", "types"},
     "memory": {"errors", "memory"},
     "sharding": {"errors", "sharding"},
     "convert": {"artifacts", "convert", "errors", "types"},
@@ -35,7 +35,7 @@ ALLOWED = {
     "diffusers": ("validation/makers/diffusion.py", "phantom/training/"),
     "transformers": ("features/ports/", "phantom/training/"),
     "nibabel": ("convert/volumes.py", "data/", "phantom/write_nsd.py", "roi/maps.py"),
-    "orbax": ("artifacts.py",),
+    "orbax": ("artifacts/saved.py",),
 }
 FORBIDDEN_MODULES = {"pickle", "joblib", "dill", "shelve", "marshal", "cloudpickle", "yaml"}
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "yaml.load", "torch.load", "pickle.load", "pickle.loads"}

@@ -57,13 +57,10 @@ def profile_words(profiles: Profiles) -> pd.DataFrame:
     ).rename(columns={"weights": "weight"})
 
 
-def profile_voxels(profiles: Profiles, low_level: Scores | None) -> pd.DataFrame:
-    """Tables every rung of the ladder; `low_level` are scores of the rival, of these voxels among others."""
+def profile_voxels(profiles: Profiles) -> pd.DataFrame:
+    """Tables every rung of the ladder."""
     names = ("n_images", "reliability", "faithfulness", "r_measured")
     table = pd.DataFrame({"voxel_id": profiles.voxel_ids, **{name: getattr(profiles, name) for name in names}})
-    table["r_low_level"] = np.nan
-    if low_level is not None:
-        table["r_low_level"] = low_level.r[np.searchsorted(low_level.voxel_ids, profiles.voxel_ids)]
     for claim in CLAIMS[1:]:
         for name, values in (
             ("effect", profiles.effects),
@@ -95,4 +92,4 @@ def _(value: Scores) -> pd.DataFrame:
 
 @frame.register
 def _(value: Profiles) -> pd.DataFrame:
-    return profile_voxels(value, None).drop(columns="r_low_level").assign(reason=value.reasons)
+    return profile_voxels(value).assign(reason=value.reasons)

@@ -25,6 +25,11 @@ class CorpusShares(NamedTuple):
     image_ids: np.ndarray
     splits: np.ndarray
 
+    def rows_of(self, image_ids: np.ndarray) -> np.ndarray:
+        """Returns the positions of images among the N, of the shape of their ids; all must be there."""
+        order = np.argsort(self.image_ids)
+        return order[np.searchsorted(self.image_ids, image_ids, sorter=order)]
+
 
 def corpus_shares(words: TokenWords, splits: np.ndarray) -> CorpusShares:
     """Computes how common each word is in the corpus and in each image.

@@ -114,10 +114,8 @@ def held_out(
         image_chunk=config.run.image_chunk,
         mesh=sharding.local(sharding.mesh(config.run.mesh)),
     )
-    order = np.argsort(shares.image_ids)
-    rows = order[np.searchsorted(shares.image_ids, test.responses.image_ids, sorter=order)]
     return HeldOut(
-        words=shares.images.take(rows),
+        words=shares.images.take(shares.rows_of(test.responses.image_ids)),
         measured=np.asarray(test.responses.responses[:, columns]),
         predicted=predicted,
         rival=None if rival is None else np.asarray(rival[0][:, np.searchsorted(rival[1].voxel_ids, voxel_ids)]),
@@ -228,10 +226,8 @@ def _halves(config: Config, described: Described, voxel_ids: np.ndarray) -> tupl
 
 def _used(descriptions: Descriptions, chosen: np.ndarray, shares: CorpusShares) -> SparseRows:
     """Lists the images that made each profile, [V, N]."""
-    order = np.argsort(shares.image_ids)
     voxel, image = np.nonzero(chosen)
-    rows = order[np.searchsorted(shares.image_ids, descriptions.image_ids[voxel, image], sorter=order)]
-    counts = chosen.sum(1)
+    rows, counts = shares.rows_of(descriptions.image_ids[voxel, image]), chosen.sum(1)
     return memory.summed_rows(counts, rows, 1 / counts[voxel], len(shares.image_ids))
 
 

@@ -42,7 +42,7 @@ class Verdicts:
         if self.profiles is None:
             return table.assign(words="")
         words = pd.DataFrame({"voxel_id": self.profiles.voxel_ids, "words": _texts(self.profiles)})
-        rungs = frames.profile_voxels(self.profiles, None).drop(columns=["claim", "r_low_level"])
+        rungs = frames.profile_voxels(self.profiles).drop(columns="claim")
         table = table.merge(words, on="voxel_id", how="left").merge(rungs, on="voxel_id", how="left")
         return table.assign(words=table["words"].fillna(""))
 

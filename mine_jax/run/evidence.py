@@ -81,7 +81,7 @@ def _columns(rows: tuple, start: int) -> dict[str, np.ndarray]:
 
 def _images(responses: Responses, shares: CorpusShares, voxel_ids: np.ndarray) -> _Images:
     """Opens the words of some images, and reads the responses of some voxels to them."""
-    words = shares.images.take(_rows(shares.image_ids, responses.image_ids))
+    words = shares.images.take(shares.rows_of(responses.image_ids))
     columns = np.searchsorted(responses.voxel_ids, voxel_ids)
     measured = np.empty((len(words), len(columns)), np.float32)
     for start in range(0, len(columns), _VOXELS_AT_ONCE):

@@ -295,7 +295,7 @@ def test_large_tables_are_parquet(run, reader, monkeypatch):
     for name in ("description/words.tsv", "profile/words.tsv", "attribution/pairs.tsv", "voxels.tsv"):
         table = artifacts.read_table(run / name)
         with monkeypatch.context() as patch:
-            patch.setattr(artifacts, "MAX_TSV_ROWS", 0)
+            patch.setattr(artifacts.tables, "MAX_TSV_ROWS", 0)
             artifacts.write_table(run / name, table)
         assert not (run / name).exists()
     assert write_report(run, read_images=reader, max_examples=2).read_text(encoding="utf-8") == expected

@@ -17,7 +17,7 @@ import numpy as np
 from mine_jax import artifacts, memory
 from mine_jax._progress import Progress, silent
 from mine_jax.data.containers import grayordinates, volumes
-from mine_jax.errors import ConfigError, DataError, GeometryError, IntegrityError, MissingInputError
+from mine_jax.errors import ConfigError, DataError, GeometryError, MissingInputError
 from mine_jax.types import Surface, Volume
 
 SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz", ".gii", ".gii.gz", ".npy")
@@ -219,14 +219,7 @@ def open_rows(path: Path) -> Series:
         IntegrityError: if it is damaged.
         DataError: for other dtypes or axes.
     """
-    try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            _, _, dtype = read(file)
-    except Exception as error:
-        # the parser of headers raises whatever damaged bytes lead it to
-        raise IntegrityError(f"{path} is not a readable .npy array ({error}). Was the copy cut short?") from error
+    dtype = artifacts.read_array_dtype(path)
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise DataError(f"`responses` must hold real numbers of at most 64 bits, but {path} holds {dtype}.")
     values = artifacts.read_array(path, mmap=True)

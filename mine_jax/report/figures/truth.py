@@ -19,7 +19,8 @@ _COLORS = dict(zip(_KINDS, (style.BLUE, style.ORANGE, style.GREEN, style.PINK), 
 _LINES = ("-", "--", ":")
 _CLAIMED = np.array([0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2])
 _EDGES = np.array([0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0])
-WORDLESS = ("noise", "lowlevel")
+# Kinds of planted voxels without words: a signal that none describes, no signal, nothing that can be fitted.
+WORDLESS = ("lowlevel", "noise", "constant", "invalid")
 # Of fewer runs an interval would be as wide as the axis.
 MIN_SEEDS = 3
 # Power against data counts voxels of at least this true ceiling.
@@ -37,9 +38,7 @@ def false_discoveries(voxels: pd.DataFrame) -> Any:
     Returns:
         The figure, one column wide.
     """
-    fig, ((ax,),) = style.panels(height=66)
-    _false_discoveries(ax, _labelled(voxels))
-    return fig
+    return _alone(_false_discoveries, voxels)
 
 
 @style.styled
@@ -53,9 +52,7 @@ def power_against_ceiling(voxels: pd.DataFrame) -> Any:
     Returns:
         The figure, one column wide.
     """
-    fig, ((ax,),) = style.panels(height=66)
-    _against_ceiling(ax, _labelled(voxels))
-    return fig
+    return _alone(_against_ceiling, voxels)
 
 
 @style.styled
@@ -82,6 +79,12 @@ def worth_of_claims(voxels: pd.DataFrame) -> Any:
         titles.append("Power against data")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
+    return fig
+
+
+def _alone(draw: Callable[[Any, pd.DataFrame], None], voxels: pd.DataFrame) -> Any:
+    fig, ((ax,),) = style.panels(height=66)
+    draw(ax, _labelled(voxels))
     return fig
 
 

@@ -44,15 +44,21 @@ class _TokenScores(NamedTuple):
     are_complete: bool
 
 
+class _Chosen(NamedTuple):
+    """Rows of voxels.tsv, those of pairs.tsv with the first images of each, and by what rule they are shown."""
+
+    voxels: pd.DataFrame
+    pairs: pd.DataFrame
+    rule: str
+
+
 def build(run: reading.Run, *, max_examples: int = 12) -> page.Section:
     """Builds the section with example voxels and their heat maps."""
     anchor, title = "examples", f"Examples: what drives single {run.unit.many}"
-    pairs, voxels = run.table(PAIRS, ("voxel_id", "image_id", "predicted")), run.voxels
-    if pairs is None or pairs.empty or voxels is None:
-        return page.Section(anchor, title, missing=_why(run))
-    pairs = ranked(run, pairs.assign(row=np.arange(len(pairs))))
-    picked, rule = _pick(run.unit, voxels, pairs, max_examples)
-    chosen = _images_of(pairs, picked)
+    found = _choose(run, max_examples)
+    if isinstance(found, str):
+        return page.Section(anchor, title, missing=found)
+    picked, chosen, rule = found
     cards, limits, note = _cards(run, chosen, picked)
     if not cards:
         return page.Section(anchor, title, missing=f"No {run.unit} has an attributed image with the status ok.")
@@ -83,19 +89,14 @@ def heat_maps(run: reading.Run, *, limit: int) -> list[figures.HeatMap] | str:
     Returns:
         One heat map per voxel; a sentence that says why where there are none.
     """
-    pairs, voxels = run.table(PAIRS, ("voxel_id", "image_id", "predicted")), run.voxels
-    if pairs is None or pairs.empty or voxels is None:
-        return _why(run)
-    pairs = ranked(run, pairs.assign(row=np.arange(len(pairs))))
-    picked, _ = _pick(run.unit, voxels, pairs, limit)
-    chosen = _images_of(pairs, picked)
-    scores, grid, areas = (
-        _token_scores(run, chosen, run.grid),
-        run.grid,
-        dict(zip(picked["voxel_id"], picked["area"], strict=True)),
-    )
+    found = _choose(run, limit)
+    if isinstance(found, str):
+        return found
+    picked, chosen, _ = found
+    areas, grid = dict(zip(picked["voxel_id"], picked["area"], strict=True)), run.grid
+    scores = _token_scores(run, chosen, grid)
     if grid is None or not scores.fields:
-        return _note(run, grid, scores.fields, True, True)
+        return _why_no_heat(grid)
     limits, (words, _) = _limits(chosen, scores.fields), _words(run, chosen, picked)
     first = chosen.groupby("voxel_id").head(1).sort_values("voxel_id", key=lambda ids: ids.map(list(areas).index))
     photos = _photos(run, first)
@@ -108,13 +109,17 @@ def heat_maps(run: reading.Run, *, limit: int) -> list[figures.HeatMap] | str:
     return shown
 
 
-def _why(run: reading.Run) -> str:
-    return run.why_missing("encoder", "voxels.tsv") if run.voxels is None else run.why_missing("attribution", PAIRS)
-
-
-def _images_of(pairs: pd.DataFrame, picked: pd.DataFrame) -> pd.DataFrame:
-    """The first images of each picked voxel, of ranked pairs."""
-    return pairs[pairs["voxel_id"].isin(picked["voxel_id"])].groupby("voxel_id").head(IMAGES_PER_VOXEL)
+def _choose(run: reading.Run, limit: int) -> _Chosen | str:
+    """Chooses voxels and their first images; a sentence that says why where there are none."""
+    pairs, voxels = run.table(PAIRS, ("voxel_id", "image_id", "predicted")), run.voxels
+    if voxels is None:
+        return run.why_missing("encoder", "voxels.tsv")
+    if pairs is None or pairs.empty:
+        return run.why_missing("attribution", PAIRS)
+    pairs = ranked(run, pairs.assign(row=np.arange(len(pairs))))
+    picked, rule = _pick(run.unit, voxels, pairs, limit)
+    first = pairs[pairs["voxel_id"].isin(picked["voxel_id"])].groupby("voxel_id").head(IMAGES_PER_VOXEL)
+    return _Chosen(picked, first, rule)
 
 
 def _photos(run: reading.Run, chosen: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -178,7 +183,7 @@ def _cards(
         split, said = run.split_of(pair.image_id), sentences.get(key, "")
         card = Card(pair.image_id, split, pair.predicted, pair.measured, share, shown, drawn, bars, said)
         cards.setdefault(pair.voxel_id, []).append(card)
-    return cards, limits, _note(run, grid, fields, are_complete, photos)
+    return cards, limits, _note(grid, fields, are_complete, photos)
 
 
 def _limits(chosen: pd.DataFrame, fields: dict[int, np.ndarray]) -> dict[int, float]:
@@ -265,16 +270,18 @@ def _in_words(unit: page.Unit, field: np.ndarray, pair: Any, grid: tuple[int, in
     )
 
 
-def _note(run: reading.Run, grid: Any, fields: Any, are_complete: bool, photos: Any) -> str:
+def _note(grid: Any, fields: Any, are_complete: bool, photos: Any) -> str:
     notes = []
-    if grid is None:
-        notes.append("The token grid is not recorded in features/meta.json, so no heat maps can be drawn.")
-    elif not fields:
-        notes.append(
-            "Token scores are absent, or are not one per cell of the token grid, so no heat maps can be drawn."
-        )
+    if grid is None or not fields:
+        notes.append(_why_no_heat(grid))
     elif not are_complete:
         notes.append("Only the scores of the critical tokens were stored; all other tokens are shown as 0.")
     if not photos:
         notes.append("No image reader was given, so the photos are not shown.")
     return " ".join(notes)
+
+
+def _why_no_heat(grid: Any) -> str:
+    if grid is None:
+        return "The token grid is not recorded in features/meta.json, so no heat maps can be drawn."
+    return "Token scores are absent, or are not one per cell of the token grid, so no heat maps can be drawn."

@@ -309,19 +309,23 @@ def save_profiles(directory: Path, profiles: Profiles, decoys: Profiles | None) 
     save_profile_voxels(directory, profiles)
     if decoys is not None:
         artifacts.save(decoys, out / DECOYS)
-        rival = load_rival(directory)
-        table = frames.profile_voxels(decoys, None if rival is None else rival[1])
-        artifacts.write_table(out / "decoys.tsv", table)
+        artifacts.write_table(out / "decoys.tsv", _rungs(directory, decoys))
 
 
 def save_profile_voxels(directory: Path, profiles: Profiles) -> None:
     """Writes the claims of the profiled voxels, with the numbers of every rung."""
-    rival = load_rival(directory)
-    table = frames.profile_voxels(profiles, None if rival is None else rival[1])
-    responses = load_responses(directory)
+    table, responses = _rungs(directory, profiles), load_responses(directory)
     areas = responses.rois[np.searchsorted(responses.voxel_ids, profiles.voxel_ids)]
     table["agreement_area"] = profile.agreement_with_others(*profiles.halves, corpus(directory), areas)
     artifacts.write_table(directory / "profile" / "voxels.tsv", table)
+
+
+def _rungs(directory: Path, profiles: Profiles) -> pd.DataFrame:
+    """Tables every rung of the ladder, with the accuracy of the low-level rival, NaN where there is none."""
+    table, rival = frames.profile_voxels(profiles), load_rival(directory)
+    of_rival = np.nan if rival is None else rival[1].r[np.searchsorted(rival[1].voxel_ids, profiles.voxel_ids)]
+    table.insert(list(table).index("r_measured") + 1, "r_low_level", of_rival)
+    return table
 
 
 def save_evidence(directory: Path, evidence: dict[str, pd.DataFrame]) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kstest
 
-from mine_jax.run.recovery.voxels import MIN_CEILING, UNUSABLE, WORDED, WORDLESS
+from mine_jax.report.figures.truth import WORDLESS
+from mine_jax.run.recovery.voxels import MIN_CEILING, UNUSABLE, WORDED
 from mine_jax.types import CLAIMS, Profiles, reaches
 
 RUNGS = CLAIMS[1:5]
@@ -51,7 +52,7 @@ def false_discovery_proportion(voxels: pd.DataFrame) -> float:
         Of all voxels that reach "words", those of kinds without words; 0 where none reaches it.
     """
     claimed = voxels[voxels["explained"]]
-    return float(claimed["kind"].isin((*WORDLESS, *UNUSABLE)).mean()) if len(claimed) else 0.0
+    return float(claimed["kind"].isin(WORDLESS).mean()) if len(claimed) else 0.0
 
 
 def uniformity(decoys: Profiles | None) -> dict[str, float]:

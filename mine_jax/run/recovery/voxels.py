@@ -16,8 +16,7 @@ from mine_jax.types import CLAIMS, Profiles
 MIN_CEILING = 0.3
 # Kinds whose words are planted and expected in their profile.
 WORDED = ("concept", "pair", "category", "attribute", "place", "conjunction")
-# Kinds with a signal that no word describes, and those without a signal.
-WORDLESS = ("lowlevel", "noise")
+# Kinds that cannot be fitted.
 UNUSABLE = ("constant", "invalid")
 
 

@@ -35,14 +35,11 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     files.save_data(directory, responses, splits)
     counts = {name: int((splits == name).sum()) for name in ("train", "val", "test")}
     usable = int((responses.status == "ok").sum())
-    few = f"only {counts['test']} test images: below {_FEW_TEST_IMAGES}, few words can be told from chance"
-    return {
-        "voxels": len(responses.voxel_ids),
-        "usable": usable,
-        "images": len(responses.image_ids),
-        **counts,
-        **({"warning": few} if counts["test"] < _FEW_TEST_IMAGES else {}),
-    }
+    summary = {"voxels": len(responses.voxel_ids), "usable": usable, "images": len(responses.image_ids), **counts}
+    if counts["test"] < _FEW_TEST_IMAGES:
+        few = f"only {counts['test']} test images: below {_FEW_TEST_IMAGES}, few words can be told from chance"
+        return {**summary, "warning": few}
+    return summary
 
 
 def plan(config: Config, directory: Path) -> list[str]:

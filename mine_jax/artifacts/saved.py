@@ -1,37 +1,24 @@
-"""Files of a run: atomic writes, sha256, and save/load of each type; never pickle.
-
-Every write goes to a temporary name beside the target, is flushed to disk and renamed,
-so a reader sees the old file or the new one, never half of either. `load(directory)`
-gives back what `save(value, directory)` wrote, whatever its type.
-"""
+"""Types of `mine_jax.types` as folders: `load(directory)` gives back what `save(value, directory)` wrote."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mine_jax import types
-from mine_jax.errors import CheckpointError, IntegrityError, MissingInputError, ResourceError
+from mine_jax.artifacts.disk import read_array, read_json, sha256, write_array, write_json, write_text
+from mine_jax.errors import CheckpointError, ResourceError
 
 SCHEMA = 1
-# Larger tables are Parquet with the same columns.
-MAX_TSV_ROWS = 100_000
 # Arrays of sparse rows.
 _SPARSE = ("starts", "columns", "values")
-# Spreadsheets take a cell that begins so for a formula, unless an apostrophe stands before it; numbers are numbers.
-_FORMULA = re.compile(r"'*(?![-+]?\.?\d)[=+\-@\t\r]")
-_MISSING = ["", "nan", "NaN", "NA", "N/A", "None", "null"]
 _TYPES = {
     cls.__name__: cls
     for cls in (
@@ -46,207 +33,6 @@ _TYPES = {
         types.Scores,
     )
 }
-
-
-@contextlib.contextmanager
-def atomic(path: str | Path) -> Generator[Path, None, None]:
-    """Gives a temporary path; renames it to `path` when the block ends without an error.
-
-    Args:
-        path: final name; its folder is made.
-
-    Yields:
-        The temporary path, in the same folder.
-
-    Raises:
-        ResourceError: if the disk is full, read-only or over quota.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if isinstance(error, (CheckpointError, IntegrityError, MissingInputError)):
-            raise
-        raise ResourceError(f"cannot write {path}: {error}. Free space or choose another folder.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Writes UTF-8 text atomically and returns the path."""
-    path = Path(path)
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
-
-
-def write_json(path: str | Path, value: Any) -> Path:
-    """Writes indented JSON atomically and returns the path; NaN becomes null."""
-    return write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: str | Path) -> Any:
-    """Reads JSON.
-
-    Raises:
-        MissingInputError: if the file is not there.
-        IntegrityError: if it is not JSON.
-    """
-    path = Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingInputError(f"no file at {path}.") from error
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path} is not readable JSON ({error}). Delete it and run the stage again.") from error
-
-
-def write_array(path: str | Path, array: np.ndarray) -> Path:
-    """Writes one .npy atomically and returns the path."""
-    path = Path(path)
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.asarray(array), allow_pickle=False)
-    return path
-
-
-def read_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
-    """Reads one .npy, memory-mapped on request.
-
-    Raises:
-        MissingInputError: if the file is not there.
-        IntegrityError: if it is truncated or not a plain array.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingInputError(f"no file at {path}.")
-    try:
-        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except Exception as error:
-        # the parser of headers raises whatever damaged bytes lead it to
-        raise IntegrityError(f"{path} is not a readable .npy array ({error}). Was the copy cut short?") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise IntegrityError(f"{path} is an archive of arrays (.npz), not one array. Save the array by `numpy.save`.")
-    return array
-
-
-def write_table(path: str | Path, table: pd.DataFrame) -> Path:
-    """Writes a table as TSV, or as Parquet beside that name above 100,000 rows.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe, which `read_table` takes away.
-
-    Args:
-        path: name that ends in `.tsv`.
-        table: the rows.
-
-    Returns:
-        The path written, `.tsv` or `.parquet`.
-    """
-    path = Path(path)
-    parquet = path.with_suffix(".parquet")
-    target, other = (parquet, path) if len(table) > MAX_TSV_ROWS else (path, parquet)
-    with atomic(target) as temporary:
-        if target is parquet:
-            table.to_parquet(temporary, index=False)
-        else:
-            _with_texts(table, lambda text: f"'{text}").to_csv(temporary, sep="\t", index=False, float_format="%.7g")
-    other.unlink(missing_ok=True)
-    return target
-
-
-def write_parts(path: str | Path, parts: Iterable[pd.DataFrame], n_rows: int) -> Path:
-    """Writes a long table part after part, so that it is never whole in memory.
-
-    Args:
-        path: name that ends in `.tsv`.
-        parts: at least one, of the same columns.
-        n_rows: rows of all parts together; decides between TSV and Parquet as in `write_table`.
-
-    Returns:
-        The path written, `.tsv` or `.parquet`.
-    """
-    path = Path(path)
-    if n_rows <= MAX_TSV_ROWS:
-        return write_table(path, pd.concat(list(parts), ignore_index=True))
-    import pyarrow
-    from pyarrow import parquet
-
-    target, writer = path.with_suffix(".parquet"), None
-    with atomic(target) as temporary:
-        for part in parts:
-            table = pyarrow.Table.from_pandas(part, preserve_index=False)
-            writer = writer or parquet.ParquetWriter(temporary, table.schema)
-            writer.write_table(table)
-        if writer is not None:
-            writer.close()
-    path.unlink(missing_ok=True)
-    return target
-
-
-def read_table(path: str | Path, **kinds: Any) -> pd.DataFrame:
-    """Reads a table written by `write_table`, given its `.tsv` name.
-
-    Args:
-        path: name that ends in `.tsv`; the Parquet beside it is read where that exists instead.
-        **kinds: dtype of columns; ids, words and sentences are always strings.
-
-    Returns:
-        The table; empty cells of text columns are "".
-
-    Raises:
-        MissingInputError: if neither file is there.
-        IntegrityError: if it cannot be parsed.
-    """
-    path = Path(path)
-    parquet = path.with_suffix(".parquet")
-    text = ("image_id", "rois", "status", "reason", "word", "words", "sentence", "roi", "split", "prompt")
-    try:
-        if path.is_file():
-            # "null", "nan" and "None" are words like any other; only in other columns are they missing values.
-            columns = pd.read_csv(path, sep="\t", nrows=0).columns
-            missing = {column: [""] if column in text else _MISSING for column in columns}
-            dtypes: dict[Any, Any] = {**dict.fromkeys(text, str), **kinds}
-            table = pd.read_csv(path, sep="\t", dtype=dtypes, keep_default_na=False, na_values=missing)
-            table = _with_texts(table, lambda text: text.removeprefix("'"))
-        elif parquet.is_file():
-            table = pd.read_parquet(parquet)
-        else:
-            raise MissingInputError(f"no table at {path} (nor {parquet.name}). Run the stage that writes it first.")
-    except (ValueError, pd.errors.ParserError) as error:
-        raise IntegrityError(f"{path} cannot be read as a table: {error}.") from error
-    for column in table.columns.intersection(pd.Index(text)):
-        table[column] = table[column].fillna("")
-    return table
-
-
-def _with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """Changes the texts of a table that begin as formulas do; columns without any stay as they are."""
-    for name in table.select_dtypes(exclude=["number", "bool"]).columns:
-        is_formula = table[name].map(lambda value: isinstance(value, str) and _FORMULA.match(value) is not None)
-        if is_formula.any():
-            table = table.assign(**{name: table[name].mask(is_formula, table.loc[is_formula, name].map(change))})
-    return table
-
-
-def sha256(path: str | Path, *, on_block: Callable[[int], None] = lambda n_bytes: None) -> str:
-    """Returns the sha256 of a file's bytes, as 64 hex digits.
-
-    Args:
-        path: the file.
-        on_block: called with the number of bytes read so far, after each block; may raise to stop.
-    """
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            on_block(file.tell())
-    return digest.hexdigest()
 
 
 def names(kind: Any) -> tuple[str, ...]:
@@ -490,19 +276,3 @@ def _load_encoders(directory: Path, meta: dict[str, Any]) -> types.Encoders:
         architecture=types.Architecture(**architecture),
         selection_r2=tree["voxels"].get("selection_r2"),
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    if isinstance(value, Path):
-        return str(value)
-    return value

@@ -1,0 +1,159 @@
+"""Single files: atomic writes of text, JSON and arrays, reading them back, and their sha256.
+
+Every write goes to a temporary name beside the target, is flushed to disk and renamed, so a reader sees the old file
+or the new one, never half of either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mine_jax.errors import CheckpointError, IntegrityError, MissingInputError, ResourceError
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Generator[Path, None, None]:
+    """Gives a temporary path; renames it to `path` when the block ends without an error.
+
+    Args:
+        path: final name; its folder is made.
+
+    Yields:
+        The temporary path, in the same folder.
+
+    Raises:
+        ResourceError: if the disk is full, read-only or over quota.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if isinstance(error, (CheckpointError, IntegrityError, MissingInputError)):
+            raise
+        raise ResourceError(f"cannot write {path}: {error}. Free space or choose another folder.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Writes UTF-8 text atomically and returns the path."""
+    path = Path(path)
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Writes indented JSON atomically and returns the path; NaN becomes null."""
+    return write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        MissingInputError: if the file is not there.
+        IntegrityError: if it is not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingInputError(f"no file at {path}.") from error
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} is not readable JSON ({error}). Delete it and run the stage again.") from error
+
+
+def write_array(path: str | Path, array: np.ndarray) -> Path:
+    """Writes one .npy atomically and returns the path."""
+    path = Path(path)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.asarray(array), allow_pickle=False)
+    return path
+
+
+def read_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
+    """Reads one .npy, memory-mapped on request.
+
+    Raises:
+        MissingInputError: if the file is not there.
+        IntegrityError: if it is truncated or not a plain array.
+    """
+    path = Path(path)
+    with _readable(path):
+        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise IntegrityError(f"{path} is an archive of arrays (.npz), not one array. Save the array by `numpy.save`.")
+    return array
+
+
+def read_array_dtype(path: str | Path) -> np.dtype:
+    """Reads the type of numbers of one .npy from its header, also where `read_array` would refuse them.
+
+    Raises:
+        MissingInputError: if the file is not there.
+        IntegrityError: if the header is damaged.
+    """
+    path = Path(path)
+    with _readable(path), path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return read(file)[2]
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Generator[None, None, None]:
+    """Turns what numpy raises of a damaged .npy into one error."""
+    if not path.is_file():
+        raise MissingInputError(f"no file at {path}.")
+    try:
+        yield
+    except Exception as error:
+        # the parser of headers raises whatever damaged bytes lead it to
+        raise IntegrityError(f"{path} is not a readable .npy array ({error}). Was the copy cut short?") from error
+
+
+def sha256(path: str | Path, *, on_block: Callable[[int], None] = lambda n_bytes: None) -> str:
+    """Returns the sha256 of a file's bytes, as 64 hex digits.
+
+    Args:
+        path: the file.
+        on_block: called with the number of bytes read so far, after each block; may raise to stop.
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            on_block(file.tell())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value
