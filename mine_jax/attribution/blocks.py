@@ -99,9 +99,10 @@ def pairs_of(rows: np.ndarray, *, scores: np.ndarray | None = None, only: np.nda
     n_voxels, n_images = rows.shape
     is_grid = bool((rows == rows[:1]).all())
     voxels, images = np.repeat(np.arange(n_voxels), n_images), rows.ravel()
+    scores = None if scores is None else scores.reshape(rows.size, -1)
     if only is not None:
-        return Pairs(voxels[only], images[only])
-    return Pairs(voxels, images, is_grid, None if scores is None else scores.reshape(rows.size, -1))
+        return Pairs(voxels[only], images[only], scores=None if scores is None else scores[only])
+    return Pairs(voxels, images, is_grid, scores)
 
 
 def image_rows(tokens: ImageTokens, image_ids: np.ndarray | None, n_voxels: int) -> np.ndarray:

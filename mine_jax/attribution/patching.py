@@ -2,8 +2,9 @@
 
 All points of both curves come from the same cached logits and value scalars of a pair:
 patching a token swaps its two numbers per head. The exponentials are taken once, and a
-point of a curve is a sum of them; only where attention is too sharp for one bound of the
-logits, or where tokens are averaged before they are attended, is a softmax made per point.
+point of a curve is a sum of them. Pairs whose attention is too sharp for one bound of the
+logits are patched again with a softmax per point, by a program that others do not compile;
+so are all pairs where tokens are averaged before they are attended.
 Sums over the first k tokens of an order, for all k at once, are cumulative: O(P) per pair.
 """
 
@@ -13,7 +14,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict, Unpack
+from typing import NamedTuple, TypedDict, TypeVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ from mine_jax.types import Architecture, Array, Attributions, Encoders, Faithful
 _MIN_SHARE = 0.02
 # Nats between logits that exponentials with one common bound resolve in float32.
 _MAX_SPREAD = 60.0
+_T = TypeVar("_T")
 
 
 class PatchSettings(TypedDict, total=False):
@@ -205,18 +207,31 @@ def _patch(
     *,
     progress: Progress,
 ) -> Curves:
-    """Patches the pairs of this process, as many at once as fit."""
-    pairs, points = blocks.pairs_of(rows, scores=scores), sharding.whole(points, chunks.mesh)
+    """Patches the pairs of this process: by sums where these serve, else point by point."""
+    points = sharding.whole(points, chunks.mesh)
 
-    def patch_all(room: int) -> Curves:
-        listed = blocks.blocks_of(encoders, tokens, pairs, chunks, room=room, progress=progress)
-        results = (
-            (positions, patch_block(block, points, how=encoders.architecture, mesh=chunks.mesh))
-            for positions, block in listed
-        )
-        return blocks.gathered(results, rows.size)
+    def patched(compute: Callable[..., _T], only: np.ndarray | None, progress: Progress) -> _T:
+        pairs = blocks.pairs_of(rows, scores=scores, only=only)
 
-    curves = memory.halving(patch_all, blocks.pairs_at_once(encoders, tokens), setting="pairs at once")
+        def at_once(room: int) -> _T:
+            listed = blocks.blocks_of(encoders, tokens, pairs, chunks, room=room, progress=progress)
+            results = (
+                (positions, compute(block, points, how=encoders.architecture, mesh=chunks.mesh))
+                for positions, block in listed
+            )
+            return blocks.gathered(results, len(pairs.voxels))
+
+        return memory.halving(at_once, blocks.pairs_at_once(encoders, tokens), setting="pairs at once")
+
+    if not _has_sums(encoders.architecture):
+        curves = patched(patch_by_points, None, progress)
+    else:
+        curves, spread = patched(patch_by_sums, None, progress)
+        sharp = np.flatnonzero(~(spread < _MAX_SPREAD))
+        if len(sharp):
+            again = patched(patch_by_points, sharp, silent)
+            for values, better in zip(jax.tree.leaves(curves), jax.tree.leaves(again), strict=True):
+                values[sharp] = better
     return jax.tree.map(lambda array: array.reshape(*rows.shape, -1), curves)
 
 
@@ -255,33 +270,46 @@ def curve_points(n_tokens: int, k: int) -> np.ndarray:
 
 
 @blocks.on_devices
-def patch_block(block: blocks.Block, points: Points, how: Architecture) -> Curves:
-    """Returns curves [A, B, C] per order, and h of every kept top-k [A, B, P]."""
-    is_grid, n_tokens, voxels = block.is_grid, block.scores.shape[-1], block.parameters()
-    terms = block_terms(block.shared, points.start, voxels, block.images, how, is_grid=is_grid)
-    order = jnp.argsort(-block.scores, stable=True)
-    k_values = points.k_values
-    ends = jnp.concatenate([k_values, n_tokens - k_values])
+def patch_by_sums(block: blocks.Block, points: Points, how: Architecture) -> tuple[Curves, jax.Array]:
+    """Returns curves [A, B, C] from sums of exponentials, and the spread [A, B] that says where they hold."""
+    voxels = block.parameters()
+    terms = block_terms(block.shared, points.start, voxels, block.images, how, is_grid=block.is_grid)
+    parts, spread = _exponentials(terms)
+    respond = functools.partial(_respond_by_sums, parts, jnp.atleast_2d(voxels["intercept"]))
+    return _curves(block.scores, points, respond), spread
+
+
+@blocks.on_devices
+def patch_by_points(block: blocks.Block, points: Points, how: Architecture) -> Curves:
+    """Returns curves [A, B, C] from one prediction for each point, of any encoder with token terms."""
+    voxels = block.parameters()
+    terms = block_terms(block.shared, points.start, voxels, block.images, how, is_grid=block.is_grid)
 
     def readout(logits: jax.Array, scalars: jax.Array) -> jax.Array:
         one = functools.partial(readout_one, block.shared, architecture=how)
-        over = blocks.over_pairs(lambda voxel, image, *both: one(*both, voxel, image), is_grid, 0, 0)
+        over = blocks.over_pairs(lambda voxel, image, *both: one(*both, voxel, image), block.is_grid, 0, 0)
         return over(voxels, block.images, logits, scalars)
 
-    def curves(respond: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
-        every = respond(order, jnp.arange(n_tokens + 1), True)
-        without = respond(order, ends, False)
-        kept, left = (functools.partial(respond, k_values=k_values, keep=keep) for keep in (True, False))
-        random = (jax.lax.map(lambda one, f=f: f(one[None, None]), points.random_orders) for f in (kept, left))
-        return every, without, *(jnp.moveaxis(drawn, 0, -2) for drawn in random)
+    return _curves(block.scores, points, functools.partial(_respond, terms, readout))
 
-    slow = functools.partial(_respond, terms, readout)
-    if blocks.is_query(how) and terms.cells is None:
-        parts, spread = _exponentials(terms)
-        fast = functools.partial(_respond_by_sums, parts, jnp.atleast_2d(voxels["intercept"]))
-        every, without, kept, left = jax.lax.cond(spread < _MAX_SPREAD, lambda: curves(fast), lambda: curves(slow))
-    else:
-        every, without, kept, left = curves(slow)
+
+def _has_sums(architecture: Architecture) -> bool:
+    """Whether every token has a logit of its own: a patched softmax is then made of sums over tokens."""
+    return blocks.is_query(architecture) and architecture.pool == 1
+
+
+def _curves(scores: jax.Array, points: Points, respond: Callable[..., jax.Array]) -> Curves:
+    """Draws the curves of a block with scores [A, B, P] from its responses to (order, numbers of tokens, keep)."""
+    n_tokens, k_values = scores.shape[-1], points.k_values
+    order = jnp.argsort(-scores, stable=True)
+    every = respond(order, jnp.arange(n_tokens + 1), True)
+    without = respond(order, jnp.concatenate([k_values, n_tokens - k_values]), False)
+
+    def at_random(keep: bool) -> jax.Array:
+        drawn = jax.lax.map(lambda one: respond(one[None, None], k_values, keep), points.random_orders)
+        return jnp.moveaxis(drawn, 0, -2)
+
+    kept, left = at_random(True), at_random(False)
     # the k lowest from the image are all but the first P - k from it
     first, last = without[..., : len(k_values)], without[..., len(k_values) :]
     return Curves(
@@ -309,7 +337,7 @@ def _respond(
 
 
 def _exponentials(terms: Terms) -> tuple[list[jax.Array], jax.Array]:
-    """Returns at both ends the exponentials and their products with the scalars [A, B, 2H, P], and the spread.
+    """Returns at both ends the exponentials and their products with the scalars [A, B, 2H, P], and the spread [A, B].
 
     A patched softmax is made of sums of these. Whatever is patched, its largest logit is
     between the largest of all and the largest of min(image, start): the spread of the two
@@ -322,7 +350,7 @@ def _exponentials(terms: Terms) -> tuple[list[jax.Array], jax.Array]:
     for x, end in zip(logits, (terms.image, terms.start), strict=True):
         exponentials = jnp.exp(x - top)
         parts.append(jnp.concatenate([exponentials, exponentials * end.scalars], -2))
-    return parts, (top - floor).max()
+    return parts, (top - floor).max((-2, -1))
 
 
 def _respond_by_sums(

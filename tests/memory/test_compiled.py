@@ -56,8 +56,8 @@ def subject(n_tokens, heads):
         ("scores", 256, 8, True),
         ("top tokens", 576, 1, True),
         ("autodiff", 256, 8, True),
-        ("patching", 256, 8, True),
-        ("patching", 576, 1, False),
+        ("patch_by_sums", 256, 8, True),
+        ("patch_by_points", 576, 1, False),
     ],
 )
 def test_attribution(program, n_tokens, heads, is_grid):
@@ -72,12 +72,12 @@ def test_attribution(program, n_tokens, heads, is_grid):
     else:
         images = blocks.Images(None, floats(n_images, n_tokens, 1, WIDTH), None, mask)
         start = blocks.Images(None, floats(1, 1, WIDTH))
-    scores = floats(n_images, n_voxels, n_tokens) if program == "patching" else None
+    scores = floats(n_images, n_voxels, n_tokens) if program.startswith("patch") else None
     voxels = integers(n_voxels) if is_grid else integers(n_images, n_voxels)
     block = blocks.Block(encoders.shared, encoders.per_voxel, voxels, images, scores)
-    if program == "patching":
+    if program.startswith("patch"):
         points = patching.Points(start, integers(len(patching.curve_points(n_tokens, 50))), integers(5, n_tokens))
-        lowered = patching.patch_block.lower(block, points, how=encoders.architecture, mesh=None)
+        lowered = getattr(patching, program).lower(block, points, how=encoders.architecture, mesh=None)
     else:
         how = methods.How(encoders.architecture, "sum", 50 if program == "top tokens" else None)
         method = methods.METHODS["autodiff" if needs_states else "exact"]
