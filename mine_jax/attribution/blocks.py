@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
@@ -140,13 +139,11 @@ def start_of(encoders: Encoders, baseline: Baseline, n_tokens: int, *, needs_sta
     check_shape("baseline", states, "P D" if states.ndim == 2 else "D", P=n_tokens, D=mean.shape[-1])
     states = np.broadcast_to(states, (n_tokens, states.shape[-1]))
     if needs_states:
-        return jnp.asarray(states)
+        return states
     if not is_query(encoders.architecture):
-        return Images(jnp.asarray(states))
+        return Images(states)
     is_one = bool((states == states[:1]).all())
-    return jax.tree.map(
-        lambda x: x[0], _projected(encoders.shared, jnp.asarray(states[:1] if is_one else states)[None])
-    )
+    return jax.tree.map(lambda x: x[0], _projected(encoders.shared, (states[:1] if is_one else states)[None]))
 
 
 def blocks_of(

@@ -87,8 +87,8 @@ class Points(NamedTuple):
     """What all pairs share: the image that tokens are replaced by, C numbers of tokens, random orders [R, P]."""
 
     start: blocks.Images
-    k_values: jax.Array
-    random_orders: jax.Array
+    k_values: Array
+    random_orders: Array
 
 
 def patch_tokens(
@@ -175,7 +175,7 @@ def patch(
     start = blocks.start_of(encoders, baseline, n_tokens)
     rng = np.random.default_rng(patching.seed)
     ranks = np.stack([rng.permutation(n_tokens) for _ in range(patching.n_random)])
-    points = Points(start, jnp.asarray(k_values), jnp.asarray(np.argsort(ranks, axis=1).astype(np.int32)))
+    points = Points(start, k_values, np.argsort(ranks, axis=1).astype(np.int32))
     here = dataclasses.replace(chunks, mesh=sharding.local(chunks.mesh))
     curves = sharding.divided(
         lambda voxels: _patch(

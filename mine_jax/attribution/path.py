@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from mine_jax import sharding
 from mine_jax.types import Array
 
 Baseline = str | Array | None
@@ -70,7 +70,7 @@ class Path:
     def steps(self, start: Any, n_steps: int) -> Steps:
         """Returns the points of the path from a start; `n_steps` in place of the first number of them."""
         nodes, weights = nodes_and_weights(n_steps, self.quadrature)
-        return Steps(start, jnp.asarray(nodes, jnp.float32), jnp.asarray(weights, jnp.float32))
+        return Steps(start, *(sharding.on_device(np.asarray(x, np.float32)) for x in (nodes, weights)))
 
 
 class Steps(NamedTuple):

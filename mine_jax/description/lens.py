@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mine_jax import sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.description.words import Vocabulary, clean_vocabulary
 from mine_jax.features import lens_scores
 from mine_jax.memory import SparseRows, column_means, summed_rows
 from mine_jax.memory.plan import in_chunks
-from mine_jax.types import ImageTokens, Lens
+from mine_jax.types import Array, ImageTokens, Lens
 
 # Scores of one chunk, images x tokens x words: 256 MiB of float32.
 _CHUNK_SCORES = 1 << 26
@@ -84,11 +87,13 @@ def top_words(
     m = min(m, len(lens.words))
     word_ids = np.empty((len(rows), n_tokens, m), np.int32)
     shares = np.empty((len(rows), n_tokens, m), np.float32)
-    step = jax.jit(functools.partial(_top, lens), static_argnames=("m",))
+    arrays, rest = _parts(lens)
+    arrays = jax.tree.map(sharding.on_device, arrays)
     image_chunk = image_chunk or min(32, max(1, _CHUNK_SCORES // (n_tokens * len(lens.words))))
 
     def read_chunk(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        best, share = step(jnp.asarray(np.asarray(tokens.tokens[rows[index]], dtype=np.float32)), m=m)
+        states = np.asarray(tokens.tokens[rows[index]], dtype=np.float32)
+        best, share = _top(arrays, states, rest=rest, m=m)
         return np.asarray(best), np.asarray(share)
 
     for (best, share), n_valid, done in in_chunks(read_chunk, len(rows), image_chunk, setting="run.image_chunk"):
@@ -99,8 +104,18 @@ def top_words(
     return TokenWords(tokens.image_ids[rows], vocabulary, word_ids, shares, mask)
 
 
-def _top(lens: Lens, states: jax.Array, *, m: int) -> tuple[jax.Array, jax.Array]:
-    """Returns entries [B, P, M] and their softmax shares."""
-    scores = lens_scores(lens, states)
+def _parts(lens: Lens) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:
+    """Divides a lens, without its words, into arrays and what its program is compiled for: equal lenses share it."""
+    fields = {field.name: getattr(lens, field.name) for field in dataclasses.fields(lens) if field.name != "words"}
+    arrays = {name: value for name, value in fields.items() if isinstance(value, (dict, np.ndarray, jax.Array))}
+    return arrays, tuple((name, value) for name, value in fields.items() if name not in arrays)
+
+
+@functools.partial(jax.jit, static_argnames=("rest", "m"))
+def _top(
+    arrays: dict[str, Any], states: Array, *, rest: tuple[tuple[str, Any], ...], m: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns entries [B, P, M] and their softmax shares, of the lens of `_parts`."""
+    scores = lens_scores(Lens(words=np.empty(0, str), **arrays, **dict(rest)), states)
     top, best = jax.lax.top_k(scores, m)
     return best, jnp.exp(top - jax.nn.logsumexp(scores, -1, keepdims=True))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mine_jax import sharding
 from mine_jax.errors import ConfigError
 from mine_jax.types import Architecture, Array, ImageTokens
 
@@ -43,8 +44,8 @@ def cell_of_token(architecture: Architecture, n_tokens: int) -> tuple[np.ndarray
 
 def pooled_tokens(tokens: ImageTokens, rows: np.ndarray, architecture: Architecture) -> tuple[Array, Array | None]:
     """Returns cell states [B, C, D] float32 and the mask of real cells [B, C] (None when all are)."""
-    states = jnp.asarray(np.asarray(tokens.tokens[rows], dtype=np.float32))
-    mask = None if tokens.mask is None else jnp.asarray(tokens.mask[rows])
+    states = sharding.on_device(np.asarray(tokens.tokens[rows], dtype=np.float32))
+    mask = None if tokens.mask is None else sharding.on_device(tokens.mask[rows])
     if mask is None:
         weights = cells(architecture, states.shape[1])
         return (states if weights is None else jnp.einsum("cp,bpd->bcd", weights, states)), None

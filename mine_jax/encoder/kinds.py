@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mine_jax import sharding
@@ -186,8 +185,8 @@ class Own(_OfTokens):
         """Predicts all voxels' responses to some images after the others."""
 
         def predict_images(rows: np.ndarray) -> Array:
-            states = jnp.asarray(np.asarray(tokens.tokens[rows], dtype=np.float32))
-            mask = None if tokens.mask is None else jnp.asarray(tokens.mask[rows])
+            states = np.asarray(tokens.tokens[rows], dtype=np.float32)
+            mask = None if tokens.mask is None else tokens.mask[rows]
             return _over_all(encoders.shared, encoders.per_voxel, states, mask, architecture=encoders.architecture)
 
         return _blocks(predict_images, len(tokens.image_ids), chunks, progress)

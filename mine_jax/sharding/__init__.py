@@ -17,6 +17,7 @@ from mine_jax.sharding.mesh import mapped as mapped
 from mine_jax.sharding.mesh import mesh as mesh
 from mine_jax.sharding.mesh import model_mesh as model_mesh
 from mine_jax.sharding.mesh import n_shards as n_shards
+from mine_jax.sharding.mesh import on_device as on_device
 from mine_jax.sharding.mesh import own_images as own_images
 from mine_jax.sharding.mesh import padded as padded
 from mine_jax.sharding.mesh import placed as placed

@@ -116,12 +116,27 @@ def placed(array: Any, mesh: Mesh | None, *axes: Any) -> Any:
         The array, on its devices.
     """
     if array is None or mesh is None:
-        return None if array is None else jnp.asarray(array)
+        return None if array is None else on_device(array)
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
     whole = np.asarray(array)
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
+def on_device(array: Any) -> jax.Array:
+    """Puts an array on the default device.
+
+    `jnp.asarray` compiles a program for each new shape instead.
+
+    Args:
+        array: on the host, or on the device already; the device may share the memory of the host, so whoever
+            changes the array does so after the results were fetched.
+
+    Returns:
+        The array, in a dtype that devices have.
+    """
+    return array if isinstance(array, jax.Array) else jax.device_put(np.asarray(array))
 
 
 def split_batch(array: Any, mesh: Mesh | None) -> Any:

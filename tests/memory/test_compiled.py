@@ -119,7 +119,7 @@ def test_ridge():
     k, f, n = config.folds, n_features, N_IMAGES // config.folds
     rows = min(n, f)
     shapes = [(f,), (f, f), (f, f), (k, f), (k, f, f), (k, rows, f), (k, f), (k, f), (k, f), (k,), (k,), (k,)]
-    folds = kfold.Folds((floats(f, n),) * k, (floats(n),) * k, *(floats(*shape) for shape in shapes))
+    folds = kfold.Folds((floats(f, n),) * k, floats(k, k * n), *(floats(*shape) for shape in shapes))
     lowered = kfold.solve_block.lower(floats(N_IMAGES, plan.chunk), folds, floats(config.penalties))
     assert temporary(lowered) <= MOST * plan.bytes
 

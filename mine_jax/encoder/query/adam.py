@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +38,14 @@ from mine_jax.types import Array
 
 def first_moments(arrays: Arrays, moving: tuple[str, ...]) -> Arrays:
     """Returns Adam's state before the first step: one for each voxel, and one for a trunk that moves."""
-    adam = optax.scale_by_adam()
-    moments = {"voxels": jax.vmap(adam.init)({name: arrays[name] for name in moving if name != "trunk"})}
-    return moments | ({"trunk": adam.init(arrays["trunk"])} if "trunk" in moving else {})
+    moments = {"voxels": _first({name: arrays[name] for name in moving if name != "trunk"}, each=True)}
+    return moments | ({"trunk": _first(arrays["trunk"], each=False)} if "trunk" in moving else {})
+
+
+@functools.partial(jax.jit, static_argnames=("each",))
+def _first(arrays: Arrays, *, each: bool) -> Any:
+    init = optax.scale_by_adam().init
+    return (jax.vmap(init) if each else init)(arrays)
 
 
 @functools.partial(jax.jit, static_argnames=("moving", "is_projected", "mesh"))

@@ -236,6 +236,8 @@ def _members(splits: tuple[Examples, Examples], key: jax.Array, config: QueryCon
     n_images, n_held = sum(sizes), sizes[1]
     rows = (np.arange(sizes[0]), np.arange(sizes[0], n_images))
     members = [Member(rows, splits, grids_of(*splits, config.linear_width) if config.linear else None)]
+    if config.members == 1:
+        return tuple(members)
     order = np.asarray(jax.random.permutation(jax.random.fold_in(key, n_images), n_images))
     for member in range(1, config.members):
         held = np.zeros(n_images, bool)

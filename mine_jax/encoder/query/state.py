@@ -136,18 +136,20 @@ def start(trunk: Arrays, basis: np.ndarray, voxel_ids: np.ndarray, key: jax.Arra
     """Returns the arrays of a state before the first epoch."""
     width = trunk["key_bias"].shape[1]
     n_voxels = len(voxel_ids)
-    query = jnp.zeros((n_voxels, config.heads, width))
+    zeros = functools.partial(np.zeros, dtype=np.float32)
+    query = zeros((n_voxels, config.heads, width))
     if config.heads > 1:
         # heads that start equal stay equal
-        keys = jax.vmap(lambda voxel: jax.random.fold_in(key, voxel))(jnp.asarray(voxel_ids, jnp.uint32))
+        keys = jax.vmap(lambda voxel: jax.random.fold_in(key, voxel))(voxel_ids.astype(np.uint32))
         query = 0.3 * jax.vmap(lambda k: jax.random.normal(k, (config.heads, width)))(keys)
-    return {
-        "trunk": jax.tree.map(jnp.asarray, trunk),
+    arrays = {
+        "trunk": trunk,
         "query": query,
-        "position": jnp.zeros((n_voxels, config.heads, basis.shape[1])),
-        "readout": jnp.zeros((n_voxels, config.heads, width)),
-        "intercept": jnp.zeros(n_voxels),
+        "position": zeros((n_voxels, config.heads, basis.shape[1])),
+        "readout": zeros((n_voxels, config.heads, width)),
+        "intercept": zeros(n_voxels),
     }
+    return jax.tree.map(sharding.on_device, arrays)
 
 
 def placed(tree: Arrays, mesh: Mesh | None) -> Arrays:

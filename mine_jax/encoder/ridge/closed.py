@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mine_jax import sharding
 from mine_jax.encoder.ridge.search import search
 from mine_jax.types import Array
 
@@ -66,7 +67,7 @@ def prepare(
         left = kept @ (basis**2).T + rest  # 1 - leverage
         inverse = np.divide(1, left, out=np.zeros_like(left), where=(weights > 0) & (left > 0))
     arrays = (basis.T, roots, values, vectors, remains, freedom, inverse)
-    return Basis(*(jnp.asarray(np.ascontiguousarray(x), jnp.float32).reshape(np.shape(x)) for x in arrays)), mean
+    return Basis(*(sharding.on_device(np.asarray(x, np.float32, order="C")) for x in arrays)), mean
 
 
 @functools.partial(jax.jit, static_argnames=("leave_one_out",))

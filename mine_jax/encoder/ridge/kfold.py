@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import mine_kernels
 import numpy as np
 
+from mine_jax import sharding
 from mine_jax.encoder.ridge.search import search
 from mine_jax.types import Array
 
@@ -31,7 +32,7 @@ class Folds(NamedTuple):
     """Everything without a voxel axis, float32; K is the fold."""
 
     features: tuple[jax.Array, ...]  # per fold [F, n], centred and weighted
-    row_weights: tuple[jax.Array, ...]  # per fold [n]
+    row_weights: jax.Array  # [K, N], each fold those of its own rows, else 0
     values: jax.Array  # [F] eigenvalues of the whole Gram
     vectors: jax.Array  # [F, F]
     turn: jax.Array  # [F, F], the transposed vectors
@@ -65,7 +66,7 @@ def prepare(features: np.ndarray, weights: np.ndarray, folds: list[np.ndarray]) 
         weighted = block * weights[fold][:, None]
         grams.append(block.T @ weighted)
         sums.append(weighted.sum(0))
-        rows.append(jnp.asarray(weighted.T.astype(np.float32, order="C")))
+        rows.append(weighted.T.astype(np.float32, order="C"))
     gram, total, mass = sum(grams), sum(sums), masses.sum()
     parts = []
     for fold, own, own_sum, own_mass in zip(folds, grams, sums, masses, strict=True):
@@ -88,14 +89,11 @@ def prepare(features: np.ndarray, weights: np.ndarray, folds: list[np.ndarray]) 
     values, vectors = np.linalg.eigh(gram)
     used = masses > 0
     share = np.divide(1 / used.sum(), masses, out=np.zeros(len(folds)), where=used)
-    whole = (np.maximum(values, 0), vectors, vectors.T.copy())
-    return Folds(
-        tuple(rows),
-        tuple(jnp.asarray(weights[fold], jnp.float32) for fold in folds),
-        *(jnp.asarray(x, jnp.float32) for x in whole),
-        *(jnp.asarray(np.stack(arrays)) for arrays in zip(*parts, strict=True)),
-        jnp.asarray(share, jnp.float32),
-    ), mean
+    row_weights = np.repeat(np.eye(len(folds)), [len(fold) for fold in folds], axis=1)
+    row_weights *= weights[np.concatenate(folds)]
+    whole = (np.maximum(values, 0), vectors, vectors.T)
+    every = (tuple(rows), row_weights, *whole, *(np.stack(arrays) for arrays in zip(*parts, strict=True)), share)
+    return Folds(*jax.tree.map(lambda x: sharding.on_device(np.asarray(x, np.float32, order="C")), every)), mean
 
 
 def _cholesky(gram: np.ndarray) -> np.ndarray:
@@ -139,14 +137,12 @@ def _over_folds(f: jax.Array, products: jax.Array) -> jax.Array:
 
 def _rotated(responses: Array, p: Folds) -> tuple[jax.Array, ...]:
     """Cross-products of each fold's training and validation rows in its eigenbasis, [K, F, v]."""
-    bounds = list(itertools.pairwise(np.cumsum([0, *map(len, p.row_weights)]).tolist()))
-    row_weights = jnp.concatenate(p.row_weights)
+    bounds = itertools.pairwise(np.cumsum([0, *(x.shape[1] for x in p.features)]).tolist())
+    row_weights = p.row_weights.sum(0)
     y_mean = row_weights @ responses / row_weights.sum()
     y = responses - y_mean[None]
-    blocks = [(x, w, y[a:b]) for x, w, (a, b) in zip(p.features, p.row_weights, bounds, strict=True)]
-    per_fold = jnp.stack([_multiply(x, block) for x, _, block in blocks])
-    y_sum = jnp.stack([w @ block for _, w, block in blocks])
-    y_square = jnp.stack([w @ block**2 for _, w, block in blocks])
+    per_fold = jnp.stack([_multiply(x, y[a:b]) for x, (a, b) in zip(p.features, bounds, strict=True)])
+    y_sum, y_square = _multiply(p.row_weights, y), _multiply(p.row_weights, y**2)
     cross = per_fold.sum(0)
     y_train = (y_sum.sum(0, keepdims=True) - y_sum) / p.train_weight[:, None]
     mean, total = p.train_mean[:, :, None], p.valid_sum[:, :, None]

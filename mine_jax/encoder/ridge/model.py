@@ -109,8 +109,8 @@ def summaries(
     """
 
     def summarize_chunk(index: np.ndarray) -> np.ndarray:
-        states = jnp.asarray(np.asarray(tokens.tokens[index], dtype=np.float32))
-        mask = None if tokens.mask is None else jnp.asarray(tokens.mask[index])
+        states = np.asarray(tokens.tokens[index], dtype=np.float32)
+        mask = None if tokens.mask is None else tokens.mask[index]
         return np.asarray(_summarize(shared, states, mask, architecture=architecture))
 
     n_images, wanted = len(tokens.image_ids), image_chunk or images_at_once()

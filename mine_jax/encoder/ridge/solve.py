@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
@@ -202,7 +201,7 @@ def _solver(
     mesh: Mesh | None,
 ) -> tuple[Callable, np.ndarray]:
     """Returns block [N, v] -> its solution as arrays, and the mean of the features [F]."""
-    alphas = jnp.asarray(penalties, jnp.float32)
+    alphas = penalties.astype(np.float32)
     if selection == "kfold":
         shared, mean = kfold.prepare(features, weights, rows)
     else:

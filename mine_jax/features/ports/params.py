@@ -68,7 +68,7 @@ def load_params(
         kind = jnp.float32 if keep_float32(path) else dtype
         read = functools.partial(_read, tensors, keys[path], path, kind)
         if mesh is None:
-            arrays[path] = jnp.asarray(read((slice(None),) * leaf.ndim))
+            arrays[path] = jax.device_put(read((slice(None),) * leaf.ndim))
         else:
             sharding = NamedSharding(mesh, split(path, leaf.shape))
             arrays[path] = jax.make_array_from_callback(leaf.shape, sharding, read, dtype=kind)  # ty: ignore[invalid-argument-type]
