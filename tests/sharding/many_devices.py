@@ -1,8 +1,8 @@
 """Fits and attributes small data on one mesh; a program, so that tests choose its devices and processes.
 
-    python tests/sharding/many_devices.py OUT MESH...      MESH: none, or voxel x data such as 4x1
+    python tests/sharding/many_devices.py OUT MESH[:KINDS]...   MESH: none, or voxel x data such as 4x1
 
-Writes OUT/MESH.npz for each mesh, from process 0 where there are several.
+KINDS are of `FITS`; without any, all. Writes OUT/MESH.npz for each mesh, from process 0 where there are several.
 """
 
 import sys
@@ -22,6 +22,7 @@ QUERY = QueryConfig(width=4, position_order=2, batch_size=16, epochs=2)
 SHARED = QUERY.model_copy(update={"trunk": "shared", "heads": 2})
 LINEAR = QUERY.model_copy(update={"linear": True, "members": 2})
 RIDGE = RidgeConfig(folds=3, penalties=6)
+FITS = {"query": QUERY, "shared": SHARED, "linear": LINEAR, "ridge": RIDGE}
 
 
 def made_split():
@@ -46,22 +47,21 @@ def made_split():
     )
 
 
-def results(mesh):
-    """Predictions of three kinds of encoders, banded ridge, attributions and curves of the first kind.
+def results(mesh, kinds):
+    """Predictions of encoders of some kinds; of all, also banded ridge, attributions and curves of the first kind.
 
     Ridge, attribution and ranked images use all devices in one way: one shape of the mesh stands for all.
     """
     split, key = made_split(), jax.random.key(0)
-    is_all = mesh is None or min(mesh.shape.values()) > 1
     out, chosen = {}, None
-    for name, config in {"query": QUERY, "shared": SHARED, "linear": LINEAR, "ridge": RIDGE}.items():
-        if name == "ridge" and not is_all:
-            return out
-        encoders = encoder.fit(split, key=key, config=config, mesh=mesh)
+    for name in kinds or FITS:
+        encoders = encoder.fit(split, key=key, config=FITS[name], mesh=mesh)
         out[name] = encoder.predict(encoders, split.tokens, mesh=mesh)
         chosen = encoders if chosen is None else chosen
         if name == "shared":
             out |= {f"shared {part}": value for part, value in encoders.shared.items()}
+    if kinds:
+        return out
     assert chosen is not None
     out |= {f"banded {name}": value for name, value in banded(split, mesh)._asdict().items()}
     out["top images"] = encoder.top_images(chosen, split.tokens, n=4, image_chunk=5, mesh=mesh)
@@ -87,8 +87,9 @@ def main(directory, *names):
     sharding.start(timeout_s=60)
     with sharding.telling_others():
         for name in names:
+            name, *kinds = name.replace(":", ",").split(",")
             axes = dict(zip(sharding.DEVICES, map(int, name.split("x")), strict=True)) if name != "none" else None
-            made = results(None if axes is None else sharding.mesh(axes))
+            made = results(None if axes is None else sharding.mesh(axes), kinds)
             if sharding.process_id() == 0:
                 np.savez(Path(directory) / f"{name}.npz", **made)
         sharding.exchange()
