@@ -220,11 +220,11 @@ def recordings(tmp_path):
     return tmp_path, values
 
 
-def execute(recordings, **changes):
+def execute(recordings, *, until=None, **changes):
     folder, values = recordings
     values = {section: {**entries, **changes.get(section, {})} for section, entries in values.items()}
     out = folder / "run"
-    run.execute(config.from_dict(values, base=folder), out, graph.STEPS)
+    run.execute(config.from_dict(values, base=folder), out, graph.STEPS, until=until)
     return out
 
 
@@ -244,14 +244,14 @@ def test_the_reference_ridge_chooses_penalties_as_the_user_says(recordings, monk
 
     monkeypatch.setattr(encoder, "fit", spy)
     chosen = {"folds": 3, "penalties": 4, "penalty_low": -1.0, "penalty_high": 2.0, "selection": "gcv"}
-    out = execute(recordings, encoder={**chosen, "halves": False})
+    out = execute(recordings, until="encoder", encoder={**chosen, "halves": False})
     assert [settings.kind for settings in seen] == ["query", "ridge"]
     assert {name: getattr(seen[1], name) for name in chosen} == chosen and seen[1].summary == "mean"
     assert (artifacts.load(out / "scores/ridge").r2 > 0.5).all()
 
 
 def test_the_reference_ridge_is_the_default_one_with_default_settings(recordings):
-    out = execute(recordings)
+    out = execute(recordings, until="encoder")
     folder, values = recordings
     # without decoys: products of more columns round differently
     values = {**values, "encoder": {"kind": "ridge", "decoys": 0}}
@@ -283,19 +283,19 @@ def test_too_many_critical_tokens_are_an_error_before_anything_is_computed(recor
 
 
 def test_attributions_of_one_half_hold_in_the_other(recordings):
-    table = artifacts.read_table(execute(recordings) / "attribution/voxels.tsv")
+    table = artifacts.read_table(execute(recordings, until="attribution") / "attribution/voxels.tsv")
     assert (table["faithfulness"] > 0).all() and table["faithfulness_of_halves"].notna().all()
 
 
 def test_random_images_are_the_same_for_all_voxels(recordings):
     recordings[1]["attribution"] = {"images": "random", "n_images": 7, "k": 4}
-    pairs = artifacts.read_table(execute(recordings) / "attribution/pairs.tsv")
+    pairs = artifacts.read_table(execute(recordings, until="attribution") / "attribution/pairs.tsv")
     assert pairs.groupby("voxel_id")["image_id"].agg(tuple).nunique() == 1 and len(pairs) == 3 * 7
 
 
 def test_permuted_responses_are_not_predicted_and_a_colleague_would_say_what_is_odd(recordings):
     """F-14: the shuffled control."""
-    out = execute(recordings, data={"permute": True})
+    out = execute(recordings, until="encoder", data={"permute": True})
     assert artifacts.read_table(out / "voxels.tsv")["r2"].mean() <= 0.05
     stages = json.loads((out / "run.json").read_text(encoding="utf-8"))["stages"]
     counts, fitted = stages["data"]["summary"], stages["encoder"]["summary"]
