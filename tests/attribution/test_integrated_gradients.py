@@ -14,6 +14,7 @@ from mine_jax.errors import DataError
 from mine_jax.types import Architecture, Encoders, ImageTokens
 
 QUERY_KINDS = ("query", "query_pool", "query_heads", "query_shared", "query_linear", "query_linear_pool")
+KINDS = (*QUERY_KINDS, "ridge_mean", "ridge_grid", "ridge_grid_pool")
 
 
 def nodes_and_weights(n_steps):
@@ -21,9 +22,12 @@ def nodes_and_weights(n_steps):
     return (nodes + 1) / 2, weights / 2
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_exact_matches_autodiff(encoders, make, masked):
-    tokens = make.tokens(3, masked=masked)
+@pytest.mark.parametrize(
+    ("kind", "masked"), [*((kind, True) for kind in KINDS), ("query", False), ("ridge_grid_pool", False)]
+)
+def test_exact_matches_autodiff(make, kind, masked):
+    """Exact scores of all kinds without a mask are compared with captum, and in float64."""
+    encoders, tokens = make.encoders(kind), make.tokens(3, masked=masked)
     exact = integrated_gradients(encoders, tokens, n_steps=32, max_steps=32)
     autodiff = integrated_gradients(encoders, tokens, n_steps=32, max_steps=32, method="autodiff")
     assert exact.scores.shape == (5, 3, 16) and exact.scores.dtype == np.float32
@@ -36,8 +40,7 @@ def test_exact_matches_autodiff(encoders, make, masked):
         assert not exact.scores[:, ~tokens.mask].any()
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("kind", QUERY_KINDS)
+@pytest.mark.parametrize(("kind", "masked"), [*((kind, "pool" in kind) for kind in QUERY_KINDS), ("query", True)])
 def test_exact_matches_autodiff_in_float64(make, kind, masked):
     encoders, tokens = make.encoders(kind), make.tokens(1, masked=masked)
     nodes, weights = nodes_and_weights(9)

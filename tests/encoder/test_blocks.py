@@ -29,8 +29,18 @@ def test_blocks_of_voxels_change_nothing(case, block_bytes, monkeypatch):
     assert done[-1][0] == done[-1][1] and done == sorted(done)
 
 
-@pytest.mark.parametrize("options", [{}, {"image_chunk": 3}, {"voxel_chunk": 2}, {"mesh": True}], ids=str)
-@pytest.mark.parametrize("n", [1, 4, 11, 50])
+@pytest.mark.parametrize(
+    ("n", "options"),
+    [
+        (1, {}),
+        (4, {"image_chunk": 3}),
+        (4, {"mesh": True}),
+        (11, {"voxel_chunk": 2}),
+        (50, {"image_chunk": 3}),
+        (50, {"mesh": True}),
+    ],
+    ids=str,
+)
 def test_top_images_are_those_of_a_stable_sort(case, n, options, monkeypatch):
     monkeypatch.setattr(blocks, "VOXELS_RANKED", 3)
     encoders, tokens, predicted = case

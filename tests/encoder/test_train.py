@@ -36,10 +36,10 @@ class CountedTokens:
 
 @pytest.fixture
 def splits(make):
-    """40 training and 24 validation images, 3 voxels."""
+    """40 training and 25 validation images, 3 voxels."""
     rng, out = np.random.default_rng(1), []
     weights = rng.standard_normal((6, 3))
-    for n_images, masked in ((40, True), (24, True)):
+    for n_images, masked in ((40, True), (25, True)):
         tokens = make.tokens(n_images, masked=masked, seed=n_images)
         signal = np.nan_to_num(tokens.tokens).mean(1) @ weights
         out.append(make.split(tokens, signal + 0.3 * rng.standard_normal(signal.shape)))
@@ -296,12 +296,12 @@ def test_a_ridge_has_no_loop(splits):
         encoder.fit_problem(*splits, config=RidgeConfig())
 
 
-@pytest.mark.parametrize("options", [{"heads": 2}, {"solver": "adam"}, {"resident_bytes": 11 * 16 * 4 * 4}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"solver": "adam", "resident_bytes": 11 * 16 * 4 * 4}], ids=str)
 def test_voxels_that_go_on_by_themselves_end_where_they_would_have(splits, make, monkeypatch, options):
     """Voxels of noise stop early; those left are fitted in smaller blocks, and all end as in one block."""
     rng, together = np.random.default_rng(5), []
     for split in splits:
-        noise = rng.standard_normal((len(split.responses.image_ids), 8))
+        noise = rng.standard_normal((len(split.responses.image_ids), 5))
         together.append(make.split(split.tokens, np.concatenate([split.responses.responses, noise], 1)))
     splits = together
     config = QUICK.model_copy(update=options | {"epochs": 12, "patience": 2})
@@ -316,7 +316,7 @@ def test_voxels_that_go_on_by_themselves_end_where_they_would_have(splits, make,
     monkeypatch.setattr(train.State, "take", taken)
     monkeypatch.setattr(train, "_WORTH", {"cpu": 0})
     got = fit(splits, config)
-    assert sizes and set(sizes) <= {6, 3, 2, 1}
+    assert sizes and set(sizes) <= {4, 2, 1}
     np.testing.assert_allclose(got.selection_r2, expected.selection_r2, atol=1e-5)
     a, b = (encoder.predict(x, splits[1].tokens) for x in (got, expected))
     # float32 products over other numbers of voxels round differently
