@@ -22,8 +22,9 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 # A file is one piece of work of `--dist loadfile`: the longest must not come last.
-LONGEST = ("run/test_stages.py", "sharding/test_sharding.py", "features/test_extraction_command.py")
-LONGEST += ("validation/test_validate.py", "kernels/test_voxel_attention.py", "benchmarks/test_accelerator.py")
+LONGEST = ("sharding/test_sharding.py", "run/test_stages.py", "kernels/test_voxel_attention.py")
+LONGEST += ("features/test_extraction_command.py", "validation/test_validate.py", "encoder/test_train.py")
+LONGEST += ("report/test_report.py", "benchmarks/test_accelerator.py", "test_readme.py")
 
 # A forgotten axis must fail, not broadcast.
 jax.config.update("jax_numpy_rank_promotion", "raise")

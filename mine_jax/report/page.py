@@ -7,6 +7,7 @@ also stripped of control characters, absolute paths and secrets on its way out.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 import unicodedata
@@ -155,6 +156,12 @@ def render(template: str, **context: Any) -> str:
         MissingExtraError: if jinja2 is not installed.
     """
     jinja2 = _optional.require("jinja2", extra="report", why="write the HTML report")
+    return _environment(jinja2).get_template(template).render(**context)
+
+
+@functools.cache
+def _environment(jinja2: Any) -> Any:
+    """Returns what fills templates; it compiles each of them once."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mine_jax.report", "templates"),
         autoescape=True,
@@ -164,7 +171,7 @@ def render(template: str, **context: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, count=count, share=share, p_value=p_value, capital=capital)
-    return environment.get_template(template).render(**context)
+    return environment
 
 
 _PLURALS = {"vertex": "vertices"}
