@@ -89,6 +89,7 @@ def demo(
     interrupted demo goes on.
     """
     keep_programs()
+    stay_offline()
     from mine_jax.run.demo import demo as run_demo
 
     typer.echo(run_demo(out, seed=seed, reporter=_reporter()))
@@ -326,8 +327,10 @@ def predict(
     from mine_jax.run.finished import open_run
 
     wanted = None if voxels is None else [_whole(part, "--voxels") for part in voxels.split(",")]
+    fitted = open_run(directory)
+    stay_offline(fitted.config)
     with _reporter().task("photos") as progress:
-        table = open_run(directory).predict(list(photos), voxels=wanted, progress=progress)
+        table = fitted.predict(list(photos), voxels=wanted, progress=progress)
     table.columns = table.columns.astype(str)
     artifacts.write_table(out, table.reset_index())
     typer.echo(f"predicted {table.shape[1]} voxels for {len(table)} photos: {out}")
@@ -342,9 +345,12 @@ def publish(
 
     Reads the run. Writes a model card, two tables and the arrays into DIR, without photos, responses or paths.
     """
+    from mine_jax.run.finished import open_run
     from mine_jax.run.finished import publish as write
 
-    typer.echo(f'published: {write(directory, out)}; mine_jax.load("{out}") opens it')
+    fitted = open_run(directory)
+    stay_offline(fitted.config)
+    typer.echo(f'published: {write(fitted, out)}; mine_jax.load("{out}") opens it')
 
 
 @app.command(epilog="Example: mine-jax figures runs/subj01 --out figures")
@@ -396,6 +402,7 @@ def study(
     Reads nothing. Writes a run for each phantom, and tables and a figure over all of them, into DIR.
     """
     keep_programs()
+    stay_offline()
     from mine_jax.run.recovery import study as studies
 
     sizes = [_whole(size, "--images") for size in images.split(",")]
@@ -448,9 +455,6 @@ def bench(
 
 def main() -> None:
     """Runs the command line and exits with the code of the contract."""
-    # Every model is a local folder: a wrong name must fail at once instead of asking the network.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
     # transformers is used for tokenizers only: that torch is absent is no news.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -522,7 +526,18 @@ def _config(path: Path, overrides: list[str] | None) -> Config:
 
     config = read(path, overrides=overrides or ())
     keep_programs(config.run.compilation_cache)
+    stay_offline(config)
     return config
+
+
+def stay_offline(config: Config | None = None) -> None:
+    """Makes whatever asks the network fail at once, but for a model that the configuration lets be fetched.
+
+    Before huggingface_hub is loaded, which reads this once.
+    """
+    if config is None or not getattr(config.features, "allow_download", False):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 
 def _execute(path: Path, overrides: list[str] | None, out: Path, **options: Any) -> None:

@@ -38,6 +38,7 @@ from mine_jax.config.sections import EMBEDDED_MODELS as EMBEDDED_MODELS
 from mine_jax.config.sections import Section as Section
 from mine_jax.config.whole import Config as Config
 from mine_jax.config.whole import RunConfig as RunConfig
+from mine_jax.config.whole import hub_id as hub_id
 from mine_jax.config.whole import judging_features as judging_features
 from mine_jax.config.whole import judging_model as judging_model
 from mine_jax.config.whole import paths as paths

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from mine_jax.config.sections import Checkpoint, Count, Denoising, File, Grid, Layers, Names, Section, by_kind
+from mine_jax.config.sections import (
+    Checkpoint,
+    Commit,
+    Count,
+    Denoising,
+    Download,
+    File,
+    Grid,
+    Layers,
+    Names,
+    Section,
+    by_kind,
+)
 
 
 class _Features(Section):
@@ -22,7 +34,11 @@ class _Model(_Features):
     """Keys of features that a model computes."""
 
     model: Checkpoint = None
-    """Folder of the checkpoint (config.json, *.safetensors, tokenizer), "phantom" or "phantom-captions"."""
+    """Folder of the checkpoint (config.json, *.safetensors, tokenizer), "phantom", "phantom-captions" or a hub id."""
+    revision: Commit = None
+    """Commit of a model OWNER/NAME of the Hugging Face hub, 40 hex digits; a folder of that name wins."""
+    allow_download: Download = False
+    """Fetches a model of the hub that is not in the local cache: safetensors and texts, no code, no pickles. [ours]"""
     batch_size: Count = 64
     """Images that go through the model at once: memory, never the result. [ours]"""
     dtype: Literal["bfloat16", "float16", "float32"] = "float16"
