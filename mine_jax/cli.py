@@ -421,6 +421,17 @@ def doctor() -> None:
     _print(doctor.report())
 
 
+@app.command(epilog="Example: mine-jax backbones")
+def backbones() -> None:
+    """Lists the families of image models: what each reads, usual models, their tokens and memory.
+
+    Reads the configurations of usual models, which the package has. Writes nothing.
+    """
+    from mine_jax.features.families.table import lines
+
+    _print(lines())
+
+
 @app.command(epilog="Example: mine-jax bench --case smoke --json rows.json")
 def bench(
     case: Annotated[str | None, typer.Option(metavar="NAME", help="Sizes to run at.")] = None,

@@ -9,6 +9,7 @@ from mine_jax.features.dense.denoise import denoise_like as denoise_like
 from mine_jax.features.dense.reduce import reduce_like as reduce_like
 from mine_jax.features.extract import extract as extract
 from mine_jax.features.extract import extract_layers as extract_layers
+from mine_jax.features.families.table import backbones as backbones
 from mine_jax.features.hub import fetched_files as fetched_files
 from mine_jax.features.hub import hub_folder as hub_folder
 from mine_jax.features.lens import center_lens as center_lens

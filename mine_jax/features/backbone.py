@@ -1,11 +1,10 @@
-"""What a frozen image model must offer, and which file implements which family.
+"""What a frozen image model must offer, and how one is loaded.
 
 `ports/README.md` says how to add a family.
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
@@ -21,20 +20,13 @@ from mine_jax._progress import Progress, silent
 from mine_jax.config import EMBEDDED_MODELS, FeaturesConfig, ModelConfig, PrecomputedConfig, hub_id
 from mine_jax.errors import ConfigError, MissingInputError
 from mine_jax.features import hub
+from mine_jax.features.families.registry import FAMILIES, kind_of
 from mine_jax.types import Array, Lens
 
-# `features.kind` -> module with `load`
-FAMILIES = {
-    "clip": "mine_jax.features.ports.clip.backbone",
-    "llava": "mine_jax.features.ports.llava.backbone",
-    "siglip": "mine_jax.features.ports.siglip.backbone",
-}
 FETCH = (
     "`hf download openai/clip-vit-large-patch14 --local-dir clip` brings one into the folder clip; with "
     "`features.revision` and `features.allow_download` a run fetches it"
 )
-# keys of `[features]` that the `load` of a family takes besides precision and mesh
-OPTIONS = {"clip": ("image_tokens", "weights"), "llava": ("prompt", "weights"), "siglip": ("weights",)}
 
 
 @runtime_checkable
@@ -126,9 +118,9 @@ def load_backbone(
             '`features.model` must be a checkpoint directory, or "phantom" for the embedded one. Only a model of the '
             f"hub is fetched; {FETCH}."
         )
-    options = {key: getattr(config, key) for key in OPTIONS[config.kind]}
-    family = importlib.import_module(FAMILIES[config.kind])
-    backbone = family.load(_folder(config), precision=precision, mesh=sharding.model_mesh(mesh or {}), **options)
+    family = FAMILIES[config.kind]
+    options = {key: getattr(config, key) for key in family.options}
+    backbone = family.port.load(_folder(config), precision=precision, mesh=sharding.model_mesh(mesh or {}), **options)
     of_hub = hub_id(config)
     return backbone if of_hub is None else replace(backbone, name=f"{of_hub}@{str(config.revision)[:8]}")
 
@@ -163,7 +155,7 @@ def family_of(directory: str | Path) -> str | None:
         model_type = str(json.loads((Path(directory) / "config.json").read_bytes()).get("model_type"))
     except (OSError, ValueError, AttributeError):
         return None
-    return next((kind for kind in FAMILIES if model_type.startswith(kind)), None)
+    return kind_of(model_type)
 
 
 def resolve_layer(layer: int, n_layers: int) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +47,31 @@ class CheckpointBackbone(ABC):
     directory: Path
     precision: str = "highest"
     mesh: Mesh | None = None
+
+    @classmethod
+    @abstractmethod
+    def blank(cls, directory: Path, *, precision: str = "highest") -> Self:
+        """Makes a backbone of the sizes of a `config.json`, without parameters; it reads no words."""
+
+    @staticmethod
+    @abstractmethod
+    def keeps_float32(path: str) -> bool:
+        """Tells whether a parameter is float32 whatever `weights` is."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> int:
+        """Number of blocks of which each gives image-tokens."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Width D of an image-token."""
+
+    @property
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The flax module, without parameters."""
 
     @property
     @abstractmethod
@@ -194,6 +220,25 @@ class TwoTowerBackbone(CheckpointBackbone):
         return self.text_ids(tokenizer, texts, tower)
 
     @classmethod
+    def blank(cls, directory: Path, *, precision: str = "highest") -> Self:
+        """Makes a backbone of the sizes of a `config.json`, without parameters; it reads no words."""
+        config = cls.read_config(directory)
+        return cls(
+            name="untrained",
+            sha256="",
+            config=config,
+            params={},
+            image_processor=read_processor(dict(cls.processor_defaults), image_size=config.image_size),
+            directory=directory,
+            precision=precision,
+        )
+
+    @staticmethod
+    def keeps_float32(path: str) -> bool:
+        """Tells whether a parameter is float32: all but the products of the vision blocks."""
+        return not (path.startswith("vision_model/") and is_block_product(path))
+
+    @classmethod
     def load(cls, directory: str | Path, *, precision: str, mesh: Mesh | None, weights: str) -> Self:
         """Loads a checkpoint directory: config.json and safetensors weights.
 
@@ -221,7 +266,7 @@ class TwoTowerBackbone(CheckpointBackbone):
             unused=UNUSED,
             rename=cls.bare_prefixes if config.text is None else None,
             dtype=jnp.dtype(weights),
-            keep_float32=keeps_float32,
+            keep_float32=cls.keeps_float32,
             mesh=mesh,
         )
         return cls(
@@ -235,11 +280,6 @@ class TwoTowerBackbone(CheckpointBackbone):
             precision=precision,
             mesh=mesh,
         )
-
-
-def keeps_float32(path: str) -> bool:
-    """Tells whether a parameter is float32 whatever `weights` is."""
-    return not (path.startswith("vision_model/") and is_block_product(path))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layers", "n_class", "method"))

@@ -19,7 +19,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,8 @@ RENAME = {
     "language_model.model.": "language_model.",
 }
 UNUSED = ("position_ids", "inv_freq", "vision_tower.post_layernorm.", "vision_tower.head.")
+# Tokens of a short prompt before the image, for a model without a tokenizer.
+BLANK_PROMPT = 5
 HEAD, EMBEDDING = "lm_head.weight", "language_model.embed_tokens.weight"
 # Kernels whose outputs, or inputs, are split over the `model` axis.
 SPLIT_OUT = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
@@ -78,6 +80,34 @@ class LlavaBackbone(CheckpointBackbone):
     config: LlavaConfig
     tensors: Tensors | None
     prompt_ids: np.ndarray
+
+    @classmethod
+    def blank(cls, directory: Path, *, precision: str = "highest") -> Self:
+        """Makes a backbone of the sizes of a `config.json`, without parameters; it reads no words."""
+        config = llava_config.read_config(directory)
+        ids = np.full(BLANK_PROMPT + config.n_placeholders, config.image_token, np.int32)
+        ids[:BLANK_PROMPT] = 0
+        return cls(
+            name="untrained",
+            sha256="",
+            config=config,
+            params={},
+            tensors=None,
+            image_processor=read_processor({}, image_size=config.vision.image_size),
+            directory=directory,
+            prompt_ids=ids,
+            precision=precision,
+        )
+
+    @staticmethod
+    def keeps_float32(path: str) -> bool:
+        """Tells whether a parameter is float32: norms, and of the tower all but the products of its blocks."""
+        return path.endswith("/scale") or (path.startswith("vision_tower/") and not is_block_product(path))
+
+    @property
+    def model(self) -> Llava:
+        """The flax module, without parameters."""
+        return Llava(self.config, self.precision)
 
     @property
     def pictures(self) -> Towers:
@@ -132,7 +162,7 @@ class LlavaBackbone(CheckpointBackbone):
         batch = (pixels, np.asarray(ids, np.int32), real)
         pixels, placed, real = (sharding.split_batch(value, self.mesh) for value in batch)
         cos, sin = rotary_angles(self.config.decoder.rope, self.config.decoder.head_width, ids.shape[1])
-        x = _embed(self.params, pixels, placed, model=Llava(self.config, self.precision))
+        x = _embed(self.params, pixels, placed, model=self.model)
         states = {0: x} if 0 in layers else {}
         block = Block(self.config.decoder, self.precision)
         for number in range(1, max(layers) + 1):
@@ -226,7 +256,7 @@ def load(
         unused=(*UNUSED, *(f"vision_tower.encoder.layers.{n}." for n in late), *(("lm_head.",) * config.decoder.tied)),
         rename=RENAME,
         dtype=jnp.dtype(weights),
-        keep_float32=keeps_float32,
+        keep_float32=LlavaBackbone.keeps_float32,
         mesh=mesh,
         split=functools.partial(_split, 1 if mesh is None else mesh.shape[sharding.MODEL]),
         extra={} if config.decoder.tied else {HEAD: (config.decoder.vocabulary, config.decoder.width)},
@@ -243,11 +273,6 @@ def load(
         precision=precision,
         mesh=mesh,
     )
-
-
-def keeps_float32(path: str) -> bool:
-    """Tells whether a parameter is float32 whatever `weights` is."""
-    return path.endswith("/scale") or (path.startswith("vision_tower/") and not is_block_product(path))
 
 
 def read_prompt(tokenizer: Any, directory: Path, prompt: str, config: LlavaConfig) -> np.ndarray:

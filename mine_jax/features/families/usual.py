@@ -1,0 +1,55 @@
+"""Models that are used in practice: what their config.json says of sizes, by the id that they have on the hub.
+
+What a configuration leaves out has the default of transformers, as in the ports.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _tower(model_type: str, width: int, hidden: int, layers: int, heads: int, **others: Any) -> dict[str, Any]:
+    return {
+        "model_type": model_type,
+        "hidden_size": width,
+        "intermediate_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        **others,
+    }
+
+
+def _clip(vision: dict[str, Any], text: dict[str, Any], projection: int) -> dict[str, Any]:
+    return {"model_type": "clip", "vision_config": vision, "text_config": text, "projection_dim": projection}
+
+
+def _siglip(sizes: tuple[int, int, int, int], image_size: int, patch_size: int, vocabulary: int) -> dict[str, Any]:
+    vision = _tower("siglip_vision_model", *sizes, image_size=image_size, patch_size=patch_size)
+    text = _tower("siglip_text_model", *sizes, vocab_size=vocabulary, max_position_embeddings=64)
+    return {"model_type": "siglip", "vision_config": vision, "text_config": text}
+
+
+_VIT_L_336 = _tower("clip_vision_model", 1024, 4096, 24, 16, image_size=336, patch_size=14)
+_CLIP_L_TEXT = _tower("clip_text_model", 768, 3072, 12, 12)
+_BASE, _SO400M = (768, 3072, 12, 12), (1152, 4304, 27, 16)
+_VICUNA_7B = _tower("llama", 4096, 11008, 32, 32, num_key_value_heads=32, vocab_size=32064, rms_norm_eps=1e-5)
+
+USUAL: dict[str, dict[str, Any]] = {
+    "openai/clip-vit-base-patch32": _clip(
+        _tower("clip_vision_model", *_BASE, image_size=224, patch_size=32),
+        _tower("clip_text_model", 512, 2048, 12, 8),
+        512,
+    ),
+    "openai/clip-vit-large-patch14": _clip({**_VIT_L_336, "image_size": 224}, _CLIP_L_TEXT, 768),
+    "openai/clip-vit-large-patch14-336": _clip(_VIT_L_336, _CLIP_L_TEXT, 768),
+    "google/siglip-base-patch16-224": _siglip(_BASE, 224, 16, 32000),
+    "google/siglip-so400m-patch14-384": _siglip(_SO400M, 384, 14, 32000),
+    "google/siglip2-base-patch16-224": _siglip(_BASE, 224, 16, 256000),
+    "google/siglip2-so400m-patch14-384": _siglip(_SO400M, 384, 14, 256000),
+    "llava-hf/llava-1.5-7b-hf": {
+        "model_type": "llava",
+        "vision_config": _VIT_L_336,
+        "text_config": _VICUNA_7B,
+        "image_token_index": 32000,
+    },
+}
