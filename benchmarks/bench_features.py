@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.cases import Case
 from benchmarks.peaks import Product, Work, squares
 from mine_jax.features.families.usual import USUAL
-from mine_jax.features.ports.llava.backbone import BLANK_PROMPT
+from mine_jax.features.ports.decoder.backbone import BLANK_PROMPT
 from mine_jax.features.ports.untrained import untrained_backbone
 
 HEADER = "equal work: image-tokens of the last layer of one batch, pixels on the device"

@@ -22,6 +22,7 @@ from mine_jax.config.encoder import RidgeConfig as RidgeConfig
 from mine_jax.config.features import ClipConfig as ClipConfig
 from mine_jax.config.features import FeaturesConfig as FeaturesConfig
 from mine_jax.config.features import LlavaConfig as LlavaConfig
+from mine_jax.config.features import LlavaOnevisionConfig as LlavaOnevisionConfig
 from mine_jax.config.features import ModelConfig as ModelConfig
 from mine_jax.config.features import PrecomputedConfig as PrecomputedConfig
 from mine_jax.config.features import SiglipConfig as SiglipConfig

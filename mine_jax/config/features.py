@@ -75,10 +75,18 @@ class SiglipConfig(_Contrastive):
 
 
 class LlavaConfig(_Model):
-    """Images to the image-tokens of a LLaVA-style model and the lens of its head."""
+    """Images to the image-tokens of a LLaVA-1.5-style model and the lens of its head."""
 
     kind: Literal["llava"] = "llava"
     prompt: str = "USER: <image>\nDescribe the image. ASSISTANT:"
+    """Text around the image; what follows <image> changes nothing. [ours]"""
+
+
+class LlavaOnevisionConfig(_Model):
+    """Images to the image-tokens of LLaVA-OneVision, those of the whole photo, and the lens of its head."""
+
+    kind: Literal["llava_onevision"] = "llava_onevision"
+    prompt: str = "<|im_start|>user <image>\nDescribe the image.<|im_end|><|im_start|>assistant\n"
     """Text around the image; what follows <image> changes nothing. [ours]"""
 
 
@@ -102,5 +110,7 @@ class PrecomputedConfig(_Features):
     """Rows and columns of the P image-tokens in the photo; without it there are no heat maps."""
 
 
-ModelConfig = ClipConfig | SiglipConfig | LlavaConfig
-FeaturesConfig = Annotated[ClipConfig | SiglipConfig | LlavaConfig | PrecomputedConfig, *by_kind(ClipConfig)]
+ModelConfig = ClipConfig | SiglipConfig | LlavaConfig | LlavaOnevisionConfig
+FeaturesConfig = Annotated[
+    ClipConfig | SiglipConfig | LlavaConfig | LlavaOnevisionConfig | PrecomputedConfig, *by_kind(ClipConfig)
+]

@@ -123,13 +123,13 @@ def read_processor(values: dict[str, Any], *, image_size: int) -> ImageProcessor
     return ImageProcessor(square, resize, int(resample), crop, rescale, mean, std)
 
 
-def stack(processor: ImageProcessor, images: list[np.ndarray], *, image_size: int) -> np.ndarray:
-    """Returns the pixels [B, image_size, image_size, 3] float32 of a list of images.
+def stack(processor: ImageProcessor, images: list[np.ndarray], *, shape: tuple[int, int]) -> np.ndarray:
+    """Returns the pixels [B, rows, columns, 3] float32 of a list of images; `shape` has their rows and columns.
 
     Raises:
         DataError: naming the position of the first image that does not fit.
     """
-    pixels = np.empty((len(images), image_size, image_size, 3), np.float32)
+    pixels = np.empty((len(images), *shape, 3), np.float32)
     for position, image in enumerate(images):
         try:
             result = processor(image)
@@ -138,7 +138,7 @@ def stack(processor: ImageProcessor, images: list[np.ndarray], *, image_size: in
         if result.shape != pixels.shape[1:]:
             raise DataError(
                 f"image {position} of the batch becomes {result.shape[:2]} pixels, but the model takes "
-                f"{image_size} x {image_size}: its preprocessor does not crop. Make the images square."
+                f"{shape[0]} x {shape[1]}: its preprocessor does not crop. Make the images square."
             )
         pixels[position] = result
     return pixels

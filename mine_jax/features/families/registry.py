@@ -41,6 +41,13 @@ def _port(name: str) -> str:
 FAMILIES = {
     "clip": Family(_port("clip"), "ClipBackbone", ("clip", "clip_vision_model"), "text", ("image_tokens", "weights")),
     "llava": Family(_port("llava"), "LlavaBackbone", ("llava",), "head", ("prompt", "weights")),
+    "llava_onevision": Family(
+        "mine_jax.features.ports.llava.onevision",
+        "LlavaOnevisionBackbone",
+        ("llava_onevision",),
+        "head",
+        ("prompt", "weights"),
+    ),
     "siglip": Family(_port("siglip"), "SiglipBackbone", ("siglip", "siglip_vision_model"), "text"),
 }
 

@@ -33,6 +33,13 @@ _VIT_L_336 = _tower("clip_vision_model", 1024, 4096, 24, 16, image_size=336, pat
 _CLIP_L_TEXT = _tower("clip_text_model", 768, 3072, 12, 12)
 _BASE, _SO400M = (768, 3072, 12, 12), (1152, 4304, 27, 16)
 _VICUNA_7B = _tower("llama", 4096, 11008, 32, 32, num_key_value_heads=32, vocab_size=32064, rms_norm_eps=1e-5)
+_ONEVISION_TOWER = _tower("siglip_vision_model", 1152, 4304, 26, 16, image_size=384, patch_size=14)
+
+
+def _onevision(text: dict[str, Any], *, tied: bool = False) -> dict[str, Any]:
+    parts = {"vision_config": _ONEVISION_TOWER, "text_config": {**text, "rope_theta": 1e6, "tie_word_embeddings": tied}}
+    return {"model_type": "llava_onevision", **parts, "image_token_index": 151646}
+
 
 USUAL: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch32": _clip(
@@ -52,4 +59,10 @@ USUAL: dict[str, dict[str, Any]] = {
         "text_config": _VICUNA_7B,
         "image_token_index": 32000,
     },
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": _onevision(
+        _tower("qwen2", 896, 4864, 24, 14, num_key_value_heads=2, vocab_size=152000), tied=True
+    ),
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": _onevision(
+        _tower("qwen2", 3584, 18944, 28, 28, num_key_value_heads=4, vocab_size=152128)
+    ),
 }

@@ -75,13 +75,13 @@ class CheckpointBackbone(ABC):
 
     @property
     @abstractmethod
-    def pictures(self) -> Towers:
-        """Sizes of the part that sees the image."""
-
-    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of image-tokens."""
-        return (self.pictures.side, self.pictures.side)
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of the pixels."""
 
     @property
     def processor(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class CheckpointBackbone(ABC):
 
     def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Returns pixels [B, rows, columns, 3] float32 of uint8 [height, width, 3] images."""
-        return stack(self.image_processor, list(images), image_size=self.pictures.image_size)
+        return stack(self.image_processor, list(images), shape=self.image_shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -131,9 +131,14 @@ class TwoTowerBackbone(CheckpointBackbone):
         """Returns token ids [B, T] int32, ended and filled as in training."""
 
     @property
-    def pictures(self) -> Towers:
-        """Sizes of the vision tower."""
-        return self.config
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of image-tokens."""
+        return (self.config.side, self.config.side)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of the pixels."""
+        return (self.config.image_size, self.config.image_size)
 
     @property
     def layers(self) -> int:
