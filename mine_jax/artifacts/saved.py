@@ -153,7 +153,9 @@ def load(directory: str | Path, *, verify: bool = True) -> Any:
     if values.get("grid"):
         values["grid"] = tuple(values["grid"])
     kind = _TYPES[meta["type"]]
-    if unknown := values.keys() ^ {field.name for field in dataclasses.fields(kind)}:
+    fields = dataclasses.fields(kind)
+    needed = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
+    if unknown := (values.keys() - {field.name for field in fields}) | (needed - values.keys()):
         raise CheckpointError(
             f"{directory} was written by another version of this package ({', '.join(sorted(unknown))} of "
             f"{meta['type']} differ). Run the stage again."

@@ -52,7 +52,6 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         linear = fits.scored(config, fits.fitted(config, reference, splits, silent, batches.moments), splits)
         files.save_reference(directory, linear)
         summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
-        summary |= _warned(summary["mean_r2"], summary["mean_r2_ridge"])
     by_layer = {splits["train"].tokens.layer: scores}
     for layer, split in _more_layers(config, directory):
         by_layer[layer] = fits.scored(config, fits.fitted(config, config.encoder, split, silent), split)
@@ -63,15 +62,21 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         low_level = _scored_rival(all_scores, rival, batch["test"])
         files.save_rival(directory, rival.predicted, low_level)
         summary["mean_r2_low_level"] = finite_mean(low_level.r2[: len(usable)][usable])
-    return summary
+    lags = encoder.compare_lags(*splits.values(), progress=lambda *_: progress(1, 1))
+    if lags is not None:
+        summary |= {"r_by_lag": {f"{lag:+d}": r for lag, r in lags.rows.items()}, "r_of_lags": lags.said}
+    warnings = [
+        _worse_than_ridge(summary["mean_r2"], summary.get("mean_r2_ridge")),
+        "" if lags is None else lags.warning,
+    ]
+    return {**summary, **({"warning": "; ".join(filter(None, warnings))} if any(warnings) else {})}
 
 
-def _warned(r2: float | None, r2_ridge: float | None) -> dict[str, str]:
+def _worse_than_ridge(r2: float | None, r2_ridge: float | None) -> str:
     """Warns of encoders that predict worse than the reference ridge: what they attribute explains less."""
     if r2 is None or r2_ridge is None or r2 >= r2_ridge:
-        return {}
-    text = 'the encoders predict worse than ridge on the mean token: try encoder.linear = true, or kind = "ridge"'
-    return {"warning": text}
+        return ""
+    return 'the encoders predict worse than ridge on the mean token: try encoder.linear = true, or kind = "ridge"'
 
 
 def share(config: Config, directory: Path, progress: Progress) -> None:
@@ -228,5 +233,6 @@ STEP = Step(
         "mean test R2 {mean_r2}",
         "ridge on the mean token {mean_r2_ridge}",
         "R2 / noise ceiling {mean_r2_normalized}",
+        "r by lag {r_of_lags}",
     ),
 )
