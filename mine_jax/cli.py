@@ -21,7 +21,7 @@ import typer
 
 import mine_jax
 from mine_jax._programs import keep_programs
-from mine_jax._signals import raise_on_signals
+from mine_jax._signals import end_in_time, raise_on_signals
 from mine_jax.errors import ConfigError, MineError, Stopped
 
 # XLA's errors end in exceptions anyway; what it logs beside them, such as the names of processor features that a
@@ -455,6 +455,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    end_in_time()
     try:
         app(arguments)
     except MineError as error:

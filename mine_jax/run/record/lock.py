@@ -12,6 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from mine_jax._signals import last_act
 from mine_jax.errors import ResourceError
 
 NAME = ".lock"
@@ -35,11 +36,16 @@ def locked(directory: Path) -> Generator[None, None, None]:
             raise ResourceError(
                 f"{directory} was locked by another process just now. Wait for it, or use another folder."
             )
-    try:
-        yield
-    finally:
+
+    def release() -> None:
         if _read(path) == owner:
             path.unlink(missing_ok=True)
+
+    try:
+        with last_act(release):
+            yield
+    finally:
+        release()
 
 
 def is_alive(pid: int) -> bool:
