@@ -9,7 +9,7 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
-from mine_jax.data import folder, loading, splits, tables
+from mine_jax.data import copies, folder, loading, splits, tables
 from mine_jax.data.containers import csv, series, volumes
 from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.data.nsd import areas as nsd_areas
@@ -21,9 +21,9 @@ from mine_jax.data.trials import Rows, Trials, average
 from mine_jax.errors import AlignmentError, ConfigError
 from mine_jax.types import Responses, Stimuli, Surface
 
-# Reading more images than this only to look for duplicates takes too long.
+# Reading more images than this only to look for copies takes too long.
 _MAX_IMAGES = 20_000
-_N_PROBED = 16
+_N_PROBED, _READ_BLOCK = 16, 64
 
 
 def check(
@@ -66,12 +66,14 @@ def check(
     if not config.has_photos:
         return [*findings, "no photos: only precomputed tokens can be used"]
     if len(assigned) > _MAX_IMAGES:
-        return [*findings, f"not searched for duplicate images: more than {_MAX_IMAGES}"]
-    pairs = splits.find_duplicates(stimuli, assigned, progress=progress)
-    if pairs:
-        shown = ", ".join(f"{one} = {other}" for one, other in pairs[:5])
-        findings.append(f"warning: {len(pairs)} images stand under two ids in different splits, first {shown}")
-    return findings
+        return [*findings, f"not searched for copies of photos: more than {_MAX_IMAGES}"]
+    thumbnails, image_ids = copies.Thumbnails(stimuli), stimuli.image_ids.tolist()
+    for start in range(0, len(image_ids), _READ_BLOCK):
+        thumbnails.read(image_ids[start : start + _READ_BLOCK])
+        progress(start, len(image_ids))
+    split_of = dict(zip(image_ids, assigned.tolist(), strict=True))
+    warning = copies.warning_of_copies(copies.find_copies(thumbnails.kept, split_of, progress=progress))
+    return findings + ([f"warning: {warning}"] if warning else [])
 
 
 def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Responses, Stimuli, list[str]]:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import encoder, features, memory, sharding, statistics
-from mine_jax._progress import Progress, part_of, silent
+from mine_jax._progress import Progress, at_the_end, part_of
 from mine_jax.config import Config, EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
 from mine_jax.pipeline import fits
@@ -25,7 +25,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     """Fits and scores the encoders, the ridge they are compared with, and the low-level rival of voxels and decoys."""
     splits = files.load_splits(config, directory)
     batches = fits.batches(config, splits)
-    batch, n_fits = batches.whole, 1 + len(batches.halves)
+    batch, n_fits, after = batches.whole, 1 + len(batches.halves), at_the_end(progress)
     encoders = fits.fitted(config, config.encoder, batch, part_of(progress, 0, n_fits), batches.moments)
     all_scores = fits.scored(config, encoders, batch)
     files.save_encoders(directory, encoders, all_scores)
@@ -49,12 +49,12 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         summary["voxels_with_linear_term"] = int((terms[usable] != 0).any(1).sum())
     reference = _reference(config.encoder)
     if reference is not None:
-        linear = fits.scored(config, fits.fitted(config, reference, splits, silent, batches.moments), splits)
+        linear = fits.scored(config, fits.fitted(config, reference, splits, after, batches.moments), splits)
         files.save_reference(directory, linear)
         summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
     by_layer = {splits["train"].tokens.layer: scores}
     for layer, split in _more_layers(config, directory):
-        by_layer[layer] = fits.scored(config, fits.fitted(config, config.encoder, split, silent), split)
+        by_layer[layer] = fits.scored(config, fits.fitted(config, config.encoder, split, after), split)
     files.save_layers(directory, files.load_responses(directory), by_layer)
     files.remove_rival(directory)
     rival = _rival(config, directory, batch)
@@ -62,7 +62,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         low_level = _scored_rival(all_scores, rival, batch["test"])
         files.save_rival(directory, rival.predicted, low_level)
         summary["mean_r2_low_level"] = finite_mean(low_level.r2[: len(usable)][usable])
-    lags = encoder.compare_lags(*splits.values(), progress=lambda *_: progress(1, 1))
+    lags = encoder.compare_lags(*splits.values(), progress=after)
     if lags is not None:
         summary |= {"r_by_lag": {f"{lag:+d}": r for lag, r in lags.rows.items()}, "r_of_lags": lags.said}
     warnings = [

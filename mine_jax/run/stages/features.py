@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from mine_jax import data, features, memory
-from mine_jax._progress import Progress
+from mine_jax._progress import Progress, at_the_end
 from mine_jax.config import EMBEDDED_MODELS, Config, PrecomputedConfig
+from mine_jax.data import copies
 from mine_jax.errors import CheckpointError
 from mine_jax.run import files
 from mine_jax.run.execute import Step, stale
@@ -46,13 +47,18 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         logger.warning("features/ is extracted anew: %s", error)
         files.remove_features(directory)
         tokens, lens = loaded()
+    warning = ""
     if config.features.low_level and config.data.has_photos:
-        files.save_low_level(directory, features.low_level_statistics(shown))
+        seen = data.Thumbnails(shown)
+        after = at_the_end(progress)
+        files.save_low_level(directory, features.low_level_statistics(replace(shown, read=seen.read), progress=after))
+        warning = copies.warning_of_copies(data.find_copies(seen.kept, files.split_of(directory), progress=after))
     else:
         files.remove_low_level(directory)
     n_images, n_tokens, width = tokens.tokens.shape
     words = 0 if lens is None else len(lens.words)
-    return {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
+    summary = {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
+    return {**summary, "warning": warning} if warning else summary
 
 
 def extract_part(
