@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -19,7 +20,7 @@ from mine_jax.errors import Stopped
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 # After a first signal: until `Stopped` is raised wherever the program is, and until the process ends.
-_RAISED_AFTER_S, _ENDED_AFTER_S = 1.0, 2.5
+_RAISED_AFTER_S, _ENDED_AFTER_S = 0.7, 2.0
 _is_raised = threading.Event()
 _last_acts: list[Callable[[], None]] = []
 
@@ -77,6 +78,16 @@ def end_in_time() -> None:
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), daemon=True).start()
+
+
+def end_if_stopped(code: object) -> None:
+    """Ends the process at once, if a signal stopped it: an orderly end waits for what devices are computing."""
+    if not _is_raised.is_set():
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 @contextlib.contextmanager

@@ -140,7 +140,7 @@ def family_of(directory: str | Path) -> str | None:
     """
     try:
         model_type = str(json.loads((Path(directory) / "config.json").read_bytes()).get("model_type"))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return next((kind for kind in FAMILIES if model_type.startswith(kind)), None)
 

@@ -17,7 +17,8 @@ from mine_jax.config import EMBEDDED_MODELS, Config, PrecomputedConfig
 from mine_jax.data import copies
 from mine_jax.errors import CheckpointError
 from mine_jax.run import files
-from mine_jax.run.execute import Step, stale
+from mine_jax.run.execute import Step, inputs_of, stale
+from mine_jax.run.record import frozen, manifest
 from mine_jax.run.record.manifest import input_hash
 from mine_jax.run.reporter import Reporter
 from mine_jax.types import ImageTokens, Lens, Stimuli
@@ -62,7 +63,13 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
 
 
 def extract_part(
-    config: Config, directory: str | Path, steps: Mapping[str, Step], *, part: tuple[int, int], reporter: Reporter
+    config: Config,
+    directory: str | Path,
+    steps: Mapping[str, Step],
+    *,
+    part: tuple[int, int],
+    reporter: Reporter,
+    source: Path | None = None,
 ) -> list[str]:
     """Writes the token shards of one part of a run.
 
@@ -75,15 +82,21 @@ def extract_part(
         steps: the stages, in order.
         part: (i, n), i from 0 to n - 1.
         reporter: shows progress.
+        source: the file of the configuration: inputs must be those of the list beside it, where there is one.
 
     Returns:
         Lines that say what was done and what comes next.
 
     Raises:
+        IntegrityError: if an input is not the one that the list names.
         CheckpointError: if the data stage is not up to date, or the store is of another extraction.
         MineError: see `features.extract_part`.
     """
     directory = Path(directory)
+    if source is not None:
+        known = (manifest.read(directory) or {}).get("frozen")
+        with reporter.task("inputs") as progress:
+            frozen.verify(source, inputs_of(config, steps), known=known, progress=progress)
     reason = stale(config, directory, steps)["data"]
     if reason is not None:
         raise CheckpointError(
