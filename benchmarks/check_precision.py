@@ -115,7 +115,7 @@ def run(row: Arithmetic, folder: Path, name: str, *, n_images: int) -> None:
 
 def settings(root: Path, point: Point, row: Arithmetic) -> Config:
     """Returns the configuration of a row."""
-    content = configuration(root, point).model_dump()
+    content = configuration(root, point).model_dump(exclude_unset=True)
     content["run"] |= {"precision": row.precision, "compilation_cache": "none"}
     content["features"] |= {"weights": row.weights}
     return from_dict(content)
