@@ -90,6 +90,19 @@ class LlavaOnevisionConfig(_Model):
     """Text around the image; what follows <image> changes nothing. [ours]"""
 
 
+class QwenVlConfig(_Model):
+    """Images to the image-tokens of Qwen2.5-VL and the lens of its head."""
+
+    kind: Literal["qwen2_5_vl"] = "qwen2_5_vl"
+    prompt: str = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n<image>Describe the image.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    """Text around the image; what follows <image> changes nothing. [ours]"""
+    grid: Grid = (15, 15)
+    """Rows and columns of image-tokens, 28 pixels each, to which photos are resized; that of NSD's photos. [ours]"""
+
+
 class PrecomputedConfig(_Features):
     """Image-tokens and a lens that were made elsewhere."""
 
@@ -110,7 +123,8 @@ class PrecomputedConfig(_Features):
     """Rows and columns of the P image-tokens in the photo; without it there are no heat maps."""
 
 
-ModelConfig = ClipConfig | SiglipConfig | LlavaConfig | LlavaOnevisionConfig
+ModelConfig = ClipConfig | SiglipConfig | LlavaConfig | LlavaOnevisionConfig | QwenVlConfig
 FeaturesConfig = Annotated[
-    ClipConfig | SiglipConfig | LlavaConfig | LlavaOnevisionConfig | PrecomputedConfig, *by_kind(ClipConfig)
+    ClipConfig | SiglipConfig | LlavaConfig | LlavaOnevisionConfig | QwenVlConfig | PrecomputedConfig,
+    *by_kind(ClipConfig),
 ]

@@ -48,6 +48,7 @@ FAMILIES = {
         "head",
         ("prompt", "weights"),
     ),
+    "qwen2_5_vl": Family(_port("qwen_vl"), "QwenBackbone", ("qwen2_5_vl",), "head", ("prompt", "weights", "grid")),
     "siglip": Family(_port("siglip"), "SiglipBackbone", ("siglip", "siglip_vision_model"), "text"),
 }
 

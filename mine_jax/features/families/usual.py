@@ -41,6 +41,11 @@ def _onevision(text: dict[str, Any], *, tied: bool = False) -> dict[str, Any]:
     return {"model_type": "llava_onevision", **parts, "image_token_index": 151646}
 
 
+def _qwen_vl(text: dict[str, Any], *, tied: bool = False) -> dict[str, Any]:
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": text["hidden_size"]}
+    return {"model_type": "qwen2_5_vl", "vision_config": vision, "text_config": text, "tie_word_embeddings": tied}
+
+
 USUAL: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch32": _clip(
         _tower("clip_vision_model", *_BASE, image_size=224, patch_size=32),
@@ -64,5 +69,11 @@ USUAL: dict[str, dict[str, Any]] = {
     ),
     "llava-hf/llava-onevision-qwen2-7b-ov-hf": _onevision(
         _tower("qwen2", 3584, 18944, 28, 28, num_key_value_heads=4, vocab_size=152128)
+    ),
+    "Qwen/Qwen2.5-VL-3B-Instruct": _qwen_vl(
+        _tower("qwen2_5_vl_text", 2048, 11008, 36, 16, num_key_value_heads=2, vocab_size=151936), tied=True
+    ),
+    "Qwen/Qwen2.5-VL-7B-Instruct": _qwen_vl(
+        _tower("qwen2_5_vl_text", 3584, 18944, 28, 28, num_key_value_heads=4, vocab_size=152064)
     ),
 }
