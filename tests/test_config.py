@@ -41,6 +41,7 @@ KINDS = {
     "features": {
         "clip": config.ClipConfig,
         "siglip": config.SiglipConfig,
+        "siglip_naflex": config.SiglipNaflexConfig,
         "llava": config.LlavaConfig,
         "llava_onevision": config.LlavaOnevisionConfig,
         "qwen2_5_vl": config.QwenVlConfig,
@@ -132,6 +133,7 @@ def test_every_path_of_a_kind_is_resolved(tmp_path):
         config.PhantomConfig: ("root", "test"),
         config.ClipConfig: ("model", "words"),
         config.SiglipConfig: ("model", "words"),
+        config.SiglipNaflexConfig: ("model", "words"),
         config.LlavaConfig: ("model", "words"),
         config.LlavaOnevisionConfig: ("model", "words"),
         config.QwenVlConfig: ("model", "words"),
@@ -237,7 +239,7 @@ def test_example_of_the_contract_is_read(tmp_path):
             "precomputed",
             "model",
             "clip",
-            'kinds "clip", "siglip", "llava", "llava_onevision" and "qwen2_5_vl"',
+            'kinds "clip", "siglip", "siglip_naflex", "llava", "llava_onevision" and "qwen2_5_vl"',
         ),
     ],
 )
@@ -257,7 +259,7 @@ def test_key_of_another_kind_names_the_kinds_that_have_it(section, kind, key, va
         ({"encoder": {"kind": "linear"}}, 'encoder.kind: must be "query" or "ridge", but is \'linear\'.'),
         (
             {"features": {"kind": 3}},
-            'features.kind: must be "clip", "siglip", "llava", "llava_onevision", "qwen2_5_vl" or "precomputed", but',
+            'features.kind: must be "clip", "siglip", "siglip_naflex", "llava", "llava_onevision"',
         ),
     ],
 )

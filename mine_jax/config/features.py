@@ -74,6 +74,14 @@ class SiglipConfig(_Contrastive):
     kind: Literal["siglip"] = "siglip"
 
 
+class SiglipNaflexConfig(_Contrastive):
+    """Images to the image-tokens of a NaFlex variant of SigLIP 2 and a lens."""
+
+    kind: Literal["siglip_naflex"] = "siglip_naflex"
+    grid: Grid = (16, 16)
+    """Rows and columns of image-tokens, to which photos are resized; by the model's rule that of square ones. [ours]"""
+
+
 class LlavaConfig(_Model):
     """Images to the image-tokens of a LLaVA-1.5-style model and the lens of its head."""
 
@@ -123,8 +131,5 @@ class PrecomputedConfig(_Features):
     """Rows and columns of the P image-tokens in the photo; without it there are no heat maps."""
 
 
-ModelConfig = ClipConfig | SiglipConfig | LlavaConfig | LlavaOnevisionConfig | QwenVlConfig
-FeaturesConfig = Annotated[
-    ClipConfig | SiglipConfig | LlavaConfig | LlavaOnevisionConfig | QwenVlConfig | PrecomputedConfig,
-    *by_kind(ClipConfig),
-]
+ModelConfig = ClipConfig | SiglipConfig | SiglipNaflexConfig | LlavaConfig | LlavaOnevisionConfig | QwenVlConfig
+FeaturesConfig = Annotated[ModelConfig | PrecomputedConfig, *by_kind(ClipConfig)]

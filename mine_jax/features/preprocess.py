@@ -6,6 +6,8 @@ on whether torchvision is installed.
 
 from __future__ import annotations
 
+import functools
+import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +15,8 @@ import numpy as np
 import PIL.Image
 
 from mine_jax.errors import DataError, WeightsError
+
+_log = logging.getLogger("mine_jax")
 
 # Source: openai/CLIP, clip.py `_transform`.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -143,6 +147,18 @@ def stack(processor: ImageProcessor, images: list[np.ndarray], *, shape: tuple[i
             )
         pixels[position] = result
     return pixels
+
+
+@functools.cache
+def say_if_stretched(shape: tuple[int, int], grid: tuple[int, int]) -> None:
+    """Warns once of photos whose shape is not that of the grid, within a token."""
+    stretch = (shape[1] / shape[0]) / (grid[1] / grid[0])
+    if not 0.9 <= stretch <= 1.1:
+        _log.warning(
+            "photos of %d x %d pixels are stretched to %d x %d image-tokens, see `features.grid`",
+            *shape,
+            *grid,
+        )
 
 
 def _check_image(image: Any) -> None:

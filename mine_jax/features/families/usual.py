@@ -29,6 +29,12 @@ def _siglip(sizes: tuple[int, int, int, int], image_size: int, patch_size: int, 
     return {"model_type": "siglip", "vision_config": vision, "text_config": text}
 
 
+def _naflex(sizes: tuple[int, int, int, int]) -> dict[str, Any]:
+    whole = _siglip(sizes, 256, 16, 256000)
+    vision = {**whole["vision_config"], "model_type": "siglip2_vision_model", "num_patches": 256}
+    return {**whole, "model_type": "siglip2", "vision_config": vision}
+
+
 _VIT_L_336 = _tower("clip_vision_model", 1024, 4096, 24, 16, image_size=336, patch_size=14)
 _CLIP_L_TEXT = _tower("clip_text_model", 768, 3072, 12, 12)
 _BASE, _SO400M = (768, 3072, 12, 12), (1152, 4304, 27, 16)
@@ -58,6 +64,8 @@ USUAL: dict[str, dict[str, Any]] = {
     "google/siglip-so400m-patch14-384": _siglip(_SO400M, 384, 14, 32000),
     "google/siglip2-base-patch16-224": _siglip(_BASE, 224, 16, 256000),
     "google/siglip2-so400m-patch14-384": _siglip(_SO400M, 384, 14, 256000),
+    "google/siglip2-base-patch16-naflex": _naflex(_BASE),
+    "google/siglip2-so400m-patch16-naflex": _naflex(_SO400M),
     "llava-hf/llava-1.5-7b-hf": {
         "model_type": "llava",
         "vision_config": _VIT_L_336,

@@ -33,6 +33,7 @@ TINY_TEXT = {**TINY, "vocab_size": 30}
 MODELS = {
     "clip": {"model_type": "clip", "vision_config": TINY_VISION, "text_config": TINY_TEXT},
     "siglip": {"model_type": "siglip", "vision_config": TINY_VISION, "text_config": TINY_TEXT},
+    "siglip_naflex": {"model_type": "siglip2", "vision_config": TINY_VISION, "text_config": TINY_TEXT},
     "llava_onevision": {
         "model_type": "llava_onevision",
         "vision_config": {"model_type": "siglip_vision_model", **TINY_VISION},

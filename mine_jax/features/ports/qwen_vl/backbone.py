@@ -13,8 +13,6 @@ Source: Bai et al. 2025 (arXiv 2502.13923); layout of transformers `Qwen2_5_VLFo
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +29,7 @@ from mine_jax.features.ports.layers import is_block_product
 from mine_jax.features.ports.qwen_vl import config as qwen_config
 from mine_jax.features.ports.qwen_vl.config import QwenConfig
 from mine_jax.features.ports.qwen_vl.model import Qwen
-from mine_jax.features.preprocess import ImageProcessor, read_processor
-
-_log = logging.getLogger("mine_jax")
+from mine_jax.features.preprocess import ImageProcessor, read_processor, say_if_stretched
 
 GRID: tuple[int, int] = Settings.model_fields["grid"].default
 # Names of three generations of transformers; the first that fits is used.
@@ -107,7 +103,7 @@ class QwenBackbone(DecoderBackbone):
     def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Returns pixels [B, rows, columns, 3] float32 of uint8 [height, width, 3] images, all on one grid."""
         for shape in {image.shape[:2] for image in images}:
-            _say_if_stretched(shape, self.config.grid)
+            say_if_stretched(shape, self.config.grid)
         return super().preprocess(images)
 
     def positions(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -164,15 +160,3 @@ def natural_grid(shape: tuple[int, int], *, token_size: int, least: int, most: i
         scale = math.sqrt(least / (shape[0] * shape[1]))
         rows, columns = (math.ceil(side * scale / token_size) for side in shape)
     return rows, columns
-
-
-@functools.cache
-def _say_if_stretched(shape: tuple[int, int], grid: tuple[int, int]) -> None:
-    """Warns once of photos whose shape is not that of the grid, within a token."""
-    stretch = (shape[1] / shape[0]) / (grid[1] / grid[0])
-    if not 0.9 <= stretch <= 1.1:
-        _log.warning(
-            "photos of %d x %d pixels are stretched to %d x %d image-tokens, see `features.grid`",
-            *shape,
-            *grid,
-        )

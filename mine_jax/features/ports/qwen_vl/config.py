@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mine_jax.errors import ConfigError, WeightsError
+from mine_jax.errors import WeightsError
 from mine_jax.features.ports import weights
-from mine_jax.features.ports.config import activation, integer, section
+from mine_jax.features.ports.config import activation, check_grid, integer, section
 from mine_jax.features.ports.decoder.config import VisionLanguage, read_decoder, read_image_token
 
 # Defaults and names of transformers' Qwen2_5_VLVisionConfig.
@@ -27,7 +27,6 @@ _VISION = {
     "fullatt_block_indexes": [7, 15, 23, 31],
 }
 _TEXT = "qwen2_5_vl_text"
-MAX_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,7 @@ def read_config(directory: Path, *, grid: tuple[int, int]) -> QwenConfig:
             f"{path} describes a {values.get('model_type')!r} model, not Qwen2.5-VL. Choose the `features.kind` of "
             "that family."
         )
-    if not all(1 <= side <= MAX_SIDE for side in grid):
-        raise ConfigError(f"`features.grid` must be two numbers from 1 to {MAX_SIDE}, but is {list(grid)}.")
+    check_grid(grid)
     if not values.get("text_config"):
         # checkpoints of transformers 4 have the keys of the decoder beside the others
         flat = {key: value for key, value in values.items() if key not in ("vision_config", "model_type")}
