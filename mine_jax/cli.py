@@ -21,7 +21,7 @@ import typer
 
 import mine_jax
 from mine_jax._programs import keep_programs
-from mine_jax._signals import raise_on_signals
+from mine_jax._signals import end_if_stopped, end_in_time, raise_on_signals
 from mine_jax.errors import ConfigError, MineError, Stopped
 
 # XLA's errors end in exceptions anyway; what it logs beside them, such as the names of processor features that a
@@ -181,7 +181,8 @@ def _features(
 
     if shard is not None:
         part = _shard(shard)
-        _print(extract_part(_config(config, overrides), out, _steps(), part=part, reporter=_reporter()))
+        resolved, reporter = _config(config, overrides), _reporter()
+        _print(extract_part(resolved, out, _steps(), part=part, reporter=reporter, source=config))
         return
     _execute(config, overrides, out, only="features")
 
@@ -465,9 +466,21 @@ def bench(
 
 
 def main() -> None:
+    """Is the process `mine-jax`: runs the command line, and ends in time after a signal."""
+    end_in_time()
+    try:
+        command_line()
+    except SystemExit as error:
+        end_if_stopped(error.code)
+        raise
+
+
+def command_line() -> None:
     """Runs the command line and exits with the code of the contract."""
     # transformers is used for tokenizers only: that torch is absent is no news.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # Programs are written for the usual promotion of types.
+    os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "standard"
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:

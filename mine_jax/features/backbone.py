@@ -153,7 +153,7 @@ def family_of(directory: str | Path) -> str | None:
     """
     try:
         model_type = str(json.loads((Path(directory) / "config.json").read_bytes()).get("model_type"))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return kind_of(model_type)
 

@@ -184,7 +184,8 @@ def load(directory: str | Path, *, model: str | Path | None = None) -> Published
     described = artifacts.read_json(directory / CONFIG)
     if not isinstance(described, dict) or described.get("schema") != SCHEMA:
         raise CheckpointError(f"{directory / CONFIG} is not of schema {SCHEMA}, which this version of mine_jax reads.")
-    sections = {name: described[name] for name in ("features", "attribution", "description", "run")}
+    with artifacts.described_by(directory / CONFIG):
+        sections = {name: dict(described[name]) for name in ("features", "attribution", "description", "run")}
     if model is not None:
         sections["features"] = {**sections["features"], "model": str(model), "revision": None}
     return Published(directory, config.from_dict(sections, source=str(directory / CONFIG)), described)

@@ -12,11 +12,13 @@ import jax
 import numpy as np
 
 from mine_jax import data, features, memory
-from mine_jax._progress import Progress
+from mine_jax._progress import Progress, at_the_end
 from mine_jax.config import EMBEDDED_MODELS, Config, PrecomputedConfig
+from mine_jax.data import copies
 from mine_jax.errors import CheckpointError
 from mine_jax.run import files
-from mine_jax.run.execute import Step, stale
+from mine_jax.run.execute import Step, inputs_of, stale
+from mine_jax.run.record import frozen, manifest
 from mine_jax.run.record.manifest import input_hash
 from mine_jax.run.reporter import Reporter
 from mine_jax.types import ImageTokens, Lens, Stimuli
@@ -46,14 +48,18 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         logger.warning("features/ is extracted anew: %s", error)
         files.remove_features(directory)
         tokens, lens = loaded()
+    warning = ""
     if config.features.low_level and config.data.has_photos:
-        files.save_low_level(directory, features.low_level_statistics(shown))
+        seen = data.Thumbnails(shown)
+        after = at_the_end(progress)
+        files.save_low_level(directory, features.low_level_statistics(replace(shown, read=seen.read), progress=after))
+        warning = copies.warning_of_copies(data.find_copies(seen.kept, files.split_of(directory), progress=after))
     else:
         files.remove_low_level(directory)
     n_images, n_tokens, width = tokens.tokens.shape
     words = 0 if lens is None else len(lens.words)
     summary = {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
-    return {**summary, **_of_hub(config)}
+    return {**summary, **_of_hub(config), **({"warning": warning} if warning else {})}
 
 
 def _of_hub(config: Config) -> dict[str, Any]:
@@ -66,7 +72,13 @@ def _of_hub(config: Config) -> dict[str, Any]:
 
 
 def extract_part(
-    config: Config, directory: str | Path, steps: Mapping[str, Step], *, part: tuple[int, int], reporter: Reporter
+    config: Config,
+    directory: str | Path,
+    steps: Mapping[str, Step],
+    *,
+    part: tuple[int, int],
+    reporter: Reporter,
+    source: Path | None = None,
 ) -> list[str]:
     """Writes the token shards of one part of a run.
 
@@ -79,15 +91,21 @@ def extract_part(
         steps: the stages, in order.
         part: (i, n), i from 0 to n - 1.
         reporter: shows progress.
+        source: the file of the configuration: inputs must be those of the list beside it, where there is one.
 
     Returns:
         Lines that say what was done and what comes next.
 
     Raises:
+        IntegrityError: if an input is not the one that the list names.
         CheckpointError: if the data stage is not up to date, or the store is of another extraction.
         MineError: see `features.extract_part`.
     """
     directory = Path(directory)
+    if source is not None:
+        known = (manifest.read(directory) or {}).get("frozen")
+        with reporter.task("inputs") as progress:
+            frozen.verify(source, inputs_of(config, steps), known=known, progress=progress)
     reason = stale(config, directory, steps)["data"]
     if reason is not None:
         raise CheckpointError(
