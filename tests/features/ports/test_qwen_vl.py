@@ -11,9 +11,10 @@ import safetensors.numpy
 
 from mine_jax.config import QwenVlConfig
 from mine_jax.errors import ConfigError, WeightsError
-from mine_jax.features import lens_scores, load_backbone
+from mine_jax.features import lens_scores, load_backbone, load_features
 from mine_jax.features.ports.qwen_vl.backbone import load, natural_grid, pixel_range
 from mine_jax.features.ports.qwen_vl.model import windows_of
+from mine_jax.types import Stimuli
 
 IMAGE, PATCH = 57, 4
 VISION = {"depth": 3, "hidden_size": 32, "intermediate_size": 40, "num_heads": 2, "patch_size": PATCH}
@@ -239,6 +240,19 @@ def test_names_and_flat_configurations_of_other_versions(saved):
     assert again.config == backbone.config
     # a grid is part of what decides the tokens
     assert load(directory, prompt=PROMPT, grid=(3, 5)).sha256 != again.sha256
+
+
+def test_tokens_and_lens_of_a_store(saved, tmp_path):
+    _, directory = saved()
+    images = dict(zip(("a", "b", "c"), photos((40, 24), n=3), strict=True))
+    empty, unshared = np.array([""] * 3), np.zeros(3, bool)
+    stimuli = Stimuli(np.array(list(images)), lambda ids: [images[i] for i in ids], empty, unshared)
+    config = QwenVlConfig(model=str(directory), prompt=PROMPT, grid=(5, 3), batch_size=2, dtype="float32")
+    tokens, lens = load_features(config, stimuli, directory=tmp_path / "features")
+    assert (tokens.tokens.shape, tokens.grid, len(lens.words)) == ((3, 15, 24), (5, 3), 58)
+    backbone = load(directory, prompt=PROMPT, grid=(5, 3))
+    expected = backbone.encode(backbone.preprocess(list(images.values())[:2]))[-1]
+    np.testing.assert_allclose(tokens.tokens[:2], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_one_bright_token_is_one_token(saved):
