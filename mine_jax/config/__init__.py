@@ -25,7 +25,9 @@ from mine_jax.config.features import LlavaConfig as LlavaConfig
 from mine_jax.config.features import LlavaOnevisionConfig as LlavaOnevisionConfig
 from mine_jax.config.features import ModelConfig as ModelConfig
 from mine_jax.config.features import PrecomputedConfig as PrecomputedConfig
+from mine_jax.config.features import QwenVlConfig as QwenVlConfig
 from mine_jax.config.features import SiglipConfig as SiglipConfig
+from mine_jax.config.features import SiglipNaflexConfig as SiglipNaflexConfig
 from mine_jax.config.reading import MAX_CONFIG_BYTES as MAX_CONFIG_BYTES
 from mine_jax.config.reading import from_dict as from_dict
 from mine_jax.config.reading import read as read

@@ -74,6 +74,14 @@ class SiglipConfig(_Contrastive):
     kind: Literal["siglip"] = "siglip"
 
 
+class SiglipNaflexConfig(_Contrastive):
+    """Images to the image-tokens of a NaFlex variant of SigLIP 2 and a lens."""
+
+    kind: Literal["siglip_naflex"] = "siglip_naflex"
+    grid: Grid = (16, 16)
+    """Rows and columns of image-tokens, to which photos are resized; by the model's rule that of square ones. [ours]"""
+
+
 class LlavaConfig(_Model):
     """Images to the image-tokens of a LLaVA-1.5-style model and the lens of its head."""
 
@@ -88,6 +96,19 @@ class LlavaOnevisionConfig(_Model):
     kind: Literal["llava_onevision"] = "llava_onevision"
     prompt: str = "<|im_start|>user <image>\nDescribe the image.<|im_end|><|im_start|>assistant\n"
     """Text around the image; what follows <image> changes nothing. [ours]"""
+
+
+class QwenVlConfig(_Model):
+    """Images to the image-tokens of Qwen2.5-VL and the lens of its head."""
+
+    kind: Literal["qwen2_5_vl"] = "qwen2_5_vl"
+    prompt: str = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n<image>Describe the image.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    """Text around the image; what follows <image> changes nothing. [ours]"""
+    grid: Grid = (15, 15)
+    """Rows and columns of image-tokens, 28 pixels each, to which photos are resized; that of NSD's photos. [ours]"""
 
 
 class PrecomputedConfig(_Features):
@@ -110,7 +131,5 @@ class PrecomputedConfig(_Features):
     """Rows and columns of the P image-tokens in the photo; without it there are no heat maps."""
 
 
-ModelConfig = ClipConfig | SiglipConfig | LlavaConfig | LlavaOnevisionConfig
-FeaturesConfig = Annotated[
-    ClipConfig | SiglipConfig | LlavaConfig | LlavaOnevisionConfig | PrecomputedConfig, *by_kind(ClipConfig)
-]
+ModelConfig = ClipConfig | SiglipConfig | SiglipNaflexConfig | LlavaConfig | LlavaOnevisionConfig | QwenVlConfig
+FeaturesConfig = Annotated[ModelConfig | PrecomputedConfig, *by_kind(ClipConfig)]

@@ -122,7 +122,7 @@ def hub(_checkpoint, tmp_path, monkeypatch):
     server.server_close()
 
 
-def test_downloads_once_and_then_needs_no_server(hub, _checkpoint):
+def test_downloads_once_and_then_needs_no_server(hub, _checkpoint, words):
     pixels = np.random.default_rng(0).standard_normal((1, 32, 32, 3)).astype(np.float32)
     backbone = load_backbone(ALLOWED)
     assert backbone.name == "someone/tiny-clip@01234567"
@@ -139,7 +139,11 @@ def test_downloads_once_and_then_needs_no_server(hub, _checkpoint):
     hub.server_close()
     hub.asked.clear()
     for settings in (CHOSEN, ALLOWED):
-        assert load_backbone(settings).sha256 == local.sha256
+        again = load_backbone(settings)
+        assert again.sha256 == local.sha256
+    # tokenizers ask nothing either
+    expected = local.lens(words, ("a photo of a {}",)).unembedding
+    np.testing.assert_array_equal(again.lens(words, ("a photo of a {}",)).unembedding, expected)
     assert not hub.asked
 
 

@@ -48,7 +48,11 @@ FAMILIES = {
         "head",
         ("prompt", "weights"),
     ),
+    "qwen2_5_vl": Family(_port("qwen_vl"), "QwenBackbone", ("qwen2_5_vl",), "head", ("prompt", "weights", "grid")),
     "siglip": Family(_port("siglip"), "SiglipBackbone", ("siglip", "siglip_vision_model"), "text"),
+    "siglip_naflex": Family(
+        _port("siglip_naflex"), "NaflexBackbone", ("siglip2", "siglip2_vision_model"), "text", ("weights", "grid")
+    ),
 }
 
 

@@ -29,6 +29,12 @@ def _siglip(sizes: tuple[int, int, int, int], image_size: int, patch_size: int, 
     return {"model_type": "siglip", "vision_config": vision, "text_config": text}
 
 
+def _naflex(sizes: tuple[int, int, int, int]) -> dict[str, Any]:
+    whole = _siglip(sizes, 256, 16, 256000)
+    vision = {**whole["vision_config"], "model_type": "siglip2_vision_model", "num_patches": 256}
+    return {**whole, "model_type": "siglip2", "vision_config": vision}
+
+
 _VIT_L_336 = _tower("clip_vision_model", 1024, 4096, 24, 16, image_size=336, patch_size=14)
 _CLIP_L_TEXT = _tower("clip_text_model", 768, 3072, 12, 12)
 _BASE, _SO400M = (768, 3072, 12, 12), (1152, 4304, 27, 16)
@@ -39,6 +45,11 @@ _ONEVISION_TOWER = _tower("siglip_vision_model", 1152, 4304, 26, 16, image_size=
 def _onevision(text: dict[str, Any], *, tied: bool = False) -> dict[str, Any]:
     parts = {"vision_config": _ONEVISION_TOWER, "text_config": {**text, "rope_theta": 1e6, "tie_word_embeddings": tied}}
     return {"model_type": "llava_onevision", **parts, "image_token_index": 151646}
+
+
+def _qwen_vl(text: dict[str, Any], *, tied: bool = False) -> dict[str, Any]:
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": text["hidden_size"]}
+    return {"model_type": "qwen2_5_vl", "vision_config": vision, "text_config": text, "tie_word_embeddings": tied}
 
 
 USUAL: dict[str, dict[str, Any]] = {
@@ -53,6 +64,8 @@ USUAL: dict[str, dict[str, Any]] = {
     "google/siglip-so400m-patch14-384": _siglip(_SO400M, 384, 14, 32000),
     "google/siglip2-base-patch16-224": _siglip(_BASE, 224, 16, 256000),
     "google/siglip2-so400m-patch14-384": _siglip(_SO400M, 384, 14, 256000),
+    "google/siglip2-base-patch16-naflex": _naflex(_BASE),
+    "google/siglip2-so400m-patch16-naflex": _naflex(_SO400M),
     "llava-hf/llava-1.5-7b-hf": {
         "model_type": "llava",
         "vision_config": _VIT_L_336,
@@ -64,5 +77,11 @@ USUAL: dict[str, dict[str, Any]] = {
     ),
     "llava-hf/llava-onevision-qwen2-7b-ov-hf": _onevision(
         _tower("qwen2", 3584, 18944, 28, 28, num_key_value_heads=4, vocab_size=152128)
+    ),
+    "Qwen/Qwen2.5-VL-3B-Instruct": _qwen_vl(
+        _tower("qwen2_5_vl_text", 2048, 11008, 36, 16, num_key_value_heads=2, vocab_size=151936), tied=True
+    ),
+    "Qwen/Qwen2.5-VL-7B-Instruct": _qwen_vl(
+        _tower("qwen2_5_vl_text", 3584, 18944, 28, 28, num_key_value_heads=4, vocab_size=152064)
     ),
 }

@@ -106,7 +106,7 @@ def parameter_shapes(model: nn.Module) -> dict[str, Any]:
 
 def checkpoint_key(path: str) -> str:
     """Returns the key of a parameter in a checkpoint of transformers."""
-    key = re.sub(r"layers_(\d+)", r"layers.\1", path).replace("/", ".")
+    key = re.sub(r"(layers|blocks|mlp)_(\d+)", r"\1.\2", path).replace("/", ".")
     return re.sub(r"\.(kernel|scale|embedding)$", ".weight", key)
 
 

@@ -115,8 +115,13 @@ class TwoTowerBackbone(CheckpointBackbone):
 
     @staticmethod
     @abstractmethod
-    def read_config(directory: Path) -> Towers:
-        """Reads and checks `config.json`."""
+    def read_config(directory: Path, *, grid: tuple[int, int] | None = None) -> Towers:
+        """Reads and checks `config.json`; `grid` is given where the model leaves it open."""
+
+    @staticmethod
+    def read_images(values: dict[str, Any], config: Any) -> ImageProcessor:
+        """Returns the preprocessing, of the content of the processor's file."""
+        return read_processor(values, image_size=config.image_size)
 
     @abstractmethod
     def check_lens(self) -> None:
@@ -233,7 +238,7 @@ class TwoTowerBackbone(CheckpointBackbone):
             sha256="",
             config=config,
             params={},
-            image_processor=read_processor(dict(cls.processor_defaults), image_size=config.image_size),
+            image_processor=cls.read_images(dict(cls.processor_defaults), config),
             directory=directory,
             precision=precision,
         )
@@ -244,7 +249,15 @@ class TwoTowerBackbone(CheckpointBackbone):
         return not (path.startswith("vision_model/") and is_block_product(path))
 
     @classmethod
-    def load(cls, directory: str | Path, *, precision: str, mesh: Mesh | None, weights: str) -> Self:
+    def load(
+        cls,
+        directory: str | Path,
+        *,
+        precision: str,
+        mesh: Mesh | None,
+        weights: str,
+        grid: tuple[int, int] | None = None,
+    ) -> Self:
         """Loads a checkpoint directory: config.json and safetensors weights.
 
         Args:
@@ -253,6 +266,7 @@ class TwoTowerBackbone(CheckpointBackbone):
             mesh: devices over which batches are split; None for the default device.
             weights: dtype of the products of the vision blocks, float32 or bfloat16; embeddings, norms
                 and the text tower are float32 in any case.
+            grid: rows and columns of image-tokens, where the model leaves them open.
 
         Returns:
             The backbone; its weights do not keep the dtype that they have on disk.
@@ -262,9 +276,9 @@ class TwoTowerBackbone(CheckpointBackbone):
             WeightsError: if the configuration or the weights cannot be trusted; see `ports.weights`.
         """
         directory = Path(directory)
-        config = cls.read_config(directory)
+        config = cls.read_config(directory, grid=grid)
         values = {**cls.processor_defaults, **processor_values(directory)}
-        image_processor = read_processor(values, image_size=config.image_size)
+        image_processor = cls.read_images(values, config)
         params, _ = load_params(
             cls.network(config, precision),
             directory,
@@ -274,10 +288,11 @@ class TwoTowerBackbone(CheckpointBackbone):
             keep_float32=cls.keeps_float32,
             mesh=mesh,
         )
+        # stores of float32 models keep the hash that they had before there was a choice
+        chosen = (*((weights,) if weights != "float32" else ()), *(() if grid is None else (str(grid),)))
         return cls(
             name=directory.resolve().name,
-            # stores of float32 models keep the hash that they had before there was a choice
-            sha256=checkpoint.model_hash(directory, *((weights,) if weights != "float32" else ())),
+            sha256=checkpoint.model_hash(directory, *chosen),
             config=config,
             params=params,
             image_processor=image_processor,

@@ -72,8 +72,8 @@ class DecoderBackbone(CheckpointBackbone):
 
     @classmethod
     @abstractmethod
-    def read_config(cls, directory: Path, **sizes: Any) -> VisionLanguage:
-        """Reads and checks `config.json`; `sizes` are what the configuration of the run decides."""
+    def read_config(cls, directory: Path, *, grid: tuple[int, int] | None = None) -> VisionLanguage:
+        """Reads and checks `config.json`; `grid` is given where the model leaves it open."""
 
     @staticmethod
     @abstractmethod
@@ -227,7 +227,14 @@ class DecoderBackbone(CheckpointBackbone):
 
     @classmethod
     def load(
-        cls, directory: str | Path, *, precision: str, mesh: Mesh | None, prompt: str, weights: str, **sizes: Any
+        cls,
+        directory: str | Path,
+        *,
+        precision: str,
+        mesh: Mesh | None,
+        prompt: str,
+        weights: str,
+        grid: tuple[int, int] | None = None,
     ) -> Self:
         """Loads a checkpoint directory.
 
@@ -239,7 +246,7 @@ class DecoderBackbone(CheckpointBackbone):
             prompt: text with one `<image>`; what follows it changes nothing.
             weights: float32 or bfloat16: dtype of the decoder, the projector and the products of the
                 vision blocks. A 7B model takes 28 or 14 GB.
-            sizes: see `read_config`.
+            grid: rows and columns of image-tokens, where the model leaves them open.
 
         Returns:
             The backbone. Norms and the embeddings of the vision tower are float32 in any case.
@@ -250,7 +257,7 @@ class DecoderBackbone(CheckpointBackbone):
             WeightsError: if the configuration, tokenizer or weights cannot be trusted; see `ports.weights`.
         """
         directory = Path(directory)
-        config = cls.read_config(directory, **sizes)
+        config = cls.read_config(directory, grid=grid)
         prompt_ids = read_prompt(load_tokenizer(directory), directory, prompt, config, cls.image_text)
         image_processor = cls.read_images(processor_values(directory), config)
         decoder = config.decoder
@@ -265,7 +272,7 @@ class DecoderBackbone(CheckpointBackbone):
             split=functools.partial(_split, 1 if mesh is None else mesh.shape[sharding.MODEL]),
             extra={} if decoder.tied else {HEAD: (decoder.vocabulary, decoder.width)},
         )
-        chosen = (str(value) for value in sizes.values())
+        chosen = () if grid is None else (str(grid),)
         return cls(
             name=directory.resolve().name,
             sha256=checkpoint.model_hash(directory, weights, str(prompt_ids.tolist()), *chosen),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,20 @@ _LLAMA = {
 }
 _QWEN2 = {**_LLAMA, "vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768}
 _QWEN2["num_key_value_heads"] = 32
-TEXT = {"llama": _LLAMA, "qwen2": _QWEN2}
+# of Qwen2.5-VL, whose positions are three numbers
+_QWEN2_VL = {
+    **_QWEN2,
+    "vocab_size": 152064,
+    "hidden_size": 8192,
+    "intermediate_size": 29568,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e6,
+    "mrope_section": [16, 24, 24],
+}
+TEXT = {"llama": _LLAMA, "qwen2": _QWEN2, "qwen2_5_vl_text": _QWEN2_VL}
 
 
 @dataclass(frozen=True)
@@ -177,7 +191,7 @@ def read_decoder(path: Path, values: dict[str, Any], *, default: str) -> Decoder
         out_bias=biased and kind == "llama",
         mlp_bias=kind == "llama" and bool(text["mlp_bias"]),
         tied=bool(values.get("tie_word_embeddings", False) or text.get("tie_word_embeddings", False)),
-        rope=_read_rope(path, text, positions),
+        rope=_with_sections(path, text, head_width, _read_rope(path, text, positions)),
     )
 
 
@@ -188,6 +202,8 @@ def _read_rope(path: Path, text: dict[str, Any], positions: int) -> Rope:
         raise WeightsError(f"{path}: `rope_parameters` and `rope_scaling` must be objects.")
     values = {"rope_theta": text.get("rope_theta", 10000.0), **scaling, **parameters}
     kind = values.get("rope_type", values.get("type", "default"))
+    # so called where positions are three numbers, which sections say as well
+    kind = "default" if kind == "mrope" else kind
     if kind not in ("default", "linear", "llama3") or values.get("partial_rotary_factor", 1) != 1:
         raise WeightsError(
             f"{path}: rotary positions must be default, linear or llama3 over whole heads, but are {values!r}."
@@ -206,6 +222,24 @@ def _read_rope(path: Path, text: dict[str, Any], positions: int) -> Rope:
         high_frequency_factor=_positive(path, values, "high_freq_factor"),
         original_positions=int(_positive(path, older, "original_max_position_embeddings")),
     )
+
+
+def _with_sections(path: Path, text: dict[str, Any], head_width: int, rope: Rope) -> Rope:
+    """Adds which part of a head time, row and column turn, where positions are three numbers."""
+    given = [text.get(name) or {} for name in ("rope_parameters", "rope_scaling")]
+    sections = next((part["mrope_section"] for part in [*given, text] if "mrope_section" in part), None)
+    if sections is None:
+        return rope
+    if (
+        len(sections) != 3
+        or not all(isinstance(n, int) and n >= 0 for n in sections)
+        or 2 * sum(sections) != head_width
+    ):
+        raise WeightsError(
+            f"{path}: `mrope_section` must be three numbers that add up to half the width {head_width} of a head, but "
+            f"is {sections!r}."
+        )
+    return dataclasses.replace(rope, sections=tuple(sections))
 
 
 def _positive(path: Path, values: dict[str, Any], key: str) -> float:

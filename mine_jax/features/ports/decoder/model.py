@@ -57,7 +57,9 @@ class Block(nn.Module):
     def setup(self) -> None:
         """Declares the parts."""
         self.input_layernorm, self.post_attention_layernorm = (RmsNorm(self.decoder.epsilon) for _ in range(2))
-        self.self_attn, self.mlp = Attention(self.decoder, self.precision), GatedMlp(self.decoder, self.precision)
+        sizes = self.decoder
+        self.self_attn = Attention(sizes, self.precision)
+        self.mlp = GatedMlp(sizes.width, sizes.hidden, sizes.activation, sizes.mlp_bias, self.precision)
 
     def __call__(self, x: jax.Array, mask: jax.Array, cos: Array, sin: Array) -> jax.Array:
         """Maps [B, T, D] to [B, T, D]; mask [B, T] is True for real tokens."""
@@ -100,18 +102,20 @@ class Attention(nn.Module):
 class GatedMlp(nn.Module):
     """SwiGLU."""
 
-    decoder: Decoder
+    width: int
+    hidden: int
+    activation: str
+    use_bias: bool
     precision: str
 
     def setup(self) -> None:
         """Declares the layers."""
-        sizes = self.decoder
-        self.gate_proj, self.up_proj = (Dense(sizes.hidden, sizes.mlp_bias, self.precision) for _ in range(2))
-        self.down_proj = Dense(sizes.width, sizes.mlp_bias, self.precision)
+        self.gate_proj, self.up_proj = (Dense(self.hidden, self.use_bias, self.precision) for _ in range(2))
+        self.down_proj = Dense(self.width, self.use_bias, self.precision)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, T, D] to [B, T, D]."""
-        return self.down_proj(ACTIVATIONS[self.decoder.activation](self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(ACTIVATIONS[self.activation](self.gate_proj(x)) * self.up_proj(x))
 
 
 class RmsNorm(nn.Module):

@@ -45,9 +45,10 @@ class LlavaBackbone(DecoderBackbone):
     config: LlavaConfig
 
     @classmethod
-    def read_config(cls, directory: Path, **sizes: Any) -> LlavaConfig:
-        """Reads and checks `config.json`."""
-        return llava_config.read_config(directory, model_type=cls.model_type, **sizes)
+    def read_config(cls, directory: Path, *, grid: tuple[int, int] | None = None) -> LlavaConfig:
+        """Reads and checks `config.json`; the grid is that of the tower."""
+        del grid
+        return llava_config.read_config(directory, model_type=cls.model_type)
 
     @staticmethod
     def read_images(values: dict[str, Any], config: LlavaConfig) -> ImageProcessor:
