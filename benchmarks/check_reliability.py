@@ -7,7 +7,7 @@ Runs a tiny data set once, and then again and again with a fault each time:
 - kills: SIGKILL at a random moment, up to three times, then `--resume`.
 - damages: one file of a finished run is damaged (a byte, cut short, emptied, deleted), then `--resume`.
 - inputs: the same of one frozen input (or a new file among them), then `--resume` and `check`.
-- hostile: a photo, an array, a volume, a configuration or a list that was made to hurt, then `check`.
+- hostile: a photo, array, volume, HDF5 or JSON file, configuration or list that was made to hurt, then `check`.
 - disks: the disk is full at a random moment (a file system in memory, or a limit of file sizes), then `--resume`.
 
 Allowed ends are the result of the undisturbed run with files of others untouched, and a named error: its exit code, one
@@ -48,6 +48,7 @@ class Reliability:
         self.folder = folder
         self.rng = np.random.default_rng(seed)
         self.config = hostile.write_data_set(folder / "inputs")
+        hostile.write_hdf5_data_set(folder / "inputs")
         self.finished, self.begun = folder / "finished", folder / "begun"
         self._expect(["run", self.config, "--out", self.begun, "--until", "data"])
         start = time.monotonic()
@@ -100,7 +101,7 @@ class Reliability:
         (inputs / self.config.name).with_suffix(".sha256").unlink()
         name = str(self.rng.choice(sorted(hostile.FILES)))
         how = hostile.FILES[name](inputs, self.rng)
-        ended = run_command(["check", inputs / self.config.name])
+        ended = run_command(["check", inputs / ("hdf5.toml" if name == "hdf5" else self.config.name)])
         # what is still a valid photo or number may be accepted
         return Outcome(RIGHT) if ended.code == 0 else named_error(ended, what=f"{name}: {how}")
 
