@@ -13,7 +13,7 @@ from PIL import Image
 
 from mine_jax.phantom.write_nsd import write_phantom
 
-N_IMAGES, N_VOXELS, GRID, WIDTH = 48, 8, (4, 4), 16
+N_IMAGES, N_VOXELS, GRID, WIDTH = 48, 4, (4, 4), 16
 WORDS = [f"w{letter}{other}" for letter in "abcdef" for other in "aeiou"]
 CONFIG = """\
 [data]
@@ -36,7 +36,7 @@ folds = 3
 decoys = 8
 [attribution]
 k = 4
-n_images = 8
+n_images = 4
 [profile]
 n_permutations = 50
 [validation]
