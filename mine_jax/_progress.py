@@ -19,3 +19,8 @@ def silent(done: int, total: int) -> None:
 def part_of(progress: Progress, i: int, n: int) -> Progress:
     """Reports one of n equal parts of the work."""
     return lambda done, total: progress(i * total + done, n * total)
+
+
+def at_the_end(progress: Progress) -> Progress:
+    """Reports work that comes after all that is counted: the bar stays full, and the work can be stopped."""
+    return lambda done, total: progress(1, 1)

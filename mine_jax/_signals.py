@@ -1,20 +1,29 @@
 """Turns SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C into an orderly stop.
 
-The first signal sets a flag that long loops poll through their progress callback; a
-second one stops at once.
+The first signal sets a flag that long loops poll through their progress callback; a second one stops at once. On
+the command line a watch sends the second one itself, and then ends the process where one long call of a library
+answers neither: files are written whole or not at all, so the run goes on as after a crash.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator, Iterator
 from types import FrameType
+from typing import NoReturn
 
 from mine_jax.errors import Stopped
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+# After a first signal: until `Stopped` is raised wherever the program is, and until the process ends.
+_RAISED_AFTER_S, _ENDED_AFTER_S = 0.7, 2.0
+_is_raised, _is_watched = threading.Event(), threading.Event()
+_last_acts: list[Callable[[], None]] = []
 
 
 class StopFlag:
@@ -26,12 +35,11 @@ class StopFlag:
     def check(self) -> None:
         """Raises `Stopped` if a signal came in."""
         if self.signal is not None:
-            raise Stopped(self.signal)
+            raise _stopped(self.signal)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        del frame
         if self.signal is not None:
-            raise Stopped(signum)
+            raise _stopped(signum, frame)
         self.signal = signum
 
 
@@ -54,8 +62,82 @@ def raise_on_signals() -> None:
     """Makes the signals raise `Stopped` wherever the program is; for the command line only."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        del frame
-        raise Stopped(signum)
+        raise _stopped(signum, frame)
 
     for number in _SIGNALS:
         signal.signal(number, stop)
+
+
+def end_in_time() -> None:
+    """Makes a signal end the process in time, whatever it is doing; for the command line only.
+
+    Handlers in Python wait until a call of a library returns. Here the system's own handler wakes a thread.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reading,), daemon=True).start()
+    _is_watched.set()
+
+
+def end_if_stopped(code: object) -> None:
+    """Ends the process at once, if a signal stopped it: an orderly end waits for what devices are computing."""
+    if not _is_raised.is_set():
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+
+@contextlib.contextmanager
+def last_act(act: Callable[[], None]) -> Generator[None, None, None]:
+    """Has something done, while the block runs, before a process ends that answers no signal."""
+    _last_acts.append(act)
+    try:
+        yield
+    finally:
+        _last_acts.remove(act)
+
+
+def _stopped(number: int, frame: FrameType | None = None) -> Stopped:
+    """Returns what is to be raised; where a watch would end the process, and modules are being loaded, ends it.
+
+    Libraries that are left half loaded may crash, even at exit.
+    """
+    if _is_watched.is_set() and any("importlib" in name for name in _files_of(frame)):
+        _end(number)
+    _is_raised.set()
+    return Stopped(number)
+
+
+def _files_of(frame: FrameType | None) -> Iterator[str]:
+    while frame is not None:
+        yield frame.f_code.co_filename
+        frame = frame.f_back
+
+
+def _watch(reading: int) -> None:
+    number = 0
+    while number not in _SIGNALS:
+        number = os.read(reading, 1)[0]
+    start = time.monotonic()
+    time.sleep(_RAISED_AFTER_S)
+    if not _is_raised.is_set():
+        os.kill(os.getpid(), number)
+    time.sleep(max(0.0, start + _ENDED_AFTER_S - time.monotonic()))
+    _end(number)
+
+
+def _end(number: int) -> NoReturn:
+    """Ends the process as it is."""
+    for act in reversed(_last_acts):
+        with contextlib.suppress(OSError):
+            act()
+    stop = Stopped(number)
+    with contextlib.suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h\r")  # a progress bar hides the cursor
+        if not _is_raised.is_set():
+            os.write(2, f"mine-jax: stopped by {stop} in the middle of a long call: --resume goes on.\n".encode())
+    os._exit(stop.exit_code)

@@ -40,6 +40,8 @@ Array = jax.Array | np.ndarray
 STATUSES = ("ok", "constant", "nonfinite", "low_ceiling", "diverged", "n_test<2")
 # What may be said of a voxel, least first: each claim includes those before it.
 CLAIMS = ("none", "predicted", "reliable", "words", "localised", "causal")
+# Shifts between rows of responses and their images at which both are compared.
+LAGS = (-2, -1, 0, 1, 2)
 
 
 class _Shown:
@@ -151,6 +153,8 @@ class Responses(_Convertible):
         volume: space of the voxels; None without geometry.
         subject: name of the subject.
         surface: space of vertices, where voxels are vertices.
+        moved: [len(LAGS), N, v] float32, responses of some voxels as they would be if each row of the files (trial
+            or average) belonged to the image of the row so many further on; None where unknown.
     """
 
     responses: Any
@@ -165,6 +169,7 @@ class Responses(_Convertible):
     volume: Volume | None = None
     subject: str = ""
     surface: Surface | None = None
+    moved: Any = None
 
     @classmethod
     def from_array(
@@ -222,8 +227,9 @@ class Responses(_Convertible):
 
     def take_images(self, rows: np.ndarray) -> Responses:
         """Returns the responses to some images (positions or mask [N]); those in a file stay there."""
-        responses = take_rows(self.responses, rows)
-        return replace(self, responses=responses, image_ids=self.image_ids[rows], n_repeats=self.n_repeats[rows])
+        responses, moved = take_rows(self.responses, rows), None if self.moved is None else self.moved[:, rows]
+        ids, n_repeats = self.image_ids[rows], self.n_repeats[rows]
+        return replace(self, responses=responses, image_ids=ids, n_repeats=n_repeats, moved=moved)
 
 
 @dataclass(frozen=True, repr=False)

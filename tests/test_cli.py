@@ -46,7 +46,7 @@ def call(monkeypatch, capsys):
     def call_(*arguments):
         monkeypatch.setattr(sys, "argv", ["mine-jax", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
-            cli.main()
+            cli.command_line()
         captured = capsys.readouterr()
         return exit_.value.code or 0, captured.out, captured.err
 
@@ -98,7 +98,7 @@ def test_help_of_each_command_has_an_example_and_says_what_it_reads_and_writes(c
 def test_help_lists_every_command_and_loads_nothing_heavy():
     code = (
         "import sys, mine_jax.cli as cli\nsys.argv = ['mine-jax', '--help']\n"
-        "try:\n    cli.main()\nfinally:\n"
+        "try:\n    cli.command_line()\nfinally:\n"
         "    print([n for n in ('jax', 'numpy', 'pandas', 'pydantic') if n in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -119,7 +119,7 @@ RUN = """
 import sys, mine_jax.cli as cli
 sys.argv = ["mine-jax"{}]
 try:
-    cli.main()
+    cli.command_line()
 finally:
     assert "jax" not in sys.modules
 """

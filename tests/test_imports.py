@@ -38,7 +38,19 @@ ALLOWED = {
     "orbax": ("artifacts/saved.py",),
 }
 FORBIDDEN_MODULES = {"pickle", "joblib", "dill", "shelve", "marshal", "cloudpickle", "yaml"}
-FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "yaml.load", "torch.load", "pickle.load", "pickle.loads"}
+# Processes that start as a copy of one whose JAX has threads may wait for ever: F-83.
+FORBIDDEN_MODULES |= {"multiprocessing"}
+FORBIDDEN_CALLS = {
+    "eval",
+    "exec",
+    "os.system",
+    "os.popen",
+    "os.fork",
+    "yaml.load",
+    "torch.load",
+    "pickle.load",
+    "pickle.loads",
+}
 # Words of which one file is the owner.
 OWNED = ("architecture.kind ==", '"corpus.npy"', "RESOURCE_EXHAUSTED")
 # What counts as few: files of a folder beside its `__init__`, files of the package itself, parameters.

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mine_jax.errors import CheckpointError, IntegrityError, MissingInputError, ResourceError
+from mine_jax.errors import CheckpointError, IntegrityError, MineError, MissingInputError, ResourceError
 
 
 @contextlib.contextmanager
@@ -76,6 +76,41 @@ def read_json(path: str | Path) -> Any:
         raise MissingInputError(f"no file at {path}.") from error
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path} is not readable JSON ({error}). Delete it and run the stage again.") from error
+
+
+@contextlib.contextmanager
+def described_by(path: Path) -> Generator[None, None, None]:
+    """Turns what comes of a description that lacks keys, or holds values of other types, into one error.
+
+    Raises:
+        CheckpointError: instead of the errors of Python.
+    """
+    try:
+        yield
+    except MineError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or was edited ({type(error).__name__}: {error!s:.300}). Run the stage again, or copy "
+            "the folder again."
+        ) from error
+
+
+def member(directory: Path, name: Any) -> Path:
+    """Returns the file of a folder that a description in it names.
+
+    Raises:
+        CheckpointError: if it lies elsewhere, or is not there.
+    """
+    if not isinstance(name, str) or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise CheckpointError(f"{directory}/meta.json names {name!r:.100}, which is no file of its folder: edited.")
+    path = directory / name
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing. Run the stage again.")
+    is_plain = len(Path(name).parts) == 1 and not path.is_symlink()
+    if not is_plain and not path.resolve().is_relative_to(directory.resolve()):
+        raise CheckpointError(f"{path} leads outside of its folder, to {path.resolve()}. Copy the file there.")
+    return path
 
 
 def write_array(path: str | Path, array: np.ndarray) -> Path:

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from mine_jax import types
-from mine_jax.artifacts.disk import read_array, read_json, sha256, write_array, write_json, write_text
+from mine_jax.artifacts.disk import (
+    described_by,
+    member,
+    read_array,
+    read_json,
+    sha256,
+    write_array,
+    write_json,
+    write_text,
+)
 from mine_jax.errors import CheckpointError, ResourceError
 
 SCHEMA = 1
@@ -126,15 +135,21 @@ def load(directory: str | Path, *, verify: bool = True) -> Any:
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         found = meta.get("schema") if isinstance(meta, dict) else None
         raise CheckpointError(f"{directory}/meta.json has schema {found!r}; this version reads {SCHEMA}.")
-    if verify:
-        _verify(directory, meta.get("sha256", {}))
-    if meta.get("type") == "Encoders":
-        return _load_encoders(directory, meta)
-    if meta.get("type") not in _TYPES:
-        raise CheckpointError(f"{directory}/meta.json holds {meta.get('type')!r}, which is not a type of this package.")
+    with described_by(directory / "meta.json"):
+        if verify:
+            _verify(directory, meta.get("sha256", {}))
+        if meta.get("type") == "Encoders":
+            return _load_encoders(directory, meta)
+        if meta.get("type") in _TYPES:
+            return _load_plain(directory, meta)
+    raise CheckpointError(f"{directory}/meta.json holds {meta.get('type')!r}, which is not a type of this package.")
+
+
+def _load_plain(directory: Path, meta: dict[str, Any]) -> Any:
+    """Reads back all types but encoders."""
     values: dict[str, Any] = dict(meta["fields"])
     for name, file in meta["arrays"].items():
-        array = _read_field(directory / file)
+        array = _read_field(member(directory, file))
         field, _, key = name.partition("/")
         if key:
             values.setdefault(field, {})[key] = array
@@ -153,7 +168,9 @@ def load(directory: str | Path, *, verify: bool = True) -> Any:
     if values.get("grid"):
         values["grid"] = tuple(values["grid"])
     kind = _TYPES[meta["type"]]
-    if unknown := values.keys() ^ {field.name for field in dataclasses.fields(kind)}:
+    fields = dataclasses.fields(kind)
+    needed = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
+    if unknown := (values.keys() - {field.name for field in fields}) | (needed - values.keys()):
         raise CheckpointError(
             f"{directory} was written by another version of this package ({', '.join(sorted(unknown))} of "
             f"{meta['type']} differ). Run the stage again."
@@ -167,9 +184,7 @@ def _are_sparse(items: tuple) -> bool:
 
 def _verify(directory: Path, hashes: dict[str, str]) -> None:
     for name, expected in hashes.items():
-        file = directory / name
-        if not file.is_file():
-            raise CheckpointError(f"{file} is missing. Run the stage again.")
+        file = member(directory, name)
         if sha256(file) != expected:
             raise CheckpointError(
                 f"{file} differs from the sha256 in meta.json: damaged or edited. Run the stage again."
@@ -262,9 +277,21 @@ def _encoder_tree(encoders: types.Encoders) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _load_encoders(directory: Path, meta: dict[str, Any]) -> types.Encoders:
-    template = {k: {n: np.zeros(s, d) for n, (s, d) in v.items()} for k, v in meta["arrays"].items()}
-    with _checkpointer() as checkpointer:
-        tree = checkpointer.restore((directory / "params").resolve(), template)
+    declared = {k: {n: (tuple(s), np.dtype(d)) for n, (s, d) in v.items()} for k, v in meta["arrays"].items()}
+    path = (directory / "params").resolve()
+    try:
+        with _checkpointer() as checkpointer:
+            # of other shapes the store would give arrays that are cut, or filled up with zeros
+            held = {k: _shapes(v) for k, v in checkpointer.metadata(path).item_metadata.tree.items()}
+            if held != {k: v for k, v in declared.items() if v or k in held}:
+                raise CheckpointError(f"{directory}/meta.json declares other arrays than params/ holds: edited.")
+            template = {k: {n: np.zeros(*given) for n, given in v.items()} for k, v in declared.items()}
+            tree = checkpointer.restore(path, template)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # the store raises pages of text in plain exceptions
+        raise CheckpointError(f"{path} cannot be read ({error!s:.300}). Run the stage again.") from error
     architecture = dict(meta["architecture"])
     architecture["grid"] = tuple(architecture["grid"]) if architecture["grid"] else None
     return types.Encoders(
@@ -276,3 +303,7 @@ def _load_encoders(directory: Path, meta: dict[str, Any]) -> types.Encoders:
         architecture=types.Architecture(**architecture),
         selection_r2=tree["voxels"].get("selection_r2"),
     )
+
+
+def _shapes(described: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    return {name: (tuple(array.shape), np.dtype(array.dtype)) for name, array in described.items()}

@@ -4,6 +4,8 @@ A reader is one file or folder (`folder.py`, `nsd/`) and one row of `loading.REA
 """
 
 from mine_jax.data.checking import check as check
+from mine_jax.data.copies import Thumbnails as Thumbnails
+from mine_jax.data.copies import find_copies as find_copies
 from mine_jax.data.folder import load_folder as load_folder
 from mine_jax.data.folder import open_folder_stimuli as open_folder_stimuli
 from mine_jax.data.loading import image_inputs as image_inputs
@@ -18,6 +20,5 @@ from mine_jax.data.nsd.load import load_nsd as load_nsd
 from mine_jax.data.nsd.load import open_nsd_stimuli as open_nsd_stimuli
 from mine_jax.data.splits import align as align
 from mine_jax.data.splits import assign_splits as assign_splits
-from mine_jax.data.splits import find_duplicates as find_duplicates
 from mine_jax.data.splits import split_rows as split_rows
 from mine_jax.data.splits import with_low_ceiling as with_low_ceiling

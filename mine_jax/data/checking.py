@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
-from mine_jax.data import folder, loading, splits, tables
+from mine_jax.data import copies, folder, loading, splits, tables
 from mine_jax.data.containers import csv, series, volumes
 from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.data.nsd import areas as nsd_areas
@@ -16,20 +17,28 @@ from mine_jax.data.nsd import betas as nsd_betas
 from mine_jax.data.nsd import design as nsd_design
 from mine_jax.data.nsd import layout, spaces, surface
 from mine_jax.data.nsd.betas import Sessions
+from mine_jax.data.trials import Rows, Trials, average
 from mine_jax.errors import AlignmentError, ConfigError
 from mine_jax.types import Responses, Stimuli, Surface
 
-# Reading more images than this only to look for duplicates takes too long.
+# Reading more images than this only to look for copies takes too long.
 _MAX_IMAGES = 20_000
-_N_PROBED = 16
+_N_PROBED, _READ_BLOCK = 16, 64
 
 
-def check(config: DataConfig, *, seed: int = 0, progress: Progress = silent) -> list[str]:
+def check(
+    config: DataConfig,
+    *,
+    seed: int = 0,
+    compare: Callable[[Responses, Stimuli], list[str]] = lambda responses, stimuli: [],
+    progress: Progress = silent,
+) -> list[str]:
     """Checks files, alignment, geometry and ranges of the data section.
 
     Args:
         config: section [data].
         seed: of the split.
+        compare: takes what was read of the responses and the images; returns further findings.
         progress: called while images are read.
 
     Returns:
@@ -42,8 +51,7 @@ def check(config: DataConfig, *, seed: int = 0, progress: Progress = silent) -> 
         responses, stimuli = folder.load_folder(config, progress=progress)
         findings = []
     elif isinstance(config, (NsdConfig, PhantomConfig)):
-        stimuli, findings = _check_nsd(config)
-        responses = _bare(stimuli.image_ids)
+        responses, stimuli, findings = _check_nsd(config)
     else:
         findings = loading.probe(config)
         stimuli = loading.open_stimuli(config)
@@ -54,19 +62,22 @@ def check(config: DataConfig, *, seed: int = 0, progress: Progress = silent) -> 
         findings += _status_findings(splits.with_low_ceiling(scored, min_noise_ceiling=config.min_noise_ceiling))
     counts = [f"{int((assigned == name).sum())} {name}" for name in splits.NAMES]
     findings.append(f"{len(assigned)} images: {', '.join(counts)}")
+    findings += compare(responses, stimuli)
     if not config.has_photos:
         return [*findings, "no photos: only precomputed tokens can be used"]
     if len(assigned) > _MAX_IMAGES:
-        return [*findings, f"not searched for duplicate images: more than {_MAX_IMAGES}"]
-    pairs = splits.find_duplicates(stimuli, assigned, progress=progress)
-    if pairs:
-        shown = ", ".join(f"{one} = {other}" for one, other in pairs[:5])
-        findings.append(f"warning: {len(pairs)} images stand under two ids in different splits, first {shown}")
-    return findings
+        return [*findings, f"not searched for copies of photos: more than {_MAX_IMAGES}"]
+    thumbnails, image_ids = copies.Thumbnails(stimuli), stimuli.image_ids.tolist()
+    for start in range(0, len(image_ids), _READ_BLOCK):
+        thumbnails.read(image_ids[start : start + _READ_BLOCK])
+        progress(start, len(image_ids))
+    split_of = dict(zip(image_ids, assigned.tolist(), strict=True))
+    warning = copies.warning_of_copies(copies.find_copies(thumbnails.kept, split_of, progress=progress))
+    return findings + ([f"warning: {warning}"] if warning else [])
 
 
-def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Stimuli, list[str]]:
-    """Opens what `load_nsd` would read."""
+def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Responses, Stimuli, list[str]]:
+    """Opens what `load_nsd` would read; responses are those of a few voxels, or none."""
     if config.root is None:
         raise ConfigError(f'data: kind = "{config.kind}" needs `root`, the folder that holds nsddata.')
     root = Path(config.root)
@@ -93,33 +104,40 @@ def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Stimuli, list[str]]:
         [a for text in nsd_areas.area_names(areas, voxel_ids) for a in text.split(";") if a], return_counts=True
     )
     findings.append("areas: " + (", ".join(f"{n} {c}" for n, c in zip(names, counts, strict=True)) or "none labelled"))
-    _probe_betas(sessions, voxel_ids, areas, config)
+    probed = np.unique(voxel_ids[np.linspace(0, len(voxel_ids) - 1, _N_PROBED).astype(int)])
+    betas = _probe_betas(sessions, probed, areas, config)
     findings += _check_info(root, config.subject, design)
-    images = np.unique(design.images[nsd_design.trial_positions(sessions)])
-    stimuli = nsd_design.stimuli(root, images.astype(str), design)
-    return stimuli, findings
+    shown = design.images[nsd_design.trial_positions(sessions)]
+    stimuli = nsd_design.stimuli(root, np.unique(shown).astype(str), design)
+    if betas is None:
+        return _bare(stimuli.image_ids), stimuli, findings
+    names = tuple(str(number) for number in sessions.numbers)
+    rows = Rows(shown.astype(str), np.repeat(np.arange(len(names)), sessions.n_trials), names)
+    responses = average(Trials(lambda block: betas[block], probed, rows, source=str(sessions.folder)))
+    return responses, stimuli, findings
 
 
 def _probe_betas(
-    sessions: Sessions, voxel_ids: np.ndarray, areas: nsd_areas.Areas, config: NsdConfig | PhantomConfig
-) -> None:
-    """Reads a few columns of every HDF5 session, or every NIfTI header."""
-    probed = np.unique(voxel_ids[np.linspace(0, len(voxel_ids) - 1, _N_PROBED).astype(int)])
+    sessions: Sessions, probed: np.ndarray, areas: nsd_areas.Areas, config: NsdConfig | PhantomConfig
+) -> np.ndarray | None:
+    """Reads some voxels [v, T] of every HDF5 session; of others headers alone."""
     if isinstance(areas.space, Surface):
         surface.open_sessions(sessions, areas.space)
-        return
+        return None
     if sessions.beta_format == "nifti":
         for file, n_trials in zip(sessions.files, sessions.n_trials, strict=True):
             header = volumes.read_header(file)
             series.check_volumes(str(file), header.volume, reference="the ROI files", expected=areas.space)
             if (header.shape[3] if len(header.shape) == 4 else 1) != n_trials:
                 raise AlignmentError(f"{file} has shape {header.shape}, but the design says {n_trials} trials.")
-        return
+        return None
     read = nsd_betas.column_reader(sessions, voxel_ids=probed, volume=areas.space, axis_order=config.axis_order)
+    betas = []
     for session, file in enumerate(sessions.files):
-        betas = read(session, slice(None))
+        betas.append(read(session, slice(None)))
         if config.beta_scale == "auto":
-            nsd_betas.check_percent(betas, source=str(file))
+            nsd_betas.check_percent(betas[-1], source=str(file))
+    return np.concatenate([part.astype(np.float64) for part in betas], axis=1)
 
 
 def _check_info(root: Path, subject: str, design: nsd_design.Design) -> list[str]:

@@ -7,9 +7,7 @@ import logging
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image
 
-from mine_jax._progress import Progress, silent
 from mine_jax.data import ids as image_lists
 from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.errors import AlignmentError, ConfigError, DataError
@@ -17,9 +15,6 @@ from mine_jax.types import ImageTokens, Responses, Split, Stimuli
 
 _log = logging.getLogger(__name__)
 NAMES = ("train", "val", "test")
-# Thumbnails this close (mean grey levels of 255) are one photo saved twice.
-_SAME_PHOTO = 1.0
-_READ_BLOCK = 64
 
 
 def assign_splits(
@@ -132,41 +127,6 @@ def split_rows(split: Split, assigned: np.ndarray, *, names: str | tuple[str, ..
     return Split(split.tokens.take_images(rows), responses, "+".join(wanted))
 
 
-def find_duplicates(stimuli: Stimuli, assigned: np.ndarray, *, progress: Progress = silent) -> list[tuple[str, str]]:
-    """Finds images that stand under two ids in different parts of the split.
-
-    Equal pixels count, and equal 8x8 grey thumbnails up to one grey level: the same photo saved twice.
-
-    Args:
-        stimuli: N images, each read once.
-        assigned: [N] str, part of each image.
-        progress: called after each block of images.
-
-    Returns:
-        Pairs of ids, at most one for each later image.
-    """
-    n = len(stimuli.image_ids)
-    by_pixels: dict[str, list[int]] = {}
-    by_thumbnail: dict[bytes, list[int]] = {}
-    thumbnails = np.zeros((n, 64), np.float32)
-    pairs = []
-    for start in range(0, n, _READ_BLOCK):
-        block = stimuli.image_ids[start : start + _READ_BLOCK].tolist()
-        for row, image in enumerate(stimuli.read(block), start=start):
-            thumbnails[row] = _thumbnail(image)
-            # Average hash: which cells are brighter than the mean.
-            coarse = np.packbits(thumbnails[row] > thumbnails[row].mean()).tobytes()
-            exact = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-            near = [r for r in by_thumbnail.get(coarse, []) if _is_near(thumbnails[r], thumbnails[row])]
-            other = [r for r in (*by_pixels.get(exact, []), *near) if assigned[r] != assigned[row]]
-            if other:
-                pairs.append((str(stimuli.image_ids[other[0]]), str(stimuli.image_ids[row])))
-            by_pixels.setdefault(exact, []).append(row)
-            by_thumbnail.setdefault(coarse, []).append(row)
-        progress(min(start + _READ_BLOCK, n), n)
-    return pairs
-
-
 def with_low_ceiling(responses: Responses, *, min_noise_ceiling: float) -> Responses:
     """Gives "ok" voxels below a noise ceiling the status "low_ceiling".
 
@@ -232,13 +192,3 @@ def _first_rows(tokens: ImageTokens) -> dict[str, int]:
     if repeated:
         _log.info("%d image ids come more than once with equal tokens; the first of each is used", repeated)
     return row_of
-
-
-def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """Mean grey levels of 8 x 8 cells, [64] float32."""
-    small = Image.fromarray(image).convert("L").resize((8, 8), Image.Resampling.BOX)
-    return np.asarray(small, np.float32).ravel()
-
-
-def _is_near(one: np.ndarray, other: np.ndarray) -> bool:
-    return float(np.abs(one - other).mean()) <= _SAME_PHOTO

@@ -16,7 +16,7 @@ import numpy as np
 from mine_jax._progress import Progress, silent
 from mine_jax.data import ids, noise_ceiling, tables
 from mine_jax.errors import AlignmentError, ConfigError, DataError
-from mine_jax.types import Responses
+from mine_jax.types import LAGS, Responses
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 LARGE_BYTES = 256 << 20
 # A voxel whose deviation is below this share of its mean does not vary.
 _RELATIVE_SD = 1e-6
+# Voxels whose responses are also averaged as if rows belonged to other images.
+_N_MOVED = 64
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -153,6 +155,8 @@ def average(
     numbers, sizes = np.unique(within, return_counts=True)
     n_voxels = len(trials.voxel_ids)
     out = allocate((len(images), n_voxels), directory)
+    sampled = np.unique(np.linspace(0, n_voxels - 1, min(n_voxels, _N_MOVED)).astype(np.int64))
+    moved = np.zeros((len(LAGS), len(images), len(sampled)), np.float32)
     is_finite, ncsnr = np.empty(n_voxels, bool), np.full(n_voxels, np.nan)
     is_flat, moments = np.empty((n_voxels, len(numbers)), bool), np.zeros((2, len(numbers)))
     for start in range(0, n_voxels, voxel_block):
@@ -164,8 +168,10 @@ def average(
         usable = is_finite[block] & ~is_flat[block].any(1)
         if groups is not None:
             ncsnr[block] = noise_ceiling.ncsnr(scores.T, image_index)
-        averaged = average_repeats(scores if is_scored and groups is not None else values, image_index)
-        out[:, block] = np.where(usable[:, None], averaged, 0.0).T
+        given = scores if is_scored and groups is not None else values
+        out[:, block] = np.where(usable[:, None], average_repeats(given, image_index), 0.0).T
+        some = (block.start <= sampled) & (sampled < block.stop)
+        moved[:, :, some] = _moved(np.where(usable[:, None], given, 0.0)[sampled[some] - block.start], image_index)
         moments += _sums(values[usable], within, numbers)
         progress(block.stop, n_voxels)
     empty = np.atleast_1d(is_flat.all(0))
@@ -193,7 +199,13 @@ def average(
         ncsnr=ncsnr,
         noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, n_repeats),
         rois=np.full(n_voxels, ""),
+        moved=moved,
     )
+
+
+def _moved(given: np.ndarray, image_index: np.ndarray) -> np.ndarray:
+    """Averages [len(LAGS), N, v] of rows [v, T], each taken for one of the image so many rows further on."""
+    return np.stack([average_repeats(given, np.roll(image_index, -lag)).T for lag in LAGS])
 
 
 def _without(trials: Trials, gone: np.ndarray) -> Trials:

@@ -2,9 +2,12 @@
 
 from mine_jax.encoder.blocks import predict_blocks as predict_blocks
 from mine_jax.encoder.blocks import top_images as top_images
+from mine_jax.encoder.controls import MOST_IMAGES as MOST_IMAGES
 from mine_jax.encoder.controls import Half as Half
+from mine_jax.encoder.controls import Lags as Lags
 from mine_jax.encoder.controls import Rival as Rival
 from mine_jax.encoder.controls import add_decoys as add_decoys
+from mine_jax.encoder.controls import compare_lags as compare_lags
 from mine_jax.encoder.controls import fit_rival as fit_rival
 from mine_jax.encoder.controls import halves as halves
 from mine_jax.encoder.controls import is_decoy as is_decoy

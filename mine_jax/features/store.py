@@ -199,7 +199,11 @@ def open_store(directory: str | Path, *, verify: bool = True, moved_to: str | Pa
         CheckpointError: if it is unfinished, or a file differs from its sha256.
     """
     directory = Path(directory)
-    meta = _read_meta(directory)
+    with artifacts.described_by(directory / "meta.json"):
+        return _opened(directory, _read_meta(directory), verify, moved_to)
+
+
+def _opened(directory: Path, meta: dict[str, Any], verify: bool, moved_to: str | Path | None) -> ImageTokens:
     if meta["kind"] == "file":
         path = Path(meta["path"] if moved_to is None else moved_to)
         if not path.is_file():

@@ -25,7 +25,7 @@ from mine_jax._optional import require
 from mine_jax._progress import Progress, silent
 from mine_jax.data import noise_ceiling
 from mine_jax.data.nsd import layout
-from mine_jax.errors import ConfigError, DataError
+from mine_jax.errors import ConfigError, DataError, IntegrityError, MissingInputError
 from mine_jax.phantom import cortex as cortex_module
 from mine_jax.phantom import scenes as scene_module
 from mine_jax.phantom.cortex import Cortex
@@ -217,8 +217,13 @@ def read_scenes(root: str | Path) -> list[scene_module.Scene]:
     Returns:
         The scene of every image, in the order of 0-based image ids.
     """
-    lines = (Path(root) / "phantom_scenes.jsonl").read_text(encoding="utf-8").splitlines()
-    return [scene_module.from_dict(json.loads(line)) for line in lines]
+    path = Path(root) / "phantom_scenes.jsonl"
+    try:
+        return [scene_module.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError as error:
+        raise MissingInputError(f"no scenes at {path}. Write the phantom again.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise IntegrityError(f"{path} does not hold scenes ({error!r:.300}). Write the phantom again.") from error
 
 
 def _check(parameters: dict[str, Any]) -> None:

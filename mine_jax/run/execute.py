@@ -376,7 +376,8 @@ def _compute(work: Callable[..., Any], config: Config, directory: Path, progress
     import jax
 
     try:
-        with jax.default_matmul_precision(config.run.precision):
+        # programs are written for the usual promotion of types, whatever a variable of the environment says
+        with jax.default_matmul_precision(config.run.precision), jax.numpy_dtype_promotion("standard"):
             return work(config, directory, progress)
     except jax.errors.JaxRuntimeError as error:
         if not memory.is_exhausted(error):

@@ -63,7 +63,7 @@ def test_folder_with_one_photo_under_two_names(tmp_path):
     config = FolderConfig(test=0.5, **{key: str(tmp_path / value) for key, value in paths.items()})
     text = "\n".join(data.check(config))
     assert "1 constant, 2 ok" in text and "noise ceiling unknown" in text
-    assert "under two ids in different splits" in text
+    assert "test photos show what photos show that encoders are fitted to" in text
     without = config.model_copy(update={"images": None})
     assert "only precomputed tokens" in data.check(without)[-1]
 

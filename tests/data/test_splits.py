@@ -148,16 +148,3 @@ def test_split_rows(responses):
     assert part.name == "train+val"
     with pytest.raises(AlignmentError, match="Assign splits after `align`"):
         data.split_rows(split, assigned[1:], names="test")
-
-
-def test_duplicates_across_splits(responses):
-    """F-08: one photo under two ids, byte for byte or saved again."""
-    images = np.random.default_rng(1).integers(0, 256, (40, 16, 16, 3), np.uint8)
-    images[9] = images[2]
-    # The same photo saved with slight losses.
-    images[20] = np.clip(images[4].astype(int) + 1, 0, 255)
-    images[31] = images[30]
-    assigned = np.array(["train"] * 40)
-    assigned[[9, 20]] = "test"
-    found = data.find_duplicates(make_stimuli(responses, images), assigned)
-    assert found == [("im2", "im9"), ("im4", "im20")]

@@ -7,8 +7,14 @@ import sys
 import numpy as np
 import pytest
 
-from mine_jax import artifacts, errors
+from mine_jax import artifacts, errors, run
+from mine_jax.config import from_dict
+from mine_jax.phantom.write_nsd import write_phantom
+from mine_jax.run import graph
+from mine_jax.run.execute import inputs_of
 from mine_jax.run.record import frozen, manifest
+from mine_jax.run.reporter import Reporter
+from mine_jax.run.stages.features import extract_part
 
 
 @pytest.fixture
@@ -90,3 +96,19 @@ def test_check_and_run_compare(tmp_path):
         ended = command(*arguments)
         assert ended.returncode == errors.EXIT_INTEGRITY
         assert "IntegrityError: inputs are not those of" in ended.stderr and "ids.txt changed" in ended.stderr
+
+
+def test_a_part_of_the_features_compares_too(tmp_path):
+    """F-47, F-72: `features --shard` reads photos that must not have changed."""
+    write_phantom(tmp_path / "nsd", subjects=("subj01",), n_images=30, n_shared=6, shape=(8, 8, 8))
+    values = {"data": {"kind": "nsd", "root": "nsd", "roi": []}, "features": {"model": "phantom"}}
+    settings, source = from_dict(values, base=tmp_path), tmp_path / "c.toml"
+    frozen.freeze(source, inputs_of(settings, graph.STEPS))
+    run.execute(settings, tmp_path / "run", graph.STEPS, until="data", source=source)
+    part = {"part": (0, 2), "reporter": Reporter(), "source": source}
+    assert "done" in extract_part(settings, tmp_path / "run", graph.STEPS, **part)[0]
+    (photos,) = (tmp_path / "nsd").rglob("nsd_stimuli.hdf5")
+    with photos.open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(errors.IntegrityError, match=r"nsd_stimuli\.hdf5 changed"):
+        extract_part(settings, tmp_path / "run", graph.STEPS, **{**part, "part": (1, 2)})

@@ -1,19 +1,28 @@
 """F-70, F-71, F-95, F-96: what cannot be used ends with one named error, not with a traceback."""
 
+import importlib.resources
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from mine_jax import artifacts, config, data, encoder, errors
+from benchmarks.reliability import hostile
+from mine_jax import artifacts, config, data, encoder, errors, features, run
 from mine_jax.config import RidgeConfig
+from mine_jax.features.ports.text import load_tokenizer
+from mine_jax.phantom.write_nsd import read_scenes
+from mine_jax.run import graph
 from mine_jax.run.record import lock, manifest
 from mine_jax.run.reporter import PlainReporter
+from mine_jax.types import Architecture, Encoders
+from mine_jax.validation.makers import diffusion
 
 COMMAND = [sys.executable, "-m", "mine_jax"]
 
@@ -182,3 +191,113 @@ def test_platform_that_is_not_there_is_named(tmp_path):
 def test_unknown_benchmark_is_named():
     process = subprocess.run([*COMMAND, "bench", "--what", "nope"], capture_output=True, text=True)
     assert process.returncode == 2 and "no such benchmark" in process.stderr and "Traceback" not in process.stderr
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", DEEP),
+        ("tokenizer.json", '{"model": ' * 100_000),
+        ("tokenizer.json", '{"model": 3}'),
+        ("tokenizer.json", ""),
+        ("tokenizer_config.json", DEEP),
+        ("special_tokens_map.json", DEEP),
+    ],
+)
+def test_damaged_tokenizers_are_named(tmp_path, name, content):
+    """F-96: also those whose parsers raise plain exceptions, or none that end a recursion."""
+    source = importlib.resources.files("mine_jax") / "phantom" / "weights" / "clip"
+    shutil.copytree(str(source), tmp_path / "model")
+    (tmp_path / "model" / name).write_text(content)
+    with pytest.raises(errors.WeightsError, match=r"tokenizer|special_tokens_map") as raised:
+        load_tokenizer(tmp_path / "model")
+    assert len(str(raised.value)) < 1000
+
+
+def test_other_deep_files_are_named(tmp_path):
+    """F-96: the description of a pipeline, of a checkpoint, and the scenes of a phantom."""
+    for name in ("model_index.json", "config.json", "phantom_scenes.jsonl"):
+        (tmp_path / name).write_text(DEEP)
+    with pytest.raises(errors.WeightsError, match=r"model_index\.json"):
+        diffusion.check_directory(str(tmp_path), role="editor")
+    assert features.family_of(tmp_path) is None
+    with pytest.raises(errors.IntegrityError, match="does not hold scenes"):
+        read_scenes(tmp_path)
+
+
+def edited(path, **changes):
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps({**meta, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arrays": {"image_ids": "../secret.npy"}}, "no file of its folder"),
+        ({"arrays": {"image_ids": "/etc/passwd"}}, "no file of its folder"),
+        ({"arrays": {"image_ids": "link.npy"}}, "leads outside"),
+        ({"arrays": {"image_ids": "absent.npy"}}, "is missing"),
+        ({"arrays": {"image_ids": 7}}, "no file of its folder"),
+        ({"arrays": ["image_ids"]}, "damaged or was edited"),
+        ({"arrays": {}}, "another version"),
+        ({"fields": None}, "damaged or was edited"),
+        ({"fields": {"grid": 4}}, "damaged or was edited"),
+        ({"sparse": {"tokens": {"n": 1}}}, "damaged or was edited"),
+        ({"type": ["ImageTokens"]}, "damaged or was edited"),
+        ({"sha256": {"../secret.npy": "0"}}, "no file of its folder"),
+        ({"sha256": 3}, "damaged or was edited"),
+    ],
+)
+def test_descriptions_that_name_other_files_are_refused(tmp_path, changes, message):
+    """F-71: names in meta.json that lead outside, are not there, or are no names."""
+    np.save(tmp_path / "secret.npy", np.ones(3))
+    folder = artifacts.save(_split(np.random.default_rng(0), 4).tokens, tmp_path / "tokens")
+    (folder / "link.npy").symlink_to(tmp_path / "secret.npy")
+    edited(folder / "meta.json", **changes)
+    with pytest.raises(errors.CheckpointError, match=message):
+        artifacts.load(folder)
+
+
+def test_encoders_whose_description_was_edited_are_refused(tmp_path):
+    """F-71: the store would cut arrays to other sizes, or fill them up with zeros."""
+    encoders = Encoders(
+        shared={},
+        per_voxel={"b": np.ones((3, 2), np.float32)},
+        baseline=np.zeros(2, np.float32),
+        voxel_ids=np.arange(3),
+        status=np.zeros(3, np.int8),
+        architecture=Architecture(kind="ridge"),
+    )
+    folder = artifacts.save(encoders, tmp_path / "encoder")
+    np.testing.assert_array_equal(artifacts.load(folder).per_voxel["b"], encoders.per_voxel["b"])
+    meta = json.loads((folder / "meta.json").read_text())
+    for shape, message in (([10**9, 10**9], "declares"), ([4, 2], "declares"), (7, "damaged or was edited")):
+        meta["arrays"]["per_voxel"]["b"][0] = shape
+        (folder / "meta.json").write_text(json.dumps(meta))
+        with pytest.raises(errors.CheckpointError, match=message):
+            artifacts.load(folder)
+
+
+def test_lock_of_a_process_whose_number_another_one_has_now_is_removed(tmp_path, caplog):
+    """F-74: this process has the number, but did not start when the owner did."""
+    with lock.locked(tmp_path):
+        owner = json.loads((tmp_path / ".lock").read_text())
+    assert owner["pid"] == os.getpid() and owner["started"]
+    (tmp_path / ".lock").write_text(json.dumps(owner))
+    with pytest.raises(errors.ResourceError, match=f"in use by process {os.getpid()}"), lock.locked(tmp_path):
+        pass
+    (tmp_path / ".lock").write_text(json.dumps({**owner, "started": owner["started"] + "0"}))
+    with lock.locked(tmp_path):
+        pass
+    assert "which is gone" in caplog.text and not (tmp_path / ".lock").exists()
+
+
+def test_strict_promotion_of_types_does_not_stop_a_run(tmp_path):
+    """F-95: a variable of the environment, JAX_NUMPY_DTYPE_PROMOTION=strict, that a shell may set for other work."""
+    written = hostile.write_data_set(tmp_path / "inputs")
+    with jax.numpy_dtype_promotion("strict"):
+        record = run.execute(config.read(written), tmp_path / "run", graph.STEPS, until="roi")
+    assert record["stages"]["roi"]["state"] == "done"

@@ -55,7 +55,9 @@ def read(folder: Path, kind: str, identity: Mapping[str, Any]) -> tuple[dict[str
             f"{folder} holds a {kind.lower()} of another extraction; different: {', '.join(differing)}. "
             "Choose another folder, or delete this one to extract again."
         )
-    for name, digest in meta["sha256"].items():
-        if artifacts.sha256(folder / name) != digest:
-            raise CheckpointError(f"{folder / name} differs from its sha256. Delete {folder.parent} and extract again.")
-    return {Path(name).stem: artifacts.read_array(folder / name) for name in meta["sha256"]}, meta
+    with artifacts.described_by(folder / "meta.json"):
+        paths = {artifacts.member(folder, name): digest for name, digest in meta["sha256"].items()}
+        for path, digest in paths.items():
+            if artifacts.sha256(path) != digest:
+                raise CheckpointError(f"{path} differs from its sha256. Delete {folder.parent} and extract again.")
+        return {path.stem: artifacts.read_array(path) for path in paths}, meta

@@ -68,8 +68,9 @@ def load_tokenizer(directory: Path) -> Any:
         weights.read_model_json(tokenizer_config)
     try:
         return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise WeightsError(f"no usable tokenizer in {directory} ({error}). Copy its files too.") from error
+    except Exception as error:
+        # parsers in Python and Rust raise whatever damaged files lead them to, also plain exceptions
+        raise WeightsError(f"no usable tokenizer in {directory} ({error!s:.500}). Copy its files too.") from error
 
 
 def check_tokenizer(tokenizer: Any, directory: Path, rows: int) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mine_jax import attribution, data, features, phantom
+from mine_jax import attribution, data, encoder, features, phantom
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config, PhantomConfig, PrecomputedConfig, judging_features
 from mine_jax.errors import MineError
 from mine_jax.run.execute import inputs_of
 from mine_jax.run.graph import STEPS
 from mine_jax.run.record import frozen
-from mine_jax.types import Responses
+from mine_jax.types import Responses, Stimuli
 from mine_jax.validation.makers import models
 
 
@@ -59,7 +59,35 @@ def check(
 def _data(config: Config, progress: Progress) -> list[str]:
     if _is_unwritten(config):
         return ["data: the phantom is not there yet; the data stage writes it"]
-    return data.check(config.data, seed=config.run.seed, progress=progress)
+
+    def compare(responses: Responses, stimuli: Stimuli) -> list[str]:
+        return _lags(config, responses, stimuli, progress)
+
+    return data.check(config.data, seed=config.run.seed, compare=compare, progress=progress)
+
+
+def _lags(config: Config, responses: Responses, stimuli: Stimuli, progress: Progress) -> list[str]:
+    """Compares responses with image-tokens, or where they are still to be made with low-level statistics of photos."""
+    settings, what = config.features, "mean image-tokens"
+    if responses.moved is None:
+        return []
+    try:
+        if isinstance(settings, PrecomputedConfig):
+            tokens, _ = features.load_features(settings, stimuli, progress=progress)
+        elif config.data.has_photos:
+            what = "low-level statistics of the photos"
+            some = responses.image_ids[: encoder.MOST_IMAGES]
+            tokens = features.low_level_statistics(replace(stimuli, image_ids=some), progress=progress)
+            responses = responses.take_images(np.arange(len(some)))
+        else:
+            return []
+        lags = encoder.compare_lags(data.align(responses, tokens, on_missing=config.data.on_missing), progress=progress)
+    except MineError:
+        return []  # said where images and features are checked
+    if lags is None:
+        return []
+    findings = [f"r of responses with {what}, rows moved by lags: {lags.said}"]
+    return findings + ([f"warning: {lags.warning}"] if lags.warning else [])
 
 
 def _features(config: Config, progress: Progress) -> list[str]:

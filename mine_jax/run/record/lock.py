@@ -12,6 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from mine_jax._signals import last_act
 from mine_jax.errors import ResourceError
 
 NAME = ".lock"
@@ -28,18 +29,26 @@ def locked(directory: Path) -> Generator[None, None, None]:
         ResourceError: if a live process holds it, or the lock cannot be written.
     """
     path = directory / NAME
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    owner = {
+        **{"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())},
+        "since": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
     if not _create(path, owner):
         _take_over(path)
         if not _create(path, owner):
             raise ResourceError(
                 f"{directory} was locked by another process just now. Wait for it, or use another folder."
             )
-    try:
-        yield
-    finally:
+
+    def release() -> None:
         if _read(path) == owner:
             path.unlink(missing_ok=True)
+
+    try:
+        with last_act(release):
+            yield
+    finally:
+        release()
 
 
 def is_alive(pid: int) -> bool:
@@ -51,6 +60,24 @@ def is_alive(pid: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
+
+
+def _started(pid: int) -> str | None:
+    """Returns what tells a process from others that have had its number: boot, and time of start since; or None."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    return f"{boot}:{fields[19]}"
+
+
+def _is_owner_alive(owner: dict[str, Any]) -> bool:
+    """Says whether the process that wrote a lock is there, and not another one that has its number now."""
+    if not is_alive(owner["pid"]):
+        return False
+    written, there = owner.get("started"), _started(owner["pid"])
+    return written is None or there is None or written == there
 
 
 def _create(path: Path, owner: dict[str, Any]) -> bool:
@@ -89,7 +116,7 @@ def _take_over(path: Path) -> None:
         logger.warning("removed the empty lock of a process that ended before it wrote its name")
         path.unlink(missing_ok=True)
         return
-    if not isinstance(pid, int) or owner.get("host") != socket.gethostname() or is_alive(pid):
+    if not isinstance(pid, int) or owner.get("host") != socket.gethostname() or _is_owner_alive(owner):
         who = f"process {pid} on {owner.get('host')} since {owner.get('since')}" if owner else "another process"
         raise ResourceError(
             f"{path.parent} is in use by {who}. Wait for it, or use another folder; "

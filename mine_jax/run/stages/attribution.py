@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mine_jax import attribution, memory
-from mine_jax._progress import Progress, part_of, silent
+from mine_jax._progress import Progress, part_of
 from mine_jax.config import Config
 from mine_jax.pipeline import attributing
 from mine_jax.pipeline.fits import Fitted
@@ -32,7 +32,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         own = part_of(progress, 0, len(batches))
         results = attributing.attributed(config, pairs, own, _of_voxels(keep, n_voxels))
     attributions, critical, faithfulness = results.take(np.arange(n_voxels))
-    of_halves = attributing.faithfulness_of_halves(config, pairs, halves, silent)
+    of_halves = attributing.faithfulness_of_halves(config, pairs, halves, part_of(progress, 0, len(batches)))
     per_voxel = files.save_attribution(
         directory,
         attributions,

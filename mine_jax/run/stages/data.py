@@ -29,7 +29,8 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     splits = data.assign_splits(responses, stimuli, test=source.test, val=source.val, seed=config.run.seed)
     if source.permute:
         order = _exchanged(splits, seed=config.run.seed)
-        responses = replace(responses, responses=responses.responses[order], n_repeats=responses.n_repeats[order])
+        exchanged = responses.take_images(order)
+        responses = replace(exchanged, image_ids=responses.image_ids)
     responses = data.with_noise_ceiling(responses, splits == "test")
     responses = data.with_low_ceiling(responses, min_noise_ceiling=source.min_noise_ceiling)
     files.save_data(directory, responses, splits)

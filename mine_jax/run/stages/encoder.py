@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import encoder, features, memory, sharding, statistics
-from mine_jax._progress import Progress, part_of, silent
+from mine_jax._progress import Progress, at_the_end, part_of
 from mine_jax.config import Config, EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
 from mine_jax.pipeline import fits
@@ -25,7 +25,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     """Fits and scores the encoders, the ridge they are compared with, and the low-level rival of voxels and decoys."""
     splits = files.load_splits(config, directory)
     batches = fits.batches(config, splits)
-    batch, n_fits = batches.whole, 1 + len(batches.halves)
+    batch, n_fits, after = batches.whole, 1 + len(batches.halves), at_the_end(progress)
     encoders = fits.fitted(config, config.encoder, batch, part_of(progress, 0, n_fits), batches.moments)
     all_scores = fits.scored(config, encoders, batch)
     files.save_encoders(directory, encoders, all_scores)
@@ -49,13 +49,12 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         summary["voxels_with_linear_term"] = int((terms[usable] != 0).any(1).sum())
     reference = _reference(config.encoder)
     if reference is not None:
-        linear = fits.scored(config, fits.fitted(config, reference, splits, silent, batches.moments), splits)
+        linear = fits.scored(config, fits.fitted(config, reference, splits, after, batches.moments), splits)
         files.save_reference(directory, linear)
         summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
-        summary |= _warned(summary["mean_r2"], summary["mean_r2_ridge"])
     by_layer = {splits["train"].tokens.layer: scores}
     for layer, split in _more_layers(config, directory):
-        by_layer[layer] = fits.scored(config, fits.fitted(config, config.encoder, split, silent), split)
+        by_layer[layer] = fits.scored(config, fits.fitted(config, config.encoder, split, after), split)
     files.save_layers(directory, files.load_responses(directory), by_layer)
     files.remove_rival(directory)
     rival = _rival(config, directory, batch)
@@ -63,15 +62,21 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         low_level = _scored_rival(all_scores, rival, batch["test"])
         files.save_rival(directory, rival.predicted, low_level)
         summary["mean_r2_low_level"] = finite_mean(low_level.r2[: len(usable)][usable])
-    return summary
+    lags = encoder.compare_lags(*splits.values(), progress=after)
+    if lags is not None:
+        summary |= {"r_by_lag": {f"{lag:+d}": r for lag, r in lags.rows.items()}, "r_of_lags": lags.said}
+    warnings = [
+        _worse_than_ridge(summary["mean_r2"], summary.get("mean_r2_ridge")),
+        "" if lags is None else lags.warning,
+    ]
+    return {**summary, **({"warning": "; ".join(filter(None, warnings))} if any(warnings) else {})}
 
 
-def _warned(r2: float | None, r2_ridge: float | None) -> dict[str, str]:
+def _worse_than_ridge(r2: float | None, r2_ridge: float | None) -> str:
     """Warns of encoders that predict worse than the reference ridge: what they attribute explains less."""
     if r2 is None or r2_ridge is None or r2 >= r2_ridge:
-        return {}
-    text = 'the encoders predict worse than ridge on the mean token: try encoder.linear = true, or kind = "ridge"'
-    return {"warning": text}
+        return ""
+    return 'the encoders predict worse than ridge on the mean token: try encoder.linear = true, or kind = "ridge"'
 
 
 def share(config: Config, directory: Path, progress: Progress) -> None:
@@ -228,5 +233,6 @@ STEP = Step(
         "mean test R2 {mean_r2}",
         "ridge on the mean token {mean_r2_ridge}",
         "R2 / noise ceiling {mean_r2_normalized}",
+        "r by lag {r_of_lags}",
     ),
 )

@@ -12,11 +12,13 @@ import jax
 import numpy as np
 
 from mine_jax import data, features, memory
-from mine_jax._progress import Progress
+from mine_jax._progress import Progress, at_the_end
 from mine_jax.config import EMBEDDED_MODELS, Config, PrecomputedConfig
+from mine_jax.data import copies
 from mine_jax.errors import CheckpointError
 from mine_jax.run import files
-from mine_jax.run.execute import Step, stale
+from mine_jax.run.execute import Step, inputs_of, stale
+from mine_jax.run.record import frozen, manifest
 from mine_jax.run.record.manifest import input_hash
 from mine_jax.run.reporter import Reporter
 from mine_jax.types import ImageTokens, Lens, Stimuli
@@ -46,17 +48,37 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         logger.warning("features/ is extracted anew: %s", error)
         files.remove_features(directory)
         tokens, lens = loaded()
+    warning = ""
     if config.features.low_level and config.data.has_photos:
-        files.save_low_level(directory, features.low_level_statistics(shown))
+        seen = data.Thumbnails(shown)
+        after = at_the_end(progress)
+        files.save_low_level(directory, features.low_level_statistics(replace(shown, read=seen.read), progress=after))
+        warning = copies.warning_of_copies(data.find_copies(seen.kept, files.split_of(directory), progress=after))
     else:
         files.remove_low_level(directory)
     n_images, n_tokens, width = tokens.tokens.shape
     words = 0 if lens is None else len(lens.words)
-    return {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
+    summary = {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
+    return {**summary, **_of_hub(config), **({"warning": warning} if warning else {})}
+
+
+def _of_hub(config: Config) -> dict[str, Any]:
+    """What stands in run.json of a model of the hub: id, commit, and sha256 of its files."""
+    f = config.features
+    folder = None if isinstance(f, PrecomputedConfig) else features.hub_folder(f)
+    if folder is None or isinstance(f, PrecomputedConfig):
+        return {}
+    return {"hub": {"id": f.model, "revision": f.revision, "sha256": features.fetched_files(folder)}}
 
 
 def extract_part(
-    config: Config, directory: str | Path, steps: Mapping[str, Step], *, part: tuple[int, int], reporter: Reporter
+    config: Config,
+    directory: str | Path,
+    steps: Mapping[str, Step],
+    *,
+    part: tuple[int, int],
+    reporter: Reporter,
+    source: Path | None = None,
 ) -> list[str]:
     """Writes the token shards of one part of a run.
 
@@ -69,15 +91,21 @@ def extract_part(
         steps: the stages, in order.
         part: (i, n), i from 0 to n - 1.
         reporter: shows progress.
+        source: the file of the configuration: inputs must be those of the list beside it, where there is one.
 
     Returns:
         Lines that say what was done and what comes next.
 
     Raises:
+        IntegrityError: if an input is not the one that the list names.
         CheckpointError: if the data stage is not up to date, or the store is of another extraction.
         MineError: see `features.extract_part`.
     """
     directory = Path(directory)
+    if source is not None:
+        known = (manifest.read(directory) or {}).get("frozen")
+        with reporter.task("inputs") as progress:
+            frozen.verify(source, inputs_of(config, steps), known=known, progress=progress)
     reason = stale(config, directory, steps)["data"]
     if reason is not None:
         raise CheckpointError(
@@ -128,10 +156,16 @@ def inputs(config: Config) -> list[Path]:
     if isinstance(f, PrecomputedConfig):
         named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
     else:
-        named = (f.words, None if f.model in EMBEDDED_MODELS else f.model)
+        named = (f.words, features.hub_folder(f) or (None if f.model in EMBEDDED_MODELS else f.model))
     # Tokens and low-level statistics are of the photos that are there now.
     photos = data.image_inputs(config.data) if config.data.has_photos else []
     return [*photos, *(Path(p) for p in named if p is not None)]
+
+
+def fetches(config: Config) -> bool:
+    """Says whether the stage may bring its model into the hub's cache."""
+    f = config.features
+    return not isinstance(f, PrecomputedConfig) and f.allow_download and features.hub_folder(f) is not None
 
 
 STEP = Step(
@@ -140,6 +174,7 @@ STEP = Step(
     sections=("features", "run.precision"),
     outputs=files.OUTPUTS["features"],
     inputs=inputs,
+    makes_inputs=fetches,
     partial=files.KEPT["features"],
     plan=plan,
     found=("{images} images x {tokens} image-tokens x {width}", "{words} words"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mine_jax import encoder
-from mine_jax._progress import Progress
+from mine_jax._progress import Progress, at_the_end
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares
 from mine_jax.pipeline import claims, fits
@@ -34,7 +34,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     populations = claims.populations(config, described, progress)
     profiles, of_decoys = _judged(config, directory, described.shares, populations, progress)
     files.save_profiles(directory, profiles, of_decoys)
-    files.save_evidence(directory, evidence_tables(config, directory, profiles, progress=lambda *_: progress(1, 1)))
+    files.save_evidence(directory, evidence_tables(config, directory, profiles, progress=at_the_end(progress)))
     files.save_voxels(directory, responses, scores, profiles)
     return {
         **({} if files.load_rival(directory) else {"warning": NO_RIVAL}),

@@ -188,7 +188,7 @@ def check_directory(directory: str, *, role: str) -> str:
         )
     try:
         return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{index} is no pipeline's index: {error!r}.") from error
 
 

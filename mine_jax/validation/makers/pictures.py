@@ -123,7 +123,7 @@ def read_manifest(folder: Path, name: str) -> dict[str, dict[str, Any]]:
     records = {}
     path = folder / f"{name}.jsonl"
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             record = json.loads(line)
             records[record["file"]] = record
     return records

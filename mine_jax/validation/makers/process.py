@@ -22,7 +22,7 @@ from mine_jax.validation.makers import pictures
 from mine_jax.validation.makers.pictures import Item
 
 _POLL_S = 0.2
-_STOP_S = 10.0
+_STOP_S = 1.0
 
 
 def make_in_process(

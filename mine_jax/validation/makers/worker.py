@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,8 @@ from types import FrameType
 from mine_jax import artifacts
 from mine_jax.errors import MineError
 from mine_jax.validation.makers import diffusion, pictures
+
+_STOP_S = 1.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,6 +65,9 @@ def _stop_when_alone() -> None:
     # waits in `sys.stdin` would hold a lock that the interpreter needs to exit.
     os.read(sys.stdin.fileno(), 1)
     signal.raise_signal(signal.SIGTERM)
+    # a long call of a library answers no signal
+    time.sleep(_STOP_S)
+    os._exit(128 + signal.SIGTERM)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,91 @@
+"""F-69, F-87: a signal ends every command within three seconds. F-83: nothing forks after JAX has started."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import warnings
+
+import jax.numpy as jnp
+import pytest
+
+from mine_jax import run
+from mine_jax.config import from_dict
+from mine_jax.run import graph
+from mine_jax.run.checks import inputs
+
+
+def test_loading_and_extraction_do_not_fork(tmp_path, monkeypatch):
+    """F-83: a fork beside the threads of JAX may wait for ever, and Python warns of it."""
+    jnp.ones(3).block_until_ready()
+    for name in ("fork", "forkpty"):
+        monkeypatch.setattr(os, name, lambda: pytest.fail("os.fork"))
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", lambda self: pytest.fail("multiprocessing"))
+    shape = {"n_images": 30, "n_shared": 6, "shape": [8, 8, 8], "roi": []}
+    settings = from_dict({"data": {"kind": "phantom", **shape}, "features": {"model": "phantom"}})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*fork", category=RuntimeWarning)
+        warnings.filterwarnings("error", message=".*fork", category=DeprecationWarning)
+        run.execute(settings, tmp_path / "run", graph.STEPS, until="features")
+        values = {"kind": "phantom", "root": str(tmp_path / "run" / "phantom"), "roi": []}
+        assert inputs.check(from_dict({"data": values, "features": {"model": "phantom"}}))
+
+
+# Work that never polls, of each kind: in Python, in one call of a library, and where exceptions are swallowed.
+WORK = """
+    import hashlib, sys, time
+    from pathlib import Path
+    from mine_jax import _signals
+    from mine_jax.errors import Stopped
+    from mine_jax.run.record import lock
+
+    def python():
+        while True:
+            sum(range(1000))
+
+    def library():
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 400_000_000)
+
+    def swallowing():
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+
+    def loading():
+        sys.path.insert(0, sys.argv[2])
+        Path(sys.argv[2], "slow.py").write_text("import time; time.sleep(60)")
+        import slow
+
+    _signals.raise_on_signals()
+    _signals.end_in_time()
+    try:
+        with _signals.stop_flag(), lock.locked(Path(sys.argv[2])):
+            print("started", flush=True)
+            globals()[sys.argv[1]]()
+    except Stopped as stop:
+        print("stopped", flush=True)
+        sys.exit(stop.exit_code)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("work", ["python", "library", "swallowing", "loading"])
+def test_a_signal_ends_work_that_does_not_poll(tmp_path, work, number):
+    """F-69, F-87: within three seconds, with the exit code of the signal, and without leaving a lock."""
+    command = [sys.executable, "-c", textwrap.dedent(WORK), work, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        start = time.monotonic()
+        process.send_signal(number)
+        said, told = process.communicate(timeout=60)
+    assert time.monotonic() - start < 3
+    assert process.returncode == (130 if number == signal.SIGINT else 143)
+    assert not (tmp_path / ".lock").exists() and "Traceback" not in told
+    # raised where it can be; what is in one long call says itself why it ends
+    assert said.strip() == ("stopped" if work == "python" else "")
+    assert ("in the middle of a long call" in told) == (work in ("library", "loading"))
