@@ -12,7 +12,10 @@ from mine_jax._progress import Progress
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares
 from mine_jax.memory import SparseRows
-from mine_jax.types import Descriptions, Encoders, Profiles, Scores, Split
+from mine_jax.types import Descriptions, Encoders, Profiles, Responses, Scores, Split
+
+# Voxels whose measured responses to all training images are held at once.
+VOXELS_AT_ONCE = 4096
 
 
 class Pair(NamedTuple):
@@ -48,9 +51,13 @@ class Population(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """Test images: shares of words [T, C]; measured responses, predictions and those of the rival, [T, V]."""
+    """Test images: shares of words [T, C]; measured responses, predictions and those of the rival, [T, V].
+
+    Beside them `weights` [V, C], how much each word of a profile counts by the responses to training images.
+    """
 
     words: SparseRows
+    weights: SparseRows
     measured: np.ndarray
     predicted: np.ndarray
     rival: np.ndarray | None
@@ -86,26 +93,26 @@ def populations(config: Config, described: Described, progress: Progress) -> lis
 
 def held_out(
     config: Config,
+    both: list[Population],
     shares: CorpusShares,
-    test: Split,
+    splits: dict[str, Split],
     encoders: Encoders,
     rival: tuple[np.ndarray, Scores] | None,
-    *,
-    voxel_ids: np.ndarray,
 ) -> HeldOut:
     """Collects what was measured and predicted in the test images, for voxels and decoys.
 
     Args:
         config: of the chain.
-        shares: of words in every image.
-        test: the T test images, with decoys.
+        both: from `populations`, V voxels and decoys.
+        shares: of words, in the corpus and in every image.
+        splits: the "train" images and the T images of "test", with decoys.
         encoders: of voxels and decoys.
         rival: what low-level statistics predict [T, V] of voxels and decoys, with the scores; None without.
-        voxel_ids: [V] ids of the profiled voxels and decoys.
 
     Returns:
         What `judge` tests on.
     """
+    test, voxel_ids = splits["test"], np.concatenate([one.profiles.voxel_ids for one in both])
     columns = np.searchsorted(test.responses.voxel_ids, voxel_ids)
     predicted = encoder.predict(
         encoders.take(np.searchsorted(encoders.voxel_ids, voxel_ids)),
@@ -116,6 +123,7 @@ def held_out(
     )
     return HeldOut(
         words=shares.images.take(shares.rows_of(test.responses.image_ids)),
+        weights=_weights(both, shares, splits["train"].responses),
         measured=np.asarray(test.responses.responses[:, columns]),
         predicted=predicted,
         rival=None if rival is None else np.asarray(rival[0][:, np.searchsorted(rival[1].voxel_ids, voxel_ids)]),
@@ -148,6 +156,7 @@ def judge(
         shares.mean,
         unseen.words,
         unseen.measured,
+        weights=unseen.weights,
         predicted=unseen.predicted,
         rival=unseen.rival,
         n_permutations=settings.n_permutations,
@@ -175,6 +184,18 @@ def judge(
         judged_decoys = _with_claims(decoys, of_decoys, climbed, settings.min_images)
     rungs = profile.climb(of_voxels, of_decoys, limits)
     return _with_claims(voxels, of_voxels, rungs, settings.min_images), judged_decoys
+
+
+def _weights(both: list[Population], shares: CorpusShares, training: Responses) -> SparseRows:
+    """Weighs the words of all profiles by measured responses to the training images, some voxels at a time."""
+    words, parts = shares.images.take(shares.rows_of(training.image_ids)), []
+    for profiles in (one.profiles for one in both):
+        columns = np.searchsorted(training.voxel_ids, profiles.voxel_ids)
+        for block in memory.blocks(len(columns), VOXELS_AT_ONCE):
+            measured = np.asarray(training.responses[:, columns[block]])
+            seen = profile.Seen(words, measured)
+            parts.append(profile.word_weights(profiles.distribution.take(block), shares.mean, seen))
+    return memory.concatenated(parts)
 
 
 def _population(

@@ -87,7 +87,7 @@ def describe(
         judged: tuple[Profiles | None, Profiles | None] = (None, None)
         if pairs:
             given = _described(config, lens, pairs, parts_of_tokens, (voxels, decoys), progress)
-            judged = _judged(config, given, batches.whole["test"], fitted.encoders, part_of(progress, 3, _N_PARTS))
+            judged = _judged(config, given, batches.whole, fitted.encoders, part_of(progress, 3, _N_PARTS))
     return Verdicts(responses, voxels.scores, voxels.encoders, *judged, left_out)
 
 
@@ -178,10 +178,9 @@ def _described(
 
 
 def _judged(
-    config: Config, given: claims.Described, test: Split, encoders: Encoders, progress: Progress
+    config: Config, given: claims.Described, splits: dict[str, Split], encoders: Encoders, progress: Progress
 ) -> tuple[Profiles, Profiles | None]:
     """Builds the profiles, and tests every rung of the ladder on the test images."""
     populations = claims.populations(config, given, progress)
-    voxel_ids = np.concatenate([one.profiles.voxel_ids for one in populations])
-    unseen = claims.held_out(config, given.shares, test, encoders, None, voxel_ids=voxel_ids)
+    unseen = claims.held_out(config, populations, given.shares, splits, encoders, None)
     return claims.judge(config, populations, given.shares, unseen, progress)

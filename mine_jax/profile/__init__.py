@@ -29,6 +29,7 @@ from mine_jax.profile.localised import localised_test as localised_test
 from mine_jax.profile.localised import word_entropy as word_entropy
 from mine_jax.profile.measured import MeasuredTest as MeasuredTest
 from mine_jax.profile.measured import measured_test as measured_test
+from mine_jax.profile.measured import word_weights as word_weights
 from mine_jax.profile.reliability import agreement as agreement
 from mine_jax.profile.reliability import agreement_with_others as agreement_with_others
 from mine_jax.profile.reliability import common_profile as common_profile

@@ -1,8 +1,10 @@
 """Does the profile predict responses it was not made from, and more than its rivals do?
 
 Held-out images are scored by the profile alone, by the presence of its words: their shares in an image, in
-standard deviations over the images, so that a rare word counts as much as a common one. The score is correlated
-with the measured response. Three rivals could explain such a correlation: chance (images may be exchanged), the
+standard deviations over the images, so that a rare word counts as much as a common one. Each word counts as
+much as its presence goes with measured responses to the training images: of a category of many words the best
+images of a voxel show a few, and a profile says more of these than of the others. The score is correlated with
+the measured response. Three rivals could explain such a correlation: chance (images may be exchanged), the
 low-level statistics of the images, and words in general (the profiles of other voxels).
 
 Words need not beat the low-level rival themselves where the encoder does: a scene is known by its colours and
@@ -20,7 +22,7 @@ import numpy as np
 from mine_jax import statistics
 from mine_jax._progress import Progress, silent
 from mine_jax.description import saliences
-from mine_jax.description.presence import Presence
+from mine_jax.description.presence import Presence, Seen, finite
 from mine_jax.memory import SparseRows, blocks, sparse_rows
 from mine_jax.statistics import permutation_p, standardized
 
@@ -63,12 +65,30 @@ class MeasuredTest(NamedTuple):
         return MeasuredTest(*(part[voxels] for part in self))
 
 
+def word_weights(distribution: SparseRows | np.ndarray, corpus: np.ndarray, training: Seen) -> SparseRows:
+    """Weighs the words of profiles by measured responses to training images.
+
+    Args:
+        distribution: [V, C] profiles as shares, dense or sparse.
+        corpus: [C] mean shares over a corpus.
+        training: images that had a part in the fit, with responses of the V voxels.
+
+    Returns:
+        [V, C] of the words with a positive salience: how their presence correlates with the responses, 0 where it
+        does so negatively. Responses that do not vary, or are not finite, weigh nothing.
+    """
+    of_words = saliences(sparse_rows(distribution), corpus, positive=True)
+    r = Presence.of(training.words).correlations(finite(training.measured))
+    return of_words.with_values(np.maximum(r[of_words.columns, of_words.rows], 0))
+
+
 def measured_test(
     distribution: SparseRows | np.ndarray,
     corpus: np.ndarray,
     image_words: SparseRows | np.ndarray,
     measured: np.ndarray,
     *,
+    weights: SparseRows | None = None,
     predicted: np.ndarray | None = None,
     rival: np.ndarray | None = None,
     n_permutations: int = 2000,
@@ -82,6 +102,7 @@ def measured_test(
         corpus: [C] mean shares over a corpus.
         image_words: [T, C] shares of words in each held-out image, dense or sparse.
         measured: [T, V] measured responses, z-scored beta; NaN columns stay untested.
+        weights: [V, C] how much each word counts, of `word_weights`; positive saliences where there are none.
         predicted: [T, V] predictions of the encoders that gave the profiles.
         rival: [T, V] predictions of an encoder that knows low-level image statistics only.
         n_permutations: permutations of the images.
@@ -94,15 +115,18 @@ def measured_test(
     Source: partial correlation with permuted residuals, Freedman & Lane 1983.
     """
     distribution, of_images = sparse_rows(distribution), Presence.of(image_words).in_spreads
+    weights = saliences(distribution, corpus, positive=True) if weights is None else weights
     n_images, n_voxels = measured.shape
     at_once = statistics.BLOCK_BYTES // (8 * max(1, n_images))
     usable = np.zeros(n_voxels, bool)
     for block in blocks(n_voxels, at_once):
-        usable[block] = (standardized(profile_scores(distribution.take(block), corpus, of_images)) != 0).any(0)
-    others = _Others.drawn(distribution, corpus, of_images, np.flatnonzero(usable), seed)
+        usable[block] = (standardized(_scores(weights.take(block), of_images)) != 0).any(0)
+    drawn = np.random.default_rng([seed, 1]).permutation(np.flatnonzero(usable))[:MAX_OTHERS]
+    of_others = standardized(_scores(weights.take(drawn), of_images))
+    others = _Others(of_others, saliences(distribution.take(drawn), corpus))
     parts = []
     for block in blocks(n_voxels, at_once):
-        scores = standardized(profile_scores(distribution.take(block), corpus, of_images))
+        scores = standardized(_scores(weights.take(block), of_images))
         response = standardized(measured[:, block])
         test = _tested(
             scores,
@@ -129,7 +153,12 @@ def profile_scores(distribution: SparseRows, corpus: np.ndarray, of_images: Any)
     Returns:
         Scores [T, v] float64.
     """
-    return np.ascontiguousarray((saliences(distribution, corpus, positive=True).csr() @ of_images).toarray().T)
+    return _scores(saliences(distribution, corpus, positive=True), of_images)
+
+
+def _scores(weights: SparseRows, of_images: Any) -> np.ndarray:
+    """Sums the presence of words [C, T] in images by their weights [v, C]: scores [T, v] float64."""
+    return np.ascontiguousarray((weights.csr() @ of_images).toarray().T)
 
 
 def _tested(
@@ -183,14 +212,6 @@ class _Others(NamedTuple):
 
     scores: np.ndarray
     saliences: SparseRows
-
-    @classmethod
-    def drawn(
-        cls, distribution: SparseRows, corpus: np.ndarray, of_images: Any, usable: np.ndarray, seed: int
-    ) -> _Others:
-        """Draws profiles from those that are usable."""
-        rows = distribution.take(np.random.default_rng([seed, 1]).permutation(usable)[:MAX_OTHERS])
-        return cls(standardized(profile_scores(rows, corpus, of_images)), saliences(rows, corpus))
 
     def rank(self, own: SparseRows, scores: np.ndarray, response: np.ndarray) -> np.ndarray:
         """Share [v] of the others that predict a voxel as well as its own profile; those like its own do not count."""

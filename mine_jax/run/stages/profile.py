@@ -68,16 +68,16 @@ def _control(directory: Path, control: str) -> claims.Pair | None:
 def _judged(
     config: Config, directory: Path, shares: CorpusShares, populations: list[claims.Population], progress: Progress
 ) -> tuple[Profiles, Profiles | None]:
-    """Opens the test images, and tests every rung of the ladder on them."""
-    test = fits.with_decoys(config, {"test": files.load_splits(config, directory)["test"]})["test"]
+    """Opens the images, and tests every rung of the ladder on those for tests."""
+    splits = files.load_splits(config, directory)
     decoys = files.load_decoys(directory)
     unseen = claims.held_out(
         config,
+        populations,
         shares,
-        test,
+        fits.with_decoys(config, {name: splits[name] for name in ("train", "test")}),
         encoder.together(files.load_encoders(directory), None if decoys is None else decoys[0]),
         files.load_rival(directory),
-        voxel_ids=np.concatenate([one.profiles.voxel_ids for one in populations]),
     )
     return claims.judge(config, populations, shares, unseen, progress)
 
