@@ -56,6 +56,7 @@ def linked(text: str, readme: Path, page: Path, pages: dict[Path, Path], site: P
 
     def of_site(match: re.Match[str]) -> str:
         target = (readme.parent / match[1]).resolve()
+        target = target / "README.md" if target.is_dir() else target
         folder = target.parent if target.name == "README.md" else target
         if folder in pages:
             wanted = pages[folder]

@@ -13,15 +13,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from types import FrameType
+from typing import NoReturn
 
 from mine_jax.errors import Stopped
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 # After a first signal: until `Stopped` is raised wherever the program is, and until the process ends.
 _RAISED_AFTER_S, _ENDED_AFTER_S = 0.7, 2.0
-_is_raised = threading.Event()
+_is_raised, _is_watched = threading.Event(), threading.Event()
 _last_acts: list[Callable[[], None]] = []
 
 
@@ -37,9 +38,8 @@ class StopFlag:
             raise _stopped(self.signal)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        del frame
         if self.signal is not None:
-            raise _stopped(signum)
+            raise _stopped(signum, frame)
         self.signal = signum
 
 
@@ -62,8 +62,7 @@ def raise_on_signals() -> None:
     """Makes the signals raise `Stopped` wherever the program is; for the command line only."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        del frame
-        raise _stopped(signum)
+        raise _stopped(signum, frame)
 
     for number in _SIGNALS:
         signal.signal(number, stop)
@@ -78,6 +77,7 @@ def end_in_time() -> None:
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), daemon=True).start()
+    _is_watched.set()
 
 
 def end_if_stopped(code: object) -> None:
@@ -100,9 +100,21 @@ def last_act(act: Callable[[], None]) -> Generator[None, None, None]:
         _last_acts.remove(act)
 
 
-def _stopped(number: int) -> Stopped:
+def _stopped(number: int, frame: FrameType | None = None) -> Stopped:
+    """Returns what is to be raised; where a watch would end the process, and modules are being loaded, ends it.
+
+    Libraries that are left half loaded may crash, even at exit.
+    """
+    if _is_watched.is_set() and any("importlib" in name for name in _files_of(frame)):
+        _end(number)
     _is_raised.set()
     return Stopped(number)
+
+
+def _files_of(frame: FrameType | None) -> Iterator[str]:
+    while frame is not None:
+        yield frame.f_code.co_filename
+        frame = frame.f_back
 
 
 def _watch(reading: int) -> None:
@@ -114,6 +126,11 @@ def _watch(reading: int) -> None:
     if not _is_raised.is_set():
         os.kill(os.getpid(), number)
     time.sleep(max(0.0, start + _ENDED_AFTER_S - time.monotonic()))
+    _end(number)
+
+
+def _end(number: int) -> NoReturn:
+    """Ends the process as it is."""
     for act in reversed(_last_acts):
         with contextlib.suppress(OSError):
             act()

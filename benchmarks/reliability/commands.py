@@ -1,20 +1,28 @@
-"""Runs `mine-jax` in processes that have it loaded already, and gives them disks that get full."""
+"""Runs `mine-jax` in this process, or in others that have it loaded already, and gives them disks that get full."""
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import logging
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 # A command that takes longer hangs.
 LIMIT_S = 600
 _PRELOADED = ["mine_jax.cli", "mine_jax.run.graph", "mine_jax.run.checks.inputs", "benchmarks.reliability.commands"]
+# What these load only when it is needed.
+_PRELOADED += ["h5py", "jinja2", "matplotlib.backends.backend_agg", "matplotlib.figure", "mine_jax.report"]
+_PRELOADED += ["orbax.checkpoint", "scipy.linalg", "scipy.ndimage", "scipy.sparse", "scipy.stats"]
 
 
 class Ended(NamedTuple):
@@ -54,6 +62,51 @@ def run_command(
             process.kill()
         process.join()
         return Ended(None if is_hanging else process.exitcode, said.read())
+
+
+def run_here(arguments: Sequence[str | Path]) -> Ended:
+    """Runs `mine-jax` in this process, whose programs are compiled already; one that hangs ends the process.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        How it ended.
+    """
+    from mine_jax import cli
+
+    faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+    try:
+        with _as_before(), tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+            sys.argv = ["mine-jax", *map(str, arguments)]
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                try:
+                    cli.command_line()
+                    code = 0
+                except SystemExit as error:
+                    code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            said.seek(0)
+            return Ended(code, said.read())
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def _as_before() -> Generator[None]:
+    """Restores what a command changes of its process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    logger, argv, show, environment = logging.getLogger("mine_jax"), sys.argv, warnings.showwarning, dict(os.environ)
+    kept = logger.handlers, logger.level, logger.propagate
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        logger.handlers, logger.level, logger.propagate = kept
+        sys.argv, warnings.showwarning = argv, show
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
 
 
 def _command(arguments: list[str], said: str, max_file_bytes: int | None) -> None:

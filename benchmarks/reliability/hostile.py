@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 from PIL import Image
 
-N_IMAGES, N_VOXELS, GRID, WIDTH = 48, 8, (4, 4), 16
+from mine_jax.phantom.write_nsd import write_phantom
+
+N_IMAGES, N_VOXELS, GRID, WIDTH = 48, 4, (4, 4), 16
 WORDS = [f"w{letter}{other}" for letter in "abcdef" for other in "aeiou"]
 CONFIG = """\
 [data]
@@ -32,7 +36,7 @@ folds = 3
 decoys = 8
 [attribution]
 k = 4
-n_images = 8
+n_images = 4
 [profile]
 n_permutations = 50
 [validation]
@@ -40,6 +44,15 @@ generator = "none"
 editor = "none"
 [roi]
 n_permutations = 50
+"""
+# A second data set beside it, whose values are in HDF5.
+HDF5_CONFIG = """\
+[data]
+kind = "nsd"
+root = "nsd"
+roi = []
+[features]
+model = "phantom"
 """
 
 
@@ -60,6 +73,12 @@ def write_data_set(folder: Path) -> Path:
     (folder / "words.txt").write_text("".join(f"{word}\n" for word in WORDS), encoding="utf-8")
     (folder / "config.toml").write_text(CONFIG, encoding="utf-8")
     return folder / "config.toml"
+
+
+def write_hdf5_data_set(folder: Path) -> None:
+    """Writes a small data set in HDF5, and `hdf5.toml` that names it."""
+    write_phantom(folder / "nsd", subjects=("subj01",), n_images=30, n_shared=6, shape=(8, 8, 8))
+    (folder / "hdf5.toml").write_text(HDF5_CONFIG, encoding="utf-8")
 
 
 def _photo(inputs: Path, rng: np.random.Generator) -> str:
@@ -140,6 +159,92 @@ def _list(inputs: Path, rng: np.random.Generator) -> str:
     return f"{kind} {path.name}"
 
 
+def _json(inputs: Path, rng: np.random.Generator) -> str:
+    """Names test images in a JSON file that nests deeply, holds other types, or is damaged."""
+    depth, kind = int(rng.integers(500, 200_000)), str(rng.choice(["lists", "tables", "types", "mutated", "numbers"]))
+    ids = [f"image{i:03d}" for i in range(12)]
+    made = {
+        "lists": '{"test_ids": ' + "[" * depth + "]" * depth + "}",
+        "tables": '{"variants": ' * depth + "1" + "}" * depth,
+        "types": json.dumps({"test_ids": rng.choice(np.array([None, 3, "x", [[]], {}], dtype=object))}),
+        "numbers": '{"test_ids": [' + "9" * depth + ", 1e999, NaN]}",
+        "mutated": json.dumps({"test_ids": ids}),
+    }
+    content = made[kind].encode()
+    (inputs / "split.json").write_bytes(_mutated(content, rng) if kind == "mutated" else content)
+    config = (inputs / "config.toml").read_text(encoding="utf-8")
+    (inputs / "config.toml").write_text(config.replace("test = 0.25", 'test = "split.json"'), encoding="utf-8")
+    return kind
+
+
+def _hdf5(inputs: Path, rng: np.random.Generator) -> str:
+    """Puts an HDF5 file that reaches, nests, claims or is of other types in the place of betas or images."""
+    name, pattern = [("betas", "betas_session01.hdf5"), ("imgBrick", "nsd_stimuli.hdf5")][rng.integers(2)]
+    (path,) = (inputs / "nsd").rglob(pattern)
+    with h5py.File(path) as file:
+        values = file[name][...]
+    kind = str(rng.choice(["mutated", *_HDF5]))
+    if kind == "mutated":
+        path.write_bytes(_mutated(path.read_bytes(), rng))
+    else:
+        path.unlink()
+        with h5py.File(path, "w") as file:
+            _HDF5[kind](file, name, values)
+    return f"{kind} {pattern}"
+
+
+def _external(file: h5py.File, name: str, values: np.ndarray) -> None:
+    file.create_dataset(name, values.shape, values.dtype, external=[("/etc/passwd", 0, values.nbytes)])
+
+
+def _virtual(file: h5py.File, name: str, values: np.ndarray) -> None:
+    layout = h5py.VirtualLayout(values.shape, values.dtype)
+    layout[...] = h5py.VirtualSource("/tmp/other.h5", name, shape=values.shape)
+    file.create_virtual_dataset(name, layout)
+
+
+def _deep(file: h5py.File, name: str, values: np.ndarray) -> None:
+    group = file
+    for _ in range(3000):
+        group = group.create_group("g")
+    group[name] = values
+    file[name] = h5py.SoftLink("/" + "g/" * 3000 + name)
+
+
+def _cyclic(file: h5py.File, name: str, values: np.ndarray) -> None:
+    group, file[name] = file, values
+    for number in range(40):
+        below = group.create_group(f"a{number}")
+        group["b"], below["up"] = below, file
+        group = below
+
+
+def _compound(file: h5py.File, name: str, values: np.ndarray) -> None:
+    file.create_dataset(name, values.shape, np.dtype([("a", "i2"), ("b", "f4", (3,))]))
+
+
+# How an HDF5 file is hostile -> writes values into it under a name.
+_HDF5: dict[str, Callable[[h5py.File, str, np.ndarray], None]] = {
+    "external": _external,
+    "virtual": _virtual,
+    "deep": _deep,
+    "cyclic": _cyclic,
+    "compound": _compound,
+    "link": lambda file, name, values: file.update({name: h5py.ExternalLink("/tmp/other.h5", "/x")}),
+    "dangling": lambda file, name, values: file.update({name: h5py.SoftLink("/nowhere")}),
+    "itself": lambda file, name, values: file.update({name: h5py.SoftLink(f"/{name}")}),
+    "group": lambda file, name, values: file.create_group(name),
+    "type": lambda file, name, values: file.update({name: np.dtype("f8")}),
+    "texts": lambda file, name, values: file.update({name: values.astype("S4")}),
+    "references": lambda file, name, values: file.create_dataset(name, values.shape, h5py.ref_dtype),
+    "huge": lambda file, name, values: file.create_dataset(name, (1 << 40,) * 4, values.dtype, chunks=(8,) * 4),
+    "wide": lambda file, name, values: file.create_dataset(name, (30, 1 << 20, 1 << 20, 3), "u1", chunks=(1, 8, 8, 3)),
+    "scalar": lambda file, name, values: file.create_dataset(name, data=values.ravel()[0]),
+    "nothing": lambda file, name, values: file.create_dataset(name, data=h5py.Empty(values.dtype)),
+    "empty": lambda file, name, values: None,
+}
+
+
 def _mutated(content: bytes, rng: np.random.Generator) -> bytes:
     """Changes a few bytes, or cuts the end off."""
     changed = bytearray(content)
@@ -155,4 +260,6 @@ FILES: dict[str, Callable[[Path, np.random.Generator], str]] = {
     "volume": _volume,
     "configuration": _configuration,
     "list": _list,
+    "json": _json,
+    "hdf5": _hdf5,
 }

@@ -107,7 +107,8 @@ def member(directory: Path, name: Any) -> Path:
     path = directory / name
     if not path.is_file():
         raise CheckpointError(f"{path} is missing. Run the stage again.")
-    if not path.resolve().is_relative_to(directory.resolve()):
+    is_plain = len(Path(name).parts) == 1 and not path.is_symlink()
+    if not is_plain and not path.resolve().is_relative_to(directory.resolve()):
         raise CheckpointError(f"{path} leads outside of its folder, to {path.resolve()}. Copy the file there.")
     return path
 

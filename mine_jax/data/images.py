@@ -378,7 +378,10 @@ def _read_hdf5(source: Path, row: int) -> bytes:
     with hdf5.opened(source, why="read photos in HDF5") as file:
         if "images" not in file:
             raise DataError(f"is in a file that must hold a dataset `images`, but holds {', '.join(file) or 'nothing'}")
-        return np.asarray(file["images"][row], np.uint8).tobytes()
+        try:
+            return np.asarray(file["images"][row], np.uint8).tobytes()
+        except (TypeError, ValueError, IndexError, AttributeError) as error:
+            raise DataError(f"is no row of bytes ({error})") from error
 
 
 @functools.lru_cache(maxsize=2)

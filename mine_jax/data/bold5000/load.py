@@ -174,7 +174,7 @@ def _areas_of(files: list[Path], config: Bold5000Config) -> dict[str, Series]:
     file = files[0]
     if file.suffix == ".h5":
         with hdf5.opened(file, why="read BOLD5000") as opened:
-            arrays = {name: np.asarray(opened[name]) for name in AREAS if name in opened}
+            arrays = {name: np.asarray(hdf5.numbers(opened, name, file)) for name in AREAS if name in opened}
     else:
         import scipy.io
 

@@ -32,12 +32,12 @@ def open_table(path: Path, *, n_columns: int, skip: Sequence[str] = ()) -> Serie
         AlignmentError: if it has another number of trials.
     """
     with hdf5.opened(path, why="read tables in HDF5") as file:
-        groups = [name for name in file if "block0_values" in file[name]]
+        groups = [name for name in file if f"{name}/block0_values" in file and hasattr(file[name], "keys")]
         if len(groups) != 1:
             raise DataError(f"{path} must hold one table of pandas, but holds {', '.join(file) or 'nothing'}.")
         group = file[groups[0]]
         blocks = sorted(name.removesuffix("_values") for name in group if name.endswith("_values"))
-        shapes = {name: group[f"{name}_values"].shape for name in blocks}
+        shapes = {name: hdf5.numbers(group, f"{name}_values", path).shape for name in blocks}
         name = max(blocks, key=lambda block: shapes[block][-1])
         order = _order(group[f"{name}_items"], skip)
         key, shape, dtype = f"{groups[0]}/{name}_values", shapes[name], group[f"{name}_values"].dtype

@@ -184,9 +184,7 @@ def _read_hdf5(
 ) -> np.ndarray:
     """Columns [v, t] of one session; voxels that touch along X are read together."""
     with hdf5.opened(path, why="read HDF5 betas") as file:
-        if "betas" not in file:
-            raise DataError(f"{path} must hold a dataset `betas`, but holds {', '.join(file) or 'nothing'}.")
-        betas = file["betas"]
+        betas = hdf5.numbers(file, "betas", path)
         order = _axis_order(betas.shape, shape, n_trials, axis_order, path)
         columns = np.empty((len(voxel_ids), n_trials), betas.dtype)
         i, j, k = np.unravel_index(voxel_ids, shape)

@@ -13,6 +13,7 @@ import numpy as np
 
 from mine_jax.data.containers import hdf5
 from mine_jax.data.ids import Naming
+from mine_jax.data.images import MAX_PIXELS
 from mine_jax.data.nsd import layout
 from mine_jax.data.nsd.betas import Sessions
 from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
@@ -51,7 +52,7 @@ def read_design(root: Path, *, subject: str) -> Design:
     except NotImplementedError:
         # Version 7.3 is HDF5, with axes in reverse order.
         with hdf5.opened(path, why="read MATLAB files of version 7.3") as file:
-            values = {name: np.asarray(file[name]).T for name in names if name in file}
+            values = {name: np.asarray(hdf5.numbers(file, name, path)).T for name in names if name in file}
     except (ValueError, TypeError, OSError, EOFError, ArithmeticError) as error:
         raise IntegrityError(f"{path} is not a readable MATLAB file ({error}). Copy it again.") from error
     missing = [name for name in names if name not in values]
@@ -123,11 +124,12 @@ def _n_images(root: Path, *, needed: bool = False) -> int | None:
             raise MissingInputError(f"no images at {path}. Download nsd_stimuli.hdf5 from the Natural Scenes Dataset.")
         return None
     with hdf5.opened(path, why="read NSD's images") as file:
-        if "imgBrick" not in file:
-            raise DataError(f"{path} must hold a dataset `imgBrick`, but holds {', '.join(file) or 'nothing'}.")
-        shape, dtype = file["imgBrick"].shape, file["imgBrick"].dtype
+        brick = hdf5.numbers(file, "imgBrick", path)
+        shape, dtype = brick.shape, brick.dtype
     if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
         raise DataError(f"`imgBrick` of {path} must be uint8 [images, height, width, 3], but is {dtype} {shape}.")
+    if shape[1] * shape[2] > MAX_PIXELS:
+        raise DataError(f"images of {path} have {shape[1]} x {shape[2]} pixels; at most {MAX_PIXELS} are read.")
     return shape[0]
 
 

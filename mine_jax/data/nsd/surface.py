@@ -149,9 +149,8 @@ def column_reader(
 def _hdf5(path: Path, n_vertices: int) -> Series:
     """One hemisphere of a session: `betas` [trials, vertices], or the other way round."""
     with hdf5.opened(path, why="read HDF5 betas") as file:
-        if "betas" not in file:
-            raise DataError(f"{path} must hold a dataset `betas`, but holds {', '.join(file) or 'nothing'}.")
-        shape, dtype, chunks = file["betas"].shape, file["betas"].dtype, file["betas"].chunks
+        betas = hdf5.numbers(file, "betas", path)
+        shape, dtype, chunks = betas.shape, betas.dtype, betas.chunks
     if len(shape) != 2 or n_vertices not in shape or shape[0] == shape[1]:
         raise GeometryError(f"`betas` of {path} must be [trials, {n_vertices} vertices], but has shape {shape}.")
     is_turned = shape[0] == n_vertices
