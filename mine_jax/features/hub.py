@@ -79,9 +79,10 @@ def fetched(config: ModelConfig) -> Path:
     except (OSError, errors.HTTPError) as error:
         raise MissingInputError(_not_there(config, named, folder, error)) from error
     if not any(folder.glob(WEIGHTS)):
+        where = "" if config.allow_download else " in the local cache"
         raise WeightsError(
-            f"{named} has no .safetensors file. Pickled weights are never read: choose a commit with safetensors "
-            "(the hub's converter offers one as a pull request of the model), or convert them."
+            f"{named} has no .safetensors file{where}. Pickled weights are never read: choose a commit with "
+            "safetensors (the hub's converter offers one as a pull request of the model), or convert them."
         )
     for path in _texts(folder):
         checkpoint.check_blob(path, artifacts.sha256(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from mine_jax.features.families.usual import USUAL
 from mine_jax.features.ports.params import parameter_shapes
 from mine_jax.features.ports.untrained import blank_backbone
 
+# Parameters of a text tower or decoder, and of the first block of any tower.
+_TEXT, _FIRST = ("text_model/", "language_model/"), re.compile(r"/(layers|blocks)_0/")
 _LENSES = {
     "text": "a text lens: words in sentences, read by the text tower",
     "head": "the LM head: pieces of the language model's own vocabulary",
@@ -76,29 +79,19 @@ def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
 def _parameters(values: Mapping[str, Any]) -> tuple[int, int]:
     """Counts parameters, and those of them that can be bfloat16.
 
-    The blocks of a tower are alike: each is traced with one and with two of them, which takes a tenth of the time.
+    The blocks of a tower are alike: two of each are traced, and the first stands for all others too.
     """
-    towers = [name for name in ("vision_config", "text_config") if name in values]
-    shallow = {**values, **{name: {**values[name], **dict.fromkeys(_depth(values[name]), 1)} for name in towers}}
-    one = _counted(shallow)
-    total = one
-    for name in towers:
-        ((key, depth),) = _depth(values[name]).items()
-        of_block = _counted({**shallow, name: {**shallow[name], key: 2}}) - one
-        total = total + (depth - 1) * of_block
-    return int(total[0]), int(total[1])
-
-
-def _depth(tower: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the key of a tower that holds its number of blocks, with the number."""
-    return {key: tower[key] for key in ("num_hidden_layers", "depth") if key in tower}
-
-
-def _counted(values: Mapping[str, Any]) -> np.ndarray:
-    backbone = blank_backbone(values)
-    counts = {path: int(np.prod(leaf.shape)) for path, leaf in parameter_shapes(backbone.model).items()}
-    halved = sum(n for path, n in counts.items() if not backbone.keeps_float32(path))
-    return np.array([sum(counts.values()), halved])
+    depths, shallow = {}, dict(values)
+    for name in {"vision_config", "text_config"} & set(values):
+        key = "depth" if "depth" in values[name] else "num_hidden_layers"
+        depths[name], shallow[name] = values[name][key], {**values[name], key: 2}
+    backbone = blank_backbone(shallow)
+    total = halved = 0
+    for path, leaf in parameter_shapes(backbone.model).items():
+        tower = "text_config" if path.startswith(_TEXT) else "vision_config"
+        n = int(np.prod(leaf.shape)) * (depths[tower] - 1 if _FIRST.search(path) else 1)
+        total, halved = total + n, halved + n * (not backbone.keeps_float32(path))
+    return total, halved
 
 
 def _cached(model: str) -> list[str]:
