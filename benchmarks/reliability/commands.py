@@ -73,6 +73,9 @@ def run_here(arguments: Sequence[str | Path]) -> Ended:
     Returns:
         How it ended.
     """
+    # its log goes to the stream that it finds when it is loaded
+    import nibabel  # noqa: F401
+
     from mine_jax import cli
 
     faulthandler.dump_traceback_later(LIMIT_S, exit=True)
