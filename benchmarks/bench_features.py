@@ -21,33 +21,23 @@ import numpy as np
 
 from benchmarks.cases import Case
 from benchmarks.peaks import Product, Work, squares
-from mine_jax.features.ports.untrained import PROMPT_TOKENS, untrained_backbone
+from mine_jax.features.families.usual import USUAL
+from mine_jax.features.ports.decoder.backbone import BLANK_PROMPT
+from mine_jax.features.ports.untrained import untrained_backbone
 
 HEADER = "equal work: image-tokens of the last layer of one batch, pixels on the device"
 REFERENCE = "torch"
 _TINY = {"model_type": "clip_vision_model", "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
 _TINY |= {"num_attention_heads": 4, "image_size": 64, "patch_size": 16}
-_VIT_L = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
-_VIT_L |= {"num_attention_heads": 16, "image_size": 336, "patch_size": 14}
-_LLAMA_7B = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32}
-_LLAMA_7B |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064}
 _LLAMA_TINY = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2}
 _LLAMA_TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
 # name -> config.json, with the sizes of the published models
 MODELS: dict[str, dict[str, Any]] = {
     "tiny": _TINY,
     "llava_tiny": {"model_type": "llava", "vision_config": _TINY, "text_config": _LLAMA_TINY, "image_token_index": 63},
-    "vit_b32": {
-        **_TINY,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "image_size": 224,
-        "patch_size": 32,
-    },
-    "vit_l14_336": _VIT_L,
-    "llava_7b": {"model_type": "llava", "vision_config": _VIT_L, "text_config": _LLAMA_7B, "image_token_index": 32000},
+    "vit_b32": USUAL["openai/clip-vit-base-patch32"]["vision_config"],
+    "vit_l14_336": USUAL["openai/clip-vit-large-patch14-336"]["vision_config"],
+    "llava_7b": USUAL["llava-hf/llava-1.5-7b-hf"],
 }
 
 
@@ -149,7 +139,7 @@ def model_flop(values: dict[str, Any]) -> float:
     if values is vision:
         return float(total)
     text = values["text_config"]
-    d, f, n_tokens = text["hidden_size"], text["intermediate_size"], n_patches + PROMPT_TOKENS
+    d, f, n_tokens = text["hidden_size"], text["intermediate_size"], n_patches + BLANK_PROMPT
     keys = d * text["num_key_value_heads"] // text["num_attention_heads"]
     total += 2 * n_patches * (width * d + d**2)
     block = 2 * n_tokens * (2 * d**2 + 2 * d * keys + 3 * d * f) + 4 * n_tokens**2 * d

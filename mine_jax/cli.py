@@ -89,6 +89,7 @@ def demo(
     interrupted demo goes on.
     """
     keep_programs()
+    stay_offline()
     from mine_jax.run.demo import demo as run_demo
 
     typer.echo(run_demo(out, seed=seed, reporter=_reporter()))
@@ -327,8 +328,10 @@ def predict(
     from mine_jax.run.finished import open_run
 
     wanted = None if voxels is None else [_whole(part, "--voxels") for part in voxels.split(",")]
+    fitted = open_run(directory)
+    stay_offline(fitted.config)
     with _reporter().task("photos") as progress:
-        table = open_run(directory).predict(list(photos), voxels=wanted, progress=progress)
+        table = fitted.predict(list(photos), voxels=wanted, progress=progress)
     table.columns = table.columns.astype(str)
     artifacts.write_table(out, table.reset_index())
     typer.echo(f"predicted {table.shape[1]} voxels for {len(table)} photos: {out}")
@@ -343,9 +346,12 @@ def publish(
 
     Reads the run. Writes a model card, two tables and the arrays into DIR, without photos, responses or paths.
     """
+    from mine_jax.run.finished import open_run
     from mine_jax.run.finished import publish as write
 
-    typer.echo(f'published: {write(directory, out)}; mine_jax.load("{out}") opens it')
+    fitted = open_run(directory)
+    stay_offline(fitted.config)
+    typer.echo(f'published: {write(fitted, out)}; mine_jax.load("{out}") opens it')
 
 
 @app.command(epilog="Example: mine-jax figures runs/subj01 --out figures")
@@ -397,6 +403,7 @@ def study(
     Reads nothing. Writes a run for each phantom, and tables and a figure over all of them, into DIR.
     """
     keep_programs()
+    stay_offline()
     from mine_jax.run.recovery import study as studies
 
     sizes = [_whole(size, "--images") for size in images.split(",")]
@@ -413,6 +420,17 @@ def doctor() -> None:
     from mine_jax.run.checks import doctor
 
     _print(doctor.report())
+
+
+@app.command(epilog="Example: mine-jax backbones")
+def backbones() -> None:
+    """Lists the families of image models: what each reads, usual models, their tokens and memory.
+
+    Reads the configurations of usual models, which the package has. Writes nothing.
+    """
+    from mine_jax.features.families.table import lines
+
+    _print(lines())
 
 
 @app.command(epilog="Example: mine-jax bench --case smoke --json rows.json")
@@ -459,9 +477,6 @@ def main() -> None:
 
 def command_line() -> None:
     """Runs the command line and exits with the code of the contract."""
-    # Every model is a local folder: a wrong name must fail at once instead of asking the network.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
     # transformers is used for tokenizers only: that torch is absent is no news.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # Programs are written for the usual promotion of types.
@@ -535,7 +550,18 @@ def _config(path: Path, overrides: list[str] | None) -> Config:
 
     config = read(path, overrides=overrides or ())
     keep_programs(config.run.compilation_cache)
+    stay_offline(config)
     return config
+
+
+def stay_offline(config: Config | None = None) -> None:
+    """Makes whatever asks the network fail at once, but for a model that the configuration lets be fetched.
+
+    Before huggingface_hub is loaded, which reads this once.
+    """
+    if config is None or not getattr(config.features, "allow_download", False):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 
 def _execute(path: Path, overrides: list[str] | None, out: Path, **options: Any) -> None:

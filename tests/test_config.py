@@ -41,7 +41,10 @@ KINDS = {
     "features": {
         "clip": config.ClipConfig,
         "siglip": config.SiglipConfig,
+        "siglip_naflex": config.SiglipNaflexConfig,
         "llava": config.LlavaConfig,
+        "llava_onevision": config.LlavaOnevisionConfig,
+        "qwen2_5_vl": config.QwenVlConfig,
         "precomputed": config.PrecomputedConfig,
     },
     "encoder": {"query": config.QueryConfig, "ridge": config.RidgeConfig},
@@ -130,7 +133,10 @@ def test_every_path_of_a_kind_is_resolved(tmp_path):
         config.PhantomConfig: ("root", "test"),
         config.ClipConfig: ("model", "words"),
         config.SiglipConfig: ("model", "words"),
+        config.SiglipNaflexConfig: ("model", "words"),
         config.LlavaConfig: ("model", "words"),
+        config.LlavaOnevisionConfig: ("model", "words"),
+        config.QwenVlConfig: ("model", "words"),
         config.PrecomputedConfig: ("tokens", "token_image_ids", "mask", "unembedding", "unembedding_bias", "words"),
         config.ValidationConfig: ("generator", "editor"),
     }
@@ -227,8 +233,14 @@ def test_example_of_the_contract_is_read(tmp_path):
         ("encoder", None, "missing", "mask", 'kind "ridge"'),
         ("data", None, "axis_order", "xyzt", 'kinds "nsd" and "phantom"'),
         ("data", "nsd", "n_images", 20, 'kind "phantom"'),
-        ("features", "precomputed", "prompt", "", 'kind "llava"'),
-        ("features", "precomputed", "model", "clip", 'kinds "clip", "siglip" and "llava"'),
+        ("features", "precomputed", "prompt", "", 'kinds "llava", "llava_onevision" and "qwen2_5_vl"'),
+        (
+            "features",
+            "precomputed",
+            "model",
+            "clip",
+            'kinds "clip", "siglip", "siglip_naflex", "llava", "llava_onevision" and "qwen2_5_vl"',
+        ),
     ],
 )
 def test_key_of_another_kind_names_the_kinds_that_have_it(section, kind, key, value, having):
@@ -245,7 +257,10 @@ def test_key_of_another_kind_names_the_kinds_that_have_it(section, kind, key, va
     [
         ({"features": {"kind": "llava", "promt": ""}}, "features.promt: unknown key. Did you mean 'prompt'?"),
         ({"encoder": {"kind": "linear"}}, 'encoder.kind: must be "query" or "ridge", but is \'linear\'.'),
-        ({"features": {"kind": 3}}, 'features.kind: must be "clip", "siglip", "llava" or "precomputed", but is \'3\'.'),
+        (
+            {"features": {"kind": 3}},
+            'features.kind: must be "clip", "siglip", "siglip_naflex", "llava", "llava_onevision"',
+        ),
     ],
 )
 def test_unknown_keys_and_kinds(values, message):

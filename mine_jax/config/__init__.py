@@ -22,9 +22,12 @@ from mine_jax.config.encoder import RidgeConfig as RidgeConfig
 from mine_jax.config.features import ClipConfig as ClipConfig
 from mine_jax.config.features import FeaturesConfig as FeaturesConfig
 from mine_jax.config.features import LlavaConfig as LlavaConfig
+from mine_jax.config.features import LlavaOnevisionConfig as LlavaOnevisionConfig
 from mine_jax.config.features import ModelConfig as ModelConfig
 from mine_jax.config.features import PrecomputedConfig as PrecomputedConfig
+from mine_jax.config.features import QwenVlConfig as QwenVlConfig
 from mine_jax.config.features import SiglipConfig as SiglipConfig
+from mine_jax.config.features import SiglipNaflexConfig as SiglipNaflexConfig
 from mine_jax.config.reading import MAX_CONFIG_BYTES as MAX_CONFIG_BYTES
 from mine_jax.config.reading import from_dict as from_dict
 from mine_jax.config.reading import read as read
@@ -38,6 +41,7 @@ from mine_jax.config.sections import EMBEDDED_MODELS as EMBEDDED_MODELS
 from mine_jax.config.sections import Section as Section
 from mine_jax.config.whole import Config as Config
 from mine_jax.config.whole import RunConfig as RunConfig
+from mine_jax.config.whole import hub_id as hub_id
 from mine_jax.config.whole import judging_features as judging_features
 from mine_jax.config.whole import judging_model as judging_model
 from mine_jax.config.whole import paths as paths

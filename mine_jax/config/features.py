@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from mine_jax.config.sections import Checkpoint, Count, Denoising, File, Grid, Layers, Names, Section, by_kind
+from mine_jax.config.sections import (
+    Checkpoint,
+    Commit,
+    Count,
+    Denoising,
+    Download,
+    File,
+    Grid,
+    Layers,
+    Names,
+    Section,
+    by_kind,
+)
 
 
 class _Features(Section):
@@ -22,7 +34,11 @@ class _Model(_Features):
     """Keys of features that a model computes."""
 
     model: Checkpoint = None
-    """Folder of the checkpoint (config.json, *.safetensors, tokenizer), "phantom" or "phantom-captions"."""
+    """Folder of the checkpoint (config.json, *.safetensors, tokenizer), "phantom", "phantom-captions" or a hub id."""
+    revision: Commit = None
+    """Commit of a model OWNER/NAME of the Hugging Face hub, 40 hex digits; a folder of that name wins."""
+    allow_download: Download = False
+    """Fetches a model of the hub that is not in the local cache: safetensors and texts, no code, no pickles. [ours]"""
     batch_size: Count = 64
     """Images that go through the model at once: memory, never the result. [ours]"""
     dtype: Literal["bfloat16", "float16", "float32"] = "float16"
@@ -58,12 +74,41 @@ class SiglipConfig(_Contrastive):
     kind: Literal["siglip"] = "siglip"
 
 
+class SiglipNaflexConfig(_Contrastive):
+    """Images to the image-tokens of a NaFlex variant of SigLIP 2 and a lens."""
+
+    kind: Literal["siglip_naflex"] = "siglip_naflex"
+    grid: Grid = (16, 16)
+    """Rows and columns of image-tokens, to which photos are resized; by the model's rule that of square ones. [ours]"""
+
+
 class LlavaConfig(_Model):
-    """Images to the image-tokens of a LLaVA-style model and the lens of its head."""
+    """Images to the image-tokens of a LLaVA-1.5-style model and the lens of its head."""
 
     kind: Literal["llava"] = "llava"
     prompt: str = "USER: <image>\nDescribe the image. ASSISTANT:"
     """Text around the image; what follows <image> changes nothing. [ours]"""
+
+
+class LlavaOnevisionConfig(_Model):
+    """Images to the image-tokens of LLaVA-OneVision, those of the whole photo, and the lens of its head."""
+
+    kind: Literal["llava_onevision"] = "llava_onevision"
+    prompt: str = "<|im_start|>user <image>\nDescribe the image.<|im_end|><|im_start|>assistant\n"
+    """Text around the image; what follows <image> changes nothing. [ours]"""
+
+
+class QwenVlConfig(_Model):
+    """Images to the image-tokens of Qwen2.5-VL and the lens of its head."""
+
+    kind: Literal["qwen2_5_vl"] = "qwen2_5_vl"
+    prompt: str = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n<image>Describe the image.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    """Text around the image; what follows <image> changes nothing. [ours]"""
+    grid: Grid = (15, 15)
+    """Rows and columns of image-tokens, 28 pixels each, to which photos are resized; that of NSD's photos. [ours]"""
 
 
 class PrecomputedConfig(_Features):
@@ -86,5 +131,5 @@ class PrecomputedConfig(_Features):
     """Rows and columns of the P image-tokens in the photo; without it there are no heat maps."""
 
 
-ModelConfig = ClipConfig | SiglipConfig | LlavaConfig
-FeaturesConfig = Annotated[ClipConfig | SiglipConfig | LlavaConfig | PrecomputedConfig, *by_kind(ClipConfig)]
+ModelConfig = ClipConfig | SiglipConfig | SiglipNaflexConfig | LlavaConfig | LlavaOnevisionConfig | QwenVlConfig
+FeaturesConfig = Annotated[ModelConfig | PrecomputedConfig, *by_kind(ClipConfig)]

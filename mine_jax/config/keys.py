@@ -107,7 +107,8 @@ def _text(mark: PathKey | None) -> str:
     """What a text may be: anything, or names and a path."""
     if mark is None:
         return "text"
-    return " | ".join([*map(toml, sorted(mark.names)), *(("clip:path", "siglip:path") if mark.judges else ("path",))])
+    paths = ("clip:path", "siglip:path") if mark.judges else ("path", "OWNER/NAME") if mark.hub else ("path",)
+    return " | ".join([*map(toml, sorted(mark.names)), *paths])
 
 
 def _type(schema: Mapping[str, Any], text: str) -> str:

@@ -12,7 +12,7 @@ import pydantic
 
 from mine_jax.config.keys import kinds, models, nearest, takes_list
 from mine_jax.config.sections import Section
-from mine_jax.config.whole import Config, paths
+from mine_jax.config.whole import Config, hub_id, paths
 from mine_jax.errors import ConfigError, MissingInputError
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -140,7 +140,9 @@ def _resolved(config: Config, base: Path) -> Config:
     sections = {}
     for name in Config.model_fields:
         section: Section = getattr(config, name)
-        update = {}
+        update, of_hub = {}, hub_id(section)
+        if of_hub and (base / of_hub).is_dir():
+            update["model"] = str((base / of_hub).resolve())
         for key, value in paths(section).items():
             prefix = getattr(section, key).removesuffix(value)  # "clip:" of an evaluator
             update[key] = f"{prefix}{(base / value).resolve()}"

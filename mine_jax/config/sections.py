@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
@@ -47,10 +49,12 @@ class PathKey:
     Attributes:
         names: values that are names, not paths.
         judges: whether a kind and a colon may stand before the path.
+        hub: whether it may be an id of the Hugging Face hub, with `revision` beside it.
     """
 
     names: frozenset[str] = frozenset()
     judges: bool = False
+    hub: bool = False
 
 
 def by_kind(default: type[Section]) -> tuple[Any, BeforeValidator]:
@@ -90,6 +94,19 @@ def _test_images(value: Any) -> Any:
     return value
 
 
+def _commit(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[0-9a-f]{40}", value):
+        raise PydanticCustomError("commit", "input should be the 40 hex digits of a commit; branches and tags move")
+    return value
+
+
+def _with_revision(value: bool, info: ValidationInfo) -> bool:
+    # a revision that is wrong has an error of its own
+    if value and "revision" in info.data and info.data["revision"] is None:
+        raise PydanticCustomError("revision", "input should be true only beside `revision`, the commit that is fetched")
+    return value
+
+
 def _judge(value: Any) -> Any:
     kind, _, model = value.partition(":") if isinstance(value, str) else ("", "", "")
     if value in ("ridge", "none") or (kind in JUDGING_KINDS and model):
@@ -109,7 +126,9 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 UnitName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]{0,22}[A-Za-z]$")]
 CountOrShare = Annotated[Count | Share, WrapValidator(_count_or_share)]
 File = Annotated[str | None, PathKey()]
-Checkpoint = Annotated[str | None, PathKey(frozenset(EMBEDDED_MODELS))]
+Checkpoint = Annotated[str | None, PathKey(frozenset(EMBEDDED_MODELS), hub=True)]
+Commit = Annotated[str | None, AfterValidator(_commit)]
+Download = Annotated[bool, AfterValidator(_with_revision)]
 Denoising = Annotated[tuple[Literal["register", "position", "neighbors"], ...], BeforeValidator(_as_tuple)]
 TestImages = Annotated[Share | str, BeforeValidator(_test_images), PathKey(frozenset({"shared"}))]
 Maker = Annotated[str, PathKey(frozenset({"phantom", "oracle", "fill", "none"}))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from mine_jax.config.results import AttributionConfig, DescriptionConfig, Profil
 from mine_jax.config.sections import EMBEDDED_MODELS, JUDGING_KINDS, Count, PathKey, Section
 
 MAX_SEED = 1 << 63
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class RunConfig(Section):
@@ -56,7 +58,7 @@ class Config(Section):
 
 
 def paths(section: Section) -> dict[str, str]:
-    """Returns the keys of a section that hold a path, with the path; names such as "phantom" are left out."""
+    """Returns the keys of a section that hold a path, with the path; "phantom" and ids of the hub are left out."""
     values = {key: (getattr(section, key), field.metadata) for key, field in type(section).model_fields.items()}
     return {
         key: (judging_model(value) if mark.judges else "") or value
@@ -64,7 +66,21 @@ def paths(section: Section) -> dict[str, str]:
         for mark in metadata
         if isinstance(mark, PathKey) and isinstance(value, str) and value not in mark.names
         if not (mark.judges and judging_model(value) in EMBEDDED_MODELS)
+        if not (mark.hub and hub_id(section))
     }
+
+
+def hub_id(section: Section) -> str | None:
+    """Returns the id that the model of a section has on the Hugging Face hub.
+
+    Args:
+        section: any; of one that was read from a file, a folder beside the file is an absolute path by now.
+
+    Returns:
+        OWNER/NAME; None where `model` is a folder, a name of the package or not there.
+    """
+    model, revision = getattr(section, "model", None), getattr(section, "revision", None)
+    return model if model and revision and _HUB_ID.fullmatch(model) else None
 
 
 def judging_model(value: str) -> str:

@@ -1,14 +1,14 @@
-"""What a frozen image model must offer, and which file implements which family.
+"""What a frozen image model must offer, and how one is loaded.
 
 `ports/README.md` says how to add a family.
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,19 +17,16 @@ import numpy as np
 
 from mine_jax import sharding
 from mine_jax._progress import Progress, silent
-from mine_jax.config import EMBEDDED_MODELS, FeaturesConfig, PrecomputedConfig
-from mine_jax.errors import ConfigError
+from mine_jax.config import EMBEDDED_MODELS, FeaturesConfig, ModelConfig, PrecomputedConfig, hub_id
+from mine_jax.errors import ConfigError, MissingInputError
+from mine_jax.features import hub
+from mine_jax.features.families.registry import FAMILIES, kind_of
 from mine_jax.types import Array, Lens
 
-# `features.kind` -> module with `load`
-FAMILIES = {
-    "clip": "mine_jax.features.ports.clip.backbone",
-    "llava": "mine_jax.features.ports.llava.backbone",
-    "siglip": "mine_jax.features.ports.siglip.backbone",
-}
-FETCH = "`hf download openai/clip-vit-large-patch14 --local-dir clip` brings one into the folder clip"
-# keys of `[features]` that the `load` of a family takes besides precision and mesh
-OPTIONS = {"clip": ("image_tokens", "weights"), "llava": ("prompt", "weights"), "siglip": ("weights",)}
+FETCH = (
+    "`hf download openai/clip-vit-large-patch14 --local-dir clip` brings one into the folder clip; with "
+    "`features.revision` and `features.allow_download` a run fetches it"
+)
 
 
 @runtime_checkable
@@ -98,7 +95,8 @@ def load_backbone(
     """Loads the model that a configuration names.
 
     Args:
-        config: `kind` picks the family, `model` is a checkpoint directory or a name in `config.EMBEDDED_MODELS`.
+        config: `kind` picks the family, `model` is a checkpoint directory, a name in `config.EMBEDDED_MODELS`, or
+            with `revision` an id of the Hugging Face hub.
         precision: of matrix products on accelerators, as in `jax.default_matmul_precision`.
         mesh: `run.mesh`. `model` devices share one copy of the weights (1), `data` copies each
             encode a part of every batch (as many as there are devices).
@@ -108,7 +106,7 @@ def load_backbone(
 
     Raises:
         ConfigError: if the kind has no model, `model` is not given, or devices are too few.
-        MissingInputError: if the directory is not there.
+        MissingInputError: if the directory is not there, or the model neither in the hub's cache nor to be fetched.
         WeightsError: if the checkpoint cannot be trusted.
     """
     if isinstance(config, PrecomputedConfig):
@@ -117,16 +115,31 @@ def load_backbone(
         )
     if config.model is None:
         raise ConfigError(
-            '`features.model` must be a checkpoint directory, or "phantom" for the embedded one. Checkpoints are not '
-            f"fetched; {FETCH}."
+            '`features.model` must be a checkpoint directory, or "phantom" for the embedded one. Only a model of the '
+            f"hub is fetched; {FETCH}."
         )
-    directory = Path(config.model)
+    family = FAMILIES[config.kind]
+    options = {key: getattr(config, key) for key in family.options}
+    backbone = family.port.load(_folder(config), precision=precision, mesh=sharding.model_mesh(mesh or {}), **options)
+    of_hub = hub_id(config)
+    return backbone if of_hub is None else replace(backbone, name=f"{of_hub}@{str(config.revision)[:8]}")
+
+
+def _folder(config: ModelConfig) -> Path:
+    """Returns the folder of the checkpoint; one of the hub is fetched where that is allowed."""
+    assert config.model is not None
     if config.model in EMBEDDED_MODELS:
         folder = config.kind + EMBEDDED_MODELS[config.model]
-        directory = Path(str(importlib.resources.files("mine_jax") / "phantom" / "weights" / folder))
-    options = {key: getattr(config, key) for key in OPTIONS[config.kind]}
-    family = importlib.import_module(FAMILIES[config.kind])
-    return family.load(directory, precision=precision, mesh=sharding.model_mesh(mesh or {}), **options)
+        return Path(str(importlib.resources.files("mine_jax") / "phantom" / "weights" / folder))
+    if hub_id(config) is not None:
+        return hub.fetched(config)
+    directory = Path(config.model)
+    if not directory.is_dir():
+        raise MissingInputError(
+            f"no checkpoint directory at {directory}. For a model OWNER/NAME of the Hugging Face hub set "
+            "`features.revision` to the 40 hex digits of a commit of it."
+        )
+    return directory
 
 
 def family_of(directory: str | Path) -> str | None:
@@ -142,7 +155,7 @@ def family_of(directory: str | Path) -> str | None:
         model_type = str(json.loads((Path(directory) / "config.json").read_bytes()).get("model_type"))
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
-    return next((kind for kind in FAMILIES if model_type.startswith(kind)), None)
+    return kind_of(model_type)
 
 
 def resolve_layer(layer: int, n_layers: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
-from mine_jax.config import FeaturesConfig, LlavaConfig, ModelConfig, PrecomputedConfig
+from mine_jax.config import FeaturesConfig, ModelConfig, PrecomputedConfig
 from mine_jax.errors import ConfigError
 from mine_jax.features import store
 from mine_jax.features.backbone import Backbone, load_backbone
@@ -66,7 +66,7 @@ def load_features(
         extraction = configured(config, backbone.layers, directory)
         backbone = _prepared(backbone, config, stimuli, extraction, waiting, fitted_on)
         # a language model reads words without a sentence around them
-        templates = () if isinstance(config, LlavaConfig) else config.templates
+        templates = getattr(config, "templates", ())
         lens = build_lens(backbone, config.words, templates, waiting)
         tokens = extract_into(backbone, stimuli, extraction, progress)[extraction.layers[0]]
         if lens is not None and lens.normalize:

@@ -6,6 +6,8 @@ on whether torchvision is installed.
 
 from __future__ import annotations
 
+import functools
+import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +15,8 @@ import numpy as np
 import PIL.Image
 
 from mine_jax.errors import DataError, WeightsError
+
+_log = logging.getLogger("mine_jax")
 
 # Source: openai/CLIP, clip.py `_transform`.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -79,12 +83,12 @@ class ImageProcessor:
         return (longest, self.resize) if width <= height else (self.resize, longest)
 
 
-def read_processor(values: dict[str, Any], *, image_size: int) -> ImageProcessor:
+def read_processor(values: dict[str, Any], *, image_size: int | tuple[int, int]) -> ImageProcessor:
     """Reads a `preprocessor_config.json`.
 
     Args:
         values: the content; {} gives CLIP's defaults at the model's image size.
-        image_size: side of the square images that the model takes.
+        image_size: side of the square images that the model takes, or rows and columns.
 
     Returns:
         The processor.
@@ -93,11 +97,12 @@ def read_processor(values: dict[str, Any], *, image_size: int) -> ImageProcessor
         WeightsError: for a size, filter or factor that cannot be honored.
     """
     resize = crop = None
+    rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
     if values.get("do_resize", True):
-        numbers = _size(values.get("size", image_size))
+        numbers = _size(values.get("size", rows))
         resize = numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
     if values.get("do_center_crop", True):
-        numbers = _size(values.get("crop_size", image_size))
+        numbers = _size(values.get("crop_size", rows))
         crop = (numbers[0], numbers[-1])
     resample = values.get("resample", 3)
     if resample not in range(6):
@@ -115,21 +120,21 @@ def read_processor(values: dict[str, Any], *, image_size: int) -> ImageProcessor
         red, green, blue = _triple(values, "image_mean", CLIP_MEAN)
         square = (int(255 * red), int(255 * green), int(255 * blue))
     shape = crop if crop is not None else resize
-    if shape not in (image_size, (image_size, image_size)):
+    if shape != (rows, columns) and (shape, shape) != (rows, columns):
         raise WeightsError(
-            f"preprocessor_config.json gives images of {shape} pixels, but the model takes {image_size}. "
+            f"preprocessor_config.json gives images of {shape} pixels, but the model takes {rows} x {columns}. "
             "Is it the preprocessor of another checkpoint?"
         )
     return ImageProcessor(square, resize, int(resample), crop, rescale, mean, std)
 
 
-def stack(processor: ImageProcessor, images: list[np.ndarray], *, image_size: int) -> np.ndarray:
-    """Returns the pixels [B, image_size, image_size, 3] float32 of a list of images.
+def stack(processor: ImageProcessor, images: list[np.ndarray], *, shape: tuple[int, int]) -> np.ndarray:
+    """Returns the pixels [B, rows, columns, 3] float32 of a list of images; `shape` has their rows and columns.
 
     Raises:
         DataError: naming the position of the first image that does not fit.
     """
-    pixels = np.empty((len(images), image_size, image_size, 3), np.float32)
+    pixels = np.empty((len(images), *shape, 3), np.float32)
     for position, image in enumerate(images):
         try:
             result = processor(image)
@@ -138,10 +143,22 @@ def stack(processor: ImageProcessor, images: list[np.ndarray], *, image_size: in
         if result.shape != pixels.shape[1:]:
             raise DataError(
                 f"image {position} of the batch becomes {result.shape[:2]} pixels, but the model takes "
-                f"{image_size} x {image_size}: its preprocessor does not crop. Make the images square."
+                f"{shape[0]} x {shape[1]}: its preprocessor does not crop. Make the images square."
             )
         pixels[position] = result
     return pixels
+
+
+@functools.cache
+def say_if_stretched(shape: tuple[int, int], grid: tuple[int, int]) -> None:
+    """Warns once of photos whose shape is not that of the grid, within a token."""
+    stretch = (shape[1] / shape[0]) / (grid[1] / grid[0])
+    if not 0.9 <= stretch <= 1.1:
+        _log.warning(
+            "photos of %d x %d pixels are stretched to %d x %d image-tokens, see `features.grid`",
+            *shape,
+            *grid,
+        )
 
 
 def _check_image(image: Any) -> None:

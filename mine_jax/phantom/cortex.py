@@ -32,6 +32,8 @@ _REPEATS = 3  # `noise_ceiling` is for the mean of this many
 _BLOCK = 512
 # Smoothness of the preferences of the control areas, voxels; how much joint presence counts beyond one thing.
 _SMOOTH_SIGMA, _JOINT = 2.5, 3.0
+# A place fills the background, a thing a few per cent of the image: their responses vary about alike so.
+_SMOOTH_SCALE = np.where(np.array(list(CATEGORIES)) == "place", 0.2, 0.6)
 # What a conjunction asks for beside the area's own category, and what lowers a response.
 _OTHER_CATEGORIES = ("animal", "vehicle", "tool")
 
@@ -244,6 +246,12 @@ def from_table(table: pd.DataFrame, *, shape: tuple[int, int, int]) -> Cortex:
     return Cortex(shape=shape, sheet=ids, voxel_ids=ids, exponent=float(table["exponent"].iloc[0]), **columns)
 
 
+def smooth_preferences(table: pd.DataFrame) -> np.ndarray:
+    """Says which category each voxel of truth rows prefers by its place on the sheet, [V] str; "" for none."""
+    weights = table[list(_SMOOTH)].to_numpy(np.float64) / _SMOOTH_SCALE
+    return np.where(weights.max(1) > 0, np.array(list(CATEGORIES))[weights.argmax(1)], "")
+
+
 _TEXTS = ("area", "category", "kind", "concepts", "feature")
 _NUMBERS = (
     *("tuning", "weight_category", "weight_fine", "rf_x", "rf_y", "rf_sigma"),
@@ -322,9 +330,7 @@ def _smooth_weights(
     for _ in CATEGORIES:
         smooth = gaussian_filter(rng.standard_normal(shape), _SMOOTH_SIGMA).ravel()
         weights.append(np.maximum((smooth[voxel_ids] - smooth[sheet].mean()) / smooth[sheet].std(), 0))
-    # a place fills the background, a thing a few per cent of the image: their responses vary about alike so
-    scale = np.where(np.array(list(CATEGORIES)) == "place", 0.2, 0.6)
-    return scale * np.stack(weights, 1)
+    return _SMOOTH_SCALE * np.stack(weights, 1)
 
 
 def _thing_signal(cortex: Cortex, voxels: np.ndarray, scenes: Sequence[Scene], fields: np.ndarray) -> np.ndarray:

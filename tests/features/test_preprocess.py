@@ -73,7 +73,7 @@ def test_image_that_does_not_become_square():
     from mine_jax.features.preprocess import stack
 
     with pytest.raises(DataError, match="its preprocessor does not crop"):
-        stack(processor, [photo(24, 48)], image_size=24)
+        stack(processor, [photo(24, 48)], shape=(24, 24))
 
 
 @pytest.mark.parametrize(

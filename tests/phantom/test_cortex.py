@@ -85,6 +85,26 @@ def test_controls_vary_smoothly_without_regard_to_their_border():
     assert product[near].mean() > 0.5 > 0.2 > product[far].mean()
 
 
+def test_what_a_smooth_voxel_prefers_is_what_moves_its_response_most():
+    """The oracle: of all categories, the share of a scene's tokens it covers correlates best with the response."""
+    found = cortex.plant(3)
+    preferred = cortex.smooth_preferences(cortex.to_table(found, subject="subj01"))
+    is_smooth = found.kind == "smooth"
+    assert set(preferred[~is_smooth]) == {""}
+    shown = [scenes.sample_scene(np.random.default_rng([7, i])) for i in range(600)]
+    fields = signals.receptive_fields(found.rf_x, found.rf_y, found.rf_sigma, shown[0].size)[:, is_smooth]
+    rows, named, covered = signals.coverages(shown, fields, found.exponent)
+    response = cortex.true_response(found, shown)[:, is_smooth]
+    r = []
+    for category in scenes.CATEGORIES:
+        member = [scenes.CATEGORY_OF.get(name) == category for name in signals.NAMES]
+        presence = signals.summed(len(shown), rows, covered * named[:, member].any(1)[:, None])
+        r.append([np.corrcoef(one, other)[0, 1] for one, other in zip(presence.T, response.T, strict=True)])
+    best = np.array(list(scenes.CATEGORIES))[np.argmax(r, axis=0)]
+    known = preferred[is_smooth] != ""
+    assert (best == preferred[is_smooth])[known].mean() > 0.8
+
+
 def test_ceilings_spread_around_the_one_asked_for():
     for ceiling in (0.3, 0.6):
         found = cortex.plant(1, ceiling=ceiling).noise_ceiling

@@ -91,3 +91,23 @@ def test_every_maker_of_images_has_its_own_measures():
         "drawn voxels that their words move, by another judge": (0.5, 2),
     }
     assert not compare._of_validation(tests[:0], pd.DataFrame({"causal": np.zeros(0, bool)}))
+
+
+def test_a_control_area_that_truly_prefers_faces_is_named_rightly():
+    """A smooth map may prefer one category all over an area: naming it is no mistake, though it counts as named."""
+    areas = pd.DataFrame(
+        [
+            # planted, found, own_found, named, own_asked
+            ("", "face", 0.8, True, 0.8),
+            ("", "face", 0.3, True, 0.5),
+            ("", "", 0.0, False, 0.9),
+            ("face", "face", 0.0, True, 0.0),
+        ],
+        columns=["planted", "found", "own_found", "named", "own_asked"],
+    ).assign(has_patches=np.nan, structured=False)
+    areas["right"] = areas["planted"] == areas["found"]
+    named = {name: float(np.mean(values)) for name, values, _, _ in compare._of_areas(areas) if len(values)}
+    assert named["control areas that prefer a category"] == pytest.approx(2 / 3)
+    assert named["control areas that prefer what most of their voxels do not"] == pytest.approx(1 / 3)
+    assert named["control areas that it names"] == pytest.approx(2 / 3)
+    assert named["control areas that it names, of which that is not true"] == pytest.approx(1 / 3)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mine_jax.errors import WeightsError
+from mine_jax.errors import ConfigError, WeightsError
 from mine_jax.features.ports import weights
 from mine_jax.features.ports.layers import ACTIVATIONS
 
@@ -26,6 +26,8 @@ LIMITS = {
     "projection_dim": 16_384,
     "projection_size": 16_384,
 }
+# Image-tokens along a side of a photo, of models that leave it open.
+MAX_GRID = 256
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,16 @@ def image_sizes(path: Path, vision: dict[str, Any]) -> tuple[int, int]:
     if patch_size > image_size:
         raise WeightsError(f"{path}: `patch_size` {patch_size} is larger than `image_size` {image_size}.")
     return image_size, patch_size
+
+
+def check_grid(grid: tuple[int, int]) -> None:
+    """Refuses a grid of image-tokens that no photo has.
+
+    Raises:
+        ConfigError: if a side is not 1 to `MAX_GRID`.
+    """
+    if not all(1 <= side <= MAX_GRID for side in grid):
+        raise ConfigError(f"`features.grid` must be two numbers from 1 to {MAX_GRID}, but is {list(grid)}.")
 
 
 def processor_values(directory: Path) -> dict[str, Any]:

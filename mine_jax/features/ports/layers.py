@@ -57,4 +57,5 @@ def is_block_product(path: str) -> bool:
 
     Almost all the work is in these; embeddings, norms and heads of a vision tower are not.
     """
-    return "/layers_" in path and not path.endswith("/scale") and "layer_norm" not in path
+    in_block = "/layers_" in path or "/blocks_" in path
+    return in_block and not path.endswith("/scale") and "layer_norm" not in path

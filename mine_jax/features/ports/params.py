@@ -59,7 +59,7 @@ def load_params(
     Raises:
         WeightsError: for tensors that are missing, unexpected, misshapen, quantized or not finite.
     """
-    flat = _shapes(model)
+    flat = parameter_shapes(model)
     keys = {path: checkpoint_key(path) for path in flat}
     expected = {keys[path]: _torch_shape(path, leaf.shape) for path, leaf in flat.items()} | dict(extra or {})
     tensors = Tensors(directory, expected, unused=unused, rename=rename)
@@ -84,7 +84,7 @@ def random_params(
     Kernels and tables have standard deviation 0.02, norms are at their initial values.
     """
     arrays = {}
-    for number, (path, leaf) in enumerate(_shapes(model).items()):
+    for number, (path, leaf) in enumerate(parameter_shapes(model).items()):
         kind = jnp.float32 if keep_float32(path) else dtype
         if path.endswith("/scale"):
             arrays[path] = jnp.ones(leaf.shape, kind)
@@ -98,7 +98,7 @@ def _normal(key: jax.Array, *, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return (0.02 * jax.random.normal(key, shape)).astype(dtype)
 
 
-def _shapes(model: nn.Module) -> dict[str, Any]:
+def parameter_shapes(model: nn.Module) -> dict[str, Any]:
     """Returns path -> shape and dtype of every parameter; nothing is allocated."""
     shapes = jax.eval_shape(functools.partial(model.init, method="everything"), jax.random.key(0))["params"]
     return flax.traverse_util.flatten_dict(shapes, sep="/")
@@ -106,7 +106,7 @@ def _shapes(model: nn.Module) -> dict[str, Any]:
 
 def checkpoint_key(path: str) -> str:
     """Returns the key of a parameter in a checkpoint of transformers."""
-    key = re.sub(r"layers_(\d+)", r"layers.\1", path).replace("/", ".")
+    key = re.sub(r"(layers|blocks|mlp)_(\d+)", r"\1.\2", path).replace("/", ".")
     return re.sub(r"\.(kernel|scale|embedding)$", ".weight", key)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,15 +48,40 @@ class CheckpointBackbone(ABC):
     precision: str = "highest"
     mesh: Mesh | None = None
 
-    @property
+    @classmethod
     @abstractmethod
-    def pictures(self) -> Towers:
-        """Sizes of the part that sees the image."""
+    def blank(cls, directory: Path, *, precision: str = "highest") -> Self:
+        """Makes a backbone of the sizes of a `config.json`, without parameters; it reads no words."""
+
+    @staticmethod
+    @abstractmethod
+    def keeps_float32(path: str) -> bool:
+        """Tells whether a parameter is float32 whatever `weights` is."""
 
     @property
+    @abstractmethod
+    def layers(self) -> int:
+        """Number of blocks of which each gives image-tokens."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Width D of an image-token."""
+
+    @property
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The flax module, without parameters."""
+
+    @property
+    @abstractmethod
     def grid(self) -> tuple[int, int]:
         """Rows and columns of image-tokens."""
-        return (self.pictures.side, self.pictures.side)
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of the pixels."""
 
     @property
     def processor(self) -> dict[str, Any]:
@@ -64,7 +90,7 @@ class CheckpointBackbone(ABC):
 
     def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Returns pixels [B, rows, columns, 3] float32 of uint8 [height, width, 3] images."""
-        return stack(self.image_processor, list(images), image_size=self.pictures.image_size)
+        return stack(self.image_processor, list(images), shape=self.image_shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -89,8 +115,13 @@ class TwoTowerBackbone(CheckpointBackbone):
 
     @staticmethod
     @abstractmethod
-    def read_config(directory: Path) -> Towers:
-        """Reads and checks `config.json`."""
+    def read_config(directory: Path, *, grid: tuple[int, int] | None = None) -> Towers:
+        """Reads and checks `config.json`; `grid` is given where the model leaves it open."""
+
+    @staticmethod
+    def read_images(values: dict[str, Any], config: Any) -> ImageProcessor:
+        """Returns the preprocessing, of the content of the processor's file."""
+        return read_processor(values, image_size=config.image_size)
 
     @abstractmethod
     def check_lens(self) -> None:
@@ -105,9 +136,14 @@ class TwoTowerBackbone(CheckpointBackbone):
         """Returns token ids [B, T] int32, ended and filled as in training."""
 
     @property
-    def pictures(self) -> Towers:
-        """Sizes of the vision tower."""
-        return self.config
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of image-tokens."""
+        return (self.config.side, self.config.side)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of the pixels."""
+        return (self.config.image_size, self.config.image_size)
 
     @property
     def layers(self) -> int:
@@ -194,7 +230,34 @@ class TwoTowerBackbone(CheckpointBackbone):
         return self.text_ids(tokenizer, texts, tower)
 
     @classmethod
-    def load(cls, directory: str | Path, *, precision: str, mesh: Mesh | None, weights: str) -> Self:
+    def blank(cls, directory: Path, *, precision: str = "highest") -> Self:
+        """Makes a backbone of the sizes of a `config.json`, without parameters; it reads no words."""
+        config = cls.read_config(directory)
+        return cls(
+            name="untrained",
+            sha256="",
+            config=config,
+            params={},
+            image_processor=cls.read_images(dict(cls.processor_defaults), config),
+            directory=directory,
+            precision=precision,
+        )
+
+    @staticmethod
+    def keeps_float32(path: str) -> bool:
+        """Tells whether a parameter is float32: all but the products of the vision blocks."""
+        return not (path.startswith("vision_model/") and is_block_product(path))
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        *,
+        precision: str,
+        mesh: Mesh | None,
+        weights: str,
+        grid: tuple[int, int] | None = None,
+    ) -> Self:
         """Loads a checkpoint directory: config.json and safetensors weights.
 
         Args:
@@ -203,6 +266,7 @@ class TwoTowerBackbone(CheckpointBackbone):
             mesh: devices over which batches are split; None for the default device.
             weights: dtype of the products of the vision blocks, float32 or bfloat16; embeddings, norms
                 and the text tower are float32 in any case.
+            grid: rows and columns of image-tokens, where the model leaves them open.
 
         Returns:
             The backbone; its weights do not keep the dtype that they have on disk.
@@ -212,22 +276,23 @@ class TwoTowerBackbone(CheckpointBackbone):
             WeightsError: if the configuration or the weights cannot be trusted; see `ports.weights`.
         """
         directory = Path(directory)
-        config = cls.read_config(directory)
+        config = cls.read_config(directory, grid=grid)
         values = {**cls.processor_defaults, **processor_values(directory)}
-        image_processor = read_processor(values, image_size=config.image_size)
+        image_processor = cls.read_images(values, config)
         params, _ = load_params(
             cls.network(config, precision),
             directory,
             unused=UNUSED,
             rename=cls.bare_prefixes if config.text is None else None,
             dtype=jnp.dtype(weights),
-            keep_float32=keeps_float32,
+            keep_float32=cls.keeps_float32,
             mesh=mesh,
         )
+        # stores of float32 models keep the hash that they had before there was a choice
+        chosen = (*((weights,) if weights != "float32" else ()), *(() if grid is None else (str(grid),)))
         return cls(
             name=directory.resolve().name,
-            # stores of float32 models keep the hash that they had before there was a choice
-            sha256=checkpoint.model_hash(directory, *((weights,) if weights != "float32" else ())),
+            sha256=checkpoint.model_hash(directory, *chosen),
             config=config,
             params=params,
             image_processor=image_processor,
@@ -235,11 +300,6 @@ class TwoTowerBackbone(CheckpointBackbone):
             precision=precision,
             mesh=mesh,
         )
-
-
-def keeps_float32(path: str) -> bool:
-    """Tells whether a parameter is float32 whatever `weights` is."""
-    return not (path.startswith("vision_model/") and is_block_product(path))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layers", "n_class", "method"))

@@ -162,9 +162,13 @@ class VisionTower(nn.Module):
 
     def setup(self) -> None:
         """Declares the parts."""
-        self.embeddings = VisionEmbeddings(self.config, self.has_class, self.precision)
+        self.embeddings = self.patches()
         self.encoder = Encoder(self.config.vision, self.precision)
         self.post_layernorm = layer_norm(self.config.vision)
+
+    def patches(self) -> nn.Module:
+        """Returns the embeddings."""
+        return VisionEmbeddings(self.config, self.has_class, self.precision)
 
     def __call__(self, pixels: jax.Array, *, n_blocks: int) -> list[jax.Array]:
         """Returns hidden states [B, P, D], before the final norm; a class token is first."""

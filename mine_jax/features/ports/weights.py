@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ FOREIGN_CODE = ("auto_map", "_attn_implementation_internal", "custom_pipelines",
 # safetensors names of the dtypes that we read.
 FLOATS = ("F64", "F32", "F16", "BF16")
 LFS_HEADER = b"version https://git-lfs"
+# The hub's cache names a file that is kept outside of git by its sha256, and links to it.
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def read_model_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
@@ -38,8 +41,8 @@ def read_model_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str,
     """
     if not path.is_file():
         raise MissingInputError(
-            f"no {path.name} in {path.parent}. A checkpoint directory of Hugging Face is expected; hub names are "
-            "not fetched: `hf download NAME --local-dir FOLDER` brings one into a folder."
+            f"no {path.name} in {path.parent}. A checkpoint directory of Hugging Face is expected: "
+            "`hf download NAME --local-dir FOLDER` brings one into a folder."
         )
     check_inside(path, path.parent)
     if path.stat().st_size > max_bytes:
@@ -86,7 +89,7 @@ def weight_files(directory: Path) -> list[Path]:
         WeightsError: if there are none, a shard is missing or outside, or a file is a pointer.
     """
     if not directory.is_dir():
-        raise MissingInputError(f"no checkpoint directory at {directory}. Give a local folder; nothing is downloaded.")
+        raise MissingInputError(f"no checkpoint directory at {directory}. Give a local folder.")
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     if single.is_file():
         names = {single.name}
@@ -121,14 +124,16 @@ def model_hash(directory: Path, *choices: str) -> str:
 
 
 def hash_files(directory: Path, paths: Collection[Path]) -> str:
-    """Returns one sha256 over files, after verifying `weights.sha256` if present.
+    """Returns one sha256 over files, after verifying `weights.sha256` and the names of the hub's cache.
 
     `weights.sha256` has the lines of `sha256sum`: digest, two spaces, file name.
 
     Raises:
-        WeightsError: if a file differs from its line in `weights.sha256`.
+        WeightsError: if a file differs from its line in `weights.sha256`, or from the sha256 in the hub's cache.
     """
     digests = {path.name: artifacts.sha256(path) for path in paths}
+    for path in paths:
+        check_blob(path, digests[path.name])
     listed = directory / "weights.sha256"
     if listed.is_file():
         for line in listed.read_text(encoding="utf-8").splitlines():
@@ -137,6 +142,20 @@ def hash_files(directory: Path, paths: Collection[Path]) -> str:
             if name in digests and digests[name] != digest:
                 raise WeightsError(f"{directory / name} differs from {listed.name}: damaged or changed. Copy it again.")
     return hashlib.sha256("".join(f"{name}\0{digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
+
+
+def check_blob(path: Path, digest: str) -> None:
+    """Compares a file of the hub's cache with the sha256 that the hub gave for it; any other file passes.
+
+    Raises:
+        WeightsError: if it differs.
+    """
+    blob = path.resolve()
+    if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name) and blob.name != digest:
+        raise WeightsError(
+            f"{path} is damaged: its sha256 is not that of the hub. Delete {blob}, to which it links, and fetch the "
+            "model again."
+        )
 
 
 class Tensors:

@@ -137,11 +137,12 @@ def publish(run: Run | str | Path, directory: str | Path) -> Path:
     settings = run.config
     voxels, words = run.voxels, frames.profile_words(run.profiles)
     tensors, lens = _tensors(run)
+    private = {*config.paths(settings.features), "allow_download"}
     described: dict[str, Any] = {
         "schema": SCHEMA,
         "mine_jax": mine_jax.__version__,
         "unit": settings.data.unit_name,
-        "features": settings.features.model_dump(mode="json", exclude=set(config.paths(settings.features))),
+        "features": settings.features.model_dump(mode="json", exclude=private),
         "attribution": settings.attribution.model_dump(mode="json"),
         "description": settings.description.model_dump(mode="json"),
         "run": {"precision": settings.run.precision},
@@ -186,7 +187,7 @@ def load(directory: str | Path, *, model: str | Path | None = None) -> Published
     with artifacts.described_by(directory / CONFIG):
         sections = {name: dict(described[name]) for name in ("features", "attribution", "description", "run")}
     if model is not None:
-        sections["features"] = {**sections["features"], "model": str(model)}
+        sections["features"] = {**sections["features"], "model": str(model), "revision": None}
     return Published(directory, config.from_dict(sections, source=str(directory / CONFIG)), described)
 
 

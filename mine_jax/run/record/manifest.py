@@ -175,8 +175,8 @@ def input_state(path: Path) -> str | dict[str, str]:
     return {file.relative_to(path).as_posix(): input_hash(file) for file in files}
 
 
-# What only names things on pages counts where a stage asks for it alone.
-_NAMES = ("data.unit_name",)
+# What only names things on pages, and leave to fetch a model, count where a stage asks for them alone.
+_ALONE = ("data.unit_name", "features.allow_download")
 
 
 def depends_on(
@@ -200,7 +200,7 @@ def depends_on(
         section, _, key = name.partition(".")
         held = getattr(config, section)
         for field, value in held.model_dump(mode="json").items():
-            if field != key if key else f"{section}.{field}" in _NAMES:
+            if field != key if key else f"{section}.{field}" in _ALONE:
                 continue
             if field in paths(held) and any(Path(path).is_relative_to(value) for path in inputs):
                 value = Path(value).name

@@ -7,6 +7,7 @@ import pandas as pd
 
 from mine_jax import roi
 from mine_jax.phantom.areas import STRUCTURED, UNSTRUCTURED
+from mine_jax.phantom.cortex import smooth_preferences
 from mine_jax.run import files
 from mine_jax.run.recovery.opened import Opened
 from mine_jax.run.recovery.voxels import WORDED
@@ -24,7 +25,9 @@ def areas_table(run: Opened) -> pd.DataFrame:
     Returns:
         One row per area: the categories planted ("" for a control area), the category found ("" for none),
         and whether that is right; whether patches were planted (NaN for areas that are neither with nor
-        without), and whether structure was found; the share of voxels that a query for faces finds.
+        without), and whether structure was found; the share of voxels that a query for faces finds. A smooth
+        map that knows no areas may happen to prefer one category all over an area: `own_found` and `own_asked`
+        are the shares of the area's voxels whose own planted preference is the category found, and faces.
     """
     named = run.planted[run.planted["area"] != ""]
     found = files.selectivity_table(run.directory)
@@ -35,6 +38,7 @@ def areas_table(run: Opened) -> pd.DataFrame:
     rows = []
     for area, group in named.groupby("area"):
         planted = group.loc[group["kind"].isin(WORDED), "category"]
+        own = smooth_preferences(group)
         has_patches = 1.0 if area in STRUCTURED else 0.0 if area in UNSTRUCTURED else np.nan
         rows.append(
             {
@@ -44,6 +48,8 @@ def areas_table(run: Opened) -> pd.DataFrame:
                 "has_patches": has_patches,
                 "structured": area in structured,
                 "asked": asked.reindex(group["voxel_id"])["q"].le(0.05).mean(),
+                "own_found": float(np.mean(own == preferred.get(area))),
+                "own_asked": float(np.mean(own == _QUERY)),
             }
         )
     table = pd.DataFrame(rows)

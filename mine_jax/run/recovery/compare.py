@@ -160,11 +160,19 @@ def _of_areas(areas: pd.DataFrame) -> list[tuple[str, Any, float | None, int]]:
     return [
         ("area prefers the planted category", planted["right"], 1.0, 1),
         ("control areas that prefer a category", ~control["right"].astype(bool), 0.0, -1),
+        ("control areas that prefer what most of their voxels do not", _untrue(control, "found"), 0.0, -1),
         ("areas with patches in which structure is found", areas.loc[areas["has_patches"] == 1, "structured"], 1.0, 1),
         ("areas without in which it is", areas.loc[areas["has_patches"] == 0, "structured"], 0.05, -1),
         ("face areas that a query for faces names", areas.loc[areas["planted"] == "face", "named"], 1.0, 1),
         ("control areas that it names", control["named"], 0.0, -1),
+        ("control areas that it names, of which that is not true", _untrue(control, "asked"), 0.0, -1),
     ]
+
+
+def _untrue(control: pd.DataFrame, what: str) -> pd.Series:
+    """Whether an area without a planted preference has one that at most half of its voxels were planted with."""
+    said = control["named"] if what == "asked" else control["found"] != ""
+    return said & (control[f"own_{what}"] <= 0.5)
 
 
 def _of_validation(tests: pd.DataFrame, causal: pd.DataFrame) -> list[tuple[str, Any, float | None, int]]:

@@ -59,7 +59,16 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     n_images, n_tokens, width = tokens.tokens.shape
     words = 0 if lens is None else len(lens.words)
     summary = {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
-    return {**summary, "warning": warning} if warning else summary
+    return {**summary, **_of_hub(config), **({"warning": warning} if warning else {})}
+
+
+def _of_hub(config: Config) -> dict[str, Any]:
+    """What stands in run.json of a model of the hub: id, commit, and sha256 of its files."""
+    f = config.features
+    folder = None if isinstance(f, PrecomputedConfig) else features.hub_folder(f)
+    if folder is None or isinstance(f, PrecomputedConfig):
+        return {}
+    return {"hub": {"id": f.model, "revision": f.revision, "sha256": features.fetched_files(folder)}}
 
 
 def extract_part(
@@ -147,10 +156,16 @@ def inputs(config: Config) -> list[Path]:
     if isinstance(f, PrecomputedConfig):
         named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
     else:
-        named = (f.words, None if f.model in EMBEDDED_MODELS else f.model)
+        named = (f.words, features.hub_folder(f) or (None if f.model in EMBEDDED_MODELS else f.model))
     # Tokens and low-level statistics are of the photos that are there now.
     photos = data.image_inputs(config.data) if config.data.has_photos else []
     return [*photos, *(Path(p) for p in named if p is not None)]
+
+
+def fetches(config: Config) -> bool:
+    """Says whether the stage may bring its model into the hub's cache."""
+    f = config.features
+    return not isinstance(f, PrecomputedConfig) and f.allow_download and features.hub_folder(f) is not None
 
 
 STEP = Step(
@@ -159,6 +174,7 @@ STEP = Step(
     sections=("features", "run.precision"),
     outputs=files.OUTPUTS["features"],
     inputs=inputs,
+    makes_inputs=fetches,
     partial=files.KEPT["features"],
     plan=plan,
     found=("{images} images x {tokens} image-tokens x {width}", "{words} words"),

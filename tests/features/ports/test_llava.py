@@ -10,7 +10,8 @@ from mine_jax import artifacts
 from mine_jax.config import LlavaConfig
 from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features import Backbone, lens_scores, load_backbone, load_features
-from mine_jax.features.ports.llava.backbone import image_spans, load
+from mine_jax.features.ports.decoder.backbone import image_spans
+from mine_jax.features.ports.llava.backbone import load
 from mine_jax.features.preprocess import read_processor
 from mine_jax.types import Stimuli
 

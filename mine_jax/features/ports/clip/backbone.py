@@ -35,8 +35,9 @@ class ClipBackbone(TwoTowerBackbone):
     bare_prefixes = clip_config.RENAME
 
     @staticmethod
-    def read_config(directory: Path) -> ClipConfig:
-        """Reads and checks `config.json`."""
+    def read_config(directory: Path, *, grid: tuple[int, int] | None = None) -> ClipConfig:
+        """Reads and checks `config.json`; the grid is that of the tower."""
+        del grid
         return clip_config.read_config(directory)
 
     def check_lens(self) -> None:

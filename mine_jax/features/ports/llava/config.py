@@ -1,4 +1,4 @@
-"""config.json of a LLaVA-1.5-style checkpoint -> checked sizes of its three parts."""
+"""config.json of a LLaVA-1.5 or LLaVA-OneVision checkpoint -> checked sizes of its three parts."""
 
 from __future__ import annotations
 
@@ -10,26 +10,11 @@ from mine_jax.errors import WeightsError
 from mine_jax.features.ports import weights
 from mine_jax.features.ports.clip import config as clip_config
 from mine_jax.features.ports.clip.config import ClipConfig
-from mine_jax.features.ports.config import activation, epsilon, image_sizes, integer, read_tower, section
+from mine_jax.features.ports.config import activation, image_sizes, read_tower, section
+from mine_jax.features.ports.decoder.config import VisionLanguage, read_decoder, read_image_token
 from mine_jax.features.ports.siglip import config as siglip_config
 from mine_jax.features.ports.siglip.config import SiglipConfig
 
-# Defaults and names of transformers' LlamaConfig and Qwen2Config.
-_LLAMA = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "max_position_embeddings": 2048,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "attention_bias": False,
-    "mlp_bias": False,
-}
-_QWEN2 = {**_LLAMA, "vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768}
-_QWEN2["num_key_value_heads"] = 32
-_TEXT = {"llama": _LLAMA, "qwen2": _QWEN2}
 # transformers completes a bare vision section with these, not with CLIP's own defaults
 _CLIP = {
     **clip_config.VISION,
@@ -40,61 +25,35 @@ _CLIP = {
     "image_size": 336,
     "patch_size": 14,
 }
+# `model_type` -> what transformers has in the place of what a file leaves out
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llava": {
+        "vision_config": {"model_type": "clip_vision_model"},
+        "text_config": {"model_type": "llama"},
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+    },
+    "llava_onevision": {
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 16,
+            "image_size": 384,
+            "patch_size": 14,
+        },
+        "text_config": {"model_type": "qwen2"},
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+    },
+}
+_NAMES = {"llava": "LLaVA 1.5", "llava_onevision": "LLaVA-OneVision"}
+_IMAGE_TOKENS = {"llava": 32000, "llava_onevision": 151646}
 
 
-@dataclass(frozen=True)
-class Rope:
-    """Rotary positions: kind is "default", "linear" or "llama3"."""
-
-    kind: str = "default"
-    theta: float = 10000.0
-    factor: float = 1.0
-    low_frequency_factor: float = 1.0
-    high_frequency_factor: float = 4.0
-    original_positions: int = 8192
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """Sizes of the language model.
-
-    Attributes:
-        width: D of the hidden states.
-        hidden: width of the hidden layer of the MLP.
-        layers: number of blocks.
-        heads: query heads.
-        key_heads: heads of keys and values; `heads` is a multiple.
-        head_width: of one head.
-        activation: name of the activation of the gate.
-        epsilon: of the norms.
-        vocabulary: rows of the token embedding and of the head.
-        positions: longest sequence.
-        qkv_bias: whether query, key and value projections have biases.
-        out_bias: whether the output projection of the attention has one.
-        mlp_bias: whether the projections of the MLP have biases.
-        tied: whether the head is the token embedding.
-        rope: rotary positions.
-    """
-
-    width: int
-    hidden: int
-    layers: int
-    heads: int
-    key_heads: int
-    head_width: int
-    activation: str
-    epsilon: float
-    vocabulary: int
-    positions: int
-    qkv_bias: bool
-    out_bias: bool
-    mlp_bias: bool
-    tied: bool
-    rope: Rope
-
-
-@dataclass(frozen=True)
-class LlavaConfig:
+@dataclass(frozen=True, kw_only=True)
+class LlavaConfig(VisionLanguage):
     """Sizes of all parts.
 
     Attributes:
@@ -103,8 +62,6 @@ class LlavaConfig:
         drops_class: whether the first state (the class token) is dropped before the projector.
         projector_activation: of the projector's MLP.
         projector_bias: whether the projector has biases.
-        decoder: the language model.
-        image_token: id that stands for one image-token in the prompt.
     """
 
     vision: ClipConfig | SiglipConfig
@@ -112,22 +69,24 @@ class LlavaConfig:
     drops_class: bool
     projector_activation: str
     projector_bias: bool
-    decoder: Decoder
-    image_token: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches, each of which is an image-token."""
+        return (self.vision.side, self.vision.side)
 
     @property
     def has_class(self) -> bool:
         """Whether a class token goes through the decoder before the patches."""
         return isinstance(self.vision, ClipConfig) and not self.drops_class
 
-    @property
-    def n_placeholders(self) -> int:
-        """Image ids in a prompt: the grid, and a class token where it is kept."""
-        return self.vision.side**2 + self.has_class
 
-
-def read_config(directory: Path) -> LlavaConfig:
+def read_config(directory: Path, *, model_type: str) -> LlavaConfig:
     """Reads and checks `config.json`.
+
+    Args:
+        directory: the checkpoint.
+        model_type: that it must have, "llava" or "llava_onevision".
 
     Raises:
         MissingInputError: if it is not there.
@@ -135,13 +94,15 @@ def read_config(directory: Path) -> LlavaConfig:
     """
     path = directory / "config.json"
     values = weights.read_model_json(path)
-    if values.get("model_type") != "llava":
+    if values.get("model_type") != model_type:
         raise WeightsError(
-            f"{path} describes a {values.get('model_type')!r} model, not LLaVA 1.5. Use a checkpoint converted for "
-            "transformers' LlavaForConditionalGeneration, or choose the `features.kind` of that family."
+            f"{path} describes a {values.get('model_type')!r} model, not {_NAMES[model_type]}. Use a checkpoint that "
+            "is converted for transformers' class of that name, or choose the `features.kind` of its family."
         )
+    defaults = _DEFAULTS[model_type]
+    values = {**defaults, **{key: value for key, value in values.items() if value is not None}}
     vision = _read_vision(path, values)
-    strategy = values.get("vision_feature_select_strategy", "default")
+    strategy = values["vision_feature_select_strategy"]
     if strategy not in ("default", "full"):
         raise WeightsError(f"{path}: `vision_feature_select_strategy` must be default or full, but is {strategy!r}.")
     if strategy == "default" and isinstance(vision, SiglipConfig):
@@ -149,23 +110,24 @@ def read_config(directory: Path) -> LlavaConfig:
             f'{path}: `vision_feature_select_strategy` "default" drops the first image-token, but a SigLIP tower has '
             'no class token: the rest would be no grid. Should it be "full"?'
         )
-    decoder = _read_decoder(path, values)
-    image_token = values.get("image_token_index", values.get("image_token_id", 32000))
-    if isinstance(image_token, bool) or not isinstance(image_token, int) or image_token < 0:
-        raise WeightsError(f"{path}: `image_token_index` must be a token id, but is {image_token!r}.")
+    if model_type == "llava_onevision" and strategy == "full" and isinstance(vision, ClipConfig):
+        raise WeightsError(
+            f'{path}: `vision_feature_select_strategy` "full" keeps the class token of a CLIP tower, but '
+            'LLaVA-OneVision packs grids. Should it be "default"?'
+        )
     return LlavaConfig(
         vision=vision,
-        vision_layers=_vision_layers(path, values.get("vision_feature_layer", -2), vision.vision.layers),
+        vision_layers=_vision_layers(path, values["vision_feature_layer"], vision.vision.layers),
         drops_class=strategy == "default",
         projector_activation=activation(path, {"projector_hidden_act": "gelu", **values}, "projector_hidden_act"),
         projector_bias=bool(values.get("multimodal_projector_bias", True)),
-        decoder=decoder,
-        image_token=image_token,
+        decoder=read_decoder(path, values, default=defaults["text_config"]["model_type"]),
+        image_token=read_image_token(path, values, _IMAGE_TOKENS[model_type]),
     )
 
 
 def _read_vision(path: Path, values: dict[str, Any]) -> ClipConfig | SiglipConfig:
-    content = values.get("vision_config") or {}
+    content = values["vision_config"] or {}
     kind = content.get("model_type", "clip_vision_model") if isinstance(content, dict) else None
     if kind == "siglip_vision_model":
         vision = {**section(path, values, "vision_config", siglip_config.VISION), "vision_use_head": False}
@@ -184,85 +146,3 @@ def _vision_layers(path: Path, value: Any, n_layers: int) -> tuple[int, ...]:
             f"{path}: `vision_feature_layer` must name layers {-n_layers - 1} to {n_layers}, but is {value!r}."
         )
     return tuple(n if n >= 0 else n_layers + 1 + n for n in layers)
-
-
-def _read_decoder(path: Path, values: dict[str, Any]) -> Decoder:
-    content = values.get("text_config") or {}
-    kind = content.get("model_type", "llama") if isinstance(content, dict) else None
-    if kind not in _TEXT:
-        raise WeightsError(f"{path}: the language model must be one of {tuple(_TEXT)}, but is {kind!r}.")
-    text = section(path, values, "text_config", _TEXT[kind])
-    width, hidden, layers, heads, vocabulary, positions = (
-        integer(path, text, key)
-        for key in (
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "vocab_size",
-            "max_position_embeddings",
-        )
-    )
-    sizes = {key: value for key, value in text.items() if value is not None}
-    key_heads = integer(path, {"num_key_value_heads": heads, **sizes}, "num_key_value_heads")
-    head_width = integer(path, {"head_dim": width // heads, **sizes}, "head_dim")
-    if heads % key_heads or head_width % 2:
-        raise WeightsError(
-            f"{path}: {heads} attention heads must be a multiple of {key_heads} key-value heads, of even width, "
-            f"but one head has width {head_width}."
-        )
-    sliding = text.get("layer_types") or []
-    if (kind == "qwen2" and text.get("use_sliding_window")) or "sliding_attention" in sliding:
-        raise WeightsError(f"{path}: sliding-window attention is not supported.")
-    biased = kind == "qwen2" or bool(text["attention_bias"])
-    return Decoder(
-        width=width,
-        hidden=hidden,
-        layers=layers,
-        heads=heads,
-        key_heads=key_heads,
-        head_width=head_width,
-        activation=activation(path, text),
-        epsilon=epsilon(path, text, "rms_norm_eps"),
-        vocabulary=vocabulary,
-        positions=positions,
-        qkv_bias=biased,
-        out_bias=biased and kind == "llama",
-        mlp_bias=kind == "llama" and bool(text["mlp_bias"]),
-        tied=bool(values.get("tie_word_embeddings", False) or text.get("tie_word_embeddings", False)),
-        rope=_read_rope(path, text, positions),
-    )
-
-
-def _read_rope(path: Path, text: dict[str, Any], positions: int) -> Rope:
-    """Reads `rope_parameters`, or the older `rope_theta` with `rope_scaling`."""
-    scaling, parameters = text.get("rope_scaling") or {}, text.get("rope_parameters") or {}
-    if not isinstance(scaling, dict) or not isinstance(parameters, dict):
-        raise WeightsError(f"{path}: `rope_parameters` and `rope_scaling` must be objects.")
-    values = {"rope_theta": text.get("rope_theta", 10000.0), **scaling, **parameters}
-    kind = values.get("rope_type", values.get("type", "default"))
-    if kind not in ("default", "linear", "llama3") or values.get("partial_rotary_factor", 1) != 1:
-        raise WeightsError(
-            f"{path}: rotary positions must be default, linear or llama3 over whole heads, but are {values!r}."
-        )
-    if kind == "default":
-        return Rope(theta=_positive(path, values, "rope_theta"))
-    theta, factor = _positive(path, values, "rope_theta"), _positive(path, values, "factor")
-    if kind == "linear":
-        return Rope(kind, theta, factor)
-    older = {"original_max_position_embeddings": positions, **values}
-    return Rope(
-        kind=kind,
-        theta=theta,
-        factor=factor,
-        low_frequency_factor=_positive(path, values, "low_freq_factor"),
-        high_frequency_factor=_positive(path, values, "high_freq_factor"),
-        original_positions=int(_positive(path, older, "original_max_position_embeddings")),
-    )
-
-
-def _positive(path: Path, values: dict[str, Any], key: str) -> float:
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
-        raise WeightsError(f"{path}: `{key}` of the rotary positions must be a positive number, but is {value!r}.")
-    return float(value)

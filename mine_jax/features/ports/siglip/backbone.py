@@ -43,9 +43,12 @@ class SiglipBackbone(TwoTowerBackbone):
     bare_prefixes = siglip_config.RENAME
     processor_defaults = PROCESSOR
 
+    config: SiglipConfig
+
     @staticmethod
-    def read_config(directory: Path) -> SiglipConfig:
-        """Reads and checks `config.json`."""
+    def read_config(directory: Path, *, grid: tuple[int, int] | None = None) -> SiglipConfig:
+        """Reads and checks `config.json`; the grid is that of the tower."""
+        del grid
         return siglip_config.read_config(directory)
 
     def check_lens(self) -> None:

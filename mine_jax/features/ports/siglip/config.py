@@ -55,14 +55,20 @@ def read_config(directory: Path) -> SiglipConfig:
     if kind in ("siglip2", "siglip2_vision_model"):
         raise WeightsError(
             f"{path} describes a NaFlex variant of SigLIP 2, whose token grid changes with the image. "
-            "Use a fixed-resolution checkpoint (its name ends in the image size, for instance patch16-256)."
+            'Set `features.kind` to "siglip_naflex", or use a fixed-resolution checkpoint (its name ends in the image '
+            "size, for instance patch16-256)."
         )
     if kind not in ("siglip", "siglip_vision_model"):
         raise WeightsError(f"{path} describes a {kind!r} model, not SigLIP. Choose the `features.kind` of that family.")
-    whole = kind == "siglip"
-    vision = section(path, values, "vision_config", VISION) if whole else {**VISION, **values}
-    text = section(path, values, "text_config", _TEXT) if whole else None
+    vision, text = sections(path, values, is_whole=kind == "siglip")
     return make_config(path, vision, text)
+
+
+def sections(path: Path, values: dict[str, Any], *, is_whole: bool) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Returns what a configuration says of the vision and the text tower; None for a vision-only checkpoint."""
+    if not is_whole:
+        return {**VISION, **values}, None
+    return section(path, values, "vision_config", VISION), section(path, values, "text_config", _TEXT)
 
 
 def make_config(path: Path, vision: dict[str, Any], text: dict[str, Any] | None) -> SiglipConfig:

@@ -20,11 +20,15 @@ class Siglip(TwoTowers):
 
     def setup(self) -> None:
         """Declares the towers."""
-        self.vision_model = VisionTower(self.config, self.precision)
+        self.vision_model = self.vision_tower()
         if self.config.text is not None:
             self.text_model = TextTower(self.config.text, self.precision, self.config.projection)
             self.logit_scale = self.param("logit_scale", nn.initializers.zeros, (1,))
             self.logit_bias = self.param("logit_bias", nn.initializers.zeros, (1,))
+
+    def vision_tower(self) -> VisionTower:
+        """Returns the vision tower."""
+        return VisionTower(self.config, self.precision)
 
     def image_features(self, pixels: jax.Array) -> jax.Array:
         """Returns pooled image vectors [B, J]."""

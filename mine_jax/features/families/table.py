@@ -1,0 +1,110 @@
+"""What every family reads, and how large its usual models are, from their configurations alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mine_jax import memory
+from mine_jax.features.families.registry import FAMILIES, TESTED_TRANSFORMERS, kind_of
+from mine_jax.features.families.usual import USUAL
+from mine_jax.features.ports.params import parameter_shapes
+from mine_jax.features.ports.untrained import blank_backbone
+
+_LENSES = {
+    "text": "a text lens: words in sentences, read by the text tower",
+    "head": "the LM head: pieces of the language model's own vocabulary",
+}
+
+
+def backbones() -> pd.DataFrame:
+    """Computes the sizes of usual models; nothing of them is loaded.
+
+    Returns:
+        One row for each: kind, model (its id on the hub), layers, image-tokens per image and their grid, width D,
+        parameters, and bytes of the weights in float32 and bfloat16 (the head of a language model, which only the
+        lens reads, left out).
+    """
+    return pd.DataFrame(
+        [{"kind": kind_of(values["model_type"]), "model": name, **_sizes(values)} for name, values in USUAL.items()]
+    )
+
+
+def lines() -> Iterator[str]:
+    """Yields what `mine-jax backbones` prints: the table, then an example of each kind."""
+    table = backbones()
+    sizes = {
+        "image-tokens": [f"{rows * columns} ({rows} x {columns})" for rows, columns in table["grid"]],
+        "parameters": [f"{count / 1e6:,.0f} M" for count in table["parameters"]],
+        "float32": table["float32_bytes"].map(memory.readable),
+        "bfloat16": table["bfloat16_bytes"].map(memory.readable),
+    }
+    yield from table[["kind", "model", "layers", "width"]].assign(**sizes).to_string(index=False).splitlines()
+    yield ""
+    yield "Image-tokens are those of one image, width is their D; float32 and bfloat16 are the bytes of the weights, by"
+    yield f"features.weights. Every port is tested against transformers {TESTED_TRANSFORMERS}. Examples of [features]:"
+    for kind, family in FAMILIES.items():
+        named = table.loc[table["kind"] == kind, "model"].iloc[0]
+        yield ""
+        yield f"# image-tokens and {_LENSES[family.lens]}"
+        yield f'kind = "{kind}"'
+        yield f'model = "{named}"  # or a folder'
+        cached = _cached(named)
+        yield (
+            f'revision = "{cached[0]}"  # in the local cache' if cached else 'revision = "<40 hex digits of a commit>"'
+        )
+        yield "allow_download = true"
+
+
+def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
+    backbone = blank_backbone(values)
+    total, halved = _parameters(values)
+    return {
+        "layers": backbone.layers,
+        "grid": backbone.grid,
+        "width": backbone.width,
+        "parameters": total,
+        "float32_bytes": 4 * total,
+        "bfloat16_bytes": 4 * total - 2 * halved,
+    }
+
+
+def _parameters(values: Mapping[str, Any]) -> tuple[int, int]:
+    """Counts parameters, and those of them that can be bfloat16.
+
+    The blocks of a tower are alike: each is traced with one and with two of them, which takes a tenth of the time.
+    """
+    towers = [name for name in ("vision_config", "text_config") if name in values]
+    shallow = {**values, **{name: {**values[name], **dict.fromkeys(_depth(values[name]), 1)} for name in towers}}
+    one = _counted(shallow)
+    total = one
+    for name in towers:
+        ((key, depth),) = _depth(values[name]).items()
+        of_block = _counted({**shallow, name: {**shallow[name], key: 2}}) - one
+        total = total + (depth - 1) * of_block
+    return int(total[0]), int(total[1])
+
+
+def _depth(tower: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the key of a tower that holds its number of blocks, with the number."""
+    return {key: tower[key] for key in ("num_hidden_layers", "depth") if key in tower}
+
+
+def _counted(values: Mapping[str, Any]) -> np.ndarray:
+    backbone = blank_backbone(values)
+    counts = {path: int(np.prod(leaf.shape)) for path, leaf in parameter_shapes(backbone.model).items()}
+    halved = sum(n for path, n in counts.items() if not backbone.keeps_float32(path))
+    return np.array([sum(counts.values()), halved])
+
+
+def _cached(model: str) -> list[str]:
+    """Returns the commits of a model that lie in the local cache."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE).expanduser() / repo_folder_name(repo_id=model, repo_type="model")
+    return sorted(path.name for path in folder.glob("snapshots/*") if path.is_dir())

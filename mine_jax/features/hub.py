@@ -1,0 +1,134 @@
+"""A model of the Hugging Face hub -> its folder in the local cache: one commit, only what a port reads.
+
+The cache is that of huggingface_hub (`HF_HOME`), which other programs share. Nothing is asked of the network
+without `features.allow_download`; no pickle and no code is fetched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from mine_jax import artifacts
+from mine_jax.config import ModelConfig, hub_id
+from mine_jax.errors import MissingInputError, WeightsError
+from mine_jax.features.ports import weights as checkpoint
+
+_log = logging.getLogger("mine_jax")
+
+WEIGHTS, TEXTS = "*.safetensors", ("*.json", "*.txt")
+# other formats of the same model lie in folders
+IGNORED = ("*/*",)
+
+
+def hub_folder(config: ModelConfig) -> Path | None:
+    """Returns where a model of the hub lies in the local cache, or would lie.
+
+    Args:
+        config: the `[features]` section.
+
+    Returns:
+        The folder; None where `model` is no id of the hub.
+    """
+    model = hub_id(config)
+    if model is None:
+        return None
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    name = repo_folder_name(repo_id=model, repo_type="model")
+    return Path(constants.HF_HUB_CACHE).expanduser() / name / "snapshots" / str(config.revision)
+
+
+def fetched(config: ModelConfig) -> Path:
+    """Returns the folder of a model of the hub; brings it into the local cache where the configuration allows it.
+
+    Args:
+        config: the `[features]` section, with an id of the hub.
+
+    Returns:
+        The folder in the cache.
+
+    Raises:
+        MissingInputError: if it is not in the cache and may not or cannot be fetched.
+        WeightsError: if that commit has no safetensors weights, or a file is damaged.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    model, folder = hub_id(config), hub_folder(config)
+    assert model is not None and folder is not None
+    named = f"{model} at revision {config.revision}"
+    if config.allow_download and not folder.is_dir():
+        _log.info("fetching %s into %s", named, folder.parent.parent)
+    try:
+        huggingface_hub.snapshot_download(
+            model,
+            revision=config.revision,
+            allow_patterns=[WEIGHTS, *TEXTS],
+            ignore_patterns=list(IGNORED),
+            local_files_only=not config.allow_download,
+            endpoint=os.environ.get("HF_ENDPOINT"),
+        )
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise MissingInputError(
+            f"the hub shows no {named} ({_first_line(error)}). Are the id and the commit right? A gated model needs "
+            "its terms accepted, and `hf auth login`."
+        ) from error
+    except (OSError, errors.HTTPError) as error:
+        raise MissingInputError(_not_there(config, named, folder, error)) from error
+    if not any(folder.glob(WEIGHTS)):
+        raise WeightsError(
+            f"{named} has no .safetensors file. Pickled weights are never read: choose a commit with safetensors "
+            "(the hub's converter offers one as a pull request of the model), or convert them."
+        )
+    for path in _texts(folder):
+        checkpoint.check_blob(path, artifacts.sha256(path))
+    return folder
+
+
+def fetched_files(folder: Path) -> dict[str, str]:
+    """Returns the sha256 of each file of a model of the hub, by name.
+
+    Args:
+        folder: of one commit, in the cache; the model has been loaded from it.
+
+    Returns:
+        Name -> digest, of the files that a port may read.
+    """
+    digests = {}
+    for path in [*folder.glob(WEIGHTS), *_texts(folder)]:
+        blob = path.resolve().name
+        # loading has compared the weights with the sha256 that names them
+        is_known = path.match(WEIGHTS) and checkpoint.SHA256.fullmatch(blob)
+        digests[path.name] = blob if is_known else artifacts.sha256(path)
+    return dict(sorted(digests.items()))
+
+
+def _not_there(config: ModelConfig, named: str, folder: Path, error: Exception) -> str:
+    if not config.allow_download:
+        where = "is not whole" if folder.is_dir() else "is not"
+        return (
+            f"{named} {where} in the local cache, {folder.parent.parent}. Set `features.allow_download = true` to "
+            f"fetch it once, or run: hf download {hub_id(config)} --revision {config.revision}"
+        )
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return (
+            f"{named} is not whole in the local cache, {folder.parent.parent}, and the environment forbids to fetch "
+            "it: unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE."
+        )
+    return (
+        f"{named} could not be fetched ({_first_line(error)}). What has arrived is kept; the same command goes on from "
+        "there."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _texts(folder: Path) -> list[Path]:
+    return [path for pattern in TEXTS for path in folder.glob(pattern)]
