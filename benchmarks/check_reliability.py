@@ -214,7 +214,7 @@ def tried(folder: Path, counts: dict[str, int], *, seed: int = 0, processes: int
         for done, (name, outcome) in enumerate(map_(_try, tasks), start=1):
             outcomes[name].append(outcome)
             if outcome.end == WRONG or done % 50 == 0:
-                print(f"{done}/{len(tasks)}: {name}: {outcome.end}", file=sys.stderr, flush=True)
+                print(f"{done}/{len(tasks)}: {name}: {outcome.end} {outcome.what}", file=sys.stderr, flush=True)
     return outcomes
 
 

@@ -77,9 +77,9 @@ def run_here(arguments: Sequence[str | Path]) -> Ended:
 
     faulthandler.dump_traceback_later(LIMIT_S, exit=True)
     try:
-        with _as_before(), tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        with _as_before(), tempfile.TemporaryFile("r+", encoding="utf-8", errors="replace") as said:
             sys.argv = ["mine-jax", *map(str, arguments)]
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            with _written_to(said.fileno()):
                 try:
                     cli.command_line()
                     code = 0
@@ -89,6 +89,22 @@ def run_here(arguments: Sequence[str | Path]) -> Ended:
             return Ended(code, said.read())
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def _written_to(descriptor: int) -> Generator[None]:
+    """Sends output to a file; by number, since libraries keep the streams that they find when they are loaded."""
+    kept = [os.dup(number) for number in (1, 2)]
+    with contextlib.redirect_stdout(sys.__stdout__), contextlib.redirect_stderr(sys.__stderr__):
+        try:
+            for number in (1, 2):
+                os.dup2(descriptor, number)
+            yield
+        finally:
+            for stream, number, before in zip((sys.stdout, sys.stderr), (1, 2), kept, strict=True):
+                stream.flush()
+                os.dup2(before, number)
+                os.close(before)
 
 
 @contextlib.contextmanager

@@ -55,6 +55,41 @@ def test_hdf5_that_keeps_values_in_other_files_is_refused(tmp_path, how):
         assert file["x"][0] == 1
 
 
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        (lambda file: file.create_dataset("x", (1 << 40,) * 3, "f4", chunks=(8,) * 3), errors.DataError, "declares"),
+        (lambda file: file.create_dataset("x", (3,), [("a", "i2"), ("b", "f4")]), errors.DataError, "hold numbers"),
+        (lambda file: file.create_dataset("x", data=h5py.Empty("f4")), errors.DataError, "hold numbers"),
+        (lambda file: file.update(x=np.dtype("f8")), errors.DataError, "hold numbers"),
+        (lambda file: file.create_group("x"), errors.DataError, "is a group"),
+        (lambda file: file.update(x=h5py.SoftLink("/nowhere")), errors.DataError, "must hold a dataset"),
+        (lambda file: file.update(x=h5py.SoftLink("/x")), errors.IntegrityError, "damaged"),
+    ],
+)
+def test_hdf5_of_other_types_and_sizes_is_named(tmp_path, how, error, words):
+    """F-22, F-100: no such file allocates what it declares."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        how(file)
+    with pytest.raises(error, match=words), hdf5.opened(tmp_path / "a.h5") as file:
+        hdf5.numbers(file, "x", tmp_path / "a.h5")
+
+
+def test_hdf5_whose_groups_lie_in_each_other_is_read(tmp_path):
+    """F-96: 40 groups, each with two names in the one above it and a way back, have 2^40 paths."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        group = file
+        for _ in range(40):
+            below = group.create_group("a")
+            group["b"], below["up"] = below, file
+            group = below
+        for _ in range(2000):
+            group = group.create_group("deep")
+        file["x"] = np.ones(3)
+    with hdf5.opened(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(hdf5.numbers(file, "x", "a.h5"), np.ones(3))
+
+
 def test_a_header_of_huge_size_allocates_nothing(tmp_path):
     """F-100: a mask of 2000^3 voxels in a file of 400 bytes."""
     header = nibabel.Nifti1Header()
