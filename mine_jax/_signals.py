@@ -105,7 +105,7 @@ def _stopped(number: int, frame: FrameType | None = None) -> Stopped:
 
     Libraries that are left half loaded may crash, even at exit.
     """
-    if _is_watched.is_set() and any("importlib" in name for name in _files_of(frame)):
+    if _is_watched.is_set() and any(name.startswith("<frozen importlib") for name in _files_of(frame)):
         _end(number)
     _is_raised.set()
     return Stopped(number)
@@ -139,5 +139,8 @@ def _end(number: int) -> NoReturn:
         if os.isatty(2):
             os.write(2, b"\x1b[?25h\r")  # a progress bar hides the cursor
         if not _is_raised.is_set():
-            os.write(2, f"mine-jax: stopped by {stop} in the middle of a long call: --resume goes on.\n".encode())
+            os.write(
+                2,
+                f"mine-jax: stopped by {stop} in the middle of a long call; the same command, `run` with --resume, goes on.\n".encode(),
+            )
     os._exit(stop.exit_code)

@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import encoder, memory, sharding
-from mine_jax._progress import Progress, silent
+from mine_jax._progress import Progress, at_the_end, silent
 from mine_jax.attribution import blocks
 from mine_jax.attribution.critical_tokens import n_critical
 from mine_jax.attribution.path import Baseline, Path, check_settings
@@ -229,7 +229,7 @@ def _patch(
         curves, spread = patched(patch_by_sums, None, progress)
         sharp = np.flatnonzero(~(spread < _MAX_SPREAD))
         if len(sharp):
-            again = patched(patch_by_points, sharp, silent)
+            again = patched(patch_by_points, sharp, at_the_end(progress))
             for values, better in zip(jax.tree.leaves(curves), jax.tree.leaves(again), strict=True):
                 values[sharp] = better
     return jax.tree.map(lambda array: array.reshape(*rows.shape, -1), curves)

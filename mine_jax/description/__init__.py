@@ -8,4 +8,5 @@ from mine_jax.description.describe import saliences as saliences
 from mine_jax.description.describe import sentences as sentences
 from mine_jax.description.lens import TokenWords as TokenWords
 from mine_jax.description.lens import top_words as top_words
+from mine_jax.description.presence import Presence as Presence
 from mine_jax.description.words import clean_vocabulary as clean_vocabulary

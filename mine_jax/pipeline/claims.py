@@ -10,12 +10,9 @@ import numpy as np
 from mine_jax import encoder, memory, profile, sharding
 from mine_jax._progress import Progress
 from mine_jax.config import Config
-from mine_jax.description import CorpusShares
+from mine_jax.description import CorpusShares, Presence
 from mine_jax.memory import SparseRows
 from mine_jax.types import Descriptions, Encoders, Profiles, Responses, Scores, Split
-
-# Voxels whose measured responses to all training images are held at once.
-VOXELS_AT_ONCE = 4096
 
 
 class Pair(NamedTuple):
@@ -188,13 +185,13 @@ def judge(
 
 def _weights(both: list[Population], shares: CorpusShares, training: Responses) -> SparseRows:
     """Weighs the words of all profiles by measured responses to the training images, some voxels at a time."""
-    words, parts = shares.images.take(shares.rows_of(training.image_ids)), []
+    presence = Presence.of(shares.images.take(shares.rows_of(training.image_ids)))
+    at_once, parts = memory.BLOCK_BYTES // (16 * max(presence.by_image.shape)), []
     for profiles in (one.profiles for one in both):
         columns = np.searchsorted(training.voxel_ids, profiles.voxel_ids)
-        for block in memory.blocks(len(columns), VOXELS_AT_ONCE):
+        for block in memory.blocks(len(columns), at_once):
             measured = np.asarray(training.responses[:, columns[block]])
-            seen = profile.Seen(words, measured)
-            parts.append(profile.word_weights(profiles.distribution.take(block), shares.mean, seen))
+            parts.append(profile.word_weights(profiles.distribution.take(block), shares.mean, presence, measured))
     return memory.concatenated(parts)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from mine_jax import statistics
 from mine_jax._progress import Progress, silent
 from mine_jax.description import saliences
-from mine_jax.description.presence import Presence, Seen, finite
+from mine_jax.description.presence import Presence, finite
 from mine_jax.memory import SparseRows, blocks, sparse_rows
 from mine_jax.statistics import permutation_p, standardized
 
@@ -65,20 +65,23 @@ class MeasuredTest(NamedTuple):
         return MeasuredTest(*(part[voxels] for part in self))
 
 
-def word_weights(distribution: SparseRows | np.ndarray, corpus: np.ndarray, training: Seen) -> SparseRows:
+def word_weights(
+    distribution: SparseRows | np.ndarray, corpus: np.ndarray, presence: Presence, measured: np.ndarray
+) -> SparseRows:
     """Weighs the words of profiles by measured responses to training images.
 
     Args:
         distribution: [V, C] profiles as shares, dense or sparse.
         corpus: [C] mean shares over a corpus.
-        training: images that had a part in the fit, with responses of the V voxels.
+        presence: of words in N images that had a part in the fit.
+        measured: [N, V] responses to them, z-scored beta. A table [C, V] is made: give some voxels at a time.
 
     Returns:
         [V, C] of the words with a positive salience: how their presence correlates with the responses, 0 where it
         does so negatively. Responses that do not vary, or are not finite, weigh nothing.
     """
     of_words = saliences(sparse_rows(distribution), corpus, positive=True)
-    r = Presence.of(training.words).correlations(finite(training.measured))
+    r = presence.correlations(finite(measured))
     return of_words.with_values(np.maximum(r[of_words.columns, of_words.rows], 0))
 
 
@@ -102,7 +105,7 @@ def measured_test(
         corpus: [C] mean shares over a corpus.
         image_words: [T, C] shares of words in each held-out image, dense or sparse.
         measured: [T, V] measured responses, z-scored beta; NaN columns stay untested.
-        weights: [V, C] how much each word counts, of `word_weights`; positive saliences where there are none.
+        weights: [V, C] how much each word counts, of `word_weights`, as in a run; without them its positive salience.
         predicted: [T, V] predictions of the encoders that gave the profiles.
         rival: [T, V] predictions of an encoder that knows low-level image statistics only.
         n_permutations: permutations of the images.

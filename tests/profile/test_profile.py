@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from mine_jax import profile
-from mine_jax.description import salience
+from mine_jax.description import Presence, salience
 from mine_jax.types import Descriptions
 
 WORDS = np.array([f"w{i}" for i in range(12)])
@@ -199,7 +199,7 @@ def test_words_are_weighed_by_their_correlation_with_training_responses():
     distribution[0, 1:5] = 0.2
     measured[:, 0] += 30 * image_words[:, 2] - 30 * image_words[:, 3]
     measured[:, 1] = np.nan
-    weights = profile.word_weights(distribution, CORPUS, profile.Seen(image_words, measured)).dense()
+    weights = profile.word_weights(distribution, CORPUS, Presence.of(image_words), measured).dense()
     named = np.flatnonzero(salience(distribution[0], CORPUS) > 0)
     expected = np.array([np.corrcoef(image_words[:, word], measured[:, 0])[0, 1] for word in named])
     assert expected[list(named).index(3)] < 0 < expected[list(named).index(2)]
@@ -214,8 +214,8 @@ def test_a_voxel_of_any_of_many_words_is_found_although_its_profile_says_most_of
     distribution = np.full((1, 12), 0.02, np.float32)
     distribution[0, :8] = [0.5, *[0.085] * 7]
     measured = image_words[:, :8].sum(1, keepdims=True) * 4 + rng.standard_normal((600, 1))
-    training, test = profile.Seen(image_words[:400], measured[:400]), (image_words[400:], measured[400:])
-    weights = profile.word_weights(distribution, CORPUS, training)
+    test = image_words[400:], measured[400:]
+    weights = profile.word_weights(distribution, CORPUS, Presence.of(image_words[:400]), measured[:400])
     plain = profile.measured_test(distribution, CORPUS, *test, n_permutations=500)
     weighed = profile.measured_test(distribution, CORPUS, *test, weights=weights, n_permutations=500)
     best = np.corrcoef(test[0][:, :8].sum(1), test[1][:, 0])[0, 1]
@@ -227,7 +227,7 @@ def test_weighing_words_keeps_p_of_noise_uniform(n_test):
     """Responses of training and test images are both noise: what fits the one says nothing of the other."""
     distribution, image_words, noise = null_data(n_images=300 + n_test, seed=n_test)
     distribution[:, ::2] += 0.1
-    weights = profile.word_weights(distribution, CORPUS, profile.Seen(image_words[:300], noise[:300]))
+    weights = profile.word_weights(distribution, CORPUS, Presence.of(image_words[:300]), noise[:300])
     test = profile.measured_test(
         distribution, CORPUS, image_words[300:], noise[300:], weights=weights, n_permutations=500
     )
