@@ -139,8 +139,6 @@ def _end(number: int) -> NoReturn:
         if os.isatty(2):
             os.write(2, b"\x1b[?25h\r")  # a progress bar hides the cursor
         if not _is_raised.is_set():
-            os.write(
-                2,
-                f"mine-jax: stopped by {stop} in the middle of a long call; the same command, `run` with --resume, goes on.\n".encode(),
-            )
+            how = "the same command, `run` with --resume, goes on"
+            os.write(2, f"mine-jax: stopped by {stop} in the middle of a long call; {how}.\n".encode())
     os._exit(stop.exit_code)
