@@ -277,6 +277,8 @@ def _encoder_tree(encoders: types.Encoders) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _load_encoders(directory: Path, meta: dict[str, Any]) -> types.Encoders:
+    import jax
+
     declared = {k: {n: (tuple(s), np.dtype(d)) for n, (s, d) in v.items()} for k, v in meta["arrays"].items()}
     path = (directory / "params").resolve()
     try:
@@ -287,7 +289,8 @@ def _load_encoders(directory: Path, meta: dict[str, Any]) -> types.Encoders:
                 raise CheckpointError(f"{directory}/meta.json declares other arrays than params/ holds: edited.")
             template = {k: {n: np.zeros(*given) for n, given in v.items()} for k, v in declared.items()}
             tree = checkpointer.restore(path, template)
-    except CheckpointError:
+    except (CheckpointError, MemoryError, jax.errors.JaxRuntimeError):
+        # of memory and devices, not of the files
         raise
     except Exception as error:
         # the store raises pages of text in plain exceptions

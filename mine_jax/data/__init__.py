@@ -4,8 +4,11 @@ A reader is one file or folder (`folder.py`, `nsd/`) and one row of `loading.REA
 """
 
 from mine_jax.data.checking import check as check
+from mine_jax.data.copies import MOST_PHOTOS as MOST_PHOTOS
 from mine_jax.data.copies import Thumbnails as Thumbnails
 from mine_jax.data.copies import find_copies as find_copies
+from mine_jax.data.copies import not_searched as not_searched
+from mine_jax.data.copies import warning_of_copies as warning_of_copies
 from mine_jax.data.folder import load_folder as load_folder
 from mine_jax.data.folder import open_folder_stimuli as open_folder_stimuli
 from mine_jax.data.loading import image_inputs as image_inputs

@@ -21,8 +21,6 @@ from mine_jax.data.trials import Rows, Trials, average
 from mine_jax.errors import AlignmentError, ConfigError
 from mine_jax.types import Responses, Stimuli, Surface
 
-# Reading more images than this only to look for copies takes too long.
-_MAX_IMAGES = 20_000
 _N_PROBED, _READ_BLOCK = 16, 64
 
 
@@ -65,13 +63,15 @@ def check(
     findings += compare(responses, stimuli)
     if not config.has_photos:
         return [*findings, "no photos: only precomputed tokens can be used"]
-    if len(assigned) > _MAX_IMAGES:
-        return [*findings, f"not searched for copies of photos: more than {_MAX_IMAGES}"]
-    thumbnails, image_ids = copies.Thumbnails(stimuli), stimuli.image_ids.tolist()
+    image_ids = stimuli.image_ids.tolist()
+    split_of = dict(zip(image_ids, assigned.tolist(), strict=True))
+    findings += filter(None, [copies.not_searched(split_of)])
+    if len(split_of) > copies.MOST_PHOTOS:
+        return findings
+    thumbnails = copies.Thumbnails(stimuli)
     for start in range(0, len(image_ids), _READ_BLOCK):
         thumbnails.read(image_ids[start : start + _READ_BLOCK])
         progress(start, len(image_ids))
-    split_of = dict(zip(image_ids, assigned.tolist(), strict=True))
     warning = copies.warning_of_copies(copies.find_copies(thumbnails.kept, split_of, progress=progress))
     return findings + ([f"warning: {warning}"] if warning else [])
 

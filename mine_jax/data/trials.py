@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -153,27 +154,10 @@ def average(
     images, image_index, n_repeats = ids.distinct(trials.rows.image_ids)
     within = np.zeros(len(image_index), np.int64) if groups is None else groups
     numbers, sizes = np.unique(within, return_counts=True)
-    n_voxels = len(trials.voxel_ids)
-    out = allocate((len(images), n_voxels), directory)
-    sampled = np.unique(np.linspace(0, n_voxels - 1, min(n_voxels, _N_MOVED)).astype(np.int64))
-    moved = np.zeros((len(LAGS), len(images), len(sampled)), np.float32)
-    is_finite, ncsnr = np.empty(n_voxels, bool), np.full(n_voxels, np.nan)
-    is_flat, moments = np.empty((n_voxels, len(numbers)), bool), np.zeros((2, len(numbers)))
-    for start in range(0, n_voxels, voxel_block):
-        block = slice(start, min(start + voxel_block, n_voxels))
-        values = np.asarray(trials.read(block), np.float64)
-        _check_range(values, trials.voxel_ids[block], trials.source)
-        scores, is_flat[block] = zscore(values, within, min_sd=trials.min_sd)
-        is_finite[block] = np.isfinite(values).all(1)
-        usable = is_finite[block] & ~is_flat[block].any(1)
-        if groups is not None:
-            ncsnr[block] = noise_ceiling.ncsnr(scores.T, image_index)
-        given = scores if is_scored and groups is not None else values
-        out[:, block] = np.where(usable[:, None], average_repeats(given, image_index), 0.0).T
-        some = (block.start <= sampled) & (sampled < block.stop)
-        moved[:, :, some] = _moved(np.where(usable[:, None], given, 0.0)[sampled[some] - block.start], image_index)
-        moments += _sums(values[usable], within, numbers)
-        progress(block.stop, n_voxels)
+    out = allocate((len(images), len(trials.voxel_ids)), directory)
+    is_finite, is_flat, ncsnr, moved, moments = _fill(
+        out, trials, image_index, within, is_scored=is_scored, voxel_block=voxel_block, progress=progress
+    )
     empty = np.atleast_1d(is_flat.all(0))
     names = [trials.rows.names[n] if n < len(trials.rows.names) else str(n) for n in numbers.tolist()]
     if empty.any() and not empty.all():
@@ -198,14 +182,77 @@ def average(
         status=status,
         ncsnr=ncsnr,
         noise_ceiling=noise_ceiling.noise_ceiling(ncsnr, n_repeats),
-        rois=np.full(n_voxels, ""),
+        rois=np.full(len(status), ""),
         moved=moved,
     )
 
 
-def _moved(given: np.ndarray, image_index: np.ndarray) -> np.ndarray:
-    """Averages [len(LAGS), N, v] of rows [v, T], each taken for one of the image so many rows further on."""
-    return np.stack([average_repeats(given, np.roll(image_index, -lag)).T for lag in LAGS])
+class _Filled(NamedTuple):
+    """What is known of V voxels beside their responses, in G groups of trials.
+
+    Attributes:
+        is_finite: [V] bool.
+        is_flat: [V, G] bool.
+        ncsnr: [V].
+        moved: [len(LAGS), N, v] float32, of some voxels.
+        moments: [2, G], sums and sums of squares.
+    """
+
+    is_finite: np.ndarray
+    is_flat: np.ndarray
+    ncsnr: np.ndarray
+    moved: np.ndarray
+    moments: np.ndarray
+
+
+def _fill(
+    out: np.ndarray,
+    trials: Trials,
+    image_index: np.ndarray,
+    within: np.ndarray,
+    *,
+    is_scored: bool,
+    voxel_block: int,
+    progress: Progress,
+) -> _Filled:
+    """Writes the averages of all voxels to `out` [N, V]; `image_index` and `within` (its group) are of each trial."""
+    groups, numbers, n_voxels = trials.rows.groups, np.unique(within), out.shape[1]
+    sampled = np.unique(np.linspace(0, n_voxels - 1, min(n_voxels, _N_MOVED)).astype(np.int64))
+    moved = np.zeros((len(LAGS), len(out), len(sampled)), np.float32)
+    is_finite, ncsnr = np.empty(n_voxels, bool), np.full(n_voxels, np.nan)
+    is_flat, moments = np.empty((n_voxels, len(numbers)), bool), np.zeros((2, len(numbers)))
+    for start in range(0, n_voxels, voxel_block):
+        block = slice(start, min(start + voxel_block, n_voxels))
+        values = np.asarray(trials.read(block), np.float64)
+        _check_range(values, trials.voxel_ids[block], trials.source)
+        scores, is_flat[block] = zscore(values, within, min_sd=trials.min_sd)
+        is_finite[block] = np.isfinite(values).all(1)
+        usable = is_finite[block] & ~is_flat[block].any(1)
+        if groups is not None:
+            ncsnr[block] = noise_ceiling.ncsnr(scores.T, image_index)
+        given = scores if is_scored and groups is not None else values
+        out[:, block] = np.where(usable[:, None], average_repeats(given, image_index), 0.0).T
+        some = (block.start <= sampled) & (sampled < block.stop)
+        moved[:, :, some] = _moved(given, usable, sampled[some] - block.start, image_index)
+        moments += _sums(values[usable], within, numbers)
+        progress(block.stop, n_voxels)
+    return _Filled(is_finite, is_flat, ncsnr, moved, moments)
+
+
+def _moved(given: np.ndarray, usable: np.ndarray, chosen: np.ndarray, image_index: np.ndarray) -> np.ndarray:
+    """Averages of chosen voxels, each trial taken for one of the image so many rows further on.
+
+    Args:
+        given: [V, T].
+        usable: [V] bool; the others are 0.
+        chosen: [v] int.
+        image_index: [T] int.
+
+    Returns:
+        [len(LAGS), N, v].
+    """
+    rows = np.where(usable[chosen, None], given[chosen], 0.0)
+    return np.stack([average_repeats(rows, np.roll(image_index, -lag)).T for lag in LAGS])
 
 
 def _without(trials: Trials, gone: np.ndarray) -> Trials:

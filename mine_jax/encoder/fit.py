@@ -225,9 +225,10 @@ def _held_out(training: Split) -> tuple[Split, Split]:
 
 
 def _chosen(responses: Responses, rows: np.ndarray) -> Responses:
-    """Takes images without a copy of their responses, also where these are in memory."""
+    """Takes images without a copy of their responses, also where these are in memory; none are moved."""
     ids, n_repeats = responses.image_ids[rows], responses.n_repeats[rows]
-    return replace(responses, responses=ChosenRows(responses.responses, rows), image_ids=ids, n_repeats=n_repeats)
+    chosen = ChosenRows(responses.responses, rows)
+    return replace(responses, responses=chosen, image_ids=ids, n_repeats=n_repeats, moved=None)
 
 
 def _status(surveyed: Survey, names: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """F-08: test photos that are copies of others, in any of the ways in which photos are handed on."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from PIL import Image, ImageOps
 
 from mine_jax import data, run
 from mine_jax.config import from_dict
-from mine_jax.data.copies import thumbnails
+from mine_jax.data import copies
+from mine_jax.data.copies import find, thumbnails, windows
 from mine_jax.phantom import scenes
 from mine_jax.run import graph
 from mine_jax.types import Stimuli
@@ -91,8 +93,52 @@ def test_photos_without_contrast_are_copies_only_if_equal():
     assert data.find_copies(kept, split) == [("a", "c")]
 
 
-def test_a_run_warns(photos, tmp_path):
-    """F-08: `run` says it at the stage that reads the photos."""
+def test_few_photos_become_numbers_at_once():
+    """Of 2,000 photos the numbers of all would be 98 MB, and those of their mirror images as many."""
+    photos = np.random.default_rng(0).integers(0, 256, (2000, 64, 64, 3), np.uint8)
+    photos[7] = photos[1900, :, ::-1]
+    kept = {f"p{i}": photo for i, photo in enumerate(photos)}
+    split = {name: "test" if i < 10 else "train" for i, name in enumerate(kept)}
+    tracemalloc.start()
+    pairs = data.find_copies(kept, split)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pairs == [("p1900", "p7")]
+    assert peak < photos.nbytes * 4
+
+
+def test_blocks_change_no_description(photos):
+    """The same cells as of all photos at once."""
+    some = [small(photo) for photo in photos] * 5
+    mirrored = np.stack(some)[:, :, ::-1]
+    expected = windows.described(mirrored, whole_only=True)[:, 0]
+    np.testing.assert_allclose(find._wholes(some, mirrored=True), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n_tests", "n_others", "said"),
+    [
+        (4000, 5000, ""),
+        (4000, 5001, "searched for copies of whole photos, not for crops: more than 20000000 pairs"),
+        (1, 19_999, ""),
+        (1, 20_000, "not searched for copies of photos: more than 20000"),
+    ],
+)
+def test_what_is_skipped_is_said(n_tests, n_others, said):
+    split = {str(i): "test" if i < n_tests else "train" for i in range(n_tests + n_others)}
+    assert data.not_searched({**split, "without responses": ""}) == said
+
+
+def test_too_many_photos_are_not_searched(photos, monkeypatch):
+    kept = {"a": small(photos[0]), "b": small(photos[0]), "c": small(photos[1])}
+    split = {"a": "train", "b": "test", "c": "train"}
+    assert data.find_copies(kept, split) == [("a", "b")]
+    monkeypatch.setattr(find, "MOST_PHOTOS", 2)
+    assert data.find_copies(kept, split) == []
+
+
+def folder_of(photos, tmp_path):
+    """Settings of a folder of 20 photos, the last of which is the first one mirrored."""
     (tmp_path / "photos").mkdir()
     ids = [f"p{i:02d}" for i in range(20)]
     for name, photo in zip(ids, [*photos[:19], ImageOps.mirror(photos[0])], strict=True):
@@ -105,7 +151,21 @@ def test_a_run_warns(photos, tmp_path):
         "data": {"responses": "responses.npy", "image_ids": "ids.txt", "images": "photos", "test": "test.txt"},
         "features": {"kind": "precomputed", "tokens": "tokens.npy", "token_image_ids": "ids.txt"},
     }
-    settings = from_dict(values, base=tmp_path)
+    return from_dict(values, base=tmp_path)
+
+
+def test_a_run_warns(photos, tmp_path):
+    """F-08: `run` says it at the stage that reads the photos."""
+    settings = folder_of(photos, tmp_path)
     record = run.execute(settings, tmp_path / "run", graph.STEPS, until="features")
     assert "1 test photos show" in record["stages"]["features"]["summary"]["warning"]
     assert "first p00 = p19" in record["stages"]["features"]["summary"]["warning"]
+
+
+def test_run_and_check_skip_many_photos_and_say_so(photos, tmp_path, monkeypatch):
+    for module in (find, copies, data):
+        monkeypatch.setattr(module, "MOST_PHOTOS", 19)
+    settings, said = folder_of(photos, tmp_path), "not searched for copies of photos: more than 19"
+    record = run.execute(settings, tmp_path / "run", graph.STEPS, until="features")
+    assert record["stages"]["features"]["summary"]["warning"] == said
+    assert data.check(settings.data)[-1] == said

@@ -6,6 +6,7 @@ its own windows with the whole of them, as they are and mirrored; the best candi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,9 +18,10 @@ from mine_jax.data.copies.windows import described, edges_fit, windows
 # Coarse cells that correlate less are not looked at closely; edges that correlate more are of one picture.
 # Of crops to 60-100 % of each side, compressed again, 95 of 100 real photos are found; of 200,000 other pairs none.
 _LEAST_COARSE, _LEAST_EDGES = 0.85, 0.9
-# Comparisons of photos above which crops are not searched for, only whole photos.
-MOST_PAIRS = 20_000_000
-_PHOTOS, _QUERIES = 16, 512
+# Photos above which nothing is searched for, and pairs above which crops are not, only whole photos.
+MOST_PHOTOS, MOST_PAIRS = 20_000, 20_000_000
+# Photos of which windows are described at once, whole photos that are described at once, and that are compared.
+_PHOTOS, _WHOLES, _QUERIES = 16, 256, 512
 _SHOWN = 5
 
 
@@ -45,17 +47,18 @@ def find_copies(
         progress: called while photos are compared.
 
     Returns:
-        Pairs of ids, the test photo last; at most one for each test photo.
+        Pairs of ids, the test photo last; at most one for each test photo. `not_searched` says what is left out
+        where photos are many.
     """
     is_test = {image_id: split.get(image_id) == "test" for image_id in thumbnails if split.get(image_id)}
     tests = [image_id for image_id in is_test if is_test[image_id]]
     others = [image_id for image_id in is_test if not is_test[image_id]]
-    if not tests or not others:
+    if not tests or not others or len(is_test) > MOST_PHOTOS:
         return []
-    test, other = (np.stack([thumbnails[image_id] for image_id in ids]) for ids in (tests, others))
+    test, other = ([thumbnails[image_id] for image_id in ids] for ids in (tests, others))
     whole_only = len(tests) * len(others) > MOST_PAIRS
-    same = {content.tobytes(): row for row, content in reversed(list(enumerate(other)))}
-    partner = np.array([same.get(content.tobytes(), -1) for content in test])
+    same = {_hash(other[row]): row for row in reversed(range(len(other)))}
+    partner = np.array([same.get(_hash(content), -1) for content in test])
     best = np.where(partner < 0, _LEAST_EDGES, np.inf)
     total = len(tests) + len(others)
     inside = _candidates(other, test, False, whole_only, lambda done: progress(done, total))
@@ -69,6 +72,17 @@ def find_copies(
     return [(others[partner[row]], tests[row]) for row in np.flatnonzero(partner >= 0)]
 
 
+def not_searched(split: Mapping[str, str]) -> str:
+    """Says what `find_copies` leaves out, because there are so many photos; "" for nothing."""
+    n_tests = sum(name == "test" for name in split.values())
+    n_others = sum(bool(name) for name in split.values()) - n_tests
+    if n_tests + n_others > MOST_PHOTOS:
+        return f"not searched for copies of photos: more than {MOST_PHOTOS}"
+    if n_tests * n_others > MOST_PAIRS:
+        return f"searched for copies of whole photos, not for crops: more than {MOST_PAIRS} pairs"
+    return ""
+
+
 def warning_of_copies(pairs: Sequence[tuple[str, str]]) -> str:
     """Says what `find_copies` found; "" for nothing."""
     if not pairs:
@@ -80,16 +94,32 @@ def warning_of_copies(pairs: Sequence[tuple[str, str]]) -> str:
     )
 
 
+def _hash(content: np.ndarray) -> bytes:
+    return hashlib.sha256(content.tobytes()).digest()
+
+
+def _wholes(photos: Sequence[np.ndarray], *, mirrored: bool) -> np.ndarray:
+    """Describes whole photos, [n, cells]; few of them are held as numbers at once."""
+    blocks = (np.stack(photos[start : start + _WHOLES]) for start in range(0, len(photos), _WHOLES))
+    return np.concatenate(
+        [described(block[:, :, ::-1] if mirrored else block, whole_only=True)[:, 0] for block in blocks]
+    )
+
+
 def _candidates(
-    windowed: np.ndarray, whole: np.ndarray, tests_windowed: bool, whole_only: bool, report: Callable[[int], None]
+    windowed: Sequence[np.ndarray],
+    whole: Sequence[np.ndarray],
+    tests_windowed: bool,
+    whole_only: bool,
+    report: Callable[[int], None],
 ) -> _Candidates:
     """Compares windows of some photos with the whole of others, one of which are the test photos."""
     n = len(windowed) if tests_windowed else len(whole)
     best = _Candidates(np.zeros(n), np.zeros(n, int), np.zeros(n, int), np.zeros(n, bool))
-    plain, mirrored = (described(photos, whole_only=True)[:, 0] for photos in (whole, whole[:, :, ::-1]))
+    plain, mirrored = _wholes(whole, mirrored=False), _wholes(whole, mirrored=True)
     for first in range(0, len(windowed), _PHOTOS):
         report(first)
-        parts = described(windowed[first : first + _PHOTOS], whole_only=whole_only)
+        parts = described(np.stack(windowed[first : first + _PHOTOS]), whole_only=whole_only)
         for start in range(0, len(whole), _QUERIES):
             both = np.concatenate([cells[start : start + _QUERIES] for cells in (plain, mirrored)])
             fits = (parts.reshape(-1, parts.shape[-1]) @ both.T).reshape(*parts.shape[:2], 2, -1)

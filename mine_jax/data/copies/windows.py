@@ -48,7 +48,7 @@ def described(thumbnails: np.ndarray, *, whole_only: bool = False) -> np.ndarray
     """Describes the windows of photos by the colours of their cells.
 
     Args:
-        thumbnails: [n, SIDE, SIDE, 3].
+        thumbnails: [n, SIDE, SIDE, 3]; some hundreds at most, as they become float32.
         whole_only: whether only the whole photo is described.
 
     Returns:

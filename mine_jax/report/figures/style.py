@@ -13,7 +13,7 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
-from mine_jax import _optional
+from mine_jax import _optional, artifacts
 
 WHY = "draw figures"
 # Above so many, dots are pixels in vector files, too.
@@ -108,7 +108,7 @@ def panels(*, width: float = SINGLE, height: float = 58.0, shape: tuple[int, int
 
 
 def save(fig: Any, path: Path) -> Path:
-    """Writes a figure; equal figures give equal files.
+    """Writes a figure, whole or not at all; equal figures give equal files.
 
     Args:
         fig: what a function of this package gave.
@@ -116,11 +116,14 @@ def save(fig: Any, path: Path) -> Path:
 
     Returns:
         The path.
+
+    Raises:
+        ResourceError: if the disk refuses.
     """
     matplotlib = _optional.require("matplotlib", extra="report", why=WHY)
     kind = path.suffix.removeprefix(".")
-    with matplotlib.rc_context({**_LOOK, **_FILE}):
-        fig.savefig(path, format=kind, metadata=_NO_DATE[kind])
+    with artifacts.atomic(path) as temporary, matplotlib.rc_context({**_LOOK, **_FILE}):
+        fig.savefig(temporary, format=kind, metadata=_NO_DATE[kind])
     return path
 
 

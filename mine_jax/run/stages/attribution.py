@@ -26,13 +26,14 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         files.save_no_attribution(directory)
         return {"voxels": 0, "reason": f"no voxel has r2_selection >= {settings.min_r2:g}"}
     pairs, *halves = batches
+    n_parts = 2 + len(halves)
     n_voxels, n_images = pairs.n_voxels, pairs.image_ids.shape[1]
     shape = (n_voxels, n_images, pairs.tokens.tokens.shape[1])
     with files.kept_scores(directory, shape, keep=settings.keep_scores) as keep:
-        own = part_of(progress, 0, len(batches))
+        own = part_of(progress, 0, n_parts)
         results = attributing.attributed(config, pairs, own, _of_voxels(keep, n_voxels))
     attributions, critical, faithfulness = results.take(np.arange(n_voxels))
-    of_halves = attributing.faithfulness_of_halves(config, pairs, halves, part_of(progress, 0, len(batches)))
+    of_halves = attributing.faithfulness_of_halves(config, pairs, halves, part_of(progress, 1, n_parts))
     per_voxel = files.save_attribution(
         directory,
         attributions,
@@ -46,7 +47,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     if n_voxels < len(pairs.image_ids):
         _save_control(directory, files.DECOYS, results.take(np.arange(n_voxels, len(pairs.image_ids))))
     for i, half in enumerate(halves):
-        found = attributing.attributed(config, half, part_of(progress, 1 + i, len(batches)))
+        found = attributing.attributed(config, half, part_of(progress, 2 + i, n_parts))
         _save_control(directory, files.HALVES[i], found)
     good = per_voxel[per_voxel["r2"] > 0.2]
     return {

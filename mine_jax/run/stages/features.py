@@ -14,7 +14,6 @@ import numpy as np
 from mine_jax import data, features, memory
 from mine_jax._progress import Progress, at_the_end
 from mine_jax.config import EMBEDDED_MODELS, Config, PrecomputedConfig
-from mine_jax.data import copies
 from mine_jax.errors import CheckpointError
 from mine_jax.run import files
 from mine_jax.run.execute import Step, inputs_of, stale
@@ -50,16 +49,23 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         tokens, lens = loaded()
     warning = ""
     if config.features.low_level and config.data.has_photos:
-        seen = data.Thumbnails(shown)
-        after = at_the_end(progress)
-        files.save_low_level(directory, features.low_level_statistics(replace(shown, read=seen.read), progress=after))
-        warning = copies.warning_of_copies(data.find_copies(seen.kept, files.split_of(directory), progress=after))
+        warning = _read_photos(directory, shown, at_the_end(progress))
     else:
         files.remove_low_level(directory)
     n_images, n_tokens, width = tokens.tokens.shape
     words = 0 if lens is None else len(lens.words)
     summary = {"images": n_images, "tokens": n_tokens, "width": width, "words": words, "model": tokens.model}
     return {**summary, **_of_hub(config), **({"warning": warning} if warning else {})}
+
+
+def _read_photos(directory: Path, shown: Stimuli, progress: Progress) -> str:
+    """Writes statistics of the photos, and says which test photos are copies of others; "" for none."""
+    split, seen = files.split_of(directory), data.Thumbnails(shown)
+    read = seen.read if len(split) <= data.MOST_PHOTOS else shown.read
+    statistics = features.low_level_statistics(replace(shown, read=read), progress=progress)
+    files.save_low_level(directory, statistics)
+    found = data.warning_of_copies(data.find_copies(seen.kept, split, progress=progress))
+    return "; ".join(filter(None, (data.not_searched(split), found)))
 
 
 def _of_hub(config: Config) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def make_pictures(
             # the very same image was asked for twice
             records[item.file] = record = {**same[keys[item.file]], "file": item.file}
             if record["sha256"]:
-                shutil.copyfile(folder / same[keys[item.file]]["file"], folder / item.file)
+                with artifacts.atomic(folder / item.file) as temporary:
+                    shutil.copyfile(folder / same[keys[item.file]]["file"], temporary)
             _append(folder, name, record)
     return records
 
