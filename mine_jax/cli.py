@@ -28,6 +28,9 @@ from mine_jax.errors import ConfigError, MineError, Stopped
 # kept program was compiled with, is long and helps nobody. Read when jaxlib is loaded.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# variables of the environment that `stay_offline` has set and may lift
+_set_here: set[str] = set()
+
 if TYPE_CHECKING:
     from mine_jax.config import Config
     from mine_jax.run.execute import Step
@@ -89,7 +92,6 @@ def demo(
     interrupted demo goes on.
     """
     keep_programs()
-    stay_offline()
     from mine_jax.run.demo import demo as run_demo
 
     typer.echo(run_demo(out, seed=seed, reporter=_reporter()))
@@ -208,7 +210,8 @@ def check(
 ) -> None:
     """Opens and checks every input of every stage; fits and encodes nothing.
 
-    Reads CONFIG and the files that it names. Prints what was found; writes nothing but the list of --freeze.
+    Reads CONFIG and the files that it names. Prints what was found; writes nothing but the list of --freeze. With
+    features.allow_download it fetches a model of the hub into the local cache, to open it.
     """
     from mine_jax.run.checks import inputs
 
@@ -403,7 +406,6 @@ def study(
     Reads nothing. Writes a run for each phantom, and tables and a figure over all of them, into DIR.
     """
     keep_programs()
-    stay_offline()
     from mine_jax.run.recovery import study as studies
 
     sizes = [_whole(size, "--images") for size in images.split(",")]
@@ -477,6 +479,7 @@ def main() -> None:
 
 def command_line() -> None:
     """Runs the command line and exits with the code of the contract."""
+    stay_offline()
     # transformers is used for tokenizers only: that torch is absent is no news.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # Programs are written for the usual promotion of types.
@@ -555,13 +558,18 @@ def _config(path: Path, overrides: list[str] | None) -> Config:
 
 
 def stay_offline(config: Config | None = None) -> None:
-    """Makes whatever asks the network fail at once, but for a model that the configuration lets be fetched.
+    """Makes whatever asks the network fail at once; a configuration that lets a model be fetched lifts this.
 
-    Before huggingface_hub is loaded, which reads this once.
+    What the environment of the process forbids stays so. Before huggingface_hub is loaded, which reads it once.
     """
-    if config is None or not getattr(config.features, "allow_download", False):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+    if config is not None and getattr(config.features, "allow_download", False):
+        while _set_here:
+            os.environ.pop(_set_here.pop(), None)
+        return
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if name not in os.environ:
+            os.environ[name] = "1"
+            _set_here.add(name)
 
 
 def _execute(path: Path, overrides: list[str] | None, out: Path, **options: Any) -> None:

@@ -136,6 +136,16 @@ def _listed(names: Iterable[str], word: str) -> str:
     return f"{', '.join(first)} {word} {last}" if first else last
 
 
+def _check_model(section: Section, name: str, base: Path) -> None:
+    """Raises if a model is written as an id of the hub, but is none, and no folder either."""
+    model = getattr(section, "model", None)
+    if model and getattr(section, "revision", None) and len(model.split("/")) == 2 and not (base / model).is_dir():
+        raise ConfigError(
+            f"{name}.model: {model!r} is no folder, and cannot be an id OWNER/NAME of the Hugging Face hub: each part "
+            'is 1 to 96 of A-Z, a-z, 0-9, "_", "-" and ".", with no "-" or "." at an end, "--", ".." or final ".git".'
+        )
+
+
 def _resolved(config: Config, base: Path) -> Config:
     sections = {}
     for name in Config.model_fields:
@@ -143,6 +153,8 @@ def _resolved(config: Config, base: Path) -> Config:
         update, of_hub = {}, hub_id(section)
         if of_hub and (base / of_hub).is_dir():
             update["model"] = str((base / of_hub).resolve())
+        elif of_hub is None:
+            _check_model(section, name, base)
         for key, value in paths(section).items():
             prefix = getattr(section, key).removesuffix(value)  # "clip:" of an evaluator
             update[key] = f"{prefix}{(base / value).resolve()}"

@@ -14,7 +14,8 @@ from mine_jax.config.results import AttributionConfig, DescriptionConfig, Profil
 from mine_jax.config.sections import EMBEDDED_MODELS, JUDGING_KINDS, Count, PathKey, Section
 
 MAX_SEED = 1 << 63
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# as strict as huggingface_hub
+_HUB_ID = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 
 
 class RunConfig(Section):

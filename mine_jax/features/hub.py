@@ -54,23 +54,17 @@ def fetched(config: ModelConfig) -> Path:
         MissingInputError: if it is not in the cache and may not or cannot be fetched.
         WeightsError: if that commit has no safetensors weights, or a file is damaged.
     """
-    import huggingface_hub
     from huggingface_hub import errors
 
     model, folder = hub_id(config), hub_folder(config)
     assert model is not None and folder is not None
     named = f"{model} at revision {config.revision}"
-    if config.allow_download and not folder.is_dir():
-        _log.info("fetching %s into %s", named, folder.parent.parent)
     try:
-        huggingface_hub.snapshot_download(
-            model,
-            revision=config.revision,
-            allow_patterns=[WEIGHTS, *TEXTS],
-            ignore_patterns=list(IGNORED),
-            local_files_only=not config.allow_download,
-            endpoint=os.environ.get("HF_ENDPOINT"),
-        )
+        if not config.allow_download:
+            _snapshot(config, is_online=False)
+        elif not _is_whole(config, folder):
+            _log.info("fetching %s into %s", named, folder.parent.parent)
+            _snapshot(config, is_online=True)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise MissingInputError(
             f"the hub shows no {named} ({_first_line(error)}). Are the id and the commit right? A gated model needs "
@@ -105,6 +99,34 @@ def fetched_files(folder: Path) -> dict[str, str]:
         is_known = path.match(WEIGHTS) and checkpoint.SHA256.fullmatch(blob)
         digests[path.name] = blob if is_known else artifacts.sha256(path)
     return dict(sorted(digests.items()))
+
+
+def _snapshot(config: ModelConfig, *, is_online: bool) -> None:
+    """Brings what a port reads into the cache, or checks without the network that it is there."""
+    import huggingface_hub
+
+    huggingface_hub.snapshot_download(
+        str(hub_id(config)),
+        revision=config.revision,
+        allow_patterns=[WEIGHTS, *TEXTS],
+        ignore_patterns=list(IGNORED),
+        local_files_only=not is_online,
+        endpoint=os.environ.get("HF_ENDPOINT"),
+    )
+
+
+def _is_whole(config: ModelConfig, folder: Path) -> bool:
+    """Tells without the network whether the cache has every file that a port may read.
+
+    Other programs leave some files of a commit there, and no list of what belongs to it.
+    """
+    if not (folder.parent.parent / "trees" / f"{folder.name}.json").is_file():
+        return False
+    try:
+        _snapshot(config, is_online=False)
+    except OSError:
+        return False
+    return any(folder.glob(WEIGHTS))
 
 
 def _not_there(config: ModelConfig, named: str, folder: Path, error: Exception) -> str:

@@ -44,7 +44,8 @@ class Step:
         outputs: globs of the files it owns, below the run directory; several stages may own one file. Files that
             appear while it runs and are not among these belong to somebody else.
         inputs: files and folders outside the run directory whose change makes the result stale.
-        makes_inputs: whether it writes its inputs where they are missing; they then count as they are after it.
+        makes_inputs: those of its inputs that it may write itself; they count as they are after it, all others as
+            they were before.
         partial: globs of outputs that survive a stop or failure and that a re-run may keep as they
             are: the stage itself makes sure that they are valid.
         plan: lines about shapes, memory and work for `--dry-run`, from the configuration and the run
@@ -61,7 +62,7 @@ class Step:
     sections: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     inputs: Callable[[Config], list[Path]] = lambda config: []
-    makes_inputs: Callable[[Config], bool] = lambda config: False
+    makes_inputs: Callable[[Config], list[Path]] = lambda config: []
     partial: tuple[str, ...] = ()
     plan: Callable[[Config, Path], list[str]] | None = None
     check: Callable[[Config, Path], None] | None = None
@@ -306,8 +307,10 @@ class _Run:
             entry.update(seconds=round(time.monotonic() - start, 3), error=f"{type(error).__name__}: {error}"[:2000])
             self._discard(name, before)
             raise
-        if self.steps[name].makes_inputs(self.config):
-            self._inputs.clear()
+        made = self.steps[name].makes_inputs(self.config)
+        if made:
+            for path in made:
+                self._inputs.pop(path, None)
             parts = self._depends_on(name)
         entry.update(
             state="done",

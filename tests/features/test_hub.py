@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import mine_jax
 from mine_jax import artifacts, cli, config, run
 from mine_jax.config import ClipConfig
 from mine_jax.errors import MissingInputError, WeightsError
@@ -135,9 +136,11 @@ def test_downloads_once_and_then_needs_no_server(hub, _checkpoint, words):
     assert {path.name for path in folder.iterdir()} == wanted
     assert not any(name in path for _, path in hub.asked for name in ("pytorch_model.bin", ".py", "onnx"))
     assert fetched_files(folder) == {name: artifacts.sha256(_checkpoint / name) for name in sorted(wanted)}
+    hub.asked.clear()
+    load_backbone(ALLOWED)
+    assert not hub.asked
     hub.shutdown()
     hub.server_close()
-    hub.asked.clear()
     for settings in (CHOSEN, ALLOWED):
         again = load_backbone(settings)
         assert again.sha256 == local.sha256
@@ -145,6 +148,16 @@ def test_downloads_once_and_then_needs_no_server(hub, _checkpoint, words):
     expected = local.lens(words, ("a photo of a {}",)).unembedding
     np.testing.assert_array_equal(again.lens(words, ("a photo of a {}",)).unembedding, expected)
     assert not hub.asked
+
+
+def test_what_other_programs_left_in_the_cache_is_made_whole(hub, _checkpoint):
+    from huggingface_hub import hf_hub_download
+
+    for name in ("config.json", "model.safetensors"):
+        hf_hub_download(MODEL, name, revision=REVISION, endpoint=hub.url)
+    load_backbone(ALLOWED)
+    wanted = {path.name for path in _checkpoint.iterdir() if path.suffix in (".json", ".txt", ".safetensors")}
+    assert {path.name for path in hub_folder(CHOSEN).iterdir()} == wanted
 
 
 def test_nothing_is_asked_without_leave(hub):
@@ -258,10 +271,37 @@ def test_a_run_records_what_it_fetched(hub, configured, tmp_path, caplog):
 
 
 def test_only_leave_to_download_lets_the_command_line_ask(monkeypatch, configured):
+    monkeypatch.setattr(cli, "_set_here", set())
     for allowed in (True, False):
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
         cli.stay_offline(configured(allow_download=allowed))
         assert ("HF_HUB_OFFLINE" in os.environ) == ("TRANSFORMERS_OFFLINE" in os.environ) == (not allowed)
+    # every command begins offline; the configuration lifts that, but not what the environment says
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(cli, "_set_here", set())
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
     cli.stay_offline()
+    assert os.environ["HF_HUB_OFFLINE"] == os.environ["TRANSFORMERS_OFFLINE"] == "1"
+    cli.stay_offline(configured(allow_download=True))
+    assert "HF_HUB_OFFLINE" not in os.environ and os.environ["TRANSFORMERS_OFFLINE"] == "1"
+
+
+def test_commands_without_a_configuration_are_offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("sys.argv", ["mine-jax", "query", "nowhere", "face"])
+    with pytest.raises(SystemExit):
+        cli.command_line()
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_published_folder_never_fetches(hub, tmp_path):
+    described = {"schema": 1, "attribution": {}, "description": {}, "run": {}}
+    described["features"] = {"model": MODEL, "revision": REVISION, "allow_download": True}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    published = mine_jax.load(tmp_path)
+    assert published.config.features == CHOSEN
+    with pytest.raises(MissingInputError, match=rf"hf download {MODEL} --revision {REVISION}; .*model=") as caught:
+        published.backbone()
+    assert "allow_download" not in str(caught.value) and not hub.asked

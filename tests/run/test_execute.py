@@ -161,6 +161,22 @@ def test_changed_input_runs_all_that_depends_on_it(stages, out):
     assert execute(stages, out, resume=True)["ran"] == ["data", "encoder", "report"]
 
 
+def test_of_inputs_only_those_that_a_stage_makes_are_read_after_it(stages, out, tmp_path):
+    made, steps = tmp_path / "made.txt", stages.steps()
+    data = steps["data"]
+
+    def compute(*arguments):
+        stages.source.write_text("replaced while the stage runs")
+        made.write_text("made")
+        return data.compute(*arguments)
+
+    inputs = {"inputs": lambda config_: [stages.source, made], "makes_inputs": lambda config_: [made]}
+    steps["data"] = run.Step(**{**vars(data), **inputs, "compute": compute})
+    record = run.execute(DATA, out, steps)
+    assert record["inputs"][str(made)] == artifacts.sha256(made)
+    assert run.stale(DATA, out, steps)["data"] == f"input {stages.source.name} changed"
+
+
 def test_input_that_is_gone_keeps_results_with_a_warning(stages, out, caplog):
     execute(stages, out)
     stages.source.unlink()

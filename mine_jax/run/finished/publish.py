@@ -99,7 +99,18 @@ class Published(FittedModel):
                 f"{self.directory} was fitted with the model {self._description['image_model']}, which is not part of "
                 'it: mine.load(DIR, model="the folder of that checkpoint").'
             )
-        backbone = super().backbone()
+        of_hub = config.hub_id(self.config.features)
+        try:
+            backbone = super().backbone()
+        except MissingInputError as error:
+            if of_hub is None:
+                raise
+            revision = self.config.features.model_dump()["revision"]
+            raise MissingInputError(
+                f"{self.directory} was fitted with the model {of_hub} at revision {revision}, which is not whole in "
+                f"the local cache. Fetch it: hf download {of_hub} --revision {revision}; or name a folder that has it: "
+                'mine.load(DIR, model="the folder of that checkpoint").'
+            ) from error
         if backbone.sha256 != self._description["image_model_sha256"]:
             raise WeightsError(
                 f"{self.directory} was fitted with the model {self._description['image_model']}, but this one has "
@@ -172,7 +183,7 @@ def load(directory: str | Path, *, model: str | Path | None = None) -> Published
         model: folder of the model's checkpoint, where it is none of the package; checked by its sha256.
 
     Returns:
-        What predicts, attributes and explains photos, as an opened run does.
+        What predicts, attributes and explains photos, as an opened run does. It never fetches its model.
 
     Raises:
         MissingInputError: if it is no such folder.
@@ -186,6 +197,8 @@ def load(directory: str | Path, *, model: str | Path | None = None) -> Published
         raise CheckpointError(f"{directory / CONFIG} is not of schema {SCHEMA}, which this version of mine_jax reads.")
     with artifacts.described_by(directory / CONFIG):
         sections = {name: dict(described[name]) for name in ("features", "attribution", "description", "run")}
+    # a folder that came from elsewhere may not ask for downloads
+    sections["features"].pop("allow_download", None)
     if model is not None:
         sections["features"] = {**sections["features"], "model": str(model), "revision": None}
     return Published(directory, config.from_dict(sections, source=str(directory / CONFIG)), described)

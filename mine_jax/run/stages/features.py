@@ -168,10 +168,11 @@ def inputs(config: Config) -> list[Path]:
     return [*photos, *(Path(p) for p in named if p is not None)]
 
 
-def fetches(config: Config) -> bool:
-    """Says whether the stage may bring its model into the hub's cache."""
+def fetched(config: Config) -> list[Path]:
+    """Names the folder of the hub's cache into which the stage may bring its model."""
     f = config.features
-    return not isinstance(f, PrecomputedConfig) and f.allow_download and features.hub_folder(f) is not None
+    folder = None if isinstance(f, PrecomputedConfig) or not f.allow_download else features.hub_folder(f)
+    return [] if folder is None else [folder]
 
 
 STEP = Step(
@@ -180,7 +181,7 @@ STEP = Step(
     sections=("features", "run.precision"),
     outputs=files.OUTPUTS["features"],
     inputs=inputs,
-    makes_inputs=fetches,
+    makes_inputs=fetched,
     partial=files.KEPT["features"],
     plan=plan,
     found=("{images} images x {tokens} image-tokens x {width}", "{words} words"),

@@ -12,7 +12,7 @@ import safetensors.numpy
 from mine_jax.config import QwenVlConfig
 from mine_jax.errors import ConfigError, WeightsError
 from mine_jax.features import lens_scores, load_backbone, load_features
-from mine_jax.features.ports.qwen_vl.backbone import load, natural_grid, pixel_range
+from mine_jax.features.ports.qwen_vl.backbone import load, pixel_range
 from mine_jax.features.ports.qwen_vl.model import windows_of
 from mine_jax.types import Stimuli
 
@@ -179,13 +179,11 @@ def test_bfloat16_weights(saved):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("shape", [(425, 425), (33, 31), (40, 90), (9, 50), (600, 500), (8, 200)])
-def test_pixels_and_grids_are_those_of_the_processor(shape, saved):
+def test_pixels_are_those_of_the_processor(shape, saved):
     _, directory = saved()
     image = photos(shape, n=1)
     inputs = prepared(image)
-    patches = inputs["image_grid_thw"][0, 1:].numpy()
-    grid = natural_grid(shape, token_size=8, least=SIZE["shortest_edge"], most=SIZE["longest_edge"])
-    assert grid == tuple(patches // 2)
+    grid = tuple((inputs["image_grid_thw"][0, 1:].numpy() // 2).tolist())
     pixels = load(directory, prompt=PROMPT, grid=grid).preprocess(image)[0]
     # as the processor lays them out: by image-token, patch, channel and frame
     split = pixels.reshape(grid[0], 2, PATCH, grid[1], 2, PATCH, 3).transpose(0, 3, 1, 4, 6, 2, 5)
@@ -194,8 +192,15 @@ def test_pixels_and_grids_are_those_of_the_processor(shape, saved):
         np.testing.assert_array_equal(split, expected[:, :, :, :, :, frame])
 
 
+@pytest.mark.torch
 def test_photos_of_nsd_come_to_the_default_grid():
-    assert natural_grid((425, 425), token_size=28, least=3136, most=12_845_056) == QwenVlConfig().grid
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    pixels = smart_resize(425, 425, factor=28, min_pixels=3136, max_pixels=12_845_056)
+    assert tuple(side // 28 for side in pixels) == QwenVlConfig().grid
+
+
+def test_pixels_of_both_forms_of_the_processor():
     assert pixel_range({"min_pixels": 3136, "max_pixels": 12_845_056}) == (3136, 12_845_056)
     assert pixel_range({"size": {"shortest_edge": 1, "longest_edge": 2}}) == (1, 2)
 

@@ -13,7 +13,6 @@ Source: Bai et al. 2025 (arXiv 2502.13923); layout of transformers `Qwen2_5_VLFo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,23 +139,3 @@ def pixel_range(values: dict[str, Any]) -> tuple[int, int]:
     least = values.get("min_pixels") or size.get("shortest_edge") or 56 * 56
     most = values.get("max_pixels") or size.get("longest_edge") or 28 * 28 * 1280
     return int(least), int(most)
-
-
-def natural_grid(shape: tuple[int, int], *, token_size: int, least: int, most: int) -> tuple[int, int]:
-    """Returns rows and columns of image-tokens that the processor makes of a photo.
-
-    Args:
-        shape: height and width of the photo.
-        token_size: side of an image-token in pixels.
-        least: fewest pixels, see `pixel_range`.
-        most: most pixels.
-    """
-    rows, columns = (round(side / token_size) for side in shape)
-    n_pixels = rows * columns * token_size**2
-    if n_pixels > most:
-        scale = math.sqrt(shape[0] * shape[1] / most)
-        rows, columns = (max(1, math.floor(side / scale / token_size)) for side in shape)
-    elif n_pixels < least:
-        scale = math.sqrt(least / (shape[0] * shape[1]))
-        rows, columns = (math.ceil(side * scale / token_size) for side in shape)
-    return rows, columns
