@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -156,6 +157,21 @@ def test_one_flipped_bit_in_encoders_is_noticed(tmp_path):
     good = path.read_bytes()
     path.write_bytes(good[:-9] + bytes([good[-9] ^ 4]) + good[-8:])
     with pytest.raises(errors.CheckpointError, match="differs from the sha256"):
+        artifacts.load(directory)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no")])
+def test_too_little_memory_is_no_damage_of_encoders(tmp_path, monkeypatch, error):
+    """To run the stage again would not help."""
+    arrays = {"a": np.zeros((2, 1), np.float32)}
+    encoders = types.Encoders({}, arrays, floats(D), np.arange(2), np.zeros(2, np.int8), types.Architecture("ridge"))
+    directory = artifacts.save(encoders, tmp_path / "encoder")
+
+    def restore(*_):
+        raise error
+
+    monkeypatch.setattr("orbax.checkpoint.StandardCheckpointer.restore", restore)
+    with pytest.raises(type(error), match="no"):
         artifacts.load(directory)
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 
 import jax
 import numpy as np
@@ -27,6 +28,16 @@ def split(make):
 
 def fit(split, config=QUICK, **options):
     return encoder.fit(split, key=jax.random.key(0), config=config, **options)
+
+
+def test_images_that_are_held_out_have_no_moved_rows_of_all(split):
+    """Of a part of the images, moved rows of all would be those of other images."""
+    moved = np.zeros((5, 48, 5), np.float32)
+    rows = np.arange(48) % 6 == 5
+    taken = importlib.import_module("mine_jax.encoder.fit")._chosen(
+        dataclasses.replace(split.responses, moved=moved), rows
+    )
+    assert taken.moved is None and taken.image_ids.tolist() == split.responses.image_ids[rows].tolist()
 
 
 def changed(split, **fields):

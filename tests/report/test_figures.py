@@ -77,6 +77,21 @@ def test_same_tables_same_file(with_truth, tmp_path):
         assert first == second
 
 
+def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
+    """The one that was there stays, and nothing lies beside it."""
+    path = tmp_path / "x.svg"
+    path.write_text("the old one", encoding="utf-8")
+
+    class Broken:
+        def savefig(self, file, **_):
+            file.write_text("half of ", encoding="utf-8")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        figures.save(Broken(), path)
+    assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["the old one"]
+
+
 @pytest.mark.parametrize("settings", [{}, {"text.usetex": True, "font.size": 30, "axes.grid": False}])
 def test_text_is_drawn_as_it_is_whatever_the_user_set(tmp_path, settings):
     hostile = ["$\\frac{x}{$", "<b>&", "a\x07\u202eb", "猫"]

@@ -1,5 +1,6 @@
 """The whole job on a small phantom, from the command line's entry point to the files of the contract."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataEr
 from mine_jax.phantom.write_nsd import write_phantom
 from mine_jax.run import demo, files, graph
 from mine_jax.run.recovery import truth
+from mine_jax.run.reporter import Reporter
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = {
@@ -220,11 +222,11 @@ def recordings(tmp_path):
     return tmp_path, values
 
 
-def execute(recordings, *, until=None, **changes):
+def execute(recordings, *, until=None, reporter=None, **changes):
     folder, values = recordings
     values = {section: {**entries, **changes.get(section, {})} for section, entries in values.items()}
     out = folder / "run"
-    run.execute(config.from_dict(values, base=folder), out, graph.STEPS, until=until)
+    run.execute(config.from_dict(values, base=folder), out, graph.STEPS, until=until, reporter=reporter)
     return out
 
 
@@ -283,8 +285,19 @@ def test_too_many_critical_tokens_are_an_error_before_anything_is_computed(recor
 
 
 def test_attributions_of_one_half_hold_in_the_other(recordings):
-    table = artifacts.read_table(execute(recordings, until="attribution") / "attribution/voxels.tsv")
+    """The bar never goes back: voxels, both halves against each other, and each half have parts of their own."""
+    shares = []
+
+    class Recorder(Reporter):
+        @contextlib.contextmanager
+        def task(self, name):
+            yield lambda done, total: shares.append(done / total) if name == "attribution" else None
+
+    table = artifacts.read_table(
+        execute(recordings, until="attribution", reporter=Recorder()) / "attribution/voxels.tsv"
+    )
     assert (table["faithfulness"] > 0).all() and table["faithfulness_of_halves"].notna().all()
+    assert shares == sorted(shares) and shares[-1] == 1 and len(set(shares)) >= 4
 
 
 def test_random_images_are_the_same_for_all_voxels(recordings):

@@ -26,7 +26,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         files.save_no_attribution(directory)
         return {"voxels": 0, "reason": f"no voxel has r2_selection >= {settings.min_r2:g}"}
     pairs, *halves = batches
-    n_parts = 2 + len(halves)
+    n_parts = len(batches) + bool(halves)
     n_voxels, n_images = pairs.n_voxels, pairs.image_ids.shape[1]
     shape = (n_voxels, n_images, pairs.tokens.tokens.shape[1])
     with files.kept_scores(directory, shape, keep=settings.keep_scores) as keep:

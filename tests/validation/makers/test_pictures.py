@@ -118,6 +118,18 @@ def test_the_same_image_is_made_once(tmp_path):
     assert again.calls == []
 
 
+def test_a_copy_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def stopped(source, target):
+        target.write_bytes(source.read_bytes()[:20])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pictures.shutil, "copyfile", stopped)
+    items = [Item("generation-000000.png", "cat", 1), Item("generation-000001.png", "cat", 1)]
+    with pytest.raises(KeyboardInterrupt):
+        make(items, Painter(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [items[0].file, "generation.jsonl"]
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_wrong_number_of_images_is_no_image(tmp_path, count):
     """F-88: none, or two."""
