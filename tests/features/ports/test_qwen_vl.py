@@ -194,7 +194,7 @@ def test_pixels_are_those_of_the_processor(shape, saved):
 
 @pytest.mark.torch
 def test_photos_of_nsd_come_to_the_default_grid():
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
     pixels = smart_resize(425, 425, factor=28, min_pixels=3136, max_pixels=12_845_056)
     assert tuple(side // 28 for side in pixels) == QwenVlConfig().grid
