@@ -73,7 +73,14 @@ def find_copies(
 
 
 def not_searched(split: Mapping[str, str]) -> str:
-    """Says what `find_copies` leaves out, because there are so many photos; "" for nothing."""
+    """Says what `find_copies` leaves out where there are many photos.
+
+    Args:
+        split: split of each photo, by id.
+
+    Returns:
+        One line; "" for nothing.
+    """
     n_tests = sum(name == "test" for name in split.values())
     n_others = sum(bool(name) for name in split.values()) - n_tests
     if n_tests + n_others > MOST_PHOTOS:
@@ -84,7 +91,14 @@ def not_searched(split: Mapping[str, str]) -> str:
 
 
 def warning_of_copies(pairs: Sequence[tuple[str, str]]) -> str:
-    """Says what `find_copies` found; "" for nothing."""
+    """Says what `find_copies` found.
+
+    Args:
+        pairs: of ids, the test photo last.
+
+    Returns:
+        One line; "" for nothing.
+    """
     if not pairs:
         return ""
     shown = ", ".join(f"{one} = {other}" for one, other in pairs[:_SHOWN])
