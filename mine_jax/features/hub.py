@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from mine_jax import artifacts
-from mine_jax.config import ModelConfig, hub_id
+from mine_jax.config import FeaturesConfig, ModelConfig, PrecomputedConfig, hub_id
 from mine_jax.errors import MissingInputError, WeightsError
 from mine_jax.features.ports import weights as checkpoint
 
@@ -39,6 +39,19 @@ def hub_folder(config: ModelConfig) -> Path | None:
 
     name = repo_folder_name(repo_id=model, repo_type="model")
     return Path(constants.HF_HUB_CACHE).expanduser() / name / "snapshots" / str(config.revision)
+
+
+def hub_files(config: FeaturesConfig) -> list[Path]:
+    """Returns the files of a model of the hub that a port may read; what else lies in their folder counts for nothing.
+
+    Args:
+        config: the `[features]` section.
+
+    Returns:
+        The files in the local cache; the folder, where it has none; nothing where `model` is no id of the hub.
+    """
+    folder = None if isinstance(config, PrecomputedConfig) else hub_folder(config)
+    return [] if folder is None else _files(folder) or [folder]
 
 
 def fetched(config: ModelConfig) -> Path:
@@ -93,12 +106,12 @@ def fetched_files(folder: Path) -> dict[str, str]:
         Name -> digest, of the files that a port may read.
     """
     digests = {}
-    for path in [*folder.glob(WEIGHTS), *_texts(folder)]:
+    for path in _files(folder):
         blob = path.resolve().name
         # loading has compared the weights with the sha256 that names them
         is_known = path.match(WEIGHTS) and checkpoint.SHA256.fullmatch(blob)
         digests[path.name] = blob if is_known else artifacts.sha256(path)
-    return dict(sorted(digests.items()))
+    return digests
 
 
 def _snapshot(config: ModelConfig, *, is_online: bool) -> None:
@@ -151,6 +164,10 @@ def _not_there(config: ModelConfig, named: str, folder: Path, error: Exception) 
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob(WEIGHTS), *_texts(folder)])
 
 
 def _texts(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mine_jax import artifacts, memory, sharding
+from mine_jax import artifacts, features, memory, sharding
 from mine_jax._progress import Progress
 from mine_jax._signals import StopFlag, stop_flag
 from mine_jax.config import Config
@@ -173,8 +173,13 @@ def stale(config: Config, directory: str | Path, steps: Mapping[str, Step]) -> d
 
 
 def inputs_of(config: Config, steps: Mapping[str, Step]) -> list[Path]:
-    """Names the files and folders outside the run directory that any stage reads."""
-    return list(dict.fromkeys(path for step in steps.values() for path in step.inputs(config)))
+    """Names the files and folders outside the run directory that any stage reads, but for a model of the hub.
+
+    That is pinned by its commit already, and lies in a cache that every machine has elsewhere.
+    """
+    pinned = features.hub_files(config.features)
+    named = dict.fromkeys(path for step in steps.values() for path in step.inputs(config))
+    return [path for path in named if path not in pinned]
 
 
 def plan(config: Config, directory: str | Path, steps: Mapping[str, Step]) -> list[str]:
@@ -289,6 +294,7 @@ class _Run:
         logger.info("%s: runs (%s)", name, reason)
         parts, before, start = self._depends_on(name), run_directory.snapshot(self.directory), time.monotonic()
         old = self.manifest["stages"].get(name, {}).get("files", [])
+        made = self.steps[name].makes_inputs(self.config)
         entry: dict[str, Any] = {"state": "running", "started": manifest_file.now(), "files": old}
         self.manifest["stages"][name] = entry
         self.save()
@@ -307,10 +313,11 @@ class _Run:
             entry.update(seconds=round(time.monotonic() - start, 3), error=f"{type(error).__name__}: {error}"[:2000])
             self._discard(name, before)
             raise
-        made = self.steps[name].makes_inputs(self.config)
+        made = {*made, *self.steps[name].makes_inputs(self.config)}
         if made:
             for path in made:
                 self._inputs.pop(path, None)
+                self.manifest["inputs"].pop(str(path), None)
             parts = self._depends_on(name)
         entry.update(
             state="done",

@@ -246,9 +246,15 @@ def configured(tmp_path):
     return configure
 
 
-def test_check_opens_such_a_model(hub, configured):
-    findings = inputs.check(configured(allow_download=True))
+def test_check_opens_such_a_model(hub, configured, tmp_path):
+    settings, source = configured(allow_download=True), tmp_path / "my.toml"
+    source.write_text("")
+    findings = inputs.check(settings, source=source, freeze=True)
     assert "someone/tiny-clip@01234567: 2 layers, 16 tokens x 24" in findings
+    # its commit pins it: the list, which is for every machine, has the user's files alone
+    listed = (tmp_path / "my.sha256").read_text()
+    assert "responses.npy" in listed and "model.safetensors" not in listed
+    inputs.check(settings, source=source)
 
 
 def test_a_run_records_what_it_fetched(hub, configured, tmp_path, caplog):
@@ -260,14 +266,17 @@ def test_a_run_records_what_it_fetched(hub, configured, tmp_path, caplog):
     assert (recorded["id"], recorded["revision"]) == (MODEL, REVISION)
     assert recorded["sha256"]["model.safetensors"] == hashlib.sha256(hub.files["model.safetensors"]).hexdigest()
     folder = hub_folder(CHOSEN)
-    assert "model.safetensors" in record["inputs"][str(folder)]
+    # what a port reads, and nothing else that other programs leave there
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    names = {name for name in record["inputs"] if str(folder) in name}
+    assert names == {str(folder / name) for name in recorded["sha256"]}
     # leave to download changes no result; other files and another commit do
     for allowed in (True, False):
         assert run.stale(configured(allow_download=allowed), out, graph.STEPS)["features"] is None
     assert "revision" in run.stale(configured(revision="e" * 40), out, graph.STEPS)["features"]
     (folder / "config.json").unlink()
     (folder / "config.json").write_bytes(hub.files["config.json"] + b" ")
-    assert f"input {REVISION} changed (config.json)" in run.stale(configured(), out, graph.STEPS)["features"]
+    assert "input config.json changed" in run.stale(configured(), out, graph.STEPS)["features"]
 
 
 def test_only_leave_to_download_lets_the_command_line_ask(monkeypatch, configured):

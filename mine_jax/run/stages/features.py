@@ -162,17 +162,17 @@ def inputs(config: Config) -> list[Path]:
     if isinstance(f, PrecomputedConfig):
         named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
     else:
-        named = (f.words, features.hub_folder(f) or (None if f.model in EMBEDDED_MODELS else f.model))
+        of_hub = features.hub_files(f)
+        named = (f.words, *of_hub, None if of_hub or f.model in EMBEDDED_MODELS else f.model)
     # Tokens and low-level statistics are of the photos that are there now.
     photos = data.image_inputs(config.data) if config.data.has_photos else []
     return [*photos, *(Path(p) for p in named if p is not None)]
 
 
 def fetched(config: Config) -> list[Path]:
-    """Names the folder of the hub's cache into which the stage may bring its model."""
+    """Names what the stage may bring into the hub's cache: the files that are there, or their folder."""
     f = config.features
-    folder = None if isinstance(f, PrecomputedConfig) or not f.allow_download else features.hub_folder(f)
-    return [] if folder is None else [folder]
+    return [] if isinstance(f, PrecomputedConfig) or not f.allow_download else features.hub_files(f)
 
 
 STEP = Step(
