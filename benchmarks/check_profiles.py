@@ -78,7 +78,20 @@ def measure(n_voxels: int, n_words: int, n_training: int, n_test: int) -> dict[s
     some = (halves[0].take(slice(0, 500)), halves[1].take(slice(0, 500)))
     common = step("what decoys share", lambda: profile.common_profile(some, corpus))
     made = step("reliability", lambda: profile.with_halves(made, (halves[0], halves[1]), corpus=corpus, common=common))
-    step("words: exchanged images", lambda: profile.measured_test(made.distribution, corpus, *seen[1]))
+    presence = description.Presence.of(seen[0].words)
+    weights = step(
+        "words: weights",
+        lambda: memory.concatenated(
+            [
+                profile.word_weights(made.distribution.take(part), corpus, presence, measured[:n_training, part])
+                for part in memory.blocks(n_voxels, memory.BLOCK_BYTES // (16 * n_words))
+            ]
+        ),
+    )
+    step(
+        "words: exchanged images",
+        lambda: profile.measured_test(made.distribution, corpus, *seen[1], weights=weights),
+    )
     chosen = profile.most_faithful(faithful)
     voxel, image = np.nonzero(chosen)
     used = memory.summed_rows(chosen.sum(1), rows[voxel, image], 1 / chosen.sum(1)[voxel], len(words.image_ids))

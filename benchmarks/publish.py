@@ -33,6 +33,8 @@ python -m benchmarks.check_reliability --kills 20 --damages 50 --inputs 25
 python -m benchmarks.check_parallel --devices 2
 python -m benchmarks.check_estimator
 python -m benchmarks.check_profiles --voxels 2000,4000
+python -m benchmarks.check_precision --images 800 --json benchmarks/results/precision.json
+taskset -c 1 python -m benchmarks.check_time_to_quality --json benchmarks/results/time_to_quality.json
 python -m benchmarks.accelerator --size subject --out benchmarks/results
 python -m benchmarks.publish
 ```
@@ -143,7 +145,14 @@ def render(results: Path) -> str:
     suites = [_suite(path, content) for path, content in _read(results).items() if "suite" in content]
     parts += [ACCELERATOR, *suites] if suites else []
     checks = [_check(path, content) for path, content in _read(results).items() if "numbers" in content]
-    return "\n".join([*parts, *(["## A whole brain from a file\n", *checks] if checks else [])])
+    parts += ["## A whole brain from a file\n", *checks] if checks else []
+    parts += [
+        section(path, content)
+        for path, content in _read(results).items()
+        for key, section in SECTIONS.items()
+        if key in content
+    ]
+    return "\n".join(parts)
 
 
 def _read(results: Path) -> dict[Path, dict[str, Any]]:
@@ -195,6 +204,33 @@ def _check(path: Path, content: dict[str, Any]) -> str:
         for name, value in shown.items()
     ]
     return "\n".join(lines) + "\n"
+
+
+def _precision(path: Path, content: dict[str, Any]) -> str:
+    """What runs in other arithmetics change, against products of float32."""
+    lines = [
+        "## What fewer digits cost\n",
+        f"**`{path.name}`**: a phantom of {content['images']} images on {content['device']}, commit "
+        f"{content['commit'][:7]}; see `check_precision.py`.",
+        "",
+        _line(["arithmetic", "mean R2", "worst voxel", "same critical tokens", "same claims", "passes"]),
+        _line(["---"] * 6),
+    ]
+    for name, row in content["precision"].items():
+        changes = [f"{row['mean_r2_change']:+.0e}", f"{row['largest_r2_change']:.0e}"]
+        shares = [f"{row['same_critical_tokens']:.2%}", f"{row['same_claim']:.2%}"]
+        lines.append(_line([f"`{name}`", *changes, *shares, "yes" if row["passes"] else "no"]))
+    return "\n".join(lines) + "\n"
+
+
+def _quality(path: Path, content: dict[str, Any]) -> str:
+    """Ratios of CPU time until fits predict equally well."""
+    check = _check(path, {**content, "numbers": content["quality"]})
+    return f"## Time to the same quality\n\nWhole fits; see `check_time_to_quality.py`.\n\n{check}"
+
+
+# Key of a file -> its section.
+SECTIONS = {"precision": _precision, "quality": _quality}
 
 
 def _tables(path: Path, content: dict[str, Any], what: str) -> Iterator[str]:

@@ -84,3 +84,20 @@ def test_the_picture_shows_every_curve_relative_to_its_start(tmp_path):
     text = (tmp_path / "one.svg").read_text(encoding="utf-8")
     assert "voxels 100 to 400: power 0.50" in text and "images 100 to 400" in text and "Ridge, drawn" in text
     assert text == (tmp_path / "two.svg").read_text(encoding="utf-8")
+
+
+def test_checks_of_whole_runs_have_sections_of_their_own(tmp_path):
+    common = {"device": "cpu", "commit": "0123456789", "images": 800}
+    row = {
+        "mean_r2_change": 7.4e-5,
+        "largest_r2_change": 0.0185,
+        "same_critical_tokens": 0.99321,
+        "same_claim": 0.998,
+        "passes": False,
+    }
+    (tmp_path / "precision.json").write_text(json.dumps({**common, "precision": {"tf32": row}}))
+    quality = {"cpu_of_torch_as_a_multiple_of_ours": 8.72, "learning_rate": 0.01}
+    (tmp_path / "time.json").write_text(json.dumps({**common, "quality": quality}))
+    text = publish.render(tmp_path)
+    assert "| `tf32` | +7e-05 | 2e-02 | 99.32% | 99.80% | no |" in text
+    assert "## Time to the same quality" in text and "| cpu of torch as a multiple of ours | 8.72 |" in text

@@ -108,6 +108,6 @@ def test_a_control_area_that_truly_prefers_faces_is_named_rightly():
     areas["right"] = areas["planted"] == areas["found"]
     named = {name: float(np.mean(values)) for name, values, _, _ in compare._of_areas(areas) if len(values)}
     assert named["control areas that prefer a category"] == pytest.approx(2 / 3)
-    assert named["control areas that prefer what most of their voxels do not"] == pytest.approx(1 / 3)
+    assert named["control areas that prefer one that most voxels do not"] == pytest.approx(1 / 3)
     assert named["control areas that it names"] == pytest.approx(2 / 3)
-    assert named["control areas that it names, of which that is not true"] == pytest.approx(1 / 3)
+    assert named["control areas that it names wrongly"] == pytest.approx(1 / 3)
