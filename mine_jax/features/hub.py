@@ -42,7 +42,9 @@ def hub_folder(config: ModelConfig) -> Path | None:
 
 
 def hub_files(config: FeaturesConfig) -> list[Path]:
-    """Returns the files of a model of the hub that a port may read; what else lies in their folder counts for nothing.
+    """Returns the files of a model of the hub that a port may read.
+
+    What else lies in their folder counts for nothing.
 
     Args:
         config: the `[features]` section.
