@@ -7,7 +7,6 @@ What rounding leaves out of a sum is summed beside it, so that moments are as go
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ import numpy as np
 from mine_jax.config import QueryConfig
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.memory.ahead import read_ahead
-from mine_jax.memory.chunks import padded_chunks
+from mine_jax.memory.chunks import grouped_chunks, padded_chunks
 from mine_jax.types import Array, ImageTokens
 
 # Added to each standard deviation: a dimension that does not vary is not blown up.
@@ -79,7 +78,7 @@ def token_moments(tokens: ImageTokens, *, image_chunk: int | None = None) -> Tok
     origin, sums = zeros[0], _Sums(*((part, part) for part in zeros))
     waiting: deque[_Sums] = deque()
     n_together = max(1, _ROWS // n_tokens)
-    chunks = _chunks(len(tokens.image_ids), n_together, image_chunk or _IMAGE_CHUNK)
+    chunks = grouped_chunks(len(tokens.image_ids), n_together, image_chunk or _IMAGE_CHUNK)
     for states, real in read_ahead(lambda chunk: _read(tokens, *chunk), chunks):
         if not real.any():
             continue
@@ -171,13 +170,6 @@ def split_trunk(trunk: dict[str, np.ndarray], config: QueryConfig) -> dict[str, 
     weight = trunk["key_weight"].reshape(-1, per_head, config.heads).swapaxes(1, 2)
     bias = trunk["key_bias"].reshape(per_head, config.heads).T
     return {"key_weight": weight, "key_bias": bias, "value_weight": weight.copy(), "value_bias": bias.copy()}
-
-
-def _chunks(n_images: int, n_together: int, image_chunk: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (rows, n_valid) as `padded_chunks` does, in chunks of whole groups of images."""
-    for groups, n_valid in padded_chunks(-(-n_images // n_together), max(1, image_chunk // n_together)):
-        rows = (groups[:, None] * n_together + np.arange(n_together)).ravel()
-        yield np.minimum(rows, n_images - 1), min(n_valid * n_together, n_images - int(rows[0]))
 
 
 def _read(tokens: ImageTokens, rows: np.ndarray, n_valid: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from mine_jax.memory.ahead import read_ahead as read_ahead
 from mine_jax.memory.chunks import Chunks as Chunks
 from mine_jax.memory.chunks import chunk_size as chunk_size
+from mine_jax.memory.chunks import grouped_chunks as grouped_chunks
 from mine_jax.memory.chunks import images_at_once as images_at_once
 from mine_jax.memory.chunks import padded_chunks as padded_chunks
 from mine_jax.memory.chunks import voxels_at_once as voxels_at_once

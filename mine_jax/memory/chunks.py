@@ -68,3 +68,22 @@ def padded_chunks(length: int, wanted: int | None) -> Iterator[tuple[np.ndarray,
     for start in range(0, length, size):
         indices = np.arange(start, start + size)
         yield np.minimum(indices, length - 1), min(size, length - start)
+
+
+def grouped_chunks(length: int, n_together: int, wanted: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (indices, n_valid) as `padded_chunks` does, in chunks of whole groups.
+
+    Where each group is computed by itself, its numbers are the same in chunks of any size: a matrix product
+    rounds its rows differently when it has other rows.
+
+    Args:
+        length: length of the axis.
+        n_together: size of a group.
+        wanted: largest chunk, if a group is not larger.
+
+    Yields:
+        Indices [chunk] int64, a multiple of the group, and how many of them are real.
+    """
+    for groups, n_valid in padded_chunks(-(-length // n_together), max(1, wanted // n_together)):
+        rows = (groups[:, None] * n_together + np.arange(n_together)).ravel()
+        yield np.minimum(rows, length - 1), min(n_valid * n_together, length - int(rows[0]))

@@ -57,10 +57,11 @@ def fitted(split):
 
 def test_order_and_company_change_nothing(split, fitted):
     """F-66: a voxel's start depends on its id alone."""
-    for voxels in ([4, 2, 0, 1, 3], [3, 1]):
+    # products of other sizes round differently, on some processors by 2e-6 of the largest prediction
+    for voxels, atol in (([4, 2, 0, 1, 3], 1e-6), ([3, 1], 1e-5)):
         alone = fit(dataclasses.replace(split, responses=split.responses.take(np.array(voxels))))
         np.testing.assert_array_equal(alone.voxel_ids, VOXEL_IDS[voxels])
-        assert_close(alone, fitted.take(np.array(voxels)), split.tokens)
+        assert_close(alone, fitted.take(np.array(voxels)), split.tokens, atol=atol)
 
 
 @pytest.mark.parametrize("options", [{"voxel_chunk": 1}, {"voxel_chunk": 3}], ids=str)

@@ -52,21 +52,34 @@ def ridge_gcv(features, y):
     return best[1:]
 
 
-def solve(*, query, image_chunk=128, **arrays):
+def solve(*, query, image_chunk=128, method="eigenvalues", **arrays):
     sums = readout.add(None, query, **arrays, image_chunk=image_chunk)
-    return readout.finish(sums, heads=query.shape[1])
+    return readout.finish(sums, heads=query.shape[1], method=method)
 
 
+@pytest.mark.parametrize("method", ["eigenvalues", "cholesky"])
 @pytest.mark.parametrize("options", [{}, {"heads": 2}, {"heads": 2, "groups": 2}, {"masked": True}], ids=str)
-def test_matches_float64_numpy(options):
+def test_matches_float64_numpy(options, method):
     arrays, mask = case(**options)
-    got = solve(**arrays, weights=jnp.ones(40), mask=None if mask is None else jnp.asarray(mask))
+    given = None if mask is None else jnp.asarray(mask)
+    got = solve(**arrays, weights=jnp.ones(40), mask=given, method=method)
     features = attended_tokens(arrays["query"], arrays["position"], arrays["keys"], mask)
     for v in range(3):
         coef, intercept, penalty = ridge_gcv(features[:, v], arrays["responses"][:, v].astype(np.float64))
         np.testing.assert_allclose(got[2][v], penalty, rtol=1e-5)
         np.testing.assert_allclose(np.ravel(got[0][v]), coef, atol=1e-4 * max(1, np.abs(coef).max()))
         np.testing.assert_allclose(got[1][v], intercept, atol=1e-3)
+
+
+def test_accelerators_find_no_eigenvalues():
+    """cuSOLVER finds those of larger matrices one matrix at a time."""
+    arrays, _ = case()
+    sums = readout.add(None, arrays.pop("query"), **arrays, weights=jnp.ones(40))
+    text = {
+        method: readout.finish.trace(sums, heads=1, method=method).lower(lowering_platforms=("cuda",)).as_text()
+        for method in ("eigenvalues", "cholesky")
+    }
+    assert "syevd" in text["eigenvalues"] and "syevd" not in text["cholesky"]
 
 
 def test_weight_zero_leaves_images_out():

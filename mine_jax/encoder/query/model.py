@@ -26,7 +26,11 @@ from mine_jax._progress import Progress, silent
 from mine_jax.encoder.cells import cells, pooled_tokens
 from mine_jax.encoder.linear import model as linear
 from mine_jax.memory.ahead import read_ahead
+from mine_jax.memory.chunks import grouped_chunks
 from mine_jax.types import Architecture, Array, ImageTokens
+
+# Cells that are projected in one product: rows of products of one size round alike, whatever is read at once.
+_ROWS = 1024
 
 Arrays = Mapping[str, Array]
 
@@ -128,17 +132,21 @@ def project_all(
         image_chunk: images held at once. Memory only.
         progress: called with (done, total).
     """
-    n_images = len(tokens.image_ids)
-    parts = [np.arange(start, min(start + image_chunk, n_images)) for start in range(0, n_images, image_chunk)]
-    blocks = read_ahead(lambda rows: pooled_tokens(tokens, rows, architecture)[0], parts)
-    for rows, states in zip(parts, blocks, strict=True):
-        out[rows] = np.asarray(_keys(shared, states)).reshape(len(rows), *out.shape[1:])
-        progress(rows[-1] + 1, n_images)
+    n_images, n_together = len(tokens.image_ids), max(1, _ROWS // out.shape[1])
+    parts = list(grouped_chunks(n_images, n_together, image_chunk))
+    blocks = read_ahead(lambda part: pooled_tokens(tokens, part[0], architecture)[0], parts)
+    for (rows, n_valid), states in zip(parts, blocks, strict=True):
+        keys = np.asarray(_keys(shared, states, n_together))[:n_valid]
+        out[rows[:n_valid]] = keys.reshape(n_valid, *out.shape[1:])
+        progress(rows[n_valid - 1] + 1, n_images)
 
 
-@jax.jit
-def _keys(shared: Arrays, states: Array) -> Array:
-    return project(shared, states)[0]
+@functools.partial(jax.jit, static_argnums=2)
+def _keys(shared: Arrays, states: Array, n_together: int) -> Array:
+    """Keys [B, C, G, E], computed from so many images at a time."""
+    groups = states.reshape(-1, n_together, *states.shape[1:])
+    keys = jax.lax.map(lambda group: project(shared, group)[0], groups)
+    return keys.reshape(-1, *keys.shape[2:])
 
 
 def predict_images(

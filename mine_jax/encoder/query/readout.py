@@ -2,14 +2,14 @@
 
 The variable-projection step: with queries and positions held, the best readout of every
 voxel is a ridge solution. Attended tokens are never stored; their Gram matrices are summed
-over image chunks and the penalty comes from generalised cross-validation in the eigenbasis.
+over image chunks and the penalty comes from generalised cross-validation.
 Source: Golub & Pereyra 1973 (variable projection); Golub, Heath & Wahba 1979 (GCV).
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,30 +97,79 @@ def add(
     return lax.scan(one_part, sums, parts)[0]
 
 
-@functools.partial(jax.jit, static_argnames=("heads",))
-def finish(sums: dict[str, jax.Array], *, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnames=("heads", "method"))
+def finish(
+    sums: dict[str, jax.Array], *, heads: int, method: str = "eigenvalues"
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Solves the readout and intercept of every voxel from the sums of `add`.
 
     Args:
         sums: over all images.
         heads: H.
+        method: how penalties are chosen: from "eigenvalues", or by a "cholesky" factor for each penalty, which is
+            slower on CPUs, and for accelerators, which find eigenvalues of one matrix at a time.
 
     Returns:
         Readout [V, H, E], intercept [V], penalty [V].
     """
-    solve_all = jax.vmap(_solve_one, in_axes=(0, 0, 0, 0, 0, None))
-    names = ("gram", "cross", "total", "y_total", "y_square", "count")
-    readout, intercept, penalty = solve_all(*(sums[name] for name in names))
+    centred = jax.vmap(_centred, in_axes=(0, 0, 0, 0, 0, None))
+    moments = centred(*(sums[name] for name in ("gram", "cross", "total", "y_total", "y_square", "count")))
+    if method == "cholesky":
+        readout, penalty = _chosen_one_by_one(moments, sums["count"])
+    else:
+        readout, penalty = jax.vmap(_chosen_by_eigenvalues, in_axes=(0, None))(moments, sums["count"])
+    intercept = moments.y_mean - (moments.mean * readout).sum(-1)
     return readout.reshape(len(intercept), heads, -1), intercept, penalty
 
 
-def _solve_one(
+class _Moments(NamedTuple):
+    """Of a voxel's attended tokens and responses, about their means."""
+
+    gram: jax.Array
+    cross: jax.Array
+    y_square: jax.Array
+    mean: jax.Array
+    y_mean: jax.Array
+
+
+def _centred(
     gram: jax.Array, cross: jax.Array, total: jax.Array, y_total: jax.Array, y_square: jax.Array, count: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> _Moments:
     mean, y_mean = total / count, y_total / count
     gram = gram - count * jnp.outer(mean, mean)
-    cross = cross - count * y_mean * mean
-    y_square = y_square - count * y_mean**2
+    return _Moments(gram, cross - count * y_mean * mean, y_square - count * y_mean**2, mean, y_mean)
+
+
+def _chosen_one_by_one(moments: _Moments, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Readouts [V, S] and penalties [V], from a factorisation of every voxel's matrix for each penalty."""
+    n_voxels, size = moments.cross.shape
+    unit = jnp.broadcast_to(jnp.eye(size, dtype=moments.gram.dtype), moments.gram.shape)
+    solve = functools.partial(lax.linalg.triangular_solve, left_side=True, lower=True)
+
+    def one(best: tuple[jax.Array, ...], penalty: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
+        factors = jnp.linalg.cholesky(moments.gram + penalty * unit)
+        readout = solve(factors, solve(factors, moments.cross[..., None]), transpose_a=True)[..., 0]
+        fitted = (readout * (2 * moments.cross - jnp.einsum("vij,vj->vi", moments.gram, readout, **_F32))).sum(-1)
+        inverse = solve(factors, unit)
+        freedom = 1.0 - (size - penalty * (inverse**2).sum((1, 2))) / count
+        error = _generalised(moments.y_square - fitted, freedom)
+        better = error < best[0]  # never where rounding has left a matrix without a factor
+        readout = jnp.where(better[:, None], readout, best[1])
+        return (jnp.where(better, error, best[0]), readout, jnp.where(better, penalty, best[2])), None
+
+    start = (jnp.full(n_voxels, jnp.inf), jnp.zeros_like(moments.cross), jnp.full(n_voxels, PENALTIES[-1]))
+    (_, readout, penalty), _ = lax.scan(one, start, jnp.asarray(PENALTIES, moments.gram.dtype))
+    return readout, penalty
+
+
+def _generalised(residual: jax.Array, freedom: jax.Array) -> jax.Array:
+    """Generalised cross-validation from the sum of squared residuals and the share of freedom that is left."""
+    return jnp.maximum(residual, 0.0) / jnp.maximum(freedom, 1e-3) ** 2
+
+
+def _chosen_by_eigenvalues(moments: _Moments, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Readout [S] and penalty of one voxel."""
+    gram, cross, y_square = moments.gram, moments.cross, moments.y_square
     values, vectors = jnp.linalg.eigh(gram)
     values = jnp.maximum(values, 0.0)
     rotated = vectors.T @ cross
@@ -129,9 +178,8 @@ def _solve_one(
     shrunk = 1.0 / (values[None] + penalties[:, None])
     residual = y_square - (rotated[None] ** 2 * shrunk * (2.0 - values[None] * shrunk)).sum(1)
     freedom = 1.0 - (values[None] * shrunk).sum(1) / count
-    best = jnp.argmin(jnp.maximum(residual, 0.0) / jnp.maximum(freedom, 1e-3) ** 2)
-    readout = vectors @ (rotated * shrunk[best])
-    return readout, y_mean - mean @ readout, penalties[best]
+    best = jnp.argmin(_generalised(residual, freedom))
+    return vectors @ (rotated * shrunk[best]), penalties[best]
 
 
 def attended_tokens(query: Array, position: Array, keys: Array, values: Array, mask: Array | None) -> jax.Array:

@@ -99,5 +99,5 @@ def finished_by_all(sums: Arrays, *, heads: int, mesh: Mesh | None = None) -> Se
     """Solves the readouts; devices of `data` divide the voxels too, and hand the solutions round."""
     devices = PartitionSpec(sharding.DEVICES)
     specs = {name: WHOLE if name == "count" else devices for name in sums}
-    finish = functools.partial(readout.finish, heads=heads)
+    finish = functools.partial(readout.finish, heads=heads, method="cholesky")
     return sharding.mapped(finish, mesh, (specs,), devices)(sums)[:2]
