@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import CASES, Case
+from mine_jax import artifacts
 
 PARTS = ("kernels", "ridge", "query", "fit", "ig", "lens", "features", "end_to_end")
 SIZES = ("smoke", "roi", "subject", "whole_brain")
@@ -87,7 +88,7 @@ def suite(size: str, path: Path, *, parts: list[str], limit_s: float) -> dict[st
         content["rows"] += made.pop("rows")
         content["parts"].append({"part": part, "seconds": seconds, "failures": made.pop("failures")})
         content |= made
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        artifacts.write_json(path, content)
         print(f"{part}: {seconds:.0f} s", *(f"\n  {f['step']}: {f['error']}" for f in content["parts"][-1]["failures"]))
     return content
 

@@ -16,7 +16,6 @@ are said to prefer something, and of areas with a planted preference that are fo
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from mine_jax import memory, roi
+from mine_jax import artifacts, memory, roi
 from mine_jax.config import RoiConfig
 from mine_jax.types import Profiles
 
@@ -158,7 +157,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = rates(arguments.repeats)
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        artifacts.write_json(arguments.json, rows)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from mine_jax import artifacts
 from mine_jax.features import lens_scores
 from mine_jax.features.lens import text_lens_vectors
 from mine_jax.types import Lens
@@ -175,7 +176,7 @@ def main() -> None:
     for name in raw["examples"]:
         print(f"nearest to {name!r}: raw {raw['examples'][name]!r}, centered {centered['examples'][name]!r}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        artifacts.write_json(arguments.json, results)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ are virtual, one core each, so the cores must be idle: the time of a busy machin
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import subprocess
@@ -28,7 +27,7 @@ import numpy as np
 from benchmarks import bench_end_to_end
 from benchmarks.cases import CASES, Case
 from benchmarks.run import environment
-from mine_jax import attribution, encoder, sharding
+from mine_jax import artifacts, attribution, encoder, sharding
 from mine_jax.config import EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.types import Split
 
@@ -71,7 +70,7 @@ def main() -> int:
     if args.json:
         content = {"check": "parallel", **environment(), "sizes": case._asdict()}
         content |= {"devices": args.devices, "processes": n_processes, "numbers": numbers}
-        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        artifacts.write_json(args.json, content)
     return int(any(value > LARGEST_ERROR for name, value in numbers.items() if name.endswith("_error")))
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks.run import environment
+from mine_jax import artifacts
 from mine_jax.config import Config, from_dict
 from mine_jax.phantom.write_nsd import write_phantom
 from mine_jax.run import files, graph
@@ -100,7 +100,7 @@ def main() -> int:
     print(table(numbers))
     if args.json:
         content = {**environment(), "images": args.images, "precision": numbers}
-        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        artifacts.write_json(args.json, content)
     return 0
 
 

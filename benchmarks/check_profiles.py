@@ -11,7 +11,6 @@ of V with which the cost grows, and the bytes per voxel above what was held befo
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +21,7 @@ import numpy as np
 
 from benchmarks.run import environment
 from benchmarks.timing import PeakMemory
-from mine_jax import description, memory, profile, roi
+from mine_jax import artifacts, description, memory, profile, roi
 from mine_jax.description import TokenWords
 from mine_jax.description.words import Vocabulary
 from mine_jax.types import CriticalTokens
@@ -165,7 +164,7 @@ def main() -> None:
     print(f"all steps: {per_voxel:.2f} ms of CPU per voxel at {sizes[1]} voxels")
     if args.json:
         content = {"check": "profiles", **environment(), "voxels": sizes, "words": args.words, "rows": rows}
-        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        artifacts.write_json(args.json, content)
     if rows[-1]["power"] > args.max_power:
         raise SystemExit(f"the cost grows as the power {rows[-1]['power']:.2f} of the voxels, over {args.max_power}")
 

@@ -18,7 +18,6 @@ of epochs. Torch is timed up to the epoch from which on its R2 stays within .001
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ import jax
 import numpy as np
 
 from benchmarks.run import environment
-from mine_jax import data, encoder, features
+from mine_jax import artifacts, data, encoder, features
 from mine_jax.config import ClipConfig, QueryConfig
 from mine_jax.phantom.write_nsd import read_truth, write_phantom
 from mine_jax.types import Split
@@ -75,7 +74,7 @@ def main() -> int:
         print(f"{name.replace('_', ' '):<60} {value:.4g}")
     if args.json:
         content = {**environment(), "images": args.images, "quality": numbers}
-        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        artifacts.write_json(args.json, content)
     return 0
 
 

@@ -11,7 +11,6 @@ Voxels look for a word each, so that there is something to find.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from dataclasses import replace
@@ -22,6 +21,7 @@ import numpy as np
 
 from benchmarks.run import environment
 from benchmarks.timing import PeakMemory
+from mine_jax import artifacts
 from mine_jax.config import Config, from_dict
 from mine_jax.run.execute import Step, execute
 from mine_jax.run.graph import STEPS
@@ -54,7 +54,7 @@ def main() -> None:
     if args.json:
         numbers = {"images": args.images, "encoder": args.encoder, "voxels": sizes[-1], **summary(measured)}
         content = {"check": "whole_brain", **environment(), "numbers": numbers}
-        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        artifacts.write_json(args.json, content)
 
 
 def write_inputs(

@@ -12,7 +12,6 @@ Correlation of planted and fitted coefficients says whether the answer is right.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from benchmarks.run import environment
 from benchmarks.timing import PeakMemory
+from mine_jax import artifacts
 from mine_jax.encoder import ridge
 
 BLOCK = 2048
@@ -66,7 +66,7 @@ def main() -> None:
     print("\n".join(f"{name:24s} {value}" for name, value in numbers.items()))
     if args.json:
         content = {"check": "whole_brain_ridge", **environment(), "numbers": numbers}
-        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        artifacts.write_json(args.json, content)
 
 
 def write_responses(path: Path, features: np.ndarray, n_voxels: int) -> np.ndarray:

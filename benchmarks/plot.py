@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mine_jax import artifacts
+
 FILE = "scaling.svg"
 # One colour per size; the same size of two benchmarks has the same colour.
 _COLORS = {
@@ -64,7 +66,8 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path, *, titles: dict[str
         for panel, what in zip(axes, sorted(found, key=list(titles).index), strict=True):
             _panel(panel, found[what], title=titles[what])
         axes[0].set_ylabel("cost relative to the smallest")
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        with artifacts.atomic(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def _panel(axes: Any, own: list[dict[str, Any]], *, title: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plot
+from mine_jax import artifacts
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
@@ -120,7 +121,7 @@ def main() -> int:
         is_same = README.is_file() and README.read_text(encoding="utf-8") == text
         print("up to date" if is_same else f"{README} is out of date: python -m benchmarks.publish")
         return 0 if is_same else 1
-    README.write_text(text, encoding="utf-8")
+    artifacts.write_text(README, text)
     curves = plot.curves(_with_rows(FOLDER / "results"))
     if curves:
         plot.draw(curves, FOLDER / "results" / plot.FILE, titles=TITLES)

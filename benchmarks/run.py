@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -25,6 +24,7 @@ import numpy as np
 from benchmarks import peaks
 from benchmarks.cases import CASES, Case
 from benchmarks.timing import Timing, time_in_turn
+from mine_jax import artifacts
 
 WHAT = ("kernels", "ridge", "query", "fit", "ig", "lens", "features", "end_to_end")
 # The reference where that of a benchmark is left out, or not installed: NumPy in float64, on some voxels.
@@ -82,9 +82,8 @@ def main() -> None:
             print(table(found))
             rows += found
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         content = {"case": args.case, "sizes": case._asdict(), **environment(), "rows": rows}
-        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        artifacts.write_json(args.json, content)
 
 
 def benchmark(

@@ -2,7 +2,9 @@
 
 The first signal sets a flag that long loops poll through their progress callback; a second one stops at once. On
 the command line a watch sends the second one itself, and then ends the process where one long call of a library
-answers neither: files are written whole or not at all, so the run goes on as after a crash.
+answers neither: files are written whole or not at all, so the run goes on as after a crash. The watch is a thread. A
+call that holds the interpreter's lock, as loading a large library from a slow disk does, keeps it from running; then a
+small process beside this one kills it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,8 +23,27 @@ from typing import NoReturn
 from mine_jax.errors import Stopped
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
-# After a first signal: until `Stopped` is raised wherever the program is, and until the process ends.
-_RAISED_AFTER_S, _ENDED_AFTER_S = 0.7, 2.0
+# After a first signal: until `Stopped` is raised wherever the program is, the process ends, and it is killed.
+_RAISED_AFTER_S, _ENDED_AFTER_S, _KILLED_AFTER_S = 0.7, 2.0, 2.4
+# The process beside this one. Its input is the socket that signals are written to; it reads without taking anything
+# away, and ends with the process that started it.
+_KEEPER = """
+import os, signal, socket, sys, time
+owner, after_s, numbers = int(sys.argv[1]), float(sys.argv[2]), set(map(int, sys.argv[3:]))
+came = socket.socket(fileno=0)
+while not numbers.intersection(seen := came.recv(4096, socket.MSG_PEEK)):
+    if not seen:
+        sys.exit()
+    time.sleep(0.1)
+end = time.monotonic() + after_s
+while time.monotonic() < end:
+    time.sleep(0.05)
+    if os.getppid() != owner:
+        sys.exit()
+name = signal.Signals(next(number for number in seen if number in numbers)).name
+os.write(2, f"mine-jax: killed after {name}: a library let nothing else run; go on as after a crash.\\n".encode())
+os.kill(owner, signal.SIGKILL)
+"""
 _is_raised, _is_watched = threading.Event(), threading.Event()
 _last_acts: list[Callable[[], None]] = []
 
@@ -71,13 +93,28 @@ def raise_on_signals() -> None:
 def end_in_time() -> None:
     """Makes a signal end the process in time, whatever it is doing; for the command line only.
 
-    Handlers in Python wait until a call of a library returns. Here the system's own handler wakes a thread.
+    Handlers in Python wait until a call of a library returns. Here the system's own handler wakes a thread, and a
+    process that needs nothing of this one.
     """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    # detached: it stays open as long as the process lives
+    signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), daemon=True).start()
     _is_watched.set()
+    streams = [(os.POSIX_SPAWN_DUP2, reading.fileno(), 0), (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    command = [sys.executable, "-I", "-S", "-c", _KEEPER, os.getpid(), _KILLED_AFTER_S, *map(int, _SIGNALS)]
+    # where no process can be started, the thread remains
+    with contextlib.suppress(OSError):
+        os.posix_spawn(
+            sys.executable,
+            [str(part) for part in command],
+            os.environ,
+            file_actions=streams,
+            # neither a terminal's Ctrl-C nor a signal to all processes of a job ends it
+            setpgroup=0,
+            setsigmask=_SIGNALS,
+        )
 
 
 def end_if_stopped(code: object) -> None:
@@ -117,10 +154,10 @@ def _files_of(frame: FrameType | None) -> Iterator[str]:
         frame = frame.f_back
 
 
-def _watch(reading: int) -> None:
-    number = 0
-    while number not in _SIGNALS:
-        number = os.read(reading, 1)[0]
+def _watch(reading: socket.socket) -> None:
+    # signals that stop stay in the socket, where the process beside this one sees them
+    while (number := reading.recv(1, socket.MSG_PEEK)[0]) not in _SIGNALS:
+        reading.recv(1)
     start = time.monotonic()
     time.sleep(_RAISED_AFTER_S)
     if not _is_raised.is_set():

@@ -78,7 +78,6 @@ def _options(
     ] = False,
 ) -> None:
     del version, debug  # `main` takes --debug out of the arguments, wherever it stands
-    raise_on_signals()
 
 
 @app.command(epilog="Example: mine-jax demo --out demo")
@@ -487,6 +486,7 @@ def command_line() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
+        raise_on_signals()
         app(arguments)
     except MineError as error:
         _fail(type(error).__name__, error, error.exit_code, debug=debug)

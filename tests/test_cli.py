@@ -146,7 +146,7 @@ def test_help_takes_less_than_half_a_second():
 
 def test_entry_points_are_the_same():
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="mine-jax")
-    assert script.value == "mine_jax.cli:main"
+    assert script.value == "mine_jax.__main__:main"
     result = subprocess.run([sys.executable, "-m", "mine_jax", "--version"], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == f"mine_jax {mine_jax.__version__}"
 

@@ -1,6 +1,7 @@
 """Files of a run: atomic writes, sha256, tables, and save/load of each type; never pickle."""
 
 from mine_jax.artifacts.disk import atomic as atomic
+from mine_jax.artifacts.disk import copy_folder as copy_folder
 from mine_jax.artifacts.disk import described_by as described_by
 from mine_jax.artifacts.disk import member as member
 from mine_jax.artifacts.disk import read_array as read_array

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from mine_jax.errors import CheckpointError, IntegrityError, MineError, MissingI
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path) -> Generator[Path, None, None]:
+def atomic(path: str | Path, *, is_synced: bool = True) -> Generator[Path, None, None]:
     """Gives a temporary path; renames it to `path` when the block ends without an error.
 
     Args:
         path: final name; its folder is made.
+        is_synced: whether the file is on disk before it has its name. Without, a loss of power may leave it torn: for
+            many small files that a sha256 vouches for.
 
     Yields:
         The temporary path, in the same folder.
@@ -37,8 +40,9 @@ def atomic(path: str | Path) -> Generator[Path, None, None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if is_synced:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         if isinstance(error, (CheckpointError, IntegrityError, MissingInputError)):
@@ -55,6 +59,14 @@ def write_text(path: str | Path, text: str) -> Path:
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copies the files of a folder, and of those in it, each atomically."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            with atomic(target / path.relative_to(source)) as temporary:
+                shutil.copyfile(path, temporary)
 
 
 def write_json(path: str | Path, value: Any) -> Path:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mine_jax import memory
 from mine_jax._progress import Progress, silent
 from mine_jax.data import ids, noise_ceiling, tables
 from mine_jax.errors import AlignmentError, ConfigError, DataError
@@ -357,7 +358,7 @@ def allocate(shape: tuple[int, int], directory: Path | None) -> np.ndarray:
     if directory is None or shape[0] * shape[1] * 4 <= LARGE_BYTES:
         return np.empty(shape, np.float32)
     directory.mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(directory / ".responses.partial.npy", mode="w+", dtype=np.float32, shape=shape)
+    return memory.mapped_npy(directory / ".responses.partial.npy", shape, np.float32)
 
 
 def finished(responses: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from mine_jax.memory.plan import plan_chunk as plan_chunk
 from mine_jax.memory.plan import readable as readable
 from mine_jax.memory.rows import ChosenRows as ChosenRows
 from mine_jax.memory.rows import SideBySide as SideBySide
+from mine_jax.memory.rows import mapped_npy as mapped_npy
 from mine_jax.memory.rows import read_columns as read_columns
 from mine_jax.memory.rows import release as release
 from mine_jax.memory.rows import scratch as scratch

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,41 @@ def scratch(shape: tuple[int, ...], dtype: Any, folder: Path) -> np.ndarray:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
+        array = np.memmap(file, dtype, "w+", shape=shape)
+        _reserve(file.fileno())
+        return array
+
+
+def mapped_npy(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
+    """Makes an array in a new .npy file.
+
+    Args:
+        path: of the file.
+        shape: of the array.
+        dtype: of the array.
+
+    Returns:
+        The array, memory-mapped, zeros.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with path.open("rb+") as file:
+        _reserve(file.fileno())
+    return array
+
+
+def _reserve(descriptor: int) -> None:
+    """Takes the space of a new file: a disk that is full only when values are written to memory kills the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, max(1, os.fstat(descriptor).st_size))
+    except OSError as error:
+        # file systems that cannot
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
 
 
 class ChosenRows:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mine_jax import artifacts, encoder, profile
+from mine_jax import artifacts, encoder, memory, profile
 from mine_jax.config import AttributionConfig
 from mine_jax.convert import frames
 from mine_jax.description import CorpusShares
@@ -143,7 +143,7 @@ def kept_scores(
     n_voxels, n_images, n_tokens = shape
     with artifacts.atomic(path) as temporary:
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        heat = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=(n_voxels * n_images, n_tokens))
+        heat = memory.mapped_npy(temporary, (n_voxels * n_images, n_tokens), np.float16)
 
         def write(voxels: slice, scores: np.ndarray) -> None:
             heat[voxels.start * n_images : voxels.stop * n_images] = scores.reshape(-1, n_tokens)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -167,7 +166,7 @@ def publish(run: Run | str | Path, directory: str | Path) -> Path:
     with artifacts.atomic(directory / TENSORS) as temporary:
         temporary.write_bytes(safetensors.numpy.save(tensors))
     for folder in files.fitted_to_tokens(run.directory):
-        shutil.copytree(folder, directory / "features" / folder.name)
+        artifacts.copy_folder(folder, directory / "features" / folder.name)
     artifacts.write_table(directory / VOXELS, voxels)
     artifacts.write_table(directory / PROFILES, words)
     artifacts.write_text(directory / CARD, _card(described, voxels))

@@ -159,9 +159,10 @@ def item_from_dict(values: dict[str, Any]) -> Item:
 def write_png(path: Path, pixels: np.ndarray) -> str:
     """Writes uint8 [h, w, 3], or bool [h, w] as black and white, and returns the path as text."""
     array = np.asarray(pixels)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not synced to disk one by one: the manifest's sha256 tells a whole file from a torn one.
-    Image.fromarray(array.astype(np.uint8) * 255 if array.dtype == bool else array).save(path, format="PNG")
+    image = Image.fromarray(array.astype(np.uint8) * 255 if array.dtype == bool else array)
+    # the manifest's sha256 tells a whole file from a torn one
+    with artifacts.atomic(path, is_synced=False) as temporary:
+        image.save(temporary, format="PNG")
     return str(path)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from mine_jax import artifacts
-from mine_jax.errors import MineError
+from mine_jax.errors import EXIT_RESOURCES, MineError
 from mine_jax.validation.makers import diffusion, pictures
 
 _STOP_S = 1.0
@@ -57,6 +57,9 @@ def main(arguments: Sequence[str]) -> int:
     except MineError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except OSError as error:
+        sys.stderr.write(f"{error}. Free space, then run the stage again.\n")
+        return EXIT_RESOURCES
     return 0
 
 
