@@ -1,10 +1,10 @@
 """Does a run that is killed, damaged or short of disk ever give another result, or end without a named error?
 
-    python -m benchmarks.check_reliability [--kills 200] [--damages 500] [--inputs 250] [--hostile 250] [--disks 50]
+    python -m benchmarks.check_reliability [--kills 200] [--damages 500] [--inputs 250] [--hostile 250] [--disks 30]
 
 Runs a tiny data set once, and then again and again with a fault each time:
 
-- kills: SIGKILL at a random moment, up to three times, then `--resume`.
+- kills: SIGKILL at a random moment, then `--resume` of a copy; the killed run itself goes on to its next kill.
 - damages: one file of a finished run is damaged (a byte, cut short, emptied, deleted), then `--resume`.
 - inputs: the same of one frozen input (or a new file among them), then `--resume` and `check`.
 - hostile: a photo, array, volume, HDF5 or JSON file, configuration or list that was made to hurt, then `check`.
@@ -13,6 +13,10 @@ Runs a tiny data set once, and then again and again with a fault each time:
 Allowed ends are the result of the undisturbed run with files of others untouched, and a named error: its exit code, one
 message, no traceback. Of a changed input only the error is. The table counts ends; what else came stands below it, and
 the exit status is then 1. One seed gives the same faults; moments of kills depend on the machine.
+
+What must die is a process of its own. Everything else happens in processes that have all programs compiled, on a file
+system in memory where there is one; of resumed runs one in ten writes the report again, which takes longer than all
+stages before it and whose page is not compared.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +45,8 @@ from benchmarks.reliability.outcomes import NAMED, RIGHT, WRONG, Outcome, conten
 # Names of files that no run made, in a run directory.
 FOREIGN = ("note.txt", "encoder/note.txt", "own/deep/a.json")
 _FAULTS: list[Reliability] = []
+# What the folders of a check with a few processes need.
+_SPACE_BYTES = 2 << 30
 # All programs are kept, also those that compile fast.
 _CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
@@ -82,11 +89,20 @@ class Reliability:
         return cls(folder, config, seconds, contents(finished))
 
     def kill(self, rng: np.random.Generator) -> Outcome:
-        """Kills a run up to three times, and resumes it."""
-        directory = self._copy(self.folder / "begun")
-        for _ in range(rng.integers(1, 4)):
-            run_command(self._resume(directory), kill_after=float(rng.uniform(0, self.seconds)))
-        return verdict(run_command(self._resume(directory)), directory, self.expected)
+        """Kills a run of this process once more, and resumes a copy of it; one that ends before begins anew."""
+        directory = self._own("killed")
+        while True:
+            if not directory.is_dir():
+                self._copy(self.folder / "begun", directory)
+            # mostly soon, for as many moments as can be; at times late enough for the longest stage to end
+            longest = self.seconds if rng.random() < 0.25 else self.seconds / 4
+            ended = run_command(self._resume(directory), kill_after=float(rng.uniform(0, longest)))
+            if ended.code == -signal.SIGKILL:
+                return self._resumed(self._copy(directory), rng, what="killed")
+            outcome = verdict(ended, directory, self.expected, what="killed, resumed, and not killed again")
+            shutil.rmtree(directory)
+            if outcome.end != RIGHT:
+                return outcome
 
     def damage_output(self, rng: np.random.Generator) -> Outcome:
         """Damages one file of the finished run, and resumes it."""
@@ -94,7 +110,7 @@ class Reliability:
         names = [name for name in contents(directory, everything=True) if name not in FOREIGN]
         name = str(rng.choice(names))
         how = damage(directory / name, rng)
-        return verdict(run_here(self._resume(directory)), directory, self.expected, what=f"{how} {name}")
+        return self._resumed(directory, rng, what=f"{how} {name}", is_whole=name == "report.html")
 
     def damage_input(self, rng: np.random.Generator) -> Outcome:
         """Changes one frozen input; a run and a check must both refuse it."""
@@ -136,11 +152,17 @@ class Reliability:
             if ended.code != 0 and outcome.end == WRONG:
                 return outcome
             disk.grow()
-            resumed = verdict(run_command(self._resume(directory)), directory, self.expected, what="after a full disk")
+            resumed = self._resumed(directory, rng, what="after a full disk")
             return outcome if resumed.end == RIGHT and ended.code else resumed
 
     def _resume(self, directory: Path) -> list[str | Path]:
         return ["run", self.config, "--out", directory, "--resume"]
+
+    def _resumed(self, directory: Path, rng: np.random.Generator, *, what: str, is_whole: bool = False) -> Outcome:
+        """Resumes a run in this process: to its last stage, or to the one before the report."""
+        is_whole = is_whole or rng.random() < 0.1
+        ended = run_here([*self._resume(directory), *([] if is_whole else ["--until", "roi"])])
+        return verdict(ended, directory, self.expected, what=what, is_whole=is_whole)
 
     def _own(self, name: str) -> Path:
         """A path that no other process uses."""
@@ -164,7 +186,7 @@ FAULTS: dict[str, tuple[int, Callable[[Reliability, np.random.Generator], Outcom
     "damages": (500, Reliability.damage_output),
     "inputs": (250, Reliability.damage_input),
     "hostile": (250, Reliability.open_hostile),
-    "disks": (50, Reliability.fill_disk),
+    "disks": (30, Reliability.fill_disk),
 }
 
 
@@ -176,8 +198,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: one a core")
     args = parser.parse_args()
+    memory = Path("/dev/shm")
+    has_memory = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _SPACE_BYTES
     # Each process compiles nothing that an earlier one has compiled.
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=memory if has_memory else None) as folder:
         os.environ |= {"JAX_COMPILATION_CACHE_DIR": f"{folder}/programs", **_CACHE, "OPENBLAS_NUM_THREADS": "1"}
         start = time.monotonic()
         counts = {name: getattr(args, name) for name in FAULTS}
