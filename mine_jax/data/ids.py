@@ -21,6 +21,10 @@ from mine_jax.data.images import SUFFIXES
 from mine_jax.errors import AlignmentError, DataError
 
 _NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?")
+# Names of files end before; whole numbers that are longer than a few thousand digits are not read at all.
+_MAX_LENGTH = 1000
+# Ids become cells of tables, and arrays of texts drop NUL characters at their end.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 
 
@@ -176,6 +180,12 @@ def clean(values: Sequence[str], source: str, *, first_line: int | Sequence[int]
     if not texts:
         raise AlignmentError(f"{source} holds no image id.")
     for line, text in zip(lines, texts, strict=True):
+        if len(text) > _MAX_LENGTH:
+            raise AlignmentError(
+                f"{unit} {line} of {source} has {len(text)} characters, beginning {text[:20]!r}. Is it a list of ids?"
+            )
+        if _CONTROL.search(text):
+            raise AlignmentError(f"{unit} {line} of {source} has the image id {text!r}, with a control character.")
         is_negative = text.startswith("-") and _NUMBER.fullmatch(text[1:])
         if text.lower() in tables.NO_VALUE or is_negative:
             raise AlignmentError(
@@ -274,7 +284,8 @@ def _whole(text: str) -> str | None:
     """A whole number written as a float, without its point; None for others."""
     try:
         number = Decimal(text)
-        return str(int(number)) if number == int(number) and number < 10**18 else None
+        # compared first: as a whole number, 1e999999999 has as many digits
+        return str(int(number)) if number < 10**18 and number == int(number) else None
     except (InvalidOperation, OverflowError, ValueError):
         return None
 

@@ -35,16 +35,33 @@ def read_mask(path: Path) -> tuple[np.ndarray, Header]:
         GeometryError: if it holds other values, nothing, or everything.
     """
     values, header = read_volume(path)
-    # Masks may be stored scaled, such as 0 and 255 times 1/255.
+    return whole_mask(values, str(path)), header
+
+
+def whole_mask(values: np.ndarray, source: str) -> np.ndarray:
+    """Reads zeros and ones, which may be stored scaled, such as 0 and 255 times 1/255.
+
+    Args:
+        values: any shape.
+        source: for messages.
+
+    Returns:
+        np.ndarray: bool, the same shape.
+
+    Raises:
+        GeometryError: if there are other values, only zeros, or only ones.
+    """
+    values = values.astype(np.float64)
     whole = np.rint(values)
-    levels = np.unique(np.where(np.abs(values - whole) <= LABEL_TOLERANCE, whole, values))
+    with np.errstate(invalid="ignore"):
+        levels = np.unique(np.where(np.abs(values - whole) <= LABEL_TOLERANCE, whole, values))
     if not np.isin(levels, (0, 1)).all():
         shown = ", ".join(f"{value:g}" for value in levels[:5])
-        raise GeometryError(f"the mask {path} must hold only 0 and 1, but holds {shown}. Threshold it first.")
+        raise GeometryError(f"the mask {source} must hold only 0 and 1, but holds {shown}. Threshold it first.")
     if len(levels) < 2:
         what = "no voxel" if not levels[0] else "every voxel"
-        raise GeometryError(f"the mask {path} selects {what}. Was the right file given?")
-    return whole.astype(bool), header
+        raise GeometryError(f"the mask {source} selects {what}. Was the right file given?")
+    return whole.astype(bool)
 
 
 def read_labels(path: Path) -> tuple[np.ndarray, Header]:
@@ -76,6 +93,8 @@ def whole_labels(values: np.ndarray, source: str) -> np.ndarray:
     Raises:
         DataError: with the value and the place of what is no label.
     """
+    # numpy rounds integers of 8 bits to float16
+    values = values.astype(np.float64)
     whole = np.rint(values)
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(values - whole) <= LABEL_TOLERANCE) | ~(np.abs(whole) < 2.0**53)

@@ -63,14 +63,21 @@ def read_text(path: Path) -> str:
 
     Raises:
         MissingInputError: if the file is not there.
-        IntegrityError: if it is not UTF-8.
+        IntegrityError: if it is not UTF-8, or holds NUL characters.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError) as error:
         raise MissingInputError(f"no file at {path}.") from error
     except UnicodeDecodeError as error:
         raise IntegrityError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
+    if "\0" in text:
+        # arrays of texts drop them at the end, and two names would be one
+        line = text[: text.index("\0")].count("\n") + 1
+        raise IntegrityError(
+            f"line {line} of {path} holds a NUL character: it is damaged, or no text. Save it as UTF-8."
+        )
+    return text
 
 
 def whole_numbers(column: pd.Series, path: str | Path) -> np.ndarray:
@@ -90,4 +97,7 @@ def whole_numbers(column: pd.Series, path: str | Path) -> np.ndarray:
     if len(wrong):
         line, value = column.index[wrong[0]], column.iloc[wrong[0]]
         raise DataError(f"line {line} of {path}: {column.name} must be a whole number, but is {value!r}.")
-    return column.astype("int64").to_numpy()
+    try:
+        return np.array([int(text) for text in column], np.int64)
+    except (OverflowError, ValueError) as error:
+        raise DataError(f"{path}: {column.name} has a number of more than 64 bits ({error}).") from error

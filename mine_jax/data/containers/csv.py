@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,9 +28,13 @@ def read_columns(path: str | Path, names: Sequence[str], *, optional: Sequence[s
         MissingInputError: if it is not there.
         DataError: if a column is missing, or a line has more or fewer fields than the header.
     """
-    reader = csv.reader(tables.read_text(Path(path)).split("\n"), strict=True)
+    # with their line feeds, which belong to fields that are quoted
+    reader = csv.reader(io.StringIO(tables.read_text(Path(path)), newline="\n"), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
+        twice = [name for name in (*names, *optional) if header.count(name) > 1]
+        if twice:
+            raise DataError(f"{path} has more than one column {twice[0]!r}.")
         missing = [name for name in names if name not in header]
         if missing:
             raise DataError(f"{path} must have the columns {', '.join(names)}, but lacks {', '.join(missing)}.")
@@ -68,8 +73,11 @@ def read_header(path: str | Path) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"no file at {path}.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        names = next(csv.reader(file), [])
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            names = next(csv.reader(file), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not comma-separated text ({error}).") from error
     if not names:
         raise DataError(f"{path} is empty.")
     return [name.strip() for name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -125,12 +125,7 @@ def read_mask(path: str, like: Series) -> np.ndarray:
     Raises:
         GeometryError: if it is of another space, or no mask.
     """
-    values = np.rint(_first_row(path, like)).ravel()
-    levels = np.unique(values)
-    if not np.isin(levels, (0, 1)).all() or len(levels) < 2:
-        shown = ", ".join(f"{value:g}" for value in levels[:5])
-        raise GeometryError(f"the mask {path} must hold 0 and 1, both, but holds {shown}. Threshold it first.")
-    return np.flatnonzero(values == 1)
+    return np.flatnonzero(masks.whole_mask(_first_row(path, like).ravel(), path))
 
 
 def read_atlas(path: str, labels: str | None, like: Series) -> tuple[np.ndarray, dict[int, str]]:
@@ -226,15 +221,24 @@ def read_label_table(path: str | Path) -> dict[int, str]:
     if code and label:
         table = tables.read_tsv(path).rename(columns=str.lower)
         numbers = tables.whole_numbers(table[code], path)
-        return dict(zip(numbers.tolist(), table[label].str.strip(), strict=True))
-    names = {}
+        return _one_name_each(zip(numbers.tolist(), table[label].str.strip(), strict=True), path)
+    pairs = []
     for number, line in enumerate(lines, start=1):
         parts = line.split()
         if not parts or parts[0].startswith("#"):
             continue
-        if len(parts) < 2 or not re.fullmatch(r"-?[0-9]+", parts[0]):
-            raise DataError(f"line {number} of {path} must read `code name`, but is {line!r}.")
-        names[int(parts[0])] = parts[1]
+        if len(parts) < 2 or not re.fullmatch(r"-?[0-9]{1,18}", parts[0]):
+            raise DataError(f"line {number} of {path} must read `code name`, but is {line[:200]!r}.")
+        pairs.append((int(parts[0]), parts[1]))
+    return _one_name_each(pairs, path)
+
+
+def _one_name_each(pairs: Iterable[tuple[int, str]], path: str | Path) -> dict[int, str]:
+    """Code -> name; an error for a code with two names."""
+    names: dict[int, str] = {}
+    for code, name in pairs:
+        if names.setdefault(code, name) != name:
+            raise DataError(f"{path} gives the code {code} two names, {names[code]!r} and {name!r}.")
     return names
 
 

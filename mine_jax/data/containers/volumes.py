@@ -156,7 +156,10 @@ def read_series(
                 block = _read_exactly(file, n_voxels * header.dtype.itemsize, path)
                 stored = np.frombuffer(block, header.dtype)
                 chosen = stored.reshape(header.shape[:3], order="F").ravel() if at is None else stored[at]
-                values[:, number] = chosen * header.slope + header.intercept if header.is_scaled else chosen
+                if header.is_scaled:
+                    # float32 times a number of Python would stay float32
+                    chosen = np.multiply(chosen, header.slope, dtype=np.float64) + header.intercept
+                values[:, number] = chosen
                 progress(number + 1, n_volumes)
             if len(file.read()) > (MAX_FOOTER if header.is_mgh else 0):
                 raise IntegrityError(f"{path} holds more bytes than its header declares. Is the header damaged?")
