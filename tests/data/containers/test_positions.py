@@ -52,7 +52,7 @@ def test_masks_of_surfaces_and_columns(tmp_path, surface):
     with pytest.raises(GeometryError, match="must hold 7 numbers"):
         positions.read_mask(str(tmp_path / "mask.npy"), surface)
     np.save(tmp_path / "mask.npy", np.ones(7))
-    with pytest.raises(GeometryError, match="0 and 1, both"):
+    with pytest.raises(GeometryError, match="selects every voxel"):
         positions.read_mask(str(tmp_path / "mask.npy"), surface)
     with pytest.raises(AlignmentError, match="must hold one map, but holds 5"):
         positions.read_mask(str(tmp_path / "{hemi}.y.mgh"), surface)
