@@ -24,7 +24,7 @@ from mine_jax.errors import Stopped
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 # After a first signal: until `Stopped` is raised wherever the program is, the process ends, and it is killed.
-_RAISED_AFTER_S, _ENDED_AFTER_S, _KILLED_AFTER_S = 0.7, 2.0, 2.4
+_RAISED_AFTER_S, _ENDED_AFTER_S, _KILLED_AFTER_S = 0.7, 2.0, 2.8
 # The process beside this one. Its input is the socket that signals are written to; it reads without taking anything
 # away, and ends with the process that started it.
 _KEEPER = """
