@@ -62,7 +62,7 @@ def finished(tmp_path_factory):
     """A finished small run: (configuration, run directory, phantom)."""
     folder = tmp_path_factory.mktemp("small")
     root = folder / "phantom"
-    write_phantom(root, subjects=("subj01",), n_images=500, n_shared=100, shape=(18, 18, 14))
+    write_phantom(root, subjects=("subj01",), n_images=500, n_shared=100, shape=(12, 12, 10))
     made = config.from_dict({**demo.configuration(root, "subj01").model_dump(exclude_unset=True), **_merged(root)})
     run.execute(made, folder / "run", graph.STEPS)
     return made, folder / "run", root
