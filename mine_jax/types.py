@@ -42,8 +42,8 @@ STATUSES = ("ok", "constant", "nonfinite", "low_ceiling", "diverged", "n_test<2"
 CLAIMS = ("none", "predicted", "reliable", "words", "localised", "causal")
 # Shifts between rows of responses and their images at which both are compared.
 LAGS = (-2, -1, 0, 1, 2)
-# Radius of spheres of the cortex, and the unit of length on them, millimetres. A sphere of this radius has about 1.4
-# times the area of one hemisphere of a human cortex: 2 mm there are about 1.7 mm here, a voxel of usual data.
+# Radius of spheres of the cortex, and the unit of length on them, millimetres. Distances on fsaverage's sphere are
+# about 1.5 times those along its white surface: 2 mm are 1.3 mm of cortex, less than a voxel of usual data.
 SPHERE_RADIUS, _SPHERE_UNIT = 100.0, 2.0
 
 
