@@ -20,6 +20,10 @@ from mine_jax.types import SPHERE_RADIUS, Responses, Surface, Volume
 
 # Distances from the centre may differ by this share of the radius.
 _ROUNDNESS = 0.01
+_UNPLACED = (
+    "vertices have no positions, so areas are tested as if neighbours were independent: set `data.sphere`, such as "
+    "surf/{hemi}.sphere of FreeSurfer"
+)
 
 
 def read_spheres(path: str | None, space: Volume | Surface | None) -> np.ndarray | None:
@@ -78,14 +82,16 @@ def finding(path: str | None, space: Volume | Surface | None) -> list[str]:
 
 
 def warning_of_places(responses: Responses) -> str:
-    """Says what to add where vertices have no positions; "" where nothing is missing."""
-    return _UNPLACED if responses.surface is not None and responses.places is None else ""
+    """Says what to add where vertices have no positions.
 
+    Args:
+        responses: of any data set.
 
-_UNPLACED = (
-    "vertices have no positions, so areas are tested as if neighbours were independent: set `data.sphere`, such as "
-    "surf/{hemi}.sphere of FreeSurfer"
-)
+    Returns:
+        One sentence; "" where nothing is missing.
+    """
+    has_areas = bool(np.any(responses.rois != ""))
+    return _UNPLACED if has_areas and responses.surface is not None and responses.places is None else ""
 
 
 def _sphere(file: Path, n_vertices: int) -> np.ndarray:
