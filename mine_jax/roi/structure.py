@@ -17,8 +17,8 @@ from mine_jax.types import Places, Profiles
 
 # Distance to which neighbours count, and the standard deviation of their weights, in the unit of `Places`.
 _FARTHEST, _SPREAD = 4.5, 2.0
-# Voxels compared in an area: all pairs of them are.
-_MAX_VOXELS = 1000
+# Voxels compared in an area: all pairs of them are. Resampled ones are this far from each other.
+_FEWEST, _MAX_VOXELS, _APART = 4, 1000, 2.0
 _CLUSTER_PERMUTATIONS = 200
 # Squares of lengths that rounding leaves of rows of length 1.
 _ROUNDING = 1e-13
@@ -44,7 +44,8 @@ def structure(
     resemble each other more than those of other voxels (Moran's question), against exchanged places.
     Noise that neighbours share can do that in profiles from the same images; the same test with
     one half of each voxel, which it cannot pass, has less power and stands beside it. Vertices of
-    a surface were resampled from voxels and do share noise: there both tests are needed.
+    a surface were resampled from voxels and do share noise: there both tests are needed, and only
+    vertices 2 units apart are compared, since of maps that are smooth by chance exchanging is no null.
 
     Args:
         profiles: of V voxels; only those with words count.
@@ -66,11 +67,14 @@ def structure(
     settings = settings or RoiConfig()
     rng = np.random.default_rng(seed)
     areas = {roi: np.flatnonzero(m & profiles.explained) for roi, m in memberships(rois).items()}
-    areas = {roi: voxels for roi, voxels in areas.items() if len(voxels) >= max(settings.min_voxels, 4)}
+    areas = {roi: voxels for roi, voxels in areas.items() if len(voxels) >= max(settings.min_voxels, _FEWEST)}
     kinds = [sparse_rows(kind) for kind in (profiles.distribution, *profiles.halves)]
     rows: list[dict[str, Any]] = []
     for done, (roi, members) in enumerate(areas.items()):
-        voxels = np.sort(rng.choice(members, _MAX_VOXELS, replace=False)) if len(members) > _MAX_VOXELS else members
+        voxels = _apart(places, members, rng) if places is not None and places.is_resampled else members
+        voxels = np.sort(rng.choice(voxels, _MAX_VOXELS, replace=False)) if len(voxels) > _MAX_VOXELS else voxels
+        if len(voxels) < _FEWEST:
+            continue
         whole, first, second = (_unit_rows(kind.take(voxels), corpus) for kind in kinds)
         between = (first @ second.T).toarray()
         row: dict[str, Any] = {"roi": roi, "n_voxels": len(members)} | _distances(between)
@@ -125,6 +129,26 @@ def _lengths(products: np.ndarray) -> np.ndarray:
     return np.sqrt(np.where(squares > _ROUNDING, squares, np.inf))
 
 
+def _apart(places: Places, members: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draws voxels of an area that are too far from each other to share much of their noise."""
+    from scipy.spatial import KDTree
+
+    order = rng.permutation(members)
+    close = KDTree(_with_part(places.take(order)))
+    is_free = np.ones(len(order), bool)
+    chosen = []
+    for number, at in enumerate(close.data):
+        if is_free[number]:
+            is_free[close.query_ball_point(at, _APART)] = False
+            chosen.append(order[number])
+    return np.sort(np.array(chosen))
+
+
+def _with_part(places: Places) -> np.ndarray:
+    """Positions [V, 4]: a fourth axis keeps the parts further from each other than neighbours are."""
+    return np.column_stack([places.at, 2 * _FARTHEST * places.part])
+
+
 class _Near(NamedTuple):
     """Pairs [E, 2] of neighbours and their weights [E], of sum 1."""
 
@@ -135,8 +159,7 @@ class _Near(NamedTuple):
 def _near(places: Places) -> _Near | None:
     from scipy.spatial import KDTree
 
-    # a fourth axis keeps the parts further from each other than neighbours are
-    at = np.column_stack([places.at, 2 * _FARTHEST * places.part])
+    at = _with_part(places)
     pairs = KDTree(at).query_pairs(_FARTHEST, output_type="ndarray")
     weights = np.exp(-((at[pairs[:, 0]] - at[pairs[:, 1]]) ** 2).sum(1) / (2 * _SPREAD**2))
     return _Near(pairs, weights / weights.sum()) if len(pairs) else None
