@@ -24,7 +24,7 @@ from benchmarks.timing import PeakMemory
 from mine_jax import artifacts, description, memory, profile, roi
 from mine_jax.description import TokenWords
 from mine_jax.description.words import Vocabulary
-from mine_jax.types import CriticalTokens
+from mine_jax.types import CriticalTokens, Places
 
 N_TOKENS, N_WORDS, N_USED, N_CRITICAL, N_THINGS, SIDE = 64, 10, 48, 8, 300, 8
 VOXELS_OF_AREA = 300
@@ -104,17 +104,18 @@ def measure(n_voxels: int, n_words: int, n_training: int, n_test: int) -> dict[s
         words.image_ids[n_training:], words.vocabulary, words.word_ids[n_training:], words.shares[n_training:]
     )
     step("field test", lambda: profile.field_test(field.maps, made.distribution, corpus, held_out, seen[1].measured))
-    places = np.argwhere(np.ones((int(np.ceil(n_voxels ** (1 / 3))),) * 3))[:n_voxels]
+    indices = np.argwhere(np.ones((int(np.ceil(n_voxels ** (1 / 3))),) * 3))[:n_voxels]
+    places = Places.of_voxels(indices)
     areas = np.array([f"area{i}" for i in np.arange(n_voxels) // VOXELS_OF_AREA])
     made = replace(made, claims=np.full(n_voxels, "words"))
     leading = np.argsort(-corpus)
     kinds = {f"kind{n}": tuple(made.words[leading[n:240:8]].tolist()) for n in range(8)}
     step(
         "areas: selectivity",
-        lambda: roi.selectivity(made, areas, corpus=corpus, categories=kinds, indices=places),
+        lambda: roi.selectivity(made, areas, corpus=corpus, categories=kinds, places=places),
     )
-    step("areas: structure", lambda: roi.structure(made, areas, corpus=corpus, indices=places))
-    step("areas: contrasts", lambda: roi.contrasts(made, areas, indices=places))
+    step("areas: structure", lambda: roi.structure(made, areas, corpus=corpus, places=places))
+    step("areas: contrasts", lambda: roi.contrasts(made, areas, places=places))
     return numbers
 
 

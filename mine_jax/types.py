@@ -42,6 +42,9 @@ STATUSES = ("ok", "constant", "nonfinite", "low_ceiling", "diverged", "n_test<2"
 CLAIMS = ("none", "predicted", "reliable", "words", "localised", "causal")
 # Shifts between rows of responses and their images at which both are compared.
 LAGS = (-2, -1, 0, 1, 2)
+# Radius of spheres of the cortex, and the unit of length on them, millimetres. Distances on fsaverage's sphere are
+# about 1.5 times those along its white surface: 2 mm are 1.3 mm of cortex, less than a voxel of usual data.
+SPHERE_RADIUS, _SPHERE_UNIT = 100.0, 2.0
 
 
 class _Shown:
@@ -136,6 +139,47 @@ class Surface(_Shown):
 
 
 @dataclass(frozen=True, repr=False)
+class Places(_Shown):
+    """Where voxels lie, for questions about neighbours.
+
+    Attributes:
+        at: [V, 3] positions, in units of about the distance of neighbouring voxels.
+        part: [V] int; voxels of different parts, such as hemispheres, are never neighbours, wherever they lie.
+        is_resampled: whether data were brought to these places from others, so that neighbours share noise.
+    """
+
+    at: np.ndarray
+    part: np.ndarray
+    is_resampled: bool = False
+
+    @classmethod
+    def of_voxels(cls, indices: np.ndarray) -> Places:
+        """Returns the places of voxels of a volume, from i j k [V, 3]; they are taken to be cubes, of side 1."""
+        return cls(np.asarray(indices), np.zeros(len(indices), np.int8))
+
+    @classmethod
+    def of_vertices(cls, sphere: np.ndarray, surface: Surface, voxel_ids: np.ndarray) -> Places:
+        """Returns the places of vertices of a surface.
+
+        Args:
+            sphere: [V, 3] positions on the spheres of the hemispheres, of radius 100 mm.
+            surface: of the vertices.
+            voxel_ids: [V] int64.
+
+        Returns:
+            Places, in units of 2 mm on the sphere or, on coarser surfaces, of the distance of neighbouring vertices.
+        """
+        # vertices of equal distance are the centres of hexagons
+        spacing = SPHERE_RADIUS * np.sqrt(8 * np.pi / (np.sqrt(3) * max(surface.n_vertices)))
+        is_right = surface.places(voxel_ids)[0] == "rh"
+        return cls(np.asarray(sphere, np.float64) / max(_SPHERE_UNIT, spacing), is_right.astype(np.int8), True)
+
+    def take(self, voxels: np.ndarray) -> Places:
+        """Returns the places of some voxels (positions or mask [V])."""
+        return replace(self, at=self.at[voxels], part=self.part[voxels])
+
+
+@dataclass(frozen=True, repr=False)
 class Responses(_Convertible):
     """What the encoder predicts: z-scored betas, averaged over repeats.
 
@@ -155,6 +199,8 @@ class Responses(_Convertible):
         surface: space of vertices, where voxels are vertices.
         moved: [len(LAGS), N, v] float32, responses of some voxels as they would be if each row of the files (trial
             or average) belonged to the image of the row so many further on; None where unknown.
+        sphere: [V, 3] float32, positions of vertices on the spheres of their hemispheres, of radius 100 mm; None
+            where unknown.
     """
 
     responses: Any
@@ -170,6 +216,14 @@ class Responses(_Convertible):
     subject: str = ""
     surface: Surface | None = None
     moved: Any = None
+    sphere: np.ndarray | None = None
+
+    @property
+    def places(self) -> Places | None:
+        """Where the voxels lie: in the volume, or on the sphere of a surface; None where neither is known."""
+        if self.sphere is not None and self.surface is not None:
+            return Places.of_vertices(self.sphere, self.surface, self.voxel_ids)
+        return None if self.indices is None else Places.of_voxels(self.indices)
 
     @classmethod
     def from_array(
@@ -222,8 +276,8 @@ class Responses(_Convertible):
     def take(self, voxels: np.ndarray) -> Responses:
         """Returns the responses of some voxels (positions or mask [V])."""
         per_voxel = {n: getattr(self, n)[voxels] for n in ("voxel_ids", "status", "ncsnr", "noise_ceiling", "rois")}
-        indices = None if self.indices is None else self.indices[voxels]
-        return replace(self, responses=self.responses[:, voxels], indices=indices, **per_voxel)
+        places = {n: getattr(self, n)[voxels] for n in ("indices", "sphere") if getattr(self, n) is not None}
+        return replace(self, responses=self.responses[:, voxels], **per_voxel, **places)
 
     def take_images(self, rows: np.ndarray) -> Responses:
         """Returns the responses to some images (positions or mask [N]); those in a file stay there."""

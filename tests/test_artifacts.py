@@ -77,6 +77,18 @@ VALUES = [
         claims=np.array(["words", "none", "localised"]),
         reasons=np.array(["", "low r2", ""]),
     ),
+    types.Responses(
+        responses=floats(N, V),
+        image_ids=IDS,
+        n_repeats=np.ones(4, int),
+        voxel_ids=np.array([0, 5, 12]),
+        status=np.array(["ok", "ok", "ok"]),
+        ncsnr=np.ones(3),
+        noise_ceiling=np.ones(3),
+        rois=np.array(["FFA", "", "PPA"]),
+        surface=types.Surface("fsaverage", (10, 9)),
+        sphere=floats(3, 3),
+    ),
 ]
 
 

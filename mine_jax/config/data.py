@@ -75,6 +75,8 @@ class FolderConfig(PhotosConfig):
     """Areas: a table (voxel_id, roi, optionally i, j, k), or an atlas in the space of a series."""
     roi_labels: File = None
     """Code and name of the areas of an atlas; without it those in the atlas, or in the .tsv beside it."""
+    sphere: File = None
+    """Where vertices lie, for tests of areas: surf/{hemi}.sphere of FreeSurfer, or {hemi}.sphere.surf.gii."""
 
 
 class BidsConfig(PhotosConfig):
@@ -107,6 +109,8 @@ class BidsConfig(PhotosConfig):
     """Areas: an atlas in the space of the betas, or a table (voxel_id, roi)."""
     roi_labels: File = None
     """Code and name of the areas of an atlas."""
+    sphere: File = None
+    """Where vertices lie, for tests of areas: surf/{hemi}.sphere of FreeSurfer, or {hemi}.sphere.surf.gii."""
 
 
 class LaionConfig(PhotosConfig):
@@ -136,6 +140,8 @@ class AlgonautsConfig(_Data):
     """Folder that holds subj01 to subj08."""
     roi: Names = ()
     """Reads the vertices of any of these areas; [] for all. [ours]"""
+    sphere: File = None
+    """Where vertices lie, for tests of areas: surf/{hemi}.sphere of FreeSurfer's subject fsaverage."""
 
 
 class ThingsConfig(PhotosConfig):
@@ -195,6 +201,8 @@ class NsdConfig(_NsdLayout):
     """A subject of the Natural Scenes Dataset."""
 
     kind: Literal["nsd"] = "nsd"
+    sphere: File = None
+    """Where vertices lie, for tests of areas: {hemi}.sphere; without it those in nsddata/freesurfer/*/surf."""
 
 
 class PhantomConfig(_NsdLayout):

@@ -10,7 +10,7 @@ import numpy as np
 from mine_jax._progress import Progress, silent
 from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
 from mine_jax.data import copies, folder, loading, splits, tables
-from mine_jax.data.containers import csv, series, volumes
+from mine_jax.data.containers import csv, series, spheres, volumes
 from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.data.nsd import areas as nsd_areas
 from mine_jax.data.nsd import betas as nsd_betas
@@ -47,7 +47,7 @@ def check(
     """
     if isinstance(config, FolderConfig):
         responses, stimuli = folder.load_folder(config, progress=progress)
-        findings = []
+        findings = spheres.finding(config.sphere, responses.surface)
     elif isinstance(config, (NsdConfig, PhantomConfig)):
         responses, stimuli, findings = _check_nsd(config)
     else:
@@ -94,6 +94,8 @@ def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Responses, Stimuli, l
     ncsnr = spaces.read_ncsnr(betas, areas)
     voxel_ids = nsd_areas.select_voxels(areas, config.roi, ncsnr)
     findings = [f"{config.subject}: {len(sessions.numbers)} sessions ({sessions.beta_format}), {len(voxel_ids)} voxels"]
+    sphere = getattr(config, "sphere", None) or layout.spheres_path(root, config.subject, config.space)
+    findings += spheres.finding(sphere, areas.space)
     if sessions.missing:
         findings.append(f"warning: sessions {', '.join(map(str, sessions.missing))} are not there")
     if ncsnr is None:

@@ -114,6 +114,7 @@ def _load_nsd(
         zscore=config.zscore,
         beta_scale=config.beta_scale,
         axis_order=config.axis_order,
+        sphere=getattr(config, "sphere", None),
         directory=directory,
         progress=progress,
         **_nsd_files(config),

@@ -15,7 +15,7 @@ from mine_jax.memory import sparse_rows
 from mine_jax.roi import surrogates
 from mine_jax.roi.selectivity import memberships
 from mine_jax.statistics import bootstrap_interval, false_discovery_rate, sign_flip_p
-from mine_jax.types import Profiles
+from mine_jax.types import Places, Profiles
 
 # Words compared in each pair of areas: those with the largest mean share in either.
 _MAX_WORDS = 50
@@ -29,7 +29,7 @@ def contrasts(
     profiles: Profiles,
     rois: np.ndarray,
     *,
-    indices: np.ndarray | None = None,
+    places: Places | None = None,
     settings: RoiConfig | None = None,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def contrasts(
     Args:
         profiles: of V voxels; only those with words count.
         rois: [V] str, ";"-joined areas.
-        indices: [V, 3] int, i j k of the voxels; None without geometry, where voxels count as independent.
+        places: of the voxels; None where they are unknown: voxels then count as independent.
         settings: smallest number of voxels; by default that of the configuration.
         progress: called with (done, total) pairs of areas.
 
@@ -51,7 +51,7 @@ def contrasts(
     explained = np.flatnonzero(profiles.explained)
     names = rois[explained]
     areas = {roi: inside for roi, inside in memberships(names).items() if inside.sum() >= settings.min_voxels}
-    place = None if indices is None or not areas else surrogates.space(indices[explained], names)
+    place = None if places is None or not areas else surrogates.space(places.take(explained), names)
     table = sparse_rows(profiles.distribution).take(explained).csr()
     means = {roi: (inside / inside.sum()) @ table for roi, inside in areas.items()}
     table = table.tocsc()

@@ -12,7 +12,7 @@ from mine_jax.config import RoiConfig
 from mine_jax.roi import surrogates
 from mine_jax.roi.categories import shares_of_words
 from mine_jax.statistics import bootstrap_interval, false_discovery_rate, permutation_p
-from mine_jax.types import Profiles
+from mine_jax.types import Places, Profiles
 
 # The variogram inside one area rests on few independent pieces of it: a normal distribution would promise too much.
 _DEGREES = 8
@@ -25,7 +25,7 @@ def selectivity(
     *,
     corpus: np.ndarray,
     categories: Mapping[str, Sequence[str]],
-    indices: np.ndarray | None = None,
+    places: Places | None = None,
     fitted: np.ndarray | None = None,
     settings: RoiConfig | None = None,
     seed: int = 0,
@@ -37,7 +37,7 @@ def selectivity(
     falls on the category's words. Enrichment is the difference of the mean share inside and
     outside the area. Under the null the map of shares is as smooth as it is within areas: the
     enrichment must be larger than that allows, and the map must change at the borders of areas
-    more than a map that is as smooth as itself. Without geometry area labels are exchanged,
+    more than a map that is as smooth as itself. Without places area labels are exchanged,
     which is not enough for neighbours that resemble each other.
 
     Args:
@@ -45,7 +45,7 @@ def selectivity(
         rois: [V] str, ";"-joined areas of each voxel.
         corpus: [C] mean shares of words over a corpus.
         categories: category to its words.
-        indices: [V, 3] int, i j k of the voxels; None without geometry.
+        places: of the voxels; None where they are unknown.
         fitted: [U] str, areas of all fitted voxels, also of those without a profile; by default `rois`.
         settings: sizes, thresholds and numbers of draws; by default those of the configuration.
         seed: of all that is drawn.
@@ -72,7 +72,7 @@ def selectivity(
         """Lets signals through; draws of the null do not count."""
         progress(0, len(areas))
 
-    null = _Null(shares, rois[explained], None if indices is None else indices[explained], settings, seed, still)
+    null = _Null(shares, rois[explained], None if places is None else places.take(explained), settings, seed, still)
     rng, rows = np.random.default_rng(seed), list[dict[str, Any]]()
     for done, (roi, inside) in enumerate(areas.items()):
         p = null.p(inside) if worded[roi] >= settings.min_worded else np.full(len(names), np.nan)
@@ -102,17 +102,17 @@ class _Null:
         self,
         shares: np.ndarray,
         rois: np.ndarray,
-        indices: np.ndarray | None,
+        places: Places | None,
         settings: RoiConfig,
         seed: int,
         progress: Progress,
     ) -> None:
         self.shares, self.settings, self.seed = shares, settings, seed
-        self.name = PERMUTED if indices is None else SURROGATES
+        self.name = PERMUTED if places is None else SURROGATES
         self.border_q = np.full(shares.shape[1], np.nan)
         self.place = None
-        if indices is not None:
-            self.place = surrogates.space(indices, rois, seed=seed)
+        if places is not None:
+            self.place = surrogates.space(places, rois, seed=seed)
             self.pooled = surrogates.components(self.place, shares, within=True)
             p = surrogates.border_p(
                 self.place, shares, n_surrogates=settings.n_surrogates, seed=seed, progress=progress

@@ -13,12 +13,12 @@ from mine_jax.memory import SparseRows, sparse_rows
 from mine_jax.roi.clusters import clusters
 from mine_jax.roi.selectivity import memberships
 from mine_jax.statistics import false_discovery_rate, permutation_p
-from mine_jax.types import Profiles
+from mine_jax.types import Places, Profiles
 
-# Distance to which neighbours count, and the standard deviation of their weights, voxels.
+# Distance to which neighbours count, and the standard deviation of their weights, in the unit of `Places`.
 _FARTHEST, _SPREAD = 4.5, 2.0
-# Voxels compared in an area: all pairs of them are.
-_MAX_VOXELS = 1000
+# Voxels compared in an area: all pairs of them are. Resampled ones are this far from each other.
+_FEWEST, _MAX_VOXELS, _APART = 4, 1000, 2.0
 _CLUSTER_PERMUTATIONS = 200
 # Squares of lengths that rounding leaves of rows of length 1.
 _ROUNDING = 1e-13
@@ -29,7 +29,7 @@ def structure(
     rois: np.ndarray,
     *,
     corpus: np.ndarray,
-    indices: np.ndarray | None = None,
+    places: Places | None = None,
     settings: RoiConfig | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -43,13 +43,15 @@ def structure(
     than other voxels' do, against exchanged voxels. They are in patches where profiles of neighbours
     resemble each other more than those of other voxels (Moran's question), against exchanged places.
     Noise that neighbours share can do that in profiles from the same images; the same test with
-    one half of each voxel, which it cannot pass, has less power and stands beside it.
+    one half of each voxel, which it cannot pass, has less power and stands beside it. Vertices of
+    a surface were resampled from voxels and do share noise: there both tests are needed, and only
+    vertices 2 units apart are compared, since of maps that are smooth by chance exchanging is no null.
 
     Args:
         profiles: of V voxels; only those with words count.
         rois: [V] str, ";"-joined areas.
         corpus: [C] mean shares of words over a corpus.
-        indices: [V, 3] int, i j k of the voxels; None without geometry, where patches are unknown.
+        places: of the voxels; None where they are unknown, and patches with them.
         settings: sizes, thresholds and numbers of draws; by default those of the configuration.
         seed: of all that is drawn; 1000 voxels of a larger area are drawn.
         progress: called with (done, total) areas.
@@ -57,40 +59,47 @@ def structure(
     Returns:
         One row per area: roi, n_voxels, between_distance, noise_distance, n_clusters, cluster_stability, cluster_p,
         reproducible_p and _q, patches (how much more neighbours resemble each other), structure_p and _q of patches,
-        halves_p (of patches from one half of each voxel), is_structured (reproducible and in patches, at max_q).
+        halves_p and _q (of patches from one half of each voxel), is_structured (reproducible and in patches, at
+        max_q; with resampled places, in patches from halves, too).
 
     Source: Moran 1950, as a Mantel test (Mantel 1967) of similarity against neighbourhood.
     """
     settings = settings or RoiConfig()
     rng = np.random.default_rng(seed)
     areas = {roi: np.flatnonzero(m & profiles.explained) for roi, m in memberships(rois).items()}
-    areas = {roi: voxels for roi, voxels in areas.items() if len(voxels) >= max(settings.min_voxels, 4)}
+    areas = {roi: voxels for roi, voxels in areas.items() if len(voxels) >= max(settings.min_voxels, _FEWEST)}
     kinds = [sparse_rows(kind) for kind in (profiles.distribution, *profiles.halves)]
     rows: list[dict[str, Any]] = []
     for done, (roi, members) in enumerate(areas.items()):
-        voxels = np.sort(rng.choice(members, _MAX_VOXELS, replace=False)) if len(members) > _MAX_VOXELS else members
+        voxels = _apart(places, members, rng) if places is not None and places.is_resampled else members
+        voxels = np.sort(rng.choice(voxels, _MAX_VOXELS, replace=False)) if len(voxels) > _MAX_VOXELS else voxels
+        if len(voxels) < _FEWEST:
+            continue
         whole, first, second = (_unit_rows(kind.take(voxels), corpus) for kind in kinds)
         between = (first @ second.T).toarray()
         row: dict[str, Any] = {"roi": roi, "n_voxels": len(members)} | _distances(between)
         alike, *own = ((kind @ kind.T).toarray() for kind in (whole, first, second))
         (lengths, *of_halves), alike = map(_lengths, (alike, *own)), _centred(alike)
         alike, between = alike / np.outer(lengths, lengths), _centred(between) / np.outer(*of_halves)
-        row |= _tests(alike, between, _near(indices, voxels), settings.n_permutations, rng)
+        near = None if places is None else _near(places.take(voxels))
+        row |= _tests(alike, between, near, settings.n_permutations, rng)
         within = [_centred(gram) / np.outer(length, length) for gram, length in zip(own, of_halves, strict=True)]
         found = clusters(within, between, max_p=settings.max_q, n_permutations=_CLUSTER_PERMUTATIONS, seed=seed)
         row |= {"n_clusters": found.n, "cluster_stability": found.stability, "cluster_p": found.p}
         rows.append(row)
         progress(done + 1, len(areas))
-    return _with_q(rows, settings.max_q)
+    needed = ("reproducible", "structure", *(("halves",) if places is not None and places.is_resampled else ()))
+    return _with_q(rows, needed, settings.max_q)
 
 
-def _with_q(rows: list[dict[str, Any]], max_q: float) -> list[dict[str, Any]]:
-    for test in ("reproducible", "structure"):
+def _with_q(rows: list[dict[str, Any]], needed: tuple[str, ...], max_q: float) -> list[dict[str, Any]]:
+    """Adds q of each test, and whether those that are needed are all passed."""
+    for test in ("reproducible", "structure", "halves"):
         q = false_discovery_rate(np.array([row[f"{test}_p"] for row in rows], float))
         for row, value in zip(rows, q, strict=True):
             row[f"{test}_q"] = float(value)
     for row in rows:
-        q_values = np.array([row["reproducible_q"], row["structure_q"]], float)
+        q_values = np.array([row[f"{test}_q"] for test in needed], float)
         row["is_structured"] = bool((q_values <= max_q).all())
     return rows
 
@@ -120,6 +129,26 @@ def _lengths(products: np.ndarray) -> np.ndarray:
     return np.sqrt(np.where(squares > _ROUNDING, squares, np.inf))
 
 
+def _apart(places: Places, members: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draws voxels of an area that are too far from each other to share much of their noise."""
+    from scipy.spatial import KDTree
+
+    order = rng.permutation(members)
+    close = KDTree(_with_part(places.take(order)))
+    is_free = np.ones(len(order), bool)
+    chosen = []
+    for number, at in enumerate(close.data):
+        if is_free[number]:
+            is_free[close.query_ball_point(at, _APART)] = False
+            chosen.append(order[number])
+    return np.sort(np.array(chosen))
+
+
+def _with_part(places: Places) -> np.ndarray:
+    """Positions [V, 4]: a fourth axis keeps the parts further from each other than neighbours are."""
+    return np.column_stack([places.at, 2 * _FARTHEST * places.part])
+
+
 class _Near(NamedTuple):
     """Pairs [E, 2] of neighbours and their weights [E], of sum 1."""
 
@@ -127,12 +156,10 @@ class _Near(NamedTuple):
     weights: np.ndarray
 
 
-def _near(indices: np.ndarray | None, voxels: np.ndarray) -> _Near | None:
+def _near(places: Places) -> _Near | None:
     from scipy.spatial import KDTree
 
-    if indices is None:
-        return None
-    at = indices[voxels]
+    at = _with_part(places)
     pairs = KDTree(at).query_pairs(_FARTHEST, output_type="ndarray")
     weights = np.exp(-((at[pairs[:, 0]] - at[pairs[:, 1]]) ** 2).sum(1) / (2 * _SPREAD**2))
     return _Near(pairs, weights / weights.sum()) if len(pairs) else None

@@ -14,10 +14,12 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.statistics import permutation_p
+from mine_jax.types import Places
 
-# Standard deviations of the smoothing kernels that the model of a variogram may mix, voxels.
+# All lengths are in the unit of `Places`: voxels, or 2 mm on the sphere of a surface.
+# Standard deviations of the smoothing kernels that the model of a variogram may mix.
 WIDTHS = (0.8, 1.2, 1.8, 2.7, 4.0, 6.0, 9.0, 14.0)
-# Voxels whose distances to all others estimate a variogram, and the distances told apart, voxels.
+# Voxels whose distances to all others estimate a variogram, and the distances told apart.
 N_ANCHORS = 500
 _FINE = (0.5, 1.2, 1.6, 2.1)
 # Pairs of a lag below which it says nothing; distance up to which a border is looked at.
@@ -34,11 +36,13 @@ class Space:
     """Where voxels are, and what pairs of them a variogram is taken from.
 
     Attributes:
-        at: [V, 3] int, positions from the corner of the voxels' box.
-        shape: of the grid on which fields are drawn: the box with a margin, so that ends do not meet.
+        at: [V, 3] positions from the corner of the box of the voxels' part.
+        cells: part and three axes, [V] int each: where voxels read a field that is drawn.
+        shape: parts, then the grid on which a field of each is drawn: its box with a margin, so that ends do not meet.
+        is_crowded: whether voxels share cells, as vertices of a fine surface do.
         widths: [n] kernels that are narrow enough for the box.
         anchors: [A] int, voxels from which distances are measured.
-        lag: [A, V] int16, bin of each distance; -1 for none.
+        lag: [A, V] int16, bin of each distance; -1 for none, and between parts.
         same: [A, V] bool, pairs within one area.
         distances: [B] mean distance of each bin.
         kernels: [n, ...] float32, power of a field of each width over the frequencies that rfftn keeps, of mean 1.
@@ -46,7 +50,9 @@ class Space:
     """
 
     at: np.ndarray
-    shape: tuple[int, int, int]
+    cells: tuple[np.ndarray, ...]
+    shape: tuple[int, int, int, int]
+    is_crowded: bool
     widths: np.ndarray
     anchors: np.ndarray
     lag: np.ndarray
@@ -56,11 +62,12 @@ class Space:
     counted: np.ndarray
 
 
-def space(indices: np.ndarray, areas: np.ndarray, *, seed: int = 0) -> Space:
+def space(places: Places, areas: np.ndarray, *, seed: int = 0) -> Space:
     """Measures distances between voxels.
 
     Args:
-        indices: [V, 3] int, i j k; voxels are taken to be cubes.
+        places: of V voxels. Distances are straight lines: on a sphere a field of the space around it is one whose
+            correlation depends on distance alone, too.
         areas: [V] str, the area of each voxel; voxels with equal text are in one area.
         seed: of the choice of anchors where there are more than 500 voxels.
 
@@ -69,7 +76,9 @@ def space(indices: np.ndarray, areas: np.ndarray, *, seed: int = 0) -> Space:
     """
     from scipy import fft
 
-    at = indices - indices.min(0)
+    part = np.unique(places.part, return_inverse=True)[1]
+    corners = np.stack([places.at[part == number].min(0) for number in range(part.max() + 1)])
+    at = places.at - corners[part]
     extent = float(np.linalg.norm(at.max(0)))
     names = np.unique(areas, return_inverse=True)[1]
     anchors, rng = _anchors(names, seed=seed), np.random.default_rng(seed)
@@ -79,7 +88,7 @@ def space(indices: np.ndarray, areas: np.ndarray, *, seed: int = 0) -> Space:
     for row, anchor in enumerate(anchors):
         distance = np.sqrt(((at - at[anchor]) ** 2).sum(1))
         found = np.digitize(distance, edges) - 1
-        found[found >= len(total)] = -1
+        found[(found >= len(total)) | (part != part[anchor])] = -1
         found[(distance > _NEAR) & (rng.random(len(at)) > _FAR / len(at))] = -1
         lag[row], known = found, found >= 0
         total += np.bincount(found[known], distance[known], minlength=len(total))
@@ -87,10 +96,12 @@ def space(indices: np.ndarray, areas: np.ndarray, *, seed: int = 0) -> Space:
     widths = np.array([w for w in WIDTHS if w < extent / 4] or WIDTHS[:1])
     margin = int(3 * widths.max())
     grid = tuple(fft.next_fast_len(int(n) + 1 + margin, real=True) for n in at.max(0))
+    cells, shape = (part, *at.astype(int).T), (len(corners), *grid)
+    n_cells = len(np.unique(np.ravel_multi_index(cells, shape)))
     same = names[anchors][:, None] == names[None]
     middle = 0.5 * (edges[1:] + edges[:-1])
     distances = np.where(count > 0, total / np.maximum(count, 1), middle)
-    return Space(at, grid, widths, anchors, lag, same, distances, *_kernels(grid, widths))
+    return Space(at, cells, shape, n_cells < len(at), widths, anchors, lag, same, distances, *_kernels(grid, widths))
 
 
 def components(place: Space, values: np.ndarray, *, within: bool, anchors: np.ndarray | None = None) -> np.ndarray:
@@ -111,7 +122,7 @@ def components(place: Space, values: np.ndarray, *, within: bool, anchors: np.nd
 
     rows = np.arange(len(place.anchors)) if anchors is None else anchors
     # a few voxels say nothing of fields wider than themselves
-    extent = float(np.linalg.norm(np.ptp(place.at[place.anchors[rows]], axis=0)))
+    extent = _extent(place, place.anchors[rows])
     narrow = place.widths <= max(extent / _WIDEST, place.widths[0])
     n_lags = len(place.distances)
     half, count = np.zeros((n_lags, values.shape[1])), np.zeros(n_lags)
@@ -151,10 +162,11 @@ def variance_of_weighted_sums(place: Space, weights: np.ndarray) -> np.ndarray:
     """
     from scipy import fft
 
-    grid = np.zeros(place.shape, np.float32)
-    np.add.at(grid, tuple(place.at.T), weights)
-    power = np.abs(fft.rfftn(grid)).astype(np.float64) ** 2 * place.counted
-    smooth = [(power * kernel).sum() / grid.size for kernel in place.kernels]
+    grids = np.zeros(place.shape, np.float32)
+    np.add.at(grids, place.cells, weights)
+    # of parts, whose fields are independent, variances add up
+    power = sum(np.abs(fft.rfftn(grid)).astype(np.float64) ** 2 for grid in grids) * place.counted
+    smooth = [(power * kernel).sum() / grids[0].size for kernel in place.kernels]
     return np.array([(weights**2).sum(), *smooth])
 
 
@@ -174,12 +186,19 @@ def surrogates(place: Space, variances: np.ndarray, *, n: int, seed: int = 0) ->
     """
     from scipy import fft
 
-    rng, where = np.random.default_rng(seed), tuple(place.at.T)
-    power = variances[:, 0, None, None, None] + np.einsum("mw,wijk->mijk", variances[:, 1:], place.kernels)
+    rng, grid = np.random.default_rng(seed), place.shape[1:]
+    # what is independent between voxels is drawn with the fields, or voxel by voxel where they share cells
+    in_cells, in_voxels = variances[:, 0] * (not place.is_crowded), variances[:, 0] * place.is_crowded
+    power = in_cells[:, None, None, None] + np.einsum("mw,wijk->mijk", variances[:, 1:], place.kernels)
     amplitudes = np.sqrt(power.astype(np.float32))
     for _ in range(n):
-        noise = fft.rfftn(rng.standard_normal(place.shape, np.float32))
-        yield np.stack([fft.irfftn(noise * amplitude, s=place.shape)[where] for amplitude in amplitudes])
+        noise = [fft.rfftn(rng.standard_normal(grid, np.float32)) for _ in range(place.shape[0])]
+        maps = np.empty((len(variances), len(place.at)), np.float32)
+        for drawn, amplitude in zip(maps, amplitudes, strict=True):
+            drawn[:] = np.stack([fft.irfftn(part * amplitude, s=grid) for part in noise])[place.cells]
+        if place.is_crowded:
+            maps += np.sqrt(in_voxels, dtype=np.float32)[:, None] * rng.standard_normal(len(place.at), np.float32)
+        yield maps
 
 
 def border_p(
@@ -231,6 +250,12 @@ def _anchors(names: np.ndarray, *, seed: int) -> np.ndarray:
     rng, most = np.random.default_rng(seed), max(N_ANCHORS // (names.max() + 1), 1)
     areas = [np.flatnonzero(names == name) for name in range(names.max() + 1)]
     return np.sort(np.concatenate([rng.choice(area, min(most, len(area)), replace=False) for area in areas]))
+
+
+def _extent(place: Space, voxels: np.ndarray) -> float:
+    """Diagonal of the box around some voxels of one part, of the part where it is the longest."""
+    part = place.cells[0][voxels]
+    return max(float(np.linalg.norm(np.ptp(place.at[voxels[part == number]], axis=0))) for number in np.unique(part))
 
 
 def _across(place: Space) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

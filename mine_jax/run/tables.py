@@ -32,6 +32,7 @@ STRUCTURE = (
         "structure_p",
         "structure_q",
         "halves_p",
+        "halves_q",
         "is_structured",
         "cluster_p",
     ),

@@ -45,7 +45,7 @@ class Own:
 
     def config(self, **changes):
         paths = {"images": "photos", "responses": "responses.npy", "image_ids": "ids.txt", **changes}
-        keys = ("images", "responses", "image_ids", "trials", "mask", "rois")
+        keys = ("images", "responses", "image_ids", "trials", "mask", "rois", "sphere")
         resolved = {k: str(self.root / v) if k in keys and v is not None else v for k, v in paths.items()}
         return FolderConfig(**{"test": 0.25, **resolved})
 
@@ -460,3 +460,13 @@ def test_surfaces_of_one_s_own(tmp_path, kind):
     responses, _ = own.load_trials(responses=f"hemi-{{hemi}}.{kind}", rois="{hemi}.label.gii")
     np.testing.assert_allclose(responses.responses, expected.responses, atol=1e-4)
     assert responses.surface.n_vertices == (3, 2) and responses.rois.tolist() == ["", "FFA", "FFA", "PPA", ""]
+    assert responses.places is None
+    at = {"L": 100 * np.eye(3), "R": -100 * np.eye(3)[:2]}
+    for name, part in at.items():
+        nibabel.freesurfer.write_geometry(tmp_path / f"{name}.sphere", part, np.array([[0, 1, 0]]))
+    files = {"responses": f"hemi-{{hemi}}.{kind}", "sphere": "{hemi}.sphere"}
+    placed, _ = own.load_trials(**files)
+    np.testing.assert_allclose(placed.sphere, np.concatenate([at["L"], at["R"]]), atol=1e-4)
+    assert {tmp_path / "L.sphere", tmp_path / "R.sphere"} < set(data.inputs(own.config(**files)))
+    with pytest.raises(ConfigError, match="`sphere` is for responses on both hemispheres"):
+        own.load_trials(sphere="{hemi}.sphere")

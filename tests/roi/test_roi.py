@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from mine_jax import roi
 from mine_jax.config import RoiConfig
 from mine_jax.roi.clusters import adjusted_rand
+from mine_jax.types import Places
 from tests.roi.planted import CATEGORIES, CORPUS, profiles
 
 
@@ -55,7 +56,9 @@ def test_noise_has_one_cluster_and_no_reproducible_differences():
     rng = np.random.default_rng(0)
     made = profiles([0] * 30)
     made = replace(made, halves=np.clip(made.halves + 0.1 * rng.standard_normal(made.halves.shape), 0, None))
-    (row,) = roi.structure(made, np.array(["A"] * 30), corpus=CORPUS, indices=np.argwhere(np.ones((5, 6, 1))))
+    (row,) = roi.structure(
+        made, np.array(["A"] * 30), corpus=CORPUS, places=Places.of_voxels(np.argwhere(np.ones((5, 6, 1))))
+    )
     assert row["n_clusters"] == 1 and row["reproducible_p"] > 0.05 and not row["is_structured"]
 
 

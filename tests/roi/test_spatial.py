@@ -10,11 +10,13 @@ from scipy.ndimage import gaussian_filter
 from mine_jax import roi
 from mine_jax.config import RoiConfig
 from mine_jax.roi import surrogates
+from mine_jax.types import Places
 from tests.roi.planted import CATEGORIES, CORPUS, profiles
 
 # A sheet of nine areas of 8 x 8 voxels.
 SHAPE, SIDE = (24, 24), 8
 INDICES = np.argwhere(np.ones((*SHAPE, 1)))
+PLACES = Places.of_voxels(INDICES)
 AREAS = np.array([f"A{i // SIDE}{j // SIDE}" for i, j, _ in INDICES])
 SETTINGS = RoiConfig(n_surrogates=100, n_permutations=200)
 
@@ -40,7 +42,7 @@ def preferred(weights, **options):
 
 
 def test_variance_of_a_sum_is_that_of_surrogates():
-    place = surrogates.space(INDICES, AREAS)
+    place = surrogates.space(PLACES, AREAS)
     mixture = np.zeros((1, 1 + len(place.widths)))
     mixture[0, [0, 3]] = 0.5, 1.0
     inside = AREAS == "A11"
@@ -52,7 +54,7 @@ def test_variance_of_a_sum_is_that_of_surrogates():
 
 
 def test_the_variogram_of_a_field_is_recovered():
-    place = surrogates.space(INDICES, AREAS)
+    place = surrogates.space(PLACES, AREAS)
     mixture = np.zeros((1, 1 + len(place.widths)))
     mixture[0, [0, 3]] = 0.5, 1.0
     fields = np.concatenate(list(surrogates.surrogates(place, mixture, n=40))).T
@@ -62,7 +64,7 @@ def test_the_variogram_of_a_field_is_recovered():
 
 
 def test_smooth_maps_that_ignore_areas_give_no_preference_where_exchanged_voxels_do():
-    with_space = sum(len(preferred(smooth(seed), indices=INDICES)) for seed in range(6))
+    with_space = sum(len(preferred(smooth(seed), places=PLACES)) for seed in range(6))
     without = sum(len(preferred(smooth(seed))) for seed in range(6))
     # of 54 areas, at most 5 % against nearly all
     assert with_space <= 2 and without > 30
@@ -72,15 +74,15 @@ def test_planted_areas_are_found_among_smooth_ones():
     weights = smooth(1, 2.0) * 0.2 + np.random.default_rng(1).normal(0, 0.8, (len(AREAS), 3))
     weights[AREAS == "A11", 0] += 2
     weights[AREAS == "A02", 2] += 2
-    assert preferred(weights, indices=INDICES) == {"A11": "face", "A02": "food"}
+    assert preferred(weights, places=PLACES) == {"A11": "face", "A02": "food"}
 
 
 def test_areas_with_few_worded_voxels_prefer_nothing():
     weights = np.zeros((len(AREAS), 3))
     weights[AREAS == "A11", 0] += 2
     fitted = np.concatenate([AREAS, np.repeat("A11", 400)])
-    assert preferred(weights, indices=INDICES) == {"A11": "face"}
-    assert preferred(weights, indices=INDICES, fitted=fitted) == {}
+    assert preferred(weights, places=PLACES) == {"A11": "face"}
+    assert preferred(weights, places=PLACES, fitted=fitted) == {}
 
 
 def test_structure_needs_patches():
@@ -89,7 +91,9 @@ def test_structure_needs_patches():
     left = (place[:, 0] < SIDE // 2).astype(int)
     for words, expected in ((left, True), (rng.permutation(left), False)):
         halves = profiles(words, noise=0.05)
-        (row,) = roi.structure(halves, np.repeat("A", len(words)), corpus=CORPUS, indices=place, settings=SETTINGS)
+        (row,) = roi.structure(
+            halves, np.repeat("A", len(words)), corpus=CORPUS, places=Places.of_voxels(place), settings=SETTINGS
+        )
         assert row["reproducible_q"] <= 0.05 and row["is_structured"] == expected
         assert row["n_clusters"] == 2
 
@@ -97,7 +101,7 @@ def test_structure_needs_patches():
 def test_contrasts_name_the_words_that_differ():
     weights = np.zeros((len(AREAS), 3))
     weights[AREAS == "A11", 0] += 1
-    rows = roi.contrasts(made(weights), AREAS, indices=INDICES)
+    rows = roi.contrasts(made(weights), AREAS, places=PLACES)
     found = {tuple(sorted((row["roi"], row["other"]))) for row in rows if row["q"] <= 0.05}
     assert len(found) == 8 and all("A11" in pair for pair in found)
     row = next(row for row in rows if row["roi"] == "A00" and row["other"] == "A11" and row["word"] == "man")
@@ -123,9 +127,11 @@ def test_areas_without_a_pair_of_voxels_and_constant_maps_give_a_number():
     alone = np.array([f"A{i};B" for i in range(40)] + ["C"] * 40)
     flat = np.zeros((80, 3))
     rows = roi.selectivity(
-        made(flat), alone, corpus=CORPUS, categories=CATEGORIES, indices=INDICES[:80], settings=SETTINGS
+        made(flat), alone, corpus=CORPUS, categories=CATEGORIES, places=PLACES.take(np.arange(80)), settings=SETTINGS
     )
     assert {row["roi"] for row in rows} == {"B", "C"} and all(np.isfinite(row["q"]) for row in rows)
     still = replace(made(flat), distribution=np.full((80, 6), 1 / 6))
-    rows = roi.selectivity(still, alone, corpus=CORPUS, categories=CATEGORIES, indices=INDICES[:80], settings=SETTINGS)
+    rows = roi.selectivity(
+        still, alone, corpus=CORPUS, categories=CATEGORIES, places=PLACES.take(np.arange(80)), settings=SETTINGS
+    )
     assert not any(row["preferred"] for row in rows)

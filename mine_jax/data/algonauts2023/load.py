@@ -19,6 +19,7 @@ from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
 from mine_jax.config import AlgonautsConfig
 from mine_jax.data import ids
+from mine_jax.data.containers import spheres
 from mine_jax.data.containers.series import Series, open_rows
 from mine_jax.data.containers.sessions import respond
 from mine_jax.data.images import PhotoFiles, list_photos
@@ -52,16 +53,17 @@ def load_algonauts(
     Raises:
         MissingInputError: with the full path of a file that is not there.
         AlignmentError: if responses and photos differ in number.
-        GeometryError: if responses and masks differ in their vertices.
+        GeometryError: if responses, masks and spheres differ in their vertices.
         DataError: if a name is not that of a photo, or no vertex is selected.
     """
     photos, rows = _photos(config)
     series, vertices = _open(config)
+    sphere = spheres.read_spheres(config.sphere, series.space)
     areas = _areas(config, vertices)
     voxel_ids = np.intersect1d(select_voxels(areas, config.roi, None), vertices) if config.roi else vertices
     responses = respond([series], voxel_ids, rows, is_scored=False, directory=directory, progress=progress)
     responses = replace(responses, rois=area_names(areas, voxel_ids), subject=config.subject)
-    return responses, _stimuli(responses.image_ids, photos, progress)
+    return spheres.placed(responses, sphere), _stimuli(responses.image_ids, photos, progress)
 
 
 def open_algonauts_stimuli(config: AlgonautsConfig) -> Stimuli:
@@ -87,12 +89,13 @@ def inputs(config: AlgonautsConfig) -> list[Path]:
         config: section [data] with kind "algonauts2023".
 
     Returns:
-        Responses and masks.
+        Responses, masks and spheres.
     """
+    sphere = spheres.files_of(config.sphere)
     if config.root is None:
-        return []
+        return sphere
     folder = Path(config.root) / config.subject
-    return [folder / "training_split" / "training_fmri", folder / "roi_masks"]
+    return [folder / "training_split" / "training_fmri", folder / "roi_masks", *sphere]
 
 
 def images_of(config: AlgonautsConfig) -> list[Path]:
@@ -123,7 +126,8 @@ def probe(config: AlgonautsConfig) -> list[str]:
     series, vertices = _open(config)
     if series.n_rows != len(rows.image_ids):
         raise AlignmentError(f"{series.path} has {series.n_rows} rows, but there are {len(rows.image_ids)} photos.")
-    return [f"{config.subject}: {series.n_rows} images, {len(vertices)} vertices"]
+    found = f"{config.subject}: {series.n_rows} images, {len(vertices)} vertices"
+    return [found, *spheres.finding(config.sphere, series.space)]
 
 
 def _split(config: AlgonautsConfig) -> Path:

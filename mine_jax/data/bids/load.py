@@ -17,7 +17,7 @@ from mine_jax.data import trials
 from mine_jax.data.bids import names
 from mine_jax.data.bids.names import Named
 from mine_jax.data.bids.trials import read_rows
-from mine_jax.data.containers import positions
+from mine_jax.data.containers import positions, spheres
 from mine_jax.data.containers.series import Series
 from mine_jax.data.folder import rois
 from mine_jax.data.folder.photos import Joined, join
@@ -43,15 +43,16 @@ def load_bids(
         ConfigError: if a key is missing, or several files could be meant.
         MissingInputError: if a file is not there.
         AlignmentError: if betas, tables and photos do not belong together.
-        GeometryError: if sessions, mask and areas differ in space.
+        GeometryError: if sessions, mask, areas and spheres differ in space.
         MineError: what damaged files raise.
     """
     files, sessions = open_betas(config)
     joined = join_rows(config, files, sessions)
+    sphere = spheres.read_spheres(config.sphere, sessions[0].space)
     mask = config.mask if config.mask is not None else _brain_mask(config, sessions[0])
     voxel_ids, areas, _ = rois.choose_voxels(mask, config.rois, config.roi_labels, sessions[0])
     responses = joined.respond(sessions, voxel_ids, config, rois=areas, directory=directory, progress=progress)
-    return responses, joined.stimuli(responses.image_ids, progress=progress)
+    return spheres.placed(responses, sphere), joined.stimuli(responses.image_ids, progress=progress)
 
 
 def open_bids_stimuli(config: BidsConfig) -> Stimuli:
@@ -76,7 +77,7 @@ def inputs(config: BidsConfig) -> list[Path]:
         config: section [data] with kind "bids".
 
     Returns:
-        Betas, tables, mask and areas.
+        Betas, tables, mask, areas and spheres.
     """
     if config.root is None:
         return []
@@ -84,7 +85,8 @@ def inputs(config: BidsConfig) -> list[Path]:
     betas = [path for file in files for path in positions.hemispheres_of(file.path) or (Path(file.path),)]
     tables = [path for file in files for path in names.find_tables(_folders(config), file)]
     masks = [] if config.mask is not None or config.rois is not None else _brain_masks(config)
-    return [*betas, *tables, *masks, *rois.inputs(config.mask, config.rois, config.roi_labels)]
+    areas = rois.inputs(config.mask, config.rois, config.roi_labels)
+    return [*betas, *tables, *masks, *areas, *spheres.files_of(config.sphere)]
 
 
 def probe(config: BidsConfig) -> list[str]:
@@ -106,6 +108,7 @@ def probe(config: BidsConfig) -> list[str]:
     return [
         f"{config.subject}: {len(files)} files of {n_rows} betas, {len(voxel_ids)} of {sessions[0].n_positions} voxels",
         f"areas: {', '.join(positions.split_names(areas)) or 'none'}",
+        *spheres.finding(config.sphere, sessions[0].space),
     ]
 
 

@@ -16,6 +16,8 @@ from mine_jax.errors import DataError, IntegrityError, MissingInputError
 from mine_jax.types import Surface
 
 _ROWS_AT_ONCE = 64
+# Codes of GIFTI for arrays of positions and of triangles.
+_POINTS, _TRIANGLES = 1008, 1009
 _CORTEX = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
 # What nibabel raises for damaged XML and headers.
 _DAMAGED = (ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, SyntaxError, zlib.error)
@@ -108,11 +110,32 @@ def read_gifti(path: Path) -> np.ndarray:
         DataError: if it holds coordinates, or maps of different length.
     """
     image = _gifti(path)
-    arrays = [array.data for array in image.darrays if array.intent not in (1008, 1009)]
+    arrays = [array.data for array in image.darrays if array.intent not in (_POINTS, _TRIANGLES)]
     if not arrays or len({array.shape[0] for array in arrays}) != 1:
         shapes = ", ".join(str(array.shape) for array in arrays[:5]) or "none but coordinates"
         raise DataError(f"{path} must hold maps of one length, but holds {shapes}. Give a functional or label file.")
     return np.concatenate([np.atleast_2d(array.T) for array in arrays])
+
+
+def read_gifti_points(path: Path) -> np.ndarray:
+    """Reads the positions of the vertices of a GIFTI surface.
+
+    Args:
+        path: `.surf.gii` or `.surf.gii.gz`.
+
+    Returns:
+        np.ndarray: [vertices, 3] float64, millimetres.
+
+    Raises:
+        MissingInputError: if it is not there.
+        IntegrityError: if it is damaged.
+        DataError: if it holds no positions, or several.
+    """
+    arrays = [array.data for array in _gifti(path).darrays if array.intent == _POINTS]
+    if len(arrays) != 1 or arrays[0].ndim != 2 or arrays[0].shape[1] != 3:
+        shapes = ", ".join(str(array.shape) for array in arrays) or "none"
+        raise DataError(f"{path} must hold one array of positions [vertices, 3], but holds {shapes}.")
+    return np.asarray(arrays[0], np.float64)
 
 
 def read_gifti_labels(path: Path) -> tuple[np.ndarray, dict[int, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from mine_jax._progress import Progress, silent
 from mine_jax.config import FolderConfig
 from mine_jax.data import ids, trials
-from mine_jax.data.containers import positions
+from mine_jax.data.containers import positions, spheres
 from mine_jax.data.containers.series import Series
 from mine_jax.data.folder import rois
 from mine_jax.data.folder.photos import Joined, join
@@ -41,16 +41,17 @@ def load_folder(
         MissingInputError: if a file is not there.
         IntegrityError: if a file is damaged.
         AlignmentError: if rows, ids and photos do not belong together.
-        GeometryError: if series and mask differ in space.
+        GeometryError: if series and mask differ in space, or the spheres are of another surface.
         DataError: for unusable dtypes, values or photos.
     """
     sessions = _open_sessions(config)
     joined = _joined(config, sessions)
+    sphere = spheres.read_spheres(config.sphere, sessions[0].space)
     voxel_ids, names, indices = rois.choose_voxels(config.mask, config.rois, config.roi_labels, sessions[0])
     responses = joined.respond(sessions, voxel_ids, config, rois=names, directory=directory, progress=progress)
     if indices is not None and responses.volume is None:
         responses = replace(responses, indices=indices)
-    return responses, joined.stimuli(responses.image_ids, progress=progress)
+    return spheres.placed(responses, sphere), joined.stimuli(responses.image_ids, progress=progress)
 
 
 def open_folder_stimuli(config: FolderConfig) -> Stimuli:
@@ -81,7 +82,8 @@ def inputs(config: FolderConfig) -> list[Path]:
     patterns = [path for pattern in named if pattern is not None for path in positions.expand(pattern)]
     files = [file for path in patterns for file in positions.hemispheres_of(path) or (Path(path),)]
     plain = [Path(path) for path in (config.images, config.image_ids) if path is not None]
-    return [*plain, *files, *rois.inputs(config.mask, config.rois, config.roi_labels)]
+    areas = rois.inputs(config.mask, config.rois, config.roi_labels)
+    return [*plain, *files, *areas, *spheres.files_of(config.sphere)]
 
 
 def _open_sessions(config: FolderConfig) -> list[Series]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mine_jax.data.containers import spheres
+
 TRIALS_PER_SESSION = 750
 # Integer betas are percent signal change times this.
 BETA_SCALE = 300.0
@@ -50,6 +52,20 @@ def label_folder(root: Path, subject: str, space: str) -> Path:
     return root / "nsddata" / "freesurfer" / ("fsaverage" if space == "fsaverage" else subject) / "label"
 
 
+def spheres_path(root: Path, subject: str, space: str) -> str | None:
+    """Returns the spheres of a surface, `{hemi}` in the name; None in volumes, and where there are none.
+
+    The registered sphere follows a template, so the other keeps distances better.
+    """
+    if not is_surface(space):
+        return None
+    folder = label_folder(root, subject, space).parent / "surf"
+    for name in ("sphere", "sphere.reg"):
+        if all((folder / f"{hemi}.{name}").is_file() for hemi in ("lh", "rh")):
+            return f"{folder}/{{hemi}}.{name}"
+    return None
+
+
 def roi_folder(root: Path, subject: str, space: str) -> Path:
     """Returns the folder of a subject's ROI volumes."""
     return root / "nsddata" / "ppdata" / subject / space / "roi"
@@ -81,11 +97,13 @@ def stimuli_file(root: Path) -> Path:
 
 
 def inputs(root: Path, config: Any) -> list[Path]:
-    """Returns what responses are made from: betas, areas with their labels, and the design."""
+    """Returns what responses are made from: betas, areas with their labels, the design, spheres of surfaces."""
     labels = label_folder(root, config.subject, config.space)
+    sphere = getattr(config, "sphere", None) or spheres_path(root, config.subject, config.space)
     return [
         betas_folder(root, config.subject, config.space, config.beta_version),
         *([] if is_surface(config.space) else [roi_folder(root, config.subject, config.space)]),
         *sorted(labels.glob("*.mgz*" if is_surface(config.space) else "*.ctab")),
         design_file(root),
+        *spheres.files_of(sphere),
     ]

@@ -18,6 +18,7 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.data import noise_ceiling, trials
+from mine_jax.data.containers import spheres
 from mine_jax.data.containers.series import chosen_space
 from mine_jax.data.nsd import areas as nsd_areas
 from mine_jax.data.nsd import betas as nsd_betas
@@ -47,6 +48,7 @@ def load_nsd(
     zscore: Literal["session", "run", "none"] = "session",
     beta_scale: float | Literal["auto"] = "auto",
     axis_order: AxisOrder = "auto",
+    sphere: str | None = None,
     voxel_block: int = 512,
     directory: str | Path | None = None,
     progress: Progress = silent,
@@ -65,6 +67,7 @@ def load_nsd(
         zscore: "session", or "none" for percent signal change.
         beta_scale: divisor of the betas; "auto" is 300 for integers.
         axis_order: axes of HDF5 betas as h5py shows them.
+        sphere: spheres of both hemispheres, `{hemi}` in the name; None for those in nsddata/freesurfer, if any.
         voxel_block: voxels held in memory at once. Memory only, never the result.
         directory: where large responses (and NIfTI trials on the way) are kept on disk.
         progress: called after each block of voxels (and each session of NIfTI files).
@@ -77,7 +80,7 @@ def load_nsd(
     Raises:
         MissingInputError: with the full path of a file that is not there.
         AlignmentError: if trials and design differ, or ids do not count from 1.
-        GeometryError: if volumes differ in shape or affine.
+        GeometryError: if volumes differ in shape or affine, surfaces in their vertices, or a sphere is none.
         IntegrityError: if a file is damaged.
         DataError: if no voxel is selected, or values have a wrong scale.
     """
@@ -86,6 +89,7 @@ def load_nsd(
         raise ConfigError('`zscore` = "run" is not possible: NSD\'s betas carry no run numbers. Use "session".')
     design = nsd_design.read_design(root, subject=subject)
     areas = spaces.read_areas(root, subject=subject, space=space)
+    positions = spheres.read_spheres(sphere or layout.spheres_path(root, subject, space), areas.space)
     folder = layout.betas_folder(root, subject, space, beta_version)
     files = spaces.find_sessions(
         folder, space=space, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions
@@ -107,7 +111,7 @@ def load_nsd(
         some = slice(None, None, max(1, len(voxel_ids) // _N_PROBED))
         for session, file in enumerate(files.files):
             nsd_betas.check_percent(read_columns(session, some), source=str(file))
-    positions = nsd_design.trial_positions(files)
+    in_design = nsd_design.trial_positions(files)
     numbers, n_trials = [str(number) for number in files.numbers], np.array(files.n_trials)
 
     def read(block: slice) -> np.ndarray:
@@ -115,7 +119,7 @@ def load_nsd(
             [nsd_betas.to_percent(read_columns(s, block), beta_scale=beta_scale) for s in range(len(numbers))], 1
         )
 
-    rows = Rows(design.images[positions].astype(str), np.repeat(np.arange(len(numbers)), n_trials), tuple(numbers))
+    rows = Rows(design.images[in_design].astype(str), np.repeat(np.arange(len(numbers)), n_trials), tuple(numbers))
     responses = average(
         Trials(read, voxel_ids, rows, _MIN_SD, source=str(folder)),
         is_scored=zscore != "none",
@@ -130,7 +134,7 @@ def load_nsd(
         subject=subject,
         **chosen_space(areas.space, voxel_ids),
     )
-    return responses, nsd_design.stimuli(root, responses.image_ids, design)
+    return spheres.placed(responses, positions), nsd_design.stimuli(root, responses.image_ids, design)
 
 
 def open_nsd_stimuli(

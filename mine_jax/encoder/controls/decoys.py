@@ -79,13 +79,17 @@ def add_decoys(split: Split, copies: int, *, seed: int = 0) -> Split:
         name: np.concatenate([getattr(responses, name)] * (1 + copies))
         for name in ("status", "ncsnr", "noise_ceiling", "rois")
     }
-    indices = None if responses.indices is None else np.concatenate([responses.indices] * (1 + copies))
+    places = {
+        name: np.concatenate([getattr(responses, name)] * (1 + copies))
+        for name in ("indices", "sphere")
+        if getattr(responses, name) is not None
+    }
     joined = replace(
         responses,
         responses=SideBySide((responses.responses, slice(0, n_voxels)), *sources),
         voxel_ids=np.concatenate([responses.voxel_ids, *ids]),
-        indices=indices,
         **per_voxel,
+        **places,
     )
     return replace(split, responses=joined)
 

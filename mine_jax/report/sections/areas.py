@@ -182,7 +182,8 @@ def _structure(unit: page.Unit, structure: pd.DataFrame) -> page.Table:
     caption = (
         f"All {page.count(len(rows), 'area')} of roi/structure.tsv. An area is structured where its {unit.many} differ "
         f"from each other in both halves of the images alike, and where neighbours are more alike than other "
-        f"{unit.many} of the area. One cluster: no number of clusters found in one half predicts the other half."
+        f"{unit.many} of the area (on a surface, also between halves of the images). One cluster: no number of "
+        f"clusters found in one half predicts the other half."
     )
     return page.Table(caption, [HEADINGS[name] for name in columns], rows)
 

@@ -37,10 +37,11 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     counts = {name: int((splits == name).sum()) for name in ("train", "val", "test")}
     usable = int((responses.status == "ok").sum())
     summary = {"voxels": len(responses.voxel_ids), "usable": usable, "images": len(responses.image_ids), **counts}
+    warnings = list(filter(None, [data.warning_of_places(responses)]))
     if counts["test"] < _FEW_TEST_IMAGES:
         few = f"only {counts['test']} test images: below {_FEW_TEST_IMAGES}, few words can be told from chance"
-        return {**summary, "warning": few}
-    return summary
+        warnings.append(few)
+    return {**summary, **({"warning": "; ".join(warnings)} if warnings else {})}
 
 
 def plan(config: Config, directory: Path) -> list[str]:

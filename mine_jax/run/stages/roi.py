@@ -23,13 +23,13 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     if profiles is not None:
         corpus, categories = files.corpus(directory), settings.categories or roi.CATEGORIES
         rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)
-        indices = None if responses.indices is None else responses.indices[rows]
+        places = None if responses.places is None else responses.places.take(rows)
         selectivity = roi.selectivity(
             profiles,
             responses.rois[rows],
             corpus=corpus,
             categories=categories,
-            indices=indices,
+            places=places,
             fitted=responses.rois[scores.status == "ok"],
             settings=settings,
             seed=config.run.seed,
@@ -40,12 +40,12 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
             profiles,
             areas,
             corpus=corpus,
-            indices=indices,
+            places=places,
             settings=settings,
             seed=config.run.seed,
             progress=progress,
         )
-        contrasts = roi.contrasts(profiles, areas, indices=indices, settings=settings, progress=progress)
+        contrasts = roi.contrasts(profiles, areas, places=places, settings=settings, progress=progress)
         files.save_roi(directory, selectivity, structure, contrasts)
         labels = roi.map_labels(profiles, responses.voxel_ids, corpus=corpus, categories=categories)
         values |= labels

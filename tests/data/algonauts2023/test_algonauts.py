@@ -1,5 +1,6 @@
 """Algonauts 2023: its folders and names with tiny arrays on a small mask of fsaverage."""
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,7 +66,24 @@ def test_rows_and_vertices(algonauts):
     assert np.isnan(responses.noise_ceiling).all()
     greys = [int(image[0, 0, 0]) for image in stimuli.read(responses.image_ids.tolist())]
     assert greys == (order + 1).tolist()
-    assert any("12 images, 7 vertices" in line for line in data.check(algonauts.config()))
+    findings = data.check(algonauts.config())
+    assert any("12 images, 7 vertices" in line for line in findings)
+    assert any("set `data.sphere`" in line for line in findings)
+
+
+def test_positions_of_vertices(algonauts, tmp_path):
+    at = np.random.default_rng(1).standard_normal((2, N_VERTICES, 3))
+    at *= 100 / np.linalg.norm(at, axis=2, keepdims=True)
+    for hemi, part in zip(("lh", "rh"), at, strict=True):
+        nibabel.freesurfer.write_geometry(tmp_path / f"{hemi}.sphere", part, np.array([[0, 1, 2]]))
+    config = algonauts.config(sphere=str(tmp_path / "{hemi}.sphere"))
+    responses, _ = data.load(config)
+    np.testing.assert_allclose(responses.sphere, np.concatenate([at[0, LEFT], at[1, RIGHT]]), atol=1e-4)
+    assert responses.places.part.tolist() == [0] * 3 + [1] * 4
+    assert tmp_path / "lh.sphere" in data.inputs(config)
+    nibabel.freesurfer.write_geometry(tmp_path / "lh.sphere", at[0, :100], np.array([[0, 1, 2]]))
+    with pytest.raises(GeometryError, match="has 100 vertices, but the responses have 163842"):
+        data.check(config)
 
 
 def test_areas_select_vertices(algonauts):

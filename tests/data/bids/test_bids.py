@@ -121,6 +121,15 @@ def test_surfaces(bids):
     responses, _ = data.load(bids.config())
     np.testing.assert_allclose(responses.responses, bids.expected(np.arange(V)), atol=1e-5)
     assert responses.surface.name == "fsnative" and responses.surface.n_vertices == (10, 14)
+    at = np.random.default_rng(0).standard_normal((V, 3))
+    at *= 100 / np.linalg.norm(at, axis=1, keepdims=True)
+    for hemi, part in zip("LR", np.split(at, [10]), strict=True):
+        nibabel.freesurfer.write_geometry(bids.root / f"{hemi}.sphere", part, np.array([[0, 1, 2]]))
+    placed = bids.config(sphere=str(bids.root / "{hemi}.sphere"))
+    np.testing.assert_allclose(data.load(placed)[0].sphere, at, atol=1e-4)
+    assert bids.root / "R.sphere" in data.inputs(placed)
+    assert any("set `data.sphere`" in line for line in data.check(bids.config()))
+    assert any("positions of vertices" in line for line in data.check(placed))
 
 
 def test_grayordinates(bids):

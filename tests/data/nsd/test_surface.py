@@ -149,6 +149,41 @@ def test_files_of_a_run(surfaces, tmp_path):
     assert (tmp_path / "maps/top.tsv").is_file()
 
 
+@pytest.mark.parametrize(("space", "subject"), [("fsaverage", "fsaverage"), ("nativesurface", "subj01")])
+def test_spheres_are_found_beside_the_labels(surfaces, tmp_path, space, subject):
+    surfaces.write(space)
+    config = NsdConfig(root=str(surfaces.nsd.root), space=space)
+    bare, _ = data.load(config)
+    assert bare.sphere is None and bare.places is None and "set `data.sphere`" in data.warning_of_places(bare)
+    assert any("set `data.sphere`" in line for line in data.check(config))
+    folder = surfaces.nsd.root / f"nsddata/freesurfer/{subject}/surf"
+    folder.mkdir()
+    at = np.random.default_rng(0).standard_normal((N, 3))
+    at *= 100 / np.linalg.norm(at, axis=1, keepdims=True)
+    triangle = np.array([[0, 1, 2]])
+    for name, sign in (("sphere", 1), ("sphere.reg", -1)):
+        for hemi, part in zip(HEMIS, np.split(sign * at, [VERTICES[0]]), strict=True):
+            nibabel.freesurfer.write_geometry(folder / f"{hemi}.{name}", part, triangle)
+    responses, _ = data.load(config)
+    own = (
+        nibabel.freesurfer.read_geometry(folder / "lh.sphere")[0],
+        nibabel.freesurfer.read_geometry(folder / "rh.sphere")[0],
+    )
+    np.testing.assert_allclose(responses.sphere, np.concatenate(own)[responses.voxel_ids], atol=1e-4)
+    assert responses.places.part.tolist() == [0] * 4 + [1] * 2 and data.warning_of_places(responses) == ""
+    assert {folder / "lh.sphere", folder / "rh.sphere"} < set(data.inputs(config))
+    assert f"positions of vertices: {folder}/{{hemi}}.sphere" in data.check(config)
+    again = artifacts.load(artifacts.save(responses, tmp_path / "data"))
+    np.testing.assert_array_equal(again.sphere, responses.sphere)
+    np.testing.assert_array_equal(again.take([1, 5]).sphere, responses.sphere[[1, 5]])
+    (folder / "rh.sphere").unlink()
+    registered, _ = data.load(config)
+    np.testing.assert_allclose(registered.sphere, -responses.sphere, atol=1e-4)
+    nibabel.freesurfer.write_geometry(folder / "rh.sphere", at[:3], triangle)
+    with pytest.raises(GeometryError, match=r"rh.sphere has 3 vertices, but the responses have 9"):
+        data.check(config)
+
+
 def test_hemispheres_and_labels_must_fit(surfaces):
     """F-35: a hemisphere of another length, or none."""
     surfaces.write("fsaverage")
