@@ -94,9 +94,7 @@ def test_plans_say_what_would_stop_a_run_and_runs_stop_before_the_first_stage(fo
 
 def test_the_exact_editor_needs_a_phantom(folder):
     model = {"features": {"kind": "clip", "model": "phantom"}, "validation": {"editor": "oracle"}}
-    (line,) = [
-        line for line in plan(configured(folder, **model), folder, graph.STEPS) if "would stop" in line
-    ]
+    (line,) = [line for line in plan(configured(folder, **model), folder, graph.STEPS) if "would stop" in line]
     assert "the data are no phantom" in line
     with pytest.raises(errors.ConfigError, match="the data are no phantom"):
         checked(folder, **model)

@@ -61,7 +61,7 @@ def respond(
         )
     if sessions[0].space is None and len(sessions) == 1 and sessions[0].n_positions == n_rows:
         _log.warning(
-            "%s is square, [%d, %d]: rows are taken for images, columns for voxels; were it transposed, nothing could tell",
+            "%s is square, [%d, %d]: rows are taken for images, columns for voxels; nothing tells a transposed one",
             sessions[0].path,
             n_rows,
             n_rows,
