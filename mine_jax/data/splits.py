@@ -15,7 +15,7 @@ from mine_jax.types import ImageTokens, Responses, Split, Stimuli
 
 _log = logging.getLogger(__name__)
 NAMES = ("train", "val", "test")
-# With fewer test images than these the tests of the ladder hold, but find little (`mine-jax study`).
+# With so many test images or fewer the tests of the ladder hold, but find little (`mine-jax study`).
 _FEW_TEST_IMAGES = 100
 
 
@@ -153,9 +153,9 @@ def warning_of_few(assigned: np.ndarray) -> str:
         str: empty where there are enough.
     """
     n_test = int((assigned == "test").sum())
-    if n_test >= _FEW_TEST_IMAGES:
+    if n_test > _FEW_TEST_IMAGES:
         return ""
-    return f"only {n_test} test images: below {_FEW_TEST_IMAGES}, few words can be told from chance"
+    return f"only {n_test} test images: with {_FEW_TEST_IMAGES} or fewer, few words can be told from chance"
 
 
 def _test_ids(ids: np.ndarray, stimuli: Stimuli, test: str) -> np.ndarray:

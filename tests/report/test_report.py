@@ -265,6 +265,11 @@ def test_no_voxel_explained(run):
     assert "attributed, but not explained" in text
     assert "No voxel of this run is explained" in text
     assert "not explained: q above 0.05" in text
+    first = text[text.index("What was found") : text.index("Explore the voxels")]
+    assert re.search(r"What stops most \(\d+\): q above 0\.05\.", first) and "Described voxels" in first
+    (run / "roi/selectivity.tsv").unlink()
+    text = read(write_report(run, max_examples=1)).text
+    assert "Described voxels" not in text  # no words and no preference: nothing to list
 
 
 @pytest.mark.usefixtures("quick")
@@ -395,6 +400,18 @@ def test_the_first_screen_is_the_answer(run):
     for area, word in (("FFA face", "face"), ("PPA place", "house")):
         assert re.search(rf"{area} [\w, ]*{word}[\w, ]* \d+ of \d+", first)
     assert "V1 no preference" in first
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_areas_all_voxels_are_one(run, reader):
+    """Recordings of one electrode array, for instance, have none."""
+    table = artifacts.read_table(run / "voxels.tsv")
+    artifacts.write_table(run / "voxels.tsv", table.assign(rois="").drop(columns=["i", "j", "k"]))
+    html = write_report(run, read_images=reader, max_examples=1).read_text(encoding="utf-8")
+    text = " ".join(Page(re.sub(r"<script.*?</script>", "", html, flags=re.S)).text.split())
+    assert "no area" not in text and re.search(r"all voxels [\w ]+", text)
+    explorer = json.loads(re.search(r'id="explorer-data">(.*?)</script>', html, flags=re.S)[1])
+    assert [area["name"] for area in explorer["areas"]] == ["all voxels"] and explorer["area_sets"] == [["all voxels"]]
 
 
 @pytest.mark.usefixtures("quick")
