@@ -8,6 +8,7 @@ import shutil
 import sys
 from html.parser import HTMLParser
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -400,6 +401,21 @@ def test_the_first_screen_is_the_answer(run):
     for area, word in (("FFA face", "face"), ("PPA place", "house")):
         assert re.search(rf"{area} [\w, ]*{word}[\w, ]* \d+ of \d+", first)
     assert "V1 no preference" in first
+
+
+@pytest.mark.usefixtures("quick")
+def test_maps_without_a_label_are_not_drawn(run):
+    """Where no words are claimed, no voxel has a category."""
+    folder = run / "maps"
+    image = nibabel.load(folder / "top_category.nii.gz")
+    values = np.where(np.isfinite(image.get_fdata()), 0, np.nan).astype(np.float32)
+    shutil.copy(folder / "top_category.tsv", folder / "top_word.tsv")
+    for name in ("top_category", "top_word"):
+        nibabel.save(nibabel.Nifti1Image(values, image.affine), folder / f"{name}.nii.gz")
+    html = write_report(run, max_examples=1).read_text(encoding="utf-8")
+    text = Page(re.sub(r"<script.*?</script>", "", html, flags=re.S)).text
+    assert "Leading" not in text and "most frequent have a color" not in text and "Colors end at" in text
+    assert json.loads(re.search(r'id="explorer-data">(.*?)</script>', html, flags=re.S)[1])["category"] is None
 
 
 @pytest.mark.usefixtures("quick")

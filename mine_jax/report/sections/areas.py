@@ -72,7 +72,7 @@ def volume_maps(run: reading.Run) -> page.Section:
         return page.Section(anchor, title, missing=f"{run.why_missing('roi', 'maps')} Data without geometry have none.")
     labels = [name for name, path in paths.items() if name != "top_category" and maps.read_legend(path)]
     shown = [*labels, *(name for name in VALUE_MAPS if name in paths)]
-    figures = [one_map(run, name) for name in shown]
+    figures = list(filter(None, (one_map(run, name) for name in shown)))
     return page.Section(anchor, title, {"figures": figures, "files": [f"maps/{p.name}" for p in paths.values()]})
 
 
