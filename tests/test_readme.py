@@ -19,13 +19,13 @@ def test_the_scripts_run(tmp_path, monkeypatch, capsys):
     """Each goes on with the arrays of those before."""
     monkeypatch.chdir(tmp_path)
     first, second, third = blocks("python")
-    assert len(second.splitlines()) <= 8
+    assert len([line for line in first.splitlines() if line]) <= 8
     names = {}
     exec(compile(first, "README.md", "exec"), names)
-    assert capsys.readouterr().out.startswith("The critical tokens of this image read as ")
-    exec(compile(second, "README.md", "exec"), names)
-    assert capsys.readouterr().out.startswith("Verdicts: 20 voxels") and Path("voxels.tsv").is_file()
+    assert capsys.readouterr().out.startswith("Verdicts: ") and Path("voxels.tsv").is_file()
     assert names["verdicts"].profiles.explained.mean() > 0.5
+    exec(compile(second, "README.md", "exec"), names)
+    assert capsys.readouterr().out.startswith("The critical tokens of this image read as ")
     exec(compile(third, "README.md", "exec"), names)
     accuracy, sentence = capsys.readouterr().out.splitlines()
     assert float(accuracy.rpartition(" ")[2]) > 0.2 and sentence.startswith(
@@ -43,14 +43,18 @@ def test_the_configuration_is_valid(tmp_path):
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(ROOT.glob("[a-z]*/**/README.md"))]
 
 
+def headings(page):
+    lines = re.findall(r"(?m)^#+ (.+)$", page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^a-z0-9 _-]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
 @pytest.mark.parametrize("page", [pytest.param(ROOT / page, id=str(page).removeprefix(f"{ROOT}/")) for page in PAGES])
 def test_local_links_exist(page):
     text = page.read_text(encoding="utf-8")
-    headings = {
-        re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"(?m)^#+ (.+)$", text)
-    }
     for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in headings, target
-        elif not target.startswith("http"):
-            assert (page.parent / target.partition("#")[0]).exists(), target
+        if target.startswith("http"):
+            continue
+        name, _, heading = target.partition("#")
+        led_to = page.parent / name if name else page
+        assert led_to.exists(), target
+        assert not heading or heading in headings(led_to), target

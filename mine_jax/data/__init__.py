@@ -25,4 +25,5 @@ from mine_jax.data.nsd.load import open_nsd_stimuli as open_nsd_stimuli
 from mine_jax.data.splits import align as align
 from mine_jax.data.splits import assign_splits as assign_splits
 from mine_jax.data.splits import split_rows as split_rows
+from mine_jax.data.splits import warning_of_few as warning_of_few
 from mine_jax.data.splits import with_low_ceiling as with_low_ceiling

@@ -58,8 +58,11 @@ def check(
     if isinstance(config, FolderConfig):
         scored = with_noise_ceiling(responses, assigned == "test")
         findings += _status_findings(splits.with_low_ceiling(scored, min_noise_ceiling=config.min_noise_ceiling))
+        findings += [_areas(responses.rois)] if config.rois is not None else []
     counts = [f"{int((assigned == name).sum())} {name}" for name in splits.NAMES]
     findings.append(f"{len(assigned)} images: {', '.join(counts)}")
+    few = splits.warning_of_few(assigned)
+    findings += [f"warning: {few}"] if few else []
     findings += compare(responses, stimuli)
     if not config.has_photos:
         return [*findings, "no photos: only precomputed tokens can be used"]
@@ -102,10 +105,7 @@ def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Responses, Stimuli, l
         findings.append(f"note: no ncsnr in {betas}; the noise ceiling comes from repeats")
     elif np.isnan(ncsnr[voxel_ids]).any():
         findings.append(f"{int(np.isnan(ncsnr[voxel_ids]).sum())} voxels hold no valid data (ncsnr is NaN)")
-    names, counts = np.unique(
-        [a for text in nsd_areas.area_names(areas, voxel_ids) for a in text.split(";") if a], return_counts=True
-    )
-    findings.append("areas: " + (", ".join(f"{n} {c}" for n, c in zip(names, counts, strict=True)) or "none labelled"))
+    findings.append(_areas(nsd_areas.area_names(areas, voxel_ids)))
     probed = np.unique(voxel_ids[np.linspace(0, len(voxel_ids) - 1, _N_PROBED).astype(int)])
     betas = _probe_betas(sessions, probed, areas, config)
     findings += _check_info(root, config.subject, design)
@@ -171,6 +171,12 @@ def _status_findings(responses: Responses) -> list[str]:
         else "noise ceiling unknown: no repeats"
     )
     return findings
+
+
+def _areas(rois: np.ndarray) -> str:
+    """Counts the voxels of each area in names [V] that are joined with ";"."""
+    names, counts = np.unique([name for text in rois.tolist() for name in text.split(";") if name], return_counts=True)
+    return "areas: " + (", ".join(f"{n} {c}" for n, c in zip(names, counts, strict=True)) or "none labelled")
 
 
 def _bare(image_ids: np.ndarray) -> Responses:

@@ -15,6 +15,8 @@ from mine_jax.types import ImageTokens, Responses, Split, Stimuli
 
 _log = logging.getLogger(__name__)
 NAMES = ("train", "val", "test")
+# With so many test images or fewer the tests of the ladder hold, but find little (`mine-jax study`).
+_FEW_TEST_IMAGES = 100
 
 
 def assign_splits(
@@ -139,6 +141,21 @@ def with_low_ceiling(responses: Responses, *, min_noise_ceiling: float) -> Respo
     """
     low = (responses.status == "ok") & (responses.noise_ceiling < min_noise_ceiling)
     return replace(responses, status=np.where(low, "low_ceiling", responses.status))
+
+
+def warning_of_few(assigned: np.ndarray) -> str:
+    """Says where there are too few test images for much to be found.
+
+    Args:
+        assigned: [N] of `assign_splits`.
+
+    Returns:
+        str: empty where there are enough.
+    """
+    n_test = int((assigned == "test").sum())
+    if n_test > _FEW_TEST_IMAGES:
+        return ""
+    return f"only {n_test} test images: with {_FEW_TEST_IMAGES} or fewer, few words can be told from chance"
 
 
 def _test_ids(ids: np.ndarray, stimuli: Stimuli, test: str) -> np.ndarray:

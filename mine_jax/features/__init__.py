@@ -1,6 +1,7 @@
 """Stage 2: images -> image-tokens of a frozen model, and a lens to read them."""
 
 from mine_jax.features.backbone import Backbone as Backbone
+from mine_jax.features.backbone import check_folder as check_folder
 from mine_jax.features.backbone import family_of as family_of
 from mine_jax.features.backbone import load_backbone as load_backbone
 from mine_jax.features.backbone import resolve_layer as resolve_layer

@@ -113,16 +113,35 @@ def load_backbone(
         raise ConfigError(
             f"`features.kind` {config.kind!r} has no model to load. Kinds that do: {', '.join(FAMILIES)}."
         )
-    if config.model is None:
-        raise ConfigError(
-            '`features.model` must be a checkpoint directory, or "phantom" for the embedded one. Only a model of the '
-            f"hub is fetched; {FETCH}."
-        )
+    check_folder(config)
     family = FAMILIES[config.kind]
     options = {key: getattr(config, key) for key in family.options}
     backbone = family.port.load(_folder(config), precision=precision, mesh=sharding.model_mesh(mesh or {}), **options)
     of_hub = hub_id(config)
     return backbone if of_hub is None else replace(backbone, name=f"{of_hub}@{str(config.revision)[:8]}")
+
+
+def check_folder(config: ModelConfig) -> None:
+    """Raises if the folder of a checkpoint is not there; opens nothing, and asks nothing of the hub.
+
+    Args:
+        config: the section [features].
+
+    Raises:
+        ConfigError: if no model is given.
+        MissingInputError: if its directory is not there.
+    """
+    if config.model is None:
+        raise ConfigError(
+            '`features.model` must be a checkpoint directory, or "phantom" for the embedded one. Only a model of the '
+            f"hub is fetched; {FETCH}."
+        )
+    if config.model in EMBEDDED_MODELS or hub_id(config) is not None or Path(config.model).is_dir():
+        return
+    raise MissingInputError(
+        f"no checkpoint directory at {config.model}. For a model OWNER/NAME of the Hugging Face hub set "
+        "`features.revision` to the 40 hex digits of a commit of it."
+    )
 
 
 def _folder(config: ModelConfig) -> Path:
@@ -133,13 +152,7 @@ def _folder(config: ModelConfig) -> Path:
         return Path(str(importlib.resources.files("mine_jax") / "phantom" / "weights" / folder))
     if hub_id(config) is not None:
         return hub.fetched(config)
-    directory = Path(config.model)
-    if not directory.is_dir():
-        raise MissingInputError(
-            f"no checkpoint directory at {directory}. For a model OWNER/NAME of the Hugging Face hub set "
-            "`features.revision` to the 40 hex digits of a commit of it."
-        )
-    return directory
+    return Path(config.model)
 
 
 def family_of(directory: str | Path) -> str | None:

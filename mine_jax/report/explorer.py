@@ -59,7 +59,7 @@ def collect(run: reading.Run) -> tuple[dict[str, Any], str]:
         "ceiling": _array(voxels["noise_ceiling"], "f4"),
         "claims": CLAIMS,
         "claim": _array([max(0, CLAIMS.index(c)) if c in CLAIMS else 0 for c in claims], "u1"),
-        "area_sets": [[page.clean(a) for a in reading.areas_of(names)] for names in sets],
+        "area_sets": [[page.clean(run.area_name(a)) for a in reading.areas_of(names)] for names in sets],
         "area": _array(area, "u4"),
         "reasons": [page.clean(text) for text in reasons],
         "reason": _array(reason, "u4"),
@@ -111,7 +111,7 @@ def _areas(run: reading.Run) -> list[dict[str, str]]:
             text += f" Prefers {preferred[area]}." if area in preferred else " No preferred category."
         if words.get(area):
             text += f" Leading words: {', '.join(words[area])}."
-        listed.append({"name": page.clean(area), "text": page.clean(text)})
+        listed.append({"name": page.clean(run.area_name(area)), "text": page.clean(text)})
     return listed
 
 
@@ -126,6 +126,8 @@ def _category(run: reading.Run, voxels: pd.DataFrame) -> dict[str, Any]:
     codes = np.zeros(len(voxels), int)
     codes[is_inside] = np.nan_to_num(volume[tuple(places[is_inside].T)]).astype(int)
     present = [code for code in pd.Series(codes).value_counts().index if code != 0]
+    if not present:
+        return {"category": None}
     number = {0: 0, **{code: place for place, code in enumerate(present, start=1)}}
     names = ["none claimed", *(page.clean(legend.get(code, f"label {code}")) for code in present)]
     return {"category": _array([number[code] for code in codes], "u2"), "categories": names}
@@ -143,7 +145,8 @@ def _places(run: reading.Run, voxels: pd.DataFrame) -> dict[str, Any]:
     y = np.nan_to_num(np.clip(voxels["r2"].to_numpy(float), -0.2, None))
     x, name = voxels["noise_ceiling"].to_numpy(float), "noise ceiling"
     if not np.isfinite(x).any():
-        x, name = np.argsort(np.argsort(voxels["rois"].to_numpy(str), kind="stable")).astype(float), "in order of areas"
+        x = np.argsort(np.argsort(voxels["rois"].to_numpy(str), kind="stable")).astype(float)
+        name = f"{run.unit.many}, in order of {'areas' if run.has_areas else 'their numbers'}"
     x = np.nan_to_num(x)
     spans = [(float(values.min()), float(max(values.max(), values.min() + 1e-6))) for values in (x, y)]
     scaled = [(values - low) / (high - low) for values, (low, high) in zip((x, y), spans, strict=True)]

@@ -85,6 +85,15 @@ class Run:
         return table
 
     @cached_property
+    def has_areas(self) -> bool:
+        """Whether any voxel is in an area."""
+        return self.voxels is not None and any(areas_of(rois) != [NO_AREA] for rois in self.voxels["rois"].unique())
+
+    def area_name(self, area: str) -> str:
+        """Returns how pages call an area; where there are none, `NO_AREA` is all voxels."""
+        return area if area != NO_AREA or self.has_areas else f"all {self.unit.many}"
+
+    @cached_property
     def grid(self) -> tuple[int, int] | None:
         """Rows and columns of the token grid; None where unknown."""
         for place in (self.features, self.features.get("fields", {})):

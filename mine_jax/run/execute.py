@@ -50,8 +50,8 @@ class Step:
             are: the stage itself makes sure that they are valid.
         plan: lines about shapes, memory and work for `--dry-run`, from the configuration and the run
             directory; must not compute.
-        check: raises for settings that cannot work with the sizes known so far, from headers of files; called
-            before every stage that runs, until this one has run.
+        check: raises for inputs that are not there and settings that cannot work with the sizes known so far, from
+            names and headers of files; called before every stage that runs, until this one has run.
         found: what the numbers of `compute` say, in parts with fields in braces; see `sentence`.
         share: with several processes, what the others do while process 0 does `compute`: the
             same calls where they take shares of the work; it writes nothing.
@@ -187,6 +187,12 @@ def plan(config: Config, directory: str | Path, steps: Mapping[str, Step]) -> li
     lines = []
     for name, reason in stale(config, directory, steps).items():
         lines.append(f"{name}: {'up to date, skipped' if reason is None else f'runs ({reason})'}")
+        check = steps[name].check
+        if reason is not None and check is not None:
+            try:
+                check(config, Path(directory))
+            except MineError as error:
+                lines.append(f"    would stop the run: {error}")
         details = steps[name].plan
         if details is not None:
             lines.extend(f"    {line}" for line in details(config, Path(directory)))

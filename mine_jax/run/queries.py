@@ -70,6 +70,8 @@ def subjects(directory: Path) -> str:
     runs = files.run_directories(directory)
     rows = roi.across_subjects({run.name: files.selectivity_table(run) for run in runs})
     table = files.save_subjects(directory, rows)
+    if table.empty:
+        return f"no area of {', '.join(run.name for run in runs)} has a tested preference"
     lines = [f"{'area':>16}  {'category':>12}  {'enrichment':>22}  {'prefer it':>9}  {'p':>7}  {'q':>7}"]
     for row in table.sort_values("enrichment", ascending=False).drop_duplicates("roi").to_dict("records"):
         interval = f"{row['enrichment']:.2f} ({row['low']:.2f} to {row['high']:.2f})"

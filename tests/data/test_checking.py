@@ -64,6 +64,9 @@ def test_folder_with_one_photo_under_two_names(tmp_path):
     text = "\n".join(data.check(config))
     assert "1 constant, 2 ok" in text and "noise ceiling unknown" in text
     assert "test photos show what photos show that encoders are fitted to" in text
+    assert "warning: only 10 test images" in text and "areas" not in text
+    (tmp_path / "rois.tsv").write_text("voxel_id\troi\n0\tV1v\n2\tV1v\n2\tFFA\n", encoding="utf-8")
+    assert "areas: FFA 1, V1v 2" in data.check(config.model_copy(update={"rois": str(tmp_path / "rois.tsv")}))
     without = config.model_copy(update={"images": None})
     assert "only precomputed tokens" in data.check(without)[-1]
 

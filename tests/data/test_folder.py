@@ -245,6 +245,15 @@ def test_numeric_photo_names_are_numbers_not_positions(own):
         own.load()
 
 
+def test_square_averages_may_be_transposed(own, caplog):
+    """Shapes cannot tell; others can, and say nothing."""
+    own.load()
+    assert "square" not in caplog.text
+    np.save(own.root / "square.npy", np.random.default_rng(0).standard_normal((N, N)))
+    own.load(responses="square.npy")
+    assert f"square, [{N}, {N}]" in caplog.text and "transposed" in caplog.text
+
+
 def test_missing_photos_can_be_dropped(own, caplog):
     """F-05: dropped when asked, and counted."""
     (own.root / "photos" / "img04.png").unlink()

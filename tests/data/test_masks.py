@@ -61,6 +61,13 @@ def test_axes_keep_their_order(series):
     assert header.volume.shape == (4, 5, 3)
 
 
+def test_labels_of_8_bits_are_whole_in_double_precision():
+    """Half precision, which NumPy rounds them in, cannot hold the bound that labels are compared with."""
+    labels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+    found = masks.whole_labels(labels, "labels")
+    assert found.dtype == np.int64 and found.ravel().tolist() == list(range(256))
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

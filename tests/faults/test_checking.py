@@ -1,11 +1,15 @@
 """F-95: `mine-jax check` opens everything that a run will read."""
 
+import re
+
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from mine_jax import config, errors
+from mine_jax.run import execute, graph
 from mine_jax.run.checks import inputs
+from mine_jax.run.execute import plan
 
 RNG = np.random.default_rng(0)
 
@@ -21,7 +25,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def checked(folder, **given):
+def configured(folder, **given):
     values = {
         "data": {"responses": "responses.npy", "image_ids": "ids.txt", "test": 0.25},
         "features": {
@@ -33,7 +37,11 @@ def checked(folder, **given):
     for section, changes in given.items():
         is_other = "kind" in changes
         values[section] = changes if is_other else {**values.get(section, {}), **changes}
-    return inputs.check(config.from_dict(values, base=folder))
+    return config.from_dict(values, base=folder)
+
+
+def checked(folder, **given):
+    return inputs.check(configured(folder, **given))
 
 
 def test_what_is_right_is_said(folder):
@@ -63,6 +71,33 @@ def test_other_ids_of_tokens_are_named(folder):
 def test_what_is_wrong_is_named(folder, section, changes, error, words):
     with pytest.raises(error, match=words):
         checked(folder, **{section: changes})
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "error", "words"),
+    [
+        ("features", {"tokens": "no.npy", "words": "no.txt"}, errors.MissingInputError, "no.npy.*no.txt"),
+        ("features", {"kind": "clip", "model": "no-model"}, errors.MissingInputError, "no-model"),
+        ("features", {"kind": "clip"}, errors.ConfigError, "must be a checkpoint directory"),
+        ("attribution", {"k": 4}, errors.ConfigError, "4 image-tokens"),
+        ("validation", {"generator": "no-pipeline"}, errors.MissingInputError, "no-pipeline"),
+    ],
+)
+def test_plans_say_what_would_stop_a_run_and_runs_stop_before_the_first_stage(folder, section, changes, error, words):
+    settings = configured(folder, **{section: changes})
+    (line,) = [line for line in plan(settings, folder / "run", graph.STEPS) if "would stop" in line]
+    assert re.search(words, line)
+    with pytest.raises(error, match=words):
+        execute(settings, folder / "run", graph.STEPS)
+    assert not (folder / "run" / "images.tsv").exists()
+
+
+def test_the_exact_editor_needs_a_phantom(folder):
+    model = {"features": {"kind": "clip", "model": "phantom"}, "validation": {"editor": "oracle"}}
+    (line,) = [line for line in plan(configured(folder, **model), folder, graph.STEPS) if "would stop" in line]
+    assert "the data are no phantom" in line
+    with pytest.raises(errors.ConfigError, match="the data are no phantom"):
+        checked(folder, **model)
 
 
 def test_all_problems_are_named_at_once(folder):

@@ -8,6 +8,7 @@ import shutil
 import sys
 from html.parser import HTMLParser
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -265,6 +266,11 @@ def test_no_voxel_explained(run):
     assert "attributed, but not explained" in text
     assert "No voxel of this run is explained" in text
     assert "not explained: q above 0.05" in text
+    first = text[text.index("What was found") : text.index("Explore the voxels")]
+    assert re.search(r"What stops most \(\d+\): q above 0\.05\.", first) and "Described voxels" in first
+    (run / "roi/selectivity.tsv").unlink()
+    text = read(write_report(run, max_examples=1)).text
+    assert "Described voxels" not in text  # no words and no preference: nothing to list
 
 
 @pytest.mark.usefixtures("quick")
@@ -395,6 +401,33 @@ def test_the_first_screen_is_the_answer(run):
     for area, word in (("FFA face", "face"), ("PPA place", "house")):
         assert re.search(rf"{area} [\w, ]*{word}[\w, ]* \d+ of \d+", first)
     assert "V1 no preference" in first
+
+
+@pytest.mark.usefixtures("quick")
+def test_maps_without_a_label_are_not_drawn(run):
+    """Where no words are claimed, no voxel has a category."""
+    folder = run / "maps"
+    image = nibabel.load(folder / "top_category.nii.gz")
+    values = np.where(np.isfinite(image.get_fdata()), 0, np.nan).astype(np.float32)
+    shutil.copy(folder / "top_category.tsv", folder / "top_word.tsv")
+    for name in ("top_category", "top_word"):
+        nibabel.save(nibabel.Nifti1Image(values, image.affine), folder / f"{name}.nii.gz")
+    html = write_report(run, max_examples=1).read_text(encoding="utf-8")
+    text = Page(re.sub(r"<script.*?</script>", "", html, flags=re.S)).text
+    assert "Leading" not in text and "most frequent have a color" not in text and "Colors end at" in text
+    assert json.loads(re.search(r'id="explorer-data">(.*?)</script>', html, flags=re.S)[1])["category"] is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_areas_all_voxels_are_one(run, reader):
+    """Recordings of one electrode array, for instance, have none."""
+    table = artifacts.read_table(run / "voxels.tsv")
+    artifacts.write_table(run / "voxels.tsv", table.assign(rois="").drop(columns=["i", "j", "k"]))
+    html = write_report(run, read_images=reader, max_examples=1).read_text(encoding="utf-8")
+    text = " ".join(Page(re.sub(r"<script.*?</script>", "", html, flags=re.S)).text.split())
+    assert "no area" not in text and re.search(r"all voxels [\w ]+", text)
+    explorer = json.loads(re.search(r'id="explorer-data">(.*?)</script>', html, flags=re.S)[1])
+    assert [area["name"] for area in explorer["areas"]] == ["all voxels"] and explorer["area_sets"] == [["all voxels"]]
 
 
 @pytest.mark.usefixtures("quick")

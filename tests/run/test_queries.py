@@ -75,3 +75,5 @@ def test_subjects_of_a_folder(monkeypatch, tmp_path):
     text = queries.subjects(tmp_path)
     written = artifacts.read_table(tmp_path / "roi_subjects.tsv")
     assert "3 of 3" in text and written["p"].tolist() == [0.25, 0.25]
+    monkeypatch.setattr(files, "selectivity_table", lambda directory: table.head(0))
+    assert queries.subjects(tmp_path) == "no area of s0, s1, s2 has a tested preference"

@@ -59,6 +59,13 @@ def respond(
             f"`responses` has {n_rows} rows, but there are {len(rows.image_ids)} ids. One id per row is needed."
             + _transposed(sessions, len(rows.image_ids))
         )
+    if sessions[0].space is None and len(sessions) == 1 and sessions[0].n_positions == n_rows:
+        _log.warning(
+            "%s is square, [%d, %d]: rows are taken for images, columns for voxels; nothing tells a transposed one",
+            sessions[0].path,
+            n_rows,
+            n_rows,
+        )
     if not len(voxel_ids):
         raise DataError(f"0 voxels of {sessions[0].path} are selected.")
     disk = None if directory is None else Path(directory)

@@ -79,10 +79,14 @@ def content_of(runs: Sequence[reading.Run]) -> dict[str, Any]:
     usable = voxels[voxels["status"] == "ok"]
     r2 = usable["r2"].dropna()
     accuracy = f", with a mean R² of {r2.mean():.2f} on held-out images" if len(r2) else ""
+    n_described = int(voxels["explained"].sum())
     sentence = (
         f"{told[0][0].unit.count(len(usable))} of {page.count(len(voxels))} were fitted{accuracy}; "
-        f"{page.count(int(voxels['explained'].sum()))} respond to something that words describe."
+        f"{page.count(n_described)} respond to something that words describe."
     )
+    why = usable.loc[usable["reason"] != "", "reason"].value_counts()
+    if not n_described and len(why):
+        sentence += f" What stops most ({page.count(int(why.iloc[0]))}): {why.index[0]}."
     shown = [run for run, _ in told]
     return {"sentence": sentence, "warnings": warnings, "rungs": ladder(shown), "areas": _areas(shown)}
 
@@ -128,17 +132,18 @@ def _areas(runs: Sequence[reading.Run]) -> page.Table | None:
     unit = runs[0].unit
     spread = pd.concat([by_area(run) for run in runs], ignore_index=True)
     words = leading_words(runs)
-    if set(spread["area"]) == {reading.NO_AREA} and not words:
-        return None
     preferred = [areas.preferred_categories(run) for run in runs]
     tested = [found for found in preferred if found is not None]
+    if not words and (set(spread["area"]) == {reading.NO_AREA} or not any(tested)):
+        return None
     sizes = spread.groupby("area").agg(n=("voxel_id", "size"), explained=("explained", "sum"))
     sizes = sizes.sort_values("explained", ascending=False, kind="stable")
     rows = []
     for name, size in list(sizes.to_dict("index").items())[:MAX_AREAS]:
         area = str(name)
         described = f"{page.count(size['explained'])} of {page.count(size['n'])}"
-        rows.append((area, _preference(area, tested), ", ".join(words.get(area, [])) or "none", described))
+        shown = f"all {unit.many}" if set(sizes.index) == {reading.NO_AREA} else area
+        rows.append((shown, _preference(area, tested), ", ".join(words.get(area, [])) or "none", described))
     left = f" The {page.count(len(rows))} areas with most described {unit.many}." if len(sizes) > len(rows) else ""
     caption = (
         f"Words: those with the most weight over the described {unit.many} of the area, each counted with the low end "

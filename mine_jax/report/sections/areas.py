@@ -72,7 +72,7 @@ def volume_maps(run: reading.Run) -> page.Section:
         return page.Section(anchor, title, missing=f"{run.why_missing('roi', 'maps')} Data without geometry have none.")
     labels = [name for name, path in paths.items() if name != "top_category" and maps.read_legend(path)]
     shown = [*labels, *(name for name in VALUE_MAPS if name in paths)]
-    figures = [one_map(run, name) for name in shown]
+    figures = list(filter(None, (one_map(run, name) for name in shown)))
     return page.Section(anchor, title, {"figures": figures, "files": [f"maps/{p.name}" for p in paths.values()]})
 
 
@@ -84,13 +84,17 @@ def one_map(run: reading.Run, name: str) -> dict[str, Any] | None:
         name: of the map, without its ending.
 
     Returns:
-        `picture`, and `chips` with color, text and count of each label; None without such a map.
+        `picture`, and `chips` with color, text and count of each label; None without such a map, or where it labels
+        no voxel.
     """
     path = run.directory / "maps" / f"{name}.nii.gz"
     if not path.is_file():
         return None
     legend = maps.read_legend(path)
-    return _label_map(run, name, path, legend) if legend else _value_map(run, name, path)
+    if not legend:
+        return _value_map(run, name, path)
+    codes, _ = maps.read_map(path)
+    return _label_map(run, name, path, legend) if (np.isfinite(codes) & (codes != 0)).any() else None
 
 
 def _preferred(unit: page.Unit, table: pd.DataFrame) -> dict[str, Any]:

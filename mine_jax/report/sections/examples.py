@@ -75,7 +75,7 @@ def build(run: reading.Run, *, max_examples: int = 12) -> page.Section:
         if row.voxel_id in cards
     ]
     scale = canvas.picture(figures.heat_scale(), alt=SCALE) if limits else None
-    shown = {"examples": examples, "scale": scale, "open": OPEN}
+    shown = {"examples": examples, "scale": scale, "open": OPEN, "has_areas": run.has_areas}
     return page.Section(anchor, title, {**shown, "rule": rule, "note": note, "unit_of_scores": run.scale})
 
 
@@ -103,7 +103,8 @@ def heat_maps(run: reading.Run, *, limit: int) -> list[figures.HeatMap] | str:
     shown = []
     for pair in reading.records(first):
         read = ", ".join(bar.label for bar in words.get((pair.voxel_id, pair.image_id), [])[:2])
-        title = f"{run.unit} {pair.voxel_id}, {areas[pair.voxel_id]}\n{read}"
+        area = f", {areas[pair.voxel_id]}" if run.has_areas else ""
+        title = f"{run.unit} {pair.voxel_id}{area}\n{read}"
         fields = scores.fields[pair.row], scores.criticals[pair.row]
         shown.append(figures.HeatMap(title, photos.get(pair.image_id), *fields, grid, limits[pair.voxel_id]))
     return shown

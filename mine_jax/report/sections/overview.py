@@ -45,8 +45,8 @@ def abstentions(run: reading.Run) -> page.Section:
     rows += [(f"not explained: {r}", page.count(n), page.share(n / len(voxels))) for r, n in reasons.items()]
     rows.append(("all", page.count(len(voxels)), page.share(1.0)))
     caption = (
-        f"All {run.unit.count(len(voxels))} of voxels.tsv, each counted once, by the columns `explained` and "
-        f"`reason`. {_criteria(run)}"
+        f"All {run.unit.count(len(voxels))} of voxels.tsv, each counted once, by its columns explained and reason. "
+        f"{_criteria(run)}"
     )
     content = {
         "ladder": _ladder(run, voxels),

@@ -44,7 +44,7 @@ def build(run: reading.Run) -> page.Section:
         numbers = _facts(row, facts.get(row.voxel_id, {}))
         beside = said.get(int(row.voxel_id), [])
         card = {"voxel": row, "bars": shown, "sentence": sentence, "facts": numbers, "beside": beside}
-        groups.setdefault(row.area, []).append(card)
+        groups.setdefault(run.area_name(row.area), []).append(card)
     rule = (
         f"{run.unit.count(sum(map(len, groups.values())))} of {page.count(len(explained))} explained ones: in "
         f"each area the up to {PER_AREA} best predicted (R²), at most {MAX_PROFILES} in all. Bars: mean share of the "

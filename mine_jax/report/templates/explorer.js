@@ -134,10 +134,10 @@
       pen.fillText(y[0], left - 13, bottom);
     }
     if (!data.places) {
-      pen.strokeRect(layout.left, layout.top, width - 60, layout.side);
+      pen.strokeRect(layout.left - 4, layout.top - 4, width - 52, layout.side + 8);
       pen.fillText(data.axes[0], layout.left, layout.top + layout.side + 30);
       data.ticks.forEach(([low, high], axis) => {
-        const [a, b] = [low.toPrecision(2), high.toPrecision(2)];
+        const [a, b] = [low, high].map((value) => Math.abs(value) < 100 ? +value.toPrecision(2) : Math.round(value));
         if (axis === 0) pen.fillText(a, layout.left, layout.top + layout.side + 14), pen.fillText(b, width - 44, layout.top + layout.side + 14);
         else pen.fillText(a, 2, layout.top + layout.side), pen.fillText(b, 2, layout.top + 10), pen.fillText(data.axes[1], 2, layout.top + 26);
       });

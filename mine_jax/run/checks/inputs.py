@@ -15,6 +15,7 @@ from mine_jax.errors import MineError
 from mine_jax.run.execute import inputs_of
 from mine_jax.run.graph import STEPS
 from mine_jax.run.record import frozen
+from mine_jax.run.stages import validation
 from mine_jax.types import Responses, Stimuli
 from mine_jax.validation.makers import models
 
@@ -116,6 +117,7 @@ def _features(config: Config, progress: Progress) -> list[str]:
 
 def _validation(config: Config, progress: Progress) -> list[str]:
     del progress
+    validation.check(config, Path())
     chosen = models.choose(config.validation)
     findings = [f"{role}: {model.name}" for role, model in (chosen or {}).items()]
     judging = judging_features(config.validation.evaluator)

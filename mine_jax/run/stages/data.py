@@ -14,8 +14,6 @@ from mine_jax.config import Config, PhantomConfig
 from mine_jax.run import files
 from mine_jax.run.execute import Step
 
-# With fewer test images than these the tests of the ladder hold, but find little (`mine-jax study`).
-_FEW_TEST_IMAGES = 100
 # Arguments of the writer that stand under their names in the section [data].
 _PHANTOM_KEYS = ("n_images", "n_shared", "n_repeats", "n_repeats_shared", "ceiling")
 
@@ -37,10 +35,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     counts = {name: int((splits == name).sum()) for name in ("train", "val", "test")}
     usable = int((responses.status == "ok").sum())
     summary = {"voxels": len(responses.voxel_ids), "usable": usable, "images": len(responses.image_ids), **counts}
-    warnings = list(filter(None, [data.warning_of_places(responses)]))
-    if counts["test"] < _FEW_TEST_IMAGES:
-        few = f"only {counts['test']} test images: below {_FEW_TEST_IMAGES}, few words can be told from chance"
-        warnings.append(few)
+    warnings = list(filter(None, [data.warning_of_places(responses), data.warning_of_few(splits)]))
     return {**summary, **({"warning": "; ".join(warnings)} if warnings else {})}
 
 

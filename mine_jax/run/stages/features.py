@@ -14,7 +14,7 @@ import numpy as np
 from mine_jax import data, features, memory
 from mine_jax._progress import Progress, at_the_end
 from mine_jax.config import EMBEDDED_MODELS, Config, PrecomputedConfig
-from mine_jax.errors import CheckpointError
+from mine_jax.errors import CheckpointError, MissingInputError
 from mine_jax.run import files
 from mine_jax.run.execute import Step, inputs_of, stale
 from mine_jax.run.record import frozen, manifest
@@ -146,6 +146,17 @@ def _shown(config: Config, directory: Path) -> Stimuli:
     return replace(stimuli, hashes=np.full(len(stimuli.image_ids), state))
 
 
+def check(config: Config, directory: Path) -> None:
+    """Raises if files of the features, which the data stage does not read, are not there."""
+    del directory
+    f = config.features
+    if not isinstance(f, PrecomputedConfig):
+        features.check_folder(f)
+    missing = [path for path in _named(config) if not path.exists()]
+    if missing:
+        raise MissingInputError(f"features: no file at {', '.join(map(str, missing))}.")
+
+
 def plan(config: Config, directory: Path) -> list[str]:
     """Says how large the image-tokens are."""
     shape, f = files.tokens_shape(config, directory), config.features
@@ -159,14 +170,20 @@ def plan(config: Config, directory: Path) -> list[str]:
 def inputs(config: Config) -> list[Path]:
     """Names the files of the user that the stage reads."""
     f = config.features
-    if isinstance(f, PrecomputedConfig):
-        named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
-    else:
-        of_hub = features.hub_files(f)
-        named = (f.words, *of_hub, None if of_hub or f.model in EMBEDDED_MODELS else f.model)
+    of_hub = features.hub_files(f)
+    own = isinstance(f, PrecomputedConfig) or of_hub or f.model is None or f.model in EMBEDDED_MODELS
     # Tokens and low-level statistics are of the photos that are there now.
     photos = data.image_inputs(config.data) if config.data.has_photos else []
-    return [*photos, *(Path(p) for p in named if p is not None)]
+    return [*photos, *_named(config), *of_hub, *([] if own else [Path(str(f.model))])]
+
+
+def _named(config: Config) -> list[Path]:
+    """Files that the section names, but for a model."""
+    f = config.features
+    named: tuple[str | None, ...] = (f.words,)
+    if isinstance(f, PrecomputedConfig):
+        named = (f.tokens, f.token_image_ids, f.mask, f.unembedding, f.unembedding_bias, f.words)
+    return [Path(path) for path in named if path is not None]
 
 
 def fetched(config: Config) -> list[Path]:
@@ -184,5 +201,6 @@ STEP = Step(
     makes_inputs=fetched,
     partial=files.KEPT["features"],
     plan=plan,
+    check=check,
     found=("{images} images x {tokens} image-tokens x {width}", "{words} words"),
 )

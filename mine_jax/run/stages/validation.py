@@ -13,6 +13,7 @@ from mine_jax.config import (
     Config,
     DataConfig,
     FolderConfig,
+    PhantomConfig,
     PrecomputedConfig,
     judging_features,
     judging_model,
@@ -116,12 +117,25 @@ def read_inputs(config: Config, directory: Path) -> Inputs | str:
     )
 
 
+def check(config: Config, directory: Path) -> None:
+    """Raises for models that are not there, that do not fit their role, or that need a phantom."""
+    del directory
+    chosen = models.choose(config.validation) or {}
+    if isinstance(config.features, PrecomputedConfig):
+        return
+    if not isinstance(config.data, PhantomConfig) and not _truth_files(config.data):
+        for role, model in chosen.items():
+            models.with_exact(model, role, None)
+    judging = judging_features(config.validation.evaluator)
+    if judging is not None:
+        features.check_folder(judging)
+
+
 def inputs(config: Config) -> list[Path]:
     """Returns the model directories, and files of a phantom's truth, whose change makes the stage stale."""
-    v, root = config.validation, getattr(config.data, "root", None)
+    v = config.validation
     models = [Path(name) for name in (v.generator, v.editor, judging_model(v.evaluator)) if name]
-    truth = [Path(root) / name for name in ("phantom_scenes.jsonl", "phantom_truth.tsv")] if root else []
-    return [*(path for path in models if path.is_dir()), *(path for path in truth if path.is_file())]
+    return [*(path for path in models if path.is_dir()), *_truth_files(config.data)]
 
 
 STEP = Step(
@@ -130,6 +144,7 @@ STEP = Step(
     sections=("validation", "run.seed", "run.precision"),
     outputs=files.OUTPUTS["validation"],
     inputs=inputs,
+    check=check,
     partial=files.KEPT["validation"],
     found=("{pairs} pairs", "{causal} voxels moved by their own words"),
 )
@@ -166,6 +181,13 @@ def _spaced(split: Split, voxels: np.ndarray) -> Split:
     n_images = len(split.responses.image_ids)
     images = np.linspace(0, n_images - 1, min(n_images, MAX_SCORED)).round().astype(int)
     return Split(split.tokens.take_images(images), split.responses.take_images(images).take(voxels), split.name)
+
+
+def _truth_files(source: DataConfig) -> list[Path]:
+    """Files of a phantom's truth that lie beside the data; none for other data."""
+    root = getattr(source, "root", None)
+    named = [Path(root) / name for name in ("phantom_scenes.jsonl", "phantom_truth.tsv")] if root else []
+    return [path for path in named if path.is_file()]
 
 
 def _truth(source: DataConfig) -> Truth | None:
