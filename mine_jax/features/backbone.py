@@ -122,7 +122,9 @@ def load_backbone(
 
 
 def check_folder(config: ModelConfig) -> None:
-    """Raises if the folder of a checkpoint is not there; opens nothing, and asks nothing of the hub.
+    """Raises if the folder of a checkpoint is not there.
+
+    Opens nothing, and asks nothing of the hub.
 
     Args:
         config: the section [features].
