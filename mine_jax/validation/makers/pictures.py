@@ -86,7 +86,7 @@ def make_pictures(
     keys = {item.file: _key(item, maker) for item in items}
     records = _valid(folder, name, keys)
     _write_manifest(folder, name, records)
-    for path in folder.glob(f"{name}-*.png"):
+    for path in _images(folder, name):
         if path.name not in records:
             path.unlink()
     same = {record["key"]: record for record in records.values()}
@@ -144,8 +144,13 @@ def is_complete(items: Sequence[Item], folder: Path, *, name: str, maker: str) -
 
 def clear(folder: Path, name: str) -> None:
     """Deletes the images of a manifest and the manifest."""
-    for path in (*folder.glob(f"{name}-*.png"), folder / f"{name}.jsonl"):
+    for path in (*_images(folder, name), folder / f"{name}.jsonl"):
         path.unlink(missing_ok=True)
+
+
+def _images(folder: Path, name: str) -> list[Path]:
+    """Lists the images of a manifest, and what a killed process left of one."""
+    return [*folder.glob(f"{name}-*.png"), *folder.glob(f".{name}-*.png.*.tmp")]
 
 
 def item_from_dict(values: dict[str, Any]) -> Item:

@@ -114,13 +114,14 @@ def test_killed_run_is_resumed_without_making_an_image_twice(job, start):
     wait_for(lambda: not is_running(worker))
     kept = list(pictures.read_manifest(folder, "edits"))
     assert 2 <= len(kept) < N_ITEMS
-    # What a kill may leave as well: a line and an image cut short, and an image of a row that is no more.
+    # What a kill may leave as well: a line and an image cut short, an image of a row that is no more, one half written.
     manifest = folder / "edits.jsonl"
     manifest.write_text(manifest.read_text().rstrip("\n")[:-9])
     torn = kept.pop()
     half = folder / job["items"][-1]["file"]
     half.write_bytes((folder / kept[0]).read_bytes()[:100])
     (folder / "edits-000099.png").write_bytes(b"")
+    (folder / f".edits-000004.png.{worker}.tmp").write_bytes(b"")
     times = {name: (folder / name).stat().st_mtime_ns for name in [*kept, torn]}
 
     items = [pictures.item_from_dict(item) for item in job["items"]]
