@@ -88,9 +88,9 @@ _OF_ARRAYS = (
 
 def fit(
     training: Split,
-    validation: Split | None = None,
     *,
     key: jax.Array | int,
+    validation: Split | None = None,
     config: EncoderConfig | None = None,
     voxel_chunk: int | None = None,
     image_chunk: int | None = None,
@@ -106,10 +106,10 @@ def fit(
 
     Args:
         training: tokens [N, P, D] and responses [N, V] of the training images.
-        validation: images for early stopping (query) or more rows for the folds (ridge);
-            None holds out every sixth training image.
         key: random key, or a whole number; with a fixed trunk each voxel's result depends on the key and its
             voxel id only, not on the voxels fitted beside it.
+        validation: images for early stopping (query) or more rows for the folds (ridge);
+            None holds out every sixth training image.
         config: settings; None for the defaults.
         voxel_chunk: voxels held in memory at once on each device; None for as many as suit it.
             Memory only, never the result.

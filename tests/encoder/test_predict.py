@@ -101,4 +101,4 @@ def test_bare_arrays_are_answered_with_what_to_do(encoders, make):
     with pytest.raises(DataError, match=r"`tokens` must be ImageTokens, but is ndarray.*from_array"):
         encoder.predict(encoders, np.asarray(tokens.tokens))
     with pytest.raises(DataError, match=r"`training` must be Split, but is ndarray.*VoxelEncoder"):
-        encoder.fit(np.asarray(tokens.tokens), np.zeros((8, 2)), key=0)
+        encoder.fit(np.asarray(tokens.tokens), key=0)
