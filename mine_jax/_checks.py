@@ -27,6 +27,22 @@ def random_key(key: Any) -> jax.Array:
         raise ConfigError(f"`key` must be a whole number or jax.random.key(seed), but is {key!r}.") from None
 
 
+def check_type(name: str, value: Any, wanted: type, *, remedy: str) -> None:
+    """Checks that an argument is one of our types and no bare array.
+
+    Args:
+        name: argument name for the message.
+        value: what was given.
+        wanted: the type.
+        remedy: what to do, a sentence.
+
+    Raises:
+        DataError: if it is another type.
+    """
+    if not isinstance(value, wanted):
+        raise DataError(f"`{name}` must be {wanted.__name__}, but is {type(value).__name__}. {remedy}")
+
+
 def check_shape(name: str, array: Any, axes: str, *, hint: str = "", **sizes: int) -> None:
     """Checks that an array has the named axes; works on tracers, so it is free inside jit.
 

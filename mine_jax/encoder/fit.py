@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import sharding
-from mine_jax._checks import random_key
+from mine_jax._checks import check_type, random_key
 from mine_jax._progress import Progress, silent
 from mine_jax.config import EncoderConfig, QueryConfig
 from mine_jax.encoder.query.fit import QueryFit
@@ -80,6 +80,12 @@ _LINEAR = ("coef", "readout", "linear")
 _BLOCK = 4096
 
 
+_OF_ARRAYS = (
+    "Arrays X and Y are fitted by mine_jax.estimators.VoxelEncoder().fit(X, Y), and described by "
+    "mine_jax.pipeline.describe(X, Y, lens)."
+)
+
+
 def fit(
     training: Split,
     *,
@@ -119,10 +125,13 @@ def fit(
         non-finite or diverged have zero parameters and say so in `status`.
 
     Raises:
-        DataError: for fewer than two training images, no validation image or no usable voxel.
+        DataError: for bare arrays, fewer than two training images, no validation image or no usable voxel.
         ConfigError: if pooling or positions do not suit the token grid, or batches the mesh.
         ResourceError: if not even one voxel fits in memory.
     """
+    for name, split in (("training", training), ("validation", validation)):
+        if name == "training" or split is not None:
+            check_type(name, split, Split, remedy=_OF_ARRAYS)
     config, key = config or QueryConfig(), random_key(key)
     if validation is None:
         moments = None  # some of these images are taken away

@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import sharding
-from mine_jax._checks import check_shape
+from mine_jax._checks import check_shape, check_type
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.kinds import model
 from mine_jax.memory import Chunks
@@ -37,7 +37,7 @@ def predict(
         Predictions [N, V] float32, z-scored beta.
 
     Raises:
-        DataError: if the tokens have another width than the encoders.
+        DataError: for a bare array, or tokens of another width than the encoders'.
     """
     check_token_width(encoders, tokens)
     kind = model(encoders.architecture)
@@ -83,7 +83,8 @@ def check_token_width(encoders: Encoders, tokens: ImageTokens) -> None:
         tokens: image-tokens [N, P, D].
 
     Raises:
-        DataError: with both widths.
+        DataError: with both widths; or what to do with a bare array.
     """
+    check_type("tokens", tokens, ImageTokens, remedy="Of an array, make them with ImageTokens.from_array(X).")
     width = np.shape(encoders.baseline)[-1]
     check_shape("tokens", tokens.tokens, "N P D", D=width, hint="Was the backbone or layer changed?")

@@ -94,3 +94,11 @@ def test_roundtrip(encoders, make, tmp_path):
 def test_message_other_token_width(encoders, make):
     with pytest.raises(DataError, match=r"D = 6.*\(2, 16, 5\).*backbone or layer"):
         encoder.predict(encoders, make.tokens(2, width=5))
+
+
+def test_bare_arrays_are_answered_with_what_to_do(encoders, make):
+    tokens = make.tokens(8)
+    with pytest.raises(DataError, match=r"`tokens` must be ImageTokens, but is ndarray.*from_array"):
+        encoder.predict(encoders, np.asarray(tokens.tokens))
+    with pytest.raises(DataError, match=r"`training` must be Split, but is ndarray.*VoxelEncoder"):
+        encoder.fit(np.asarray(tokens.tokens), key=0)
