@@ -125,8 +125,9 @@ def test_roundtrip(value, tmp_path):
         assert same(getattr(value, field.name), getattr(loaded, field.name)), field.name
 
 
-def test_roundtrip_of_encoders(tmp_path):
-    """F-37: a voxel's id beyond 32 bits."""
+@pytest.mark.parametrize("folder", ["encoder", "runs [draft]/a*/encoder"])
+def test_roundtrip_of_encoders(tmp_path, folder):
+    """F-37: a voxel's id beyond 32 bits. The store takes brackets in a path for a pattern."""
     encoders = types.Encoders(
         shared={"projection": floats(D, 2)},
         per_voxel={"query": floats(V, 2), "bias": floats(V)},
@@ -135,8 +136,8 @@ def test_roundtrip_of_encoders(tmp_path):
         status=np.zeros(V, np.int8),
         architecture=types.Architecture("query", grid=(2, 3), pool=2),
     )
-    artifacts.save(encoders, tmp_path / "encoder")
-    loaded = artifacts.load(tmp_path / "encoder")
+    artifacts.save(encoders, tmp_path / folder)
+    loaded = artifacts.load(tmp_path / folder)
     assert loaded.architecture == encoders.architecture
     assert same(dict(encoders.per_voxel), {k: np.asarray(v) for k, v in loaded.per_voxel.items()})
     assert same(dict(encoders.shared), {k: np.asarray(v) for k, v in loaded.shared.items()})

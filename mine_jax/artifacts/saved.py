@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +56,8 @@ def names(kind: Any) -> tuple[str, ...]:
 
 def delete(kind: Any, directory: Path) -> None:
     """Deletes what `save` writes for a type, and the folder if nothing else is in it."""
-    for glob in names(kind):
-        for path in directory.glob(glob):
+    for pattern in names(kind):
+        for path in directory.glob(pattern):
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         directory.rmdir()
@@ -237,8 +240,8 @@ def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        with _checkpointer() as checkpointer:
-            checkpointer.save((temporary / "params").resolve(), tree)
+        with _without_globs(temporary.resolve()) as plain, _checkpointer() as checkpointer:
+            checkpointer.save(plain / "params", tree)
         files = sorted(p for p in (temporary / "params").rglob("*") if p.is_file())
         meta = {
             "schema": SCHEMA,
@@ -276,19 +279,31 @@ def _encoder_tree(encoders: types.Encoders) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
+@contextlib.contextmanager
+def _without_globs(path: Path) -> Generator[Path, None, None]:
+    """Gives a name of a folder that is no pattern: the store takes brackets in a path for one, and loses arrays."""
+    if glob.escape(str(path)) == str(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / path.name
+        link.symlink_to(path, target_is_directory=True)
+        yield link
+
+
 def _load_encoders(directory: Path, meta: dict[str, Any]) -> types.Encoders:
     import jax
 
     declared = {k: {n: (tuple(s), np.dtype(d)) for n, (s, d) in v.items()} for k, v in meta["arrays"].items()}
     path = (directory / "params").resolve()
     try:
-        with _checkpointer() as checkpointer:
+        with _without_globs(path) as plain, _checkpointer() as checkpointer:
             # of other shapes the store would give arrays that are cut, or filled up with zeros
-            held = {k: _shapes(v) for k, v in checkpointer.metadata(path).item_metadata.tree.items()}
+            held = {k: _shapes(v) for k, v in checkpointer.metadata(plain).item_metadata.tree.items()}
             if held != {k: v for k, v in declared.items() if v or k in held}:
                 raise CheckpointError(f"{directory}/meta.json declares other arrays than params/ holds: edited.")
             template = {k: {n: np.zeros(*given) for n, given in v.items()} for k, v in declared.items()}
-            tree = checkpointer.restore(path, template)
+            tree = checkpointer.restore(plain, template)
     except (CheckpointError, MemoryError, jax.errors.JaxRuntimeError):
         # of memory and devices, not of the files
         raise

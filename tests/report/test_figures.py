@@ -1,7 +1,10 @@
 """Figures for papers: what they draw, their size and type, text as it is, and what is left out of a run."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree
 
 import matplotlib
@@ -190,3 +193,11 @@ def test_intervals_are_those_of_student_and_need_three_seeds():
     (ax,) = figures.power_against_ceiling(truth_voxels(seeds=2)).axes
     assert all(np.ptp(path.vertices[np.isclose(path.vertices[:, 0], 0.4), 1]) == 0
                for collection in ax.collections for path in collection.get_paths())  # fmt: skip
+
+
+def test_backend_of_a_notebook_that_is_not_here_stops_nothing():
+    """MPLBACKEND as every notebook's shell exports it, in an environment without notebooks."""
+    code = "from mine_jax import _optional; _optional.require('matplotlib', extra='report', why='draw')"
+    environment = {**os.environ, "MPLBACKEND": "module://no_such_package.backend_inline"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
