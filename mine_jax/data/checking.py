@@ -97,8 +97,8 @@ def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Responses, Stimuli, l
     ncsnr = spaces.read_ncsnr(betas, areas)
     voxel_ids = nsd_areas.select_voxels(areas, config.roi, ncsnr)
     findings = [f"{config.subject}: {len(sessions.numbers)} sessions ({sessions.beta_format}), {len(voxel_ids)} voxels"]
-    sphere = getattr(config, "sphere", None) or layout.spheres_path(root, config.subject, config.space)
-    findings += spheres.finding(sphere, areas.space)
+    named = getattr(config, "sphere", None)  # a phantom has none
+    findings += spheres.finding(layout.spheres_path(root, config.subject, config.space, named=named), areas.space)
     if sessions.missing:
         findings.append(f"warning: sessions {', '.join(map(str, sessions.missing))} are not there")
     if ncsnr is None:

@@ -51,10 +51,8 @@ def whole_mask(values: np.ndarray, source: str) -> np.ndarray:
     Raises:
         GeometryError: if there are other values, only zeros, or only ones.
     """
-    values = values.astype(np.float64)
-    whole = np.rint(values)
-    with np.errstate(invalid="ignore"):
-        levels = np.unique(np.where(np.abs(values - whole) <= LABEL_TOLERANCE, whole, values))
+    values, whole, is_whole = _rounded(values)
+    levels = np.unique(np.where(is_whole, whole, values))
     if not np.isin(levels, (0, 1)).all():
         shown = ", ".join(f"{value:g}" for value in levels[:5])
         raise GeometryError(f"the mask {source} must hold only 0 and 1, but holds {shown}. Threshold it first.")
@@ -93,11 +91,8 @@ def whole_labels(values: np.ndarray, source: str) -> np.ndarray:
     Raises:
         DataError: with the value and the place of what is no label.
     """
-    # numpy rounds integers of 8 bits to float16
-    values = values.astype(np.float64)
-    whole = np.rint(values)
-    with np.errstate(invalid="ignore"):
-        wrong = ~(np.abs(values - whole) <= LABEL_TOLERANCE) | ~(np.abs(whole) < 2.0**53)
+    values, whole, is_whole = _rounded(values)
+    wrong = ~is_whole | ~(np.abs(whole) < 2.0**53)
     if wrong.any():
         place = tuple(int(n) for n in np.argwhere(wrong)[0])
         raise DataError(
@@ -105,6 +100,15 @@ def whole_labels(values: np.ndarray, source: str) -> np.ndarray:
             "Is it a statistic map?"
         )
     return whole.astype(np.int64)
+
+
+def _rounded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns values as float64, the whole numbers next to them, and which of them are such but for rounding."""
+    # numpy rounds integers of 8 bits to float16
+    values = values.astype(np.float64)
+    whole = np.rint(values)
+    with np.errstate(invalid="ignore"):
+        return values, whole, np.abs(values - whole) <= LABEL_TOLERANCE
 
 
 def mask(volumes: np.ndarray, where: np.ndarray) -> np.ndarray:

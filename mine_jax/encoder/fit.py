@@ -78,8 +78,6 @@ _MIN_RELATIVE_SD = 1e-6
 _LINEAR = ("coef", "readout", "linear")
 # Voxels whose parameters are put in their places at once.
 _BLOCK = 4096
-
-
 _OF_ARRAYS = (
     "Arrays X and Y are fitted by mine_jax.estimators.VoxelEncoder().fit(X, Y), and described by "
     "mine_jax.pipeline.describe(X, Y, lens)."
@@ -129,9 +127,9 @@ def fit(
         ConfigError: if pooling or positions do not suit the token grid, or batches the mesh.
         ResourceError: if not even one voxel fits in memory.
     """
-    for name, split in (("training", training), ("validation", validation)):
-        if name == "training" or split is not None:
-            check_type(name, split, Split, remedy=_OF_ARRAYS)
+    check_type("training", training, Split, remedy=_OF_ARRAYS)
+    if validation is not None:
+        check_type("validation", validation, Split, remedy=_OF_ARRAYS)
     config, key = config or QueryConfig(), random_key(key)
     if validation is None:
         moments = None  # some of these images are taken away

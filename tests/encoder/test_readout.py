@@ -72,7 +72,7 @@ def test_matches_float64_numpy(options, method):
 
 
 def test_accelerators_find_no_eigenvalues():
-    """cuSOLVER finds those of larger matrices one matrix at a time."""
+    """The form for accelerators is compiled for CUDA without a solver of eigenvalues, the other one with it."""
     arrays, _ = case()
     sums = readout.add(None, arrays.pop("query"), **arrays, weights=jnp.ones(40))
     text = {

@@ -52,11 +52,14 @@ def label_folder(root: Path, subject: str, space: str) -> Path:
     return root / "nsddata" / "freesurfer" / ("fsaverage" if space == "fsaverage" else subject) / "label"
 
 
-def spheres_path(root: Path, subject: str, space: str) -> str | None:
-    """Returns the spheres of a surface, `{hemi}` in the name; None in volumes, and where there are none.
+def spheres_path(root: Path, subject: str, space: str, *, named: str | None = None) -> str | None:
+    """Returns the spheres of a surface, `{hemi}` in the name: those that are named, or those in nsddata/freesurfer.
 
-    The registered sphere follows a template, so the other keeps distances better.
+    The registered sphere follows a template, so the other keeps distances better. None in volumes, and where
+    there are none.
     """
+    if named is not None:
+        return named
     if not is_surface(space):
         return None
     folder = label_folder(root, subject, space).parent / "surf"
@@ -99,7 +102,7 @@ def stimuli_file(root: Path) -> Path:
 def inputs(root: Path, config: Any) -> list[Path]:
     """Returns what responses are made from: betas, areas with their labels, the design, spheres of surfaces."""
     labels = label_folder(root, config.subject, config.space)
-    sphere = getattr(config, "sphere", None) or spheres_path(root, config.subject, config.space)
+    sphere = spheres_path(root, config.subject, config.space, named=getattr(config, "sphere", None))
     return [
         betas_folder(root, config.subject, config.space, config.beta_version),
         *([] if is_surface(config.space) else [roi_folder(root, config.subject, config.space)]),

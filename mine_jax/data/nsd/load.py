@@ -89,7 +89,7 @@ def load_nsd(
         raise ConfigError('`zscore` = "run" is not possible: NSD\'s betas carry no run numbers. Use "session".')
     design = nsd_design.read_design(root, subject=subject)
     areas = spaces.read_areas(root, subject=subject, space=space)
-    positions = spheres.read_spheres(sphere or layout.spheres_path(root, subject, space), areas.space)
+    positions = spheres.read_spheres(layout.spheres_path(root, subject, space, named=sphere), areas.space)
     folder = layout.betas_folder(root, subject, space, beta_version)
     files = spaces.find_sessions(
         folder, space=space, n_design_trials=len(design.images), beta_format=beta_format, limit=sessions
