@@ -250,7 +250,10 @@ def main() -> None:
     """Prints the rates, and writes them where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cortex", choices=list(KINDS), default="sheet")
-    parser.add_argument("--profiles", nargs="*", help="only these ways of drawing profiles")
+    every = sorted({kind for kinds in KINDS.values() for kind in kinds})
+    parser.add_argument(
+        "--profiles", nargs="*", choices=every, metavar="WAY", help="only these ways of drawing profiles"
+    )
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
