@@ -106,13 +106,17 @@ def test_help_lists_every_command_and_loads_nothing_heavy():
     assert result.stdout.strip().endswith("[]")
 
 
-def cpu_seconds(code, **environment):
-    """Runs code in a process of its own; gives what it printed, and the CPU seconds that it took."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, **environment}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return result.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def cpu_seconds(code, repeats=3, **environment):
+    """Runs code in processes of its own; gives what it printed, and the least CPU seconds that it took."""
+    seconds = []
+    for _ in range(repeats):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **environment}
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return result.stdout, min(seconds)
 
 
 RUN = """
@@ -125,6 +129,13 @@ finally:
 """
 
 
+@pytest.fixture(scope="module")
+def smallest():
+    """CPU seconds of the help of the smallest command line that the same library makes."""
+    code = "import sys, typer\nsys.argv = ['small', '--help']\ntyper.run(lambda: None)"
+    return cpu_seconds(code)[1]
+
+
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
@@ -133,15 +144,15 @@ finally:
         ("mine-jax run c.toml --dr", ["--dry-run"]),
     ],
 )
-def test_shells_complete_within_half_a_second(words, completed):
+def test_shells_complete_in_at_most_twice_the_time_of_a_small_command(words, completed, smallest):
     environment = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_MINE_JAX_COMPLETE": "complete_bash"}
     text, seconds = cpu_seconds(RUN.format(""), **environment)
-    assert text.split() == completed and seconds < 0.5
+    assert text.split() == completed and seconds < 2 * smallest
 
 
-def test_help_takes_less_than_half_a_second():
+def test_help_comes_in_at_most_twice_the_time_of_a_small_command(smallest):
     text, seconds = cpu_seconds(RUN.format(', "--help"'))
-    assert "--install-completion" in text and seconds < 0.5
+    assert "--install-completion" in text and seconds < 2 * smallest
 
 
 def test_entry_points_are_the_same():
