@@ -32,6 +32,17 @@ _BECOME_INPAINTING = (
     "StableDiffusionPipeline",
     "StableDiffusionXLPipeline",
 )
+# Edit each image of a list by itself; others read a list as one input, or take none.
+_BATCHED = (
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInstructPix2PixPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
+)
+# Parameters up to which threads within an operation of a CPU cost more than they save: twice the time with two
+# threads, measured at 2.5 million.
+_SMALL = 50_000_000
 _WHY = "generate and edit images"
 
 
@@ -86,39 +97,72 @@ class PipelineEditor:
         seeds: Sequence[int],
         masks: Sequence[np.ndarray] | None = None,
     ) -> list[Picture]:
-        """Returns one picture per image [h, w, 3], one call each: some pipelines read a list as one input.
+        """Returns one picture per image [h, w, 3]; a call takes several images only where a pipeline keeps them apart.
 
         Args:
             images: N images uint8 [h, w, 3].
             instructions: N texts.
             seeds: one per image.
             masks: N masks bool [h, w]; needed by inpainting pipelines.
-        """
-        mask_of_each: Sequence[np.ndarray | None] = [None] * len(images) if masks is None else masks
-        rows = zip(images, instructions, seeds, mask_of_each, strict=True)
-        return [self._edit_one(*row) for row in rows]
 
-    def _edit_one(self, image: np.ndarray, instruction: str, seed: int, mask: np.ndarray | None) -> Picture:
+        Raises:
+            GenerationError: if masks are needed and missing.
+        """
         known = call_parameters(self.pipeline)
-        if "mask_image" in known and mask is None:
+        if "mask_image" in known and masks is None:
             raise GenerationError(f"{type(self.pipeline).__name__} fills masks, but no mask was given.")
-        fitted = _fitted(image, self.size)
-        output = _call(
+        fitted = [_fitted(image, self.size) for image in images]
+        strengths = [_strength(self.pipeline, text, self.options["num_inference_steps"]) for text in instructions]
+        # by what one call can have one value of
+        alike: dict[Any, list[int]] = {}
+        is_batched = type(self.pipeline).__name__ in _BATCHED
+        for row, (pixels, strength) in enumerate(zip(fitted, strengths, strict=True)):
+            alike.setdefault((pixels.shape, strength) if is_batched else row, []).append(row)
+        pictures: dict[int, Picture] = {}
+        for rows in alike.values():
+            output = self._edit_alike(
+                [fitted[row] for row in rows],
+                [str(instructions[row]) for row in rows],
+                [seeds[row] for row in rows],
+                None if masks is None else [masks[row] for row in rows],
+                strengths[rows[0]],
+            )
+            lost = [truncated_tokens(self.pipeline, instructions[row]) for row in rows]
+            pictures.update(zip(rows, to_pictures(output, lost), strict=True))
+        return [self._unfitted(pictures[row], fitted[row], image) for row, image in enumerate(images)]
+
+    def _edit_alike(
+        self,
+        images: Sequence[np.ndarray],
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        masks: Sequence[np.ndarray] | None,
+        strength: float | None,
+    ) -> Any:
+        """Calls the pipeline once for images of one size; one image is given as such, not as a list."""
+        height, width = images[0].shape[:2]
+        whites = [Image.fromarray(_fitted(mask.astype(np.uint8) * 255, self.size)) for mask in masks or ()]
+        rows: dict[str, list[Any]] = {
+            "prompt": list(texts),
+            "image": [Image.fromarray(image) for image in images],
+            "mask_image": whites,
+            "generator": _generators(seeds),
+        }
+        is_one = len(images) == 1
+        return _call(
             self.pipeline,
-            prompt=str(instruction),
-            image=Image.fromarray(fitted),
-            mask_image=None if mask is None else Image.fromarray(_fitted(mask.astype(np.uint8) * 255, self.size)),
-            generator=_generators([seed])[0],
-            height=fitted.shape[0],
-            width=fitted.shape[1],
+            **{name: (values[0] if is_one else values) if values else None for name, values in rows.items()},
+            height=height,
+            width=width,
             # Flux-Kontext would scale everything to one megapixel.
-            max_area=fitted.shape[0] * fitted.shape[1],
+            max_area=height * width,
             _auto_resize=False,
-            strength=_strength(self.pipeline, instruction, self.options["num_inference_steps"]),
-            **_guidance(self.pipeline, self.guidance),
+            strength=strength,
+            **_guidance(self.pipeline, self.guidance, n_prompts=None if is_one else len(images)),
             **self.options,
         )
-        picture = to_pictures(output, [truncated_tokens(self.pipeline, instruction)])[0]
+
+    def _unfitted(self, picture: Picture, fitted: np.ndarray, image: np.ndarray) -> Picture:
         if picture.pixels is None or picture.pixels.shape != fitted.shape or fitted.shape == image.shape:
             return picture
         pixels = _restored(picture.pixels, image.shape[:2], self.size)
@@ -171,6 +215,15 @@ def load(
     if role == "generator":
         return PipelineGenerator(pipeline, steps=steps, guidance=guidance)
     return PipelineEditor(pipeline, steps=steps, guidance=guidance, image_guidance=image_guidance, size=size)
+
+
+def spare_threads(model: PipelineGenerator | PipelineEditor) -> None:
+    """Lets PyTorch work in one thread in this process, if the pipeline is small and on a CPU."""
+    torch = require("torch", extra="edit", why=_WHY)
+    parts = [part for part in model.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    parameters = [parameter for part in parts for parameter in part.parameters()]
+    if all(p.device.type == "cpu" for p in parameters) and sum(p.numel() for p in parameters) < _SMALL:
+        torch.set_num_threads(1)
 
 
 def check_directory(directory: str, *, role: str) -> str:

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         model = diffusion.load(**job["loader"])
+        diffusion.spare_threads(model)
         pictures.make_pictures(
             items,
             model,

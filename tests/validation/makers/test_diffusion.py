@@ -1,5 +1,6 @@
 """The adapters on the real classes of diffusers, one tiny random pipeline per family."""
 
+import functools
 import importlib.util
 import json
 import sys
@@ -99,6 +100,34 @@ def test_equal_seed_gives_equal_bits(tiny, photo, mask, name):
     first, second, other = (editor.edit([photo], ["cat"], seeds=[seed], masks=[mask])[0].pixels for seed in (7, 7, 8))
     np.testing.assert_array_equal(first, second)
     assert (first != other).any()
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_images_edited_together_are_those_edited_alone(tiny, photo, mask, name):
+    """Whatever their sizes and doses."""
+    editor = diffusion.PipelineEditor(tiny.build(name), steps=4, guidance=2.0)
+    images, masks = [photo, photo[:, :20], photo[::-1], photo], [mask, mask[:, :20], mask[::-1], mask]
+    texts = [Instruction("add cat", strength=dose) for dose in (1, 1, 1, 0.5)]
+    together = editor.edit(images, texts, seeds=[1, 2, 3, 4], masks=masks)
+    for row, drawn in enumerate(together):
+        alone = editor.edit([images[row]], [texts[row]], seeds=[row + 1], masks=[masks[row]])[0]
+        assert drawn.pixels.shape == images[row].shape and drawn.refit == alone.refit
+        assert np.abs(drawn.pixels.astype(int) - alone.pixels).max() <= 1
+
+
+def test_images_of_one_size_and_dose_are_edited_in_one_call(tiny, photo, mask, monkeypatch):
+    pipeline = tiny.build("sd-inpaint")
+    call, n_images = type(pipeline).__call__, []
+
+    @functools.wraps(call)
+    def counted(self, **named):
+        n_images.append(len(named["image"]) if isinstance(named["image"], list) else 1)
+        return call(self, **named)
+
+    monkeypatch.setattr(type(pipeline), "__call__", counted)
+    editor = diffusion.PipelineEditor(pipeline, steps=STEPS)
+    editor.edit([photo, photo[:, :20], photo], ["cat"] * 3, seeds=[1, 2, 3], masks=[mask, mask[:, :20], mask])
+    assert n_images == [2, 1]
 
 
 def test_size_scales_for_the_editor_and_back(tiny, photo, mask):
