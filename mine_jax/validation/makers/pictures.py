@@ -190,6 +190,8 @@ def _attempt(items: list[Item], model: Any, retries: int) -> list[_Attempt]:
     if len(items) > 1:
         try:
             answers = list(_call(model, items))
+        except NotApplicableError:
+            pass  # one of them; which one shows when each is asked for alone
         except Exception as error:
             logger.info("a batch of %d images failed (%s); one by one now", len(items), error)
         else:

@@ -141,19 +141,22 @@ def test_a_wrong_number_of_images_is_no_image(tmp_path, count):
     assert make(plan(1), Wrong(), tmp_path)["generation-000000.png"]["status"] == "failed"
 
 
-def test_statuses_of_a_model_are_kept(tmp_path):
+def test_statuses_of_a_model_are_kept(tmp_path, caplog):
     """F-88, F-91: black, flagged, too long a prompt."""
 
     class Odd:
         def generate(self, prompts, *, seeds, size):
-            if seeds[0] == 2:
+            if 2 in seeds:
                 raise NotApplicableError("no")
-            return [Picture(drawn(1), "flagged", truncated_tokens=3)] if seeds[0] else [np.zeros((8, 8, 3), np.uint8)]
+            answers = [np.zeros((8, 8, 3), np.uint8), Picture(drawn(1), "flagged", truncated_tokens=3)]
+            return [answers[seed] for seed in seeds]
 
-    records = make(plan(3), Odd(), tmp_path, batch_size=1)
+    caplog.set_level("INFO", "mine_jax")
+    records = make(plan(3), Odd(), tmp_path, batch_size=3)
     assert [records[item.file]["status"] for item in plan(3)] == ["black", "flagged", "not_applicable"]
     assert records["generation-000001.png"]["truncated_tokens"] == 3
     assert records["generation-000002.png"]["n_tries"] == 1
+    assert not caplog.records  # an edit that cannot be made is an answer, not a failure
 
 
 def test_editors_get_images_masks_and_instructions(tmp_path):
