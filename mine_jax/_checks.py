@@ -2,29 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
-import jax
-
-from mine_jax.errors import ConfigError, DataError
-
-
-def random_key(key: Any) -> jax.Array:
-    """Returns a random key: the one given, or that of a seed.
-
-    Args:
-        key: of `jax.random.key`, or a whole number.
-
-    Raises:
-        ConfigError: for anything else.
-    """
-    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    try:
-        return jax.random.key(operator.index(key))
-    except (TypeError, OverflowError):
-        raise ConfigError(f"`key` must be a whole number or jax.random.key(seed), but is {key!r}.") from None
+from mine_jax.errors import DataError
 
 
 def check_type(name: str, value: Any, wanted: type, *, remedy: str) -> None:

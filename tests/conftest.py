@@ -1,5 +1,6 @@
 """Settings of the whole test session, and the fixtures that many tests share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def pytest_collection_modifyitems(items):
     """Puts the longest files first; the order within a file stays."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _young_heap():
+    """Keeps what earlier files left, millions of objects of compiled programs, out of every later collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

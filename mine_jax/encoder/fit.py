@@ -10,8 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import sharding
-from mine_jax._checks import check_type, random_key
+from mine_jax._checks import check_type
 from mine_jax._progress import Progress, silent
+from mine_jax._random import random_key
 from mine_jax.config import EncoderConfig, QueryConfig
 from mine_jax.encoder.query.fit import QueryFit
 from mine_jax.encoder.query.state import Problem

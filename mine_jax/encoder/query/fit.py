@@ -11,6 +11,7 @@ import numpy as np
 
 from mine_jax import sharding
 from mine_jax._progress import Progress
+from mine_jax._random import permutation
 from mine_jax.config import QueryConfig
 from mine_jax.encoder.cells import position_basis
 from mine_jax.encoder.linear.choose import Grids, grids_of
@@ -238,7 +239,7 @@ def _members(splits: tuple[Examples, Examples], key: jax.Array, config: QueryCon
     members = [Member(rows, splits, grids_of(*splits, config.linear_width) if config.linear else None)]
     if config.members == 1:
         return tuple(members)
-    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, n_images), n_images))
+    order = permutation(jax.random.fold_in(key, n_images), n_images)
     for member in range(1, config.members):
         held = np.zeros(n_images, bool)
         held[np.take(order, np.arange((member - 1) * n_held, member * n_held), mode="wrap")] = True

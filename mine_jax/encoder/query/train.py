@@ -17,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from mine_jax import sharding
 from mine_jax._progress import Progress
+from mine_jax._random import permutation
 from mine_jax.encoder.linear import choose
 from mine_jax.encoder.query import adam, solving
 from mine_jax.encoder.query.images import Batch, Examples
@@ -170,7 +171,7 @@ def batches(problem: Problem, epoch: int, *, key: jax.Array) -> np.ndarray:
         Positions of training images [n, B]; those that fill no batch are left out.
     """
     n_images, size = problem.training.responses.shape[0], problem.batch_size
-    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), n_images))
+    order = permutation(jax.random.fold_in(key, epoch), n_images)
     return order[: n_images // size * size].reshape(-1, size)
 
 

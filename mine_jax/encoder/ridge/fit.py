@@ -10,6 +10,7 @@ import numpy as np
 
 from mine_jax import sharding
 from mine_jax._progress import Progress
+from mine_jax._random import permutation
 from mine_jax.config import RidgeConfig
 from mine_jax.encoder.cells import n_cells
 from mine_jax.encoder.needs import plan_ridge
@@ -117,7 +118,7 @@ class RidgeFit:
         n_images, n_voxels = targets.shape
         if config.selection == "kfold" and config.folds > n_images:
             raise ConfigError(f"encoder.folds = {config.folds}, but there are {n_images} images to share among folds.")
-        order = np.asarray(jax.random.permutation(self.key, n_images))
+        order = permutation(self.key, n_images)
         # features that never vary explain nothing at any penalty
         unit = (float(features.var(0, dtype=np.float64).mean()) or 1.0) * n_images
         penalties = unit * np.logspace(config.penalty_low, config.penalty_high, config.penalties) / features.shape[1]

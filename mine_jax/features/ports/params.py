@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mine_jax._random import normal
 from mine_jax.features.ports.weights import Tensors
 
 # (path of a parameter, its shape) -> axes of the mesh that divide it
@@ -89,13 +90,14 @@ def random_params(
         if path.endswith("/scale"):
             arrays[path] = jnp.ones(leaf.shape, kind)
         else:
-            arrays[path] = _normal(jax.random.fold_in(key, number), shape=leaf.shape, dtype=jnp.dtype(kind))
+            drawn = normal(jax.random.fold_in(key, number), leaf.shape)
+            arrays[path] = _scaled(drawn, dtype=jnp.dtype(kind))
     return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
-def _normal(key: jax.Array, *, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    return (0.02 * jax.random.normal(key, shape)).astype(dtype)
+@functools.partial(jax.jit, static_argnames="dtype")
+def _scaled(array: jax.Array, *, dtype: Any) -> jax.Array:
+    return (0.02 * array).astype(dtype)
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, Any]:
