@@ -1,8 +1,8 @@
 """Words whose joint presence matters: a response that is more than the sum of what both words say.
 
-Each of the first words of a profile is paired with every word. For a pair, the product of both presences is
-correlated with the measured response, with each presence partialled out. The pair that promises most in
-training images is tested on held-out ones.
+Each of the first words of a profile is paired with every word that it is often seen with. For a pair, the product of
+both presences is correlated with the measured response, with each presence partialled out. The pair that promises
+most in training images is tested on held-out ones.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from mine_jax.description.presence import Presence, Seen, finite
 from mine_jax.memory import BLOCK_BYTES, blocks
 from mine_jax.statistics import false_discovery_rate
 
-# First words of a profile that are paired with all others.
+# First words of a profile that are paired with others.
 N_WORDS = 3
+# Training images of both words, below which what they show together is the accident of a few images.
+MIN_TOGETHER = 10
 # Standard deviation that a word must leave of another one.
 _MIN_LEFT = 0.2
 
@@ -52,7 +54,7 @@ def conjunctions(
         word_ids: [V, L] positions of the words of V profiles, best first; -1 for none.
         training: images that choose the pair.
         held_out: images that test it.
-        n_words: first words of a profile that are paired with all others.
+        n_words: first words of a profile that are paired with others.
         progress: called with (done, total) voxels.
 
     Returns:
@@ -73,7 +75,7 @@ def conjunctions(
         joint, voxels = _joint(presence, word), np.sort(rows // listed.shape[1])
         if not len(joint.columns):
             continue
-        for block in blocks(len(voxels), BLOCK_BYTES // (16 * (len(presence.mean) + len(training.measured)))):
+        for block in blocks(len(voxels), BLOCK_BYTES // (16 * sum(joint.others.shape))):
             some = voxels[block]
             other, strength = _strongest(presence, word, joint, finite(training.measured[:, some]))
             better = strength > best[some]
@@ -88,10 +90,11 @@ class _Joint(NamedTuple):
     """Joint presence of a word and J others over images, what both words say of it taken away.
 
     Attributes:
-        columns: [J] positions of the others; only those that can be told from the word and its product.
+        columns: [J] positions of the others; only those that are seen with the word often enough, and can be told
+            from the word and its product.
         images: [n] images with the word.
-        shares: [n] its shares.
-        rows: [n, C] sparse, shares of all words in these images.
+        products: [J, n] sparse, in these images the products of the shares of both words.
+        others: [J, N] sparse, shares of the others in all images.
         with_own: [J] correlation of the word with each.
         of_own: [J] covariance of the product with the word.
         of_other: [J] covariance of the product with what the word leaves of the other.
@@ -101,8 +104,8 @@ class _Joint(NamedTuple):
 
     columns: np.ndarray
     images: np.ndarray
-    shares: np.ndarray
-    rows: Any
+    products: Any
+    others: Any
     with_own: np.ndarray
     of_own: np.ndarray
     of_other: np.ndarray
@@ -118,8 +121,9 @@ def _joint(presence: Presence, word: int) -> _Joint:
     n_images, span = presence.by_image.shape[0], slice(*presence.by_word.indptr[word : word + 2])
     images, shares = presence.by_word.indices[span], presence.by_word.data[span]
     rows = presence.by_image[images]
-    counts, weights = np.bincount(rows.indices, minlength=rows.shape[1]), np.repeat(shares, np.diff(rows.indptr))
-    columns = np.flatnonzero(counts)
+    weights = np.repeat(shares, np.diff(rows.indptr))
+    counts = np.bincount(rows.indices, rows.data * weights > 0, minlength=rows.shape[1])
+    columns = np.flatnonzero(counts >= MIN_TOGETHER)
     scale, mean = presence.scale[columns], presence.mean[columns]
     own_scale, own_mean = presence.scale[word], presence.mean[word]
 
@@ -137,17 +141,19 @@ def _joint(presence: Presence, word: int) -> _Joint:
     of_other = (by_other - mean * scale * joint - with_own * of_own) / size
     left = square - joint**2 - of_own**2 - of_other**2
     usable &= left > 1e-10 * square
+    columns = columns[usable]
+    products = rows[:, columns].T.tocsr()
+    products.data = products.data * shares[products.indices]
     parts = (part[usable] for part in (with_own, of_own, of_other, size, left))
-    return _Joint(columns[usable], images, shares, rows, *parts)
+    return _Joint(columns, images, products, presence.by_word[columns], *parts)
 
 
 def _strongest(presence: Presence, word: int, joint: _Joint, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Position [v] of the other word whose joint presence goes most with responses [N, v], and its partial r."""
     n_images, scale = len(response), presence.scale[joint.columns]
     own = presence.by_word[[word]] @ response * (presence.scale[word] / n_images)
-    # all words first, then those that are asked for: products cost less than sparse rows chosen
-    other = (presence.by_word @ response)[joint.columns] * (scale / n_images)[:, None]
-    found = (joint.rows.T @ (joint.shares[:, None] * response[joint.images]))[joint.columns]
+    other = (joint.others @ response) * (scale / n_images)[:, None]
+    found = joint.products @ response[joint.images]
     found *= (presence.scale[word] * scale / n_images)[:, None]
     other -= joint.with_own[:, None] * own
     other /= joint.size[:, None]

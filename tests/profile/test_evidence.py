@@ -152,3 +152,28 @@ def test_joint_presence_is_found_only_beyond_the_sum_of_both_words():
     assert found.r[0] == pytest.approx(partial(product, joint[1][:, 0], test[:, [3, 4]]), abs=1e-6)
     seen = [profile.Seen(words, measured) for words, measured in zip((training, test), added, strict=True)]
     assert (profile.conjunctions(word_ids, *seen).q <= 0.05).mean() < 0.1
+
+
+def test_the_best_pair_is_that_of_a_plain_search_among_words_often_seen_together():
+    rng = np.random.default_rng(5)
+    words = rng.random((300, 12)) * (rng.random((300, 12)) < np.linspace(0.04, 0.5, 12))
+    measured = rng.standard_normal((300, 25))
+    word_ids = np.stack([rng.permutation(12)[:3] for _ in range(25)])
+    found = profile.conjunctions(word_ids, *[profile.Seen(words, measured)] * 2)
+    together = (words > 0).T.astype(int) @ (words > 0)
+    rare = 0
+    for voxel in range(25):
+        strengths = {}
+        for first in word_ids[voxel]:
+            for second in set(range(12)) - {first}:
+                rare += together[first, second] < 10
+                if together[first, second] >= 10:
+                    product = words[:, first] * words[:, second]
+                    strengths[first, second] = partial(product, measured[:, voxel], words[:, [first, second]])
+        best = max(strengths, key=strengths.get)
+        row = np.flatnonzero(found.voxel == voxel)
+        if strengths[best] > 0:
+            assert {found.first[row[0]], found.second[row[0]]} == set(best)
+        else:
+            assert not len(row)
+    assert rare > 100
