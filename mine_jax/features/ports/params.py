@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import re
+import types
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import flax.traverse_util
@@ -100,10 +101,15 @@ def _scaled(array: jax.Array, *, dtype: Any) -> jax.Array:
     return (0.02 * array).astype(dtype)
 
 
-def parameter_shapes(model: nn.Module) -> dict[str, Any]:
+def parameter_shapes(model: nn.Module) -> Mapping[str, Any]:
     """Returns path -> shape and dtype of every parameter; nothing is allocated."""
+    return _shapes(cast(Any, model))  # flax makes modules hashable, but does not say so
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(model: nn.Module) -> Mapping[str, Any]:
     shapes = jax.eval_shape(functools.partial(model.init, method="everything"), jax.random.key(0))["params"]
-    return flax.traverse_util.flatten_dict(shapes, sep="/")
+    return types.MappingProxyType(flax.traverse_util.flatten_dict(shapes, sep="/"))
 
 
 def checkpoint_key(path: str) -> str:
