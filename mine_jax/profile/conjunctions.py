@@ -64,7 +64,9 @@ def conjunctions(
 
     n_voxels, presence = len(word_ids), Presence.of(training.words)
     best, first, second = np.zeros(n_voxels), np.full(n_voxels, -1), np.full(n_voxels, -1)
-    listed = word_ids[:, :n_words]
+    # only words that are in so many images can be with another one in as many
+    often = np.diff(presence.by_word.indptr) >= MIN_TOGETHER
+    listed = np.where((word_ids >= 0) & often[word_ids], word_ids, -1)[:, :n_words]
     # voxels of the same word together: what its pairs have in common is computed once
     order = np.argsort(listed, axis=None, kind="stable")
     words, starts = np.unique(listed.ravel()[order], return_index=True)
