@@ -47,31 +47,33 @@ def clusters(
     if not numbers:
         return Clusters(1, 0.0, 1.0, one)
 
-    def agreement(order: np.ndarray) -> np.ndarray:
+    def agreement(orders: np.ndarray) -> np.ndarray:
+        """Agreement [orders, numbers] of clusters with voxels of the other half in these orders."""
         pairs = [[direction[n] for n in numbers] for direction in directions]
-        return np.mean([[adjusted_rand(cut, other[order]) for cut, other in cuts] for cuts in pairs], axis=0)
+        return np.mean([[adjusted_rand(cut, other[orders]) for cut, other in cuts] for cuts in pairs], axis=0).T
 
-    observed = agreement(np.arange(n_voxels))
-    null = [agreement(rng.permutation(n_voxels)).max() for _ in range(n_permutations)]
-    p = float(permutation_p(int((np.array(null) >= observed.max()).sum()), n_permutations))
+    observed = agreement(np.arange(n_voxels)[None])[0]
+    null = agreement(np.stack([rng.permutation(n_voxels) for _ in range(n_permutations)])).max(1)
+    p = float(permutation_p(int((null >= observed.max()).sum()), n_permutations))
     if p > max_p:
         return Clusters(1, float(observed.max()), p, one)
     best = max(n for n, value in zip(numbers, observed, strict=True) if value >= observed.max())
     return Clusters(best, float(observed.max()), p, directions[0][best][0])
 
 
-def adjusted_rand(a: np.ndarray, b: np.ndarray) -> float:
-    """Computes the adjusted Rand index (Hubert & Arabie 1985) of two labelings [n] from 1."""
-    size = int(b.max()) + 1
-    table = np.bincount(a * size + b)
-    both, first, second = (_pairs(counts) for counts in (table, np.bincount(a), np.bincount(b)))
-    expected = first * second / max(len(a) * (len(a) - 1) / 2, 1)
-    best = (first + second) / 2
-    return float((both - expected) / (best - expected)) if best > expected else 1.0
+def adjusted_rand(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Computes the adjusted Rand index [...] (Hubert & Arabie 1985) of labels [n] with labels [..., n], both from 1."""
+    first, second = ((labels[..., None] == np.arange(1, labels.max() + 1)).astype(np.float64) for labels in (a, b))
+    both = _pairs(first.T @ second).sum((-2, -1))
+    of_first, of_second = (_pairs(members.sum(-2)).sum(-1) for members in (first, second))
+    expected = of_first * of_second / max(len(a) * (len(a) - 1) / 2, 1)
+    best = (of_first + of_second) / 2
+    differs = best > expected
+    return np.where(differs, (both - expected) / np.where(differs, best - expected, 1), 1.0)
 
 
-def _pairs(counts: np.ndarray) -> float:
-    return float((counts * (counts - 1.0) / 2).sum())
+def _pairs(counts: np.ndarray) -> np.ndarray:
+    return counts * (counts - 1) / 2
 
 
 def _predicted(own: np.ndarray, of_other: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
