@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -237,6 +239,33 @@ def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(errors.ResourceError, match="No space left"):
         artifacts.write_array(path, np.ones(3))
     assert [p.name for p in tmp_path.iterdir()] == ["a.npy"] and artifacts.read_array(path).sum() == 0
+
+
+def test_full_disk_keeps_the_old_encoders(tmp_path):
+    """F-75: the store of encoders has its own errors for a disk that refuses."""
+    code = """
+import resource, signal, sys
+import numpy as np
+from mine_jax import artifacts, errors, types
+
+def encoders(n):
+    arrays = {"a": np.random.default_rng(n).standard_normal((n, 50)).astype(np.float32)}
+    status, baseline = np.zeros(n, np.int8), np.zeros(50, np.float32)
+    return types.Encoders({}, arrays, baseline, np.arange(n), status, types.Architecture("ridge"))
+
+artifacts.save(encoders(3), sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    artifacts.save(encoders(5_000), sys.argv[1])
+except errors.ResourceError as error:
+    print(error)
+print(len(artifacts.load(sys.argv[1]).voxel_ids))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "encoder")]
+    message, n = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()
+    assert message.startswith(f"cannot write {tmp_path}") and "File too large" in message and n == "3"
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
 
 
 def test_table_roundtrip_and_change_of_form(tmp_path, monkeypatch):

@@ -259,8 +259,10 @@ def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
         shutil.rmtree(directory / "params", ignore_errors=True)
         for name in ("params", "meta.json"):
             (temporary / name).replace(directory / name)
-    except OSError as error:
-        raise ResourceError(f"cannot write {directory}: {error}. Free space or choose another folder.") from error
+    except (OSError, ValueError) as error:
+        # the store raises ValueError for what the disk refuses, a page that names the cause last
+        why = str(error) if len(str(error)) < 300 else f"...{str(error)[-120:]}"
+        raise ResourceError(f"cannot write {directory}: {why}. Free space or choose another folder.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return directory

@@ -135,6 +135,7 @@ def test_every_row_has_its_picture_and_the_audit_agrees_with_the_scene(validated
 def test_progress_never_goes_back(validated):
     seen = [done for done, _ in validated[2]]
     assert seen == sorted(seen) and seen[-1] > 0 and all(done <= total for done, total in validated[2])
+    assert seen[-1] == validated[2][-1][1]
 
 
 def test_a_second_run_makes_no_image_again(finished, validated):
