@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import glob
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -29,6 +31,8 @@ from mine_jax.artifacts.disk import (
 from mine_jax.errors import CheckpointError, ResourceError
 
 SCHEMA = 1
+# What the store of encoders needs beside the arrays: some twenty small files.
+_STORE_BYTES = 1 << 20
 # Arrays of sparse rows.
 _SPARSE = ("starts", "columns", "values")
 _TYPES = {
@@ -240,7 +244,8 @@ def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        with _without_globs(temporary.resolve()) as plain, _checkpointer() as checkpointer:
+        _check_space(temporary, sum(array.nbytes for arrays in tree.values() for array in arrays.values()))
+        with _quiet_store(), _without_globs(temporary.resolve()) as plain, _checkpointer() as checkpointer:
             checkpointer.save(plain / "params", tree)
         files = sorted(p for p in (temporary / "params").rglob("*") if p.is_file())
         meta = {
@@ -266,6 +271,24 @@ def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return directory
+
+
+def _check_space(directory: Path, n_bytes: int) -> None:
+    """Raises OSError where the disk has too little: the store finds out in threads, each of which says so."""
+    if shutil.disk_usage(directory).free < n_bytes + _STORE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextlib.contextmanager
+def _quiet_store() -> Generator[None, None, None]:
+    """Keeps the store from logging errors that it raises, too."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _encoder_tree(encoders: types.Encoders) -> dict[str, dict[str, np.ndarray]]:
