@@ -572,8 +572,8 @@ class Attributions(_Shown):
     predicted_baseline: np.ndarray
     completeness_gap: np.ndarray
 
-    def take(self, voxels: np.ndarray) -> Attributions:
-        """Returns the attributions of some voxels (positions or mask [V])."""
+    def take(self, voxels: np.ndarray | slice) -> Attributions:
+        """Returns the attributions of some voxels (positions, mask [V] or slice)."""
         return _of_voxels(self, voxels)
 
 
@@ -593,8 +593,8 @@ class CriticalTokens(_Shown):
     indices: np.ndarray
     scores: np.ndarray
 
-    def take(self, voxels: np.ndarray) -> CriticalTokens:
-        """Returns the critical tokens of some voxels (positions or mask [V])."""
+    def take(self, voxels: np.ndarray | slice) -> CriticalTokens:
+        """Returns the critical tokens of some voxels (positions, mask [V] or slice)."""
         return _of_voxels(self, voxels)
 
 
@@ -618,8 +618,8 @@ class Faithfulness(_Shown):
     necessity: dict[str, np.ndarray]
     sufficiency: dict[str, np.ndarray]
 
-    def take(self, voxels: np.ndarray) -> Faithfulness:
-        """Returns the faithfulness of some voxels (positions or mask [V])."""
+    def take(self, voxels: np.ndarray | slice) -> Faithfulness:
+        """Returns the faithfulness of some voxels (positions, mask [V] or slice)."""
         return _of_voxels(self, voxels, whole=("k_values",))
 
 
@@ -704,7 +704,7 @@ def reaches(claims: np.ndarray, claim: str) -> np.ndarray:
     return np.isin(claims, enough)
 
 
-def _of_voxels(value: Any, voxels: np.ndarray, *, whole: tuple[str, ...] = ()) -> Any:
+def _of_voxels(value: Any, voxels: np.ndarray | slice, *, whole: tuple[str, ...] = ()) -> Any:
     """Takes voxels of every array of a dataclass, and of the arrays in its dictionaries, but those named."""
     taken: dict[str, Any] = {}
     for field in fields(value):

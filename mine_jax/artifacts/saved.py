@@ -31,6 +31,8 @@ from mine_jax.artifacts.disk import (
 from mine_jax.errors import CheckpointError, ResourceError
 
 SCHEMA = 1
+# Texts of fixed length that are written as an array: as JSON they would be in memory one by one.
+_LONG_TEXT = 1 << 20
 # What the store of encoders needs beside the arrays: some twenty small files.
 _STORE_BYTES = 1 << 20
 # Arrays of sparse rows.
@@ -200,7 +202,7 @@ def _verify(directory: Path, hashes: dict[str, str]) -> None:
 
 def _write_field(directory: Path, name: str, array: Any) -> str:
     array = np.asarray(array)
-    if array.dtype.kind in "UO":
+    if array.dtype.kind == "O" or (array.dtype.kind == "U" and array.nbytes < _LONG_TEXT):
         write_text(directory / f"{name}.json", json.dumps(array.astype(str).tolist()))
         return f"{name}.json"
     if array.dtype.name == "bfloat16":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack
 
@@ -22,6 +23,7 @@ from mine_jax.attribution.integrated_gradients import integrate
 from mine_jax.attribution.patching import Patching, PatchSettings, patch
 from mine_jax.attribution.path import Path, PathSettings, check_settings
 from mine_jax.memory.chunks import Chunks, chunk_size
+from mine_jax.memory.rows import scratch
 from mine_jax.types import Attributions, CriticalTokens, Encoders, Faithfulness, ImageTokens
 
 _SPLITS = {"all": ("train", "val", "test"), "train": ("train", "val"), "test": ("test",)}
@@ -42,6 +44,7 @@ def attribute_and_patch(
     *,
     image_ids: np.ndarray | None = None,
     keep: Callable[[slice, np.ndarray], None] | None = None,
+    folder: pathlib.Path | None = None,
     voxel_chunk: int | None = None,
     image_chunk: int | None = None,
     mesh: Mesh | None = None,
@@ -55,6 +58,7 @@ def attribute_and_patch(
         tokens: image-tokens [N, P, D].
         image_ids: [V, I] images of each voxel; None for all images.
         keep: called with a slice of voxels and their scores [v, I, P], for who wants to write them.
+        folder: where the results lie, in files without a name; None holds them in memory.
         voxel_chunk: voxels held at once. Memory only, never the result.
         image_chunk: images held at once. Memory only, never the result.
         mesh: devices, as for `integrated_gradients`. Never the result.
@@ -81,7 +85,7 @@ def attribute_and_patch(
     n_critical(patching.k, n_tokens)  # an error costs least before anything is computed
     n_images = len(tokens.image_ids) if image_ids is None else np.shape(image_ids)[1]
     size = chunk_size(n_voxels, max(1, HELD_SCORES // max(1, n_images * n_tokens)))
-    parts = []
+    whole = _Whole(n_voxels, folder)
     for start in range(0, n_voxels, size):
         voxels = slice(start, min(start + size, n_voxels))
         slab = encoders.take(np.arange(voxels.start, voxels.stop))
@@ -95,9 +99,9 @@ def attribute_and_patch(
         if keep is not None:
             keep(voxels, attributions.scores)
         no_scores = np.zeros((*attributions.scores.shape[:2], 0), np.float32)
-        parts.append((dataclasses.replace(attributions, scores=no_scores), critical, faithfulness))
-    attributed, critical_sets, patched = zip(*parts, strict=True)
-    return _joined(attributed), _joined(critical_sets), _joined(patched)
+        whole.put(voxels, (dataclasses.replace(attributions, scores=no_scores), critical, faithfulness))
+    attributed, critical_tokens_of_all, patched = whole.results
+    return attributed, critical_tokens_of_all, patched
 
 
 def faithfulness_of_halves(
@@ -162,18 +166,47 @@ def _shifted(progress: Progress, offset: int, total: int) -> Progress:
     return lambda done, _: progress(offset + done, total)
 
 
-def _joined(parts: Sequence[_T]) -> _T:
-    """Joins the voxels of equal dataclasses; `k_values` has no voxel axis."""
-    fields: dict[str, Any] = {}
-    for field in dataclasses.fields(parts[0]):
-        values = [getattr(part, field.name) for part in parts]
-        if field.name == "k_values":
-            fields[field.name] = values[0]
-        elif isinstance(values[0], dict):
-            fields[field.name] = {name: np.concatenate([value[name] for value in values]) for name in values[0]}
-        else:
-            fields[field.name] = np.concatenate(values)
-    return type(parts[0])(**fields)
+class _Whole:
+    """Dataclasses of arrays of all voxels, filled slab after slab; `k_values` has no voxel axis."""
+
+    def __init__(self, n_voxels: int, folder: pathlib.Path | None) -> None:
+        self.n_voxels, self.folder = n_voxels, folder
+        self.results: tuple[Any, ...] = ()
+
+    def put(self, voxels: slice, parts: Sequence[Any]) -> None:
+        """Puts what was found of some voxels in its place."""
+        if self.folder is None and voxels == slice(0, self.n_voxels):
+            self.results = tuple(parts)
+            return
+        if not self.results:
+            self.results = tuple(_with_arrays(part, self._room) for part in parts)
+        for result, part in zip(self.results, parts, strict=True):
+            for whole, some in zip(_arrays(result), _arrays(part), strict=True):
+                whole[voxels] = some
+
+    def _room(self, part: np.ndarray) -> np.ndarray:
+        shape = (self.n_voxels, *part.shape[1:])
+        # files cannot be empty
+        is_held = self.folder is None or 0 in shape
+        return np.empty(shape, part.dtype) if is_held else scratch(shape, part.dtype, self.folder)
+
+
+def _arrays(value: Any) -> list[np.ndarray]:
+    """Lists the arrays [V, ...] of a dataclass, also those in its dictionaries."""
+    items = [getattr(value, field.name) for field in dataclasses.fields(value) if field.name != "k_values"]
+    return [array for item in items for array in (item.values() if isinstance(item, dict) else [item])]
+
+
+def _with_arrays(value: _T, change: Callable[[np.ndarray], np.ndarray]) -> _T:
+    """Replaces the arrays of a dataclass that `_arrays` lists."""
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if isinstance(item, dict):
+            changed[field.name] = {name: change(array) for name, array in item.items()}
+        elif field.name != "k_values":
+            changed[field.name] = change(item)
+    return dataclasses.replace(value, **changed)
 
 
 def choose_images(

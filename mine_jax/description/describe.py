@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from mine_jax._progress import Progress, silent
 from mine_jax.description.lens import TokenWords
 from mine_jax.errors import DataError
-from mine_jax.memory import SparseRows, blocks, sparse_rows
+from mine_jax.memory import SparseRows, blocks, scratch, sparse_rows
 from mine_jax.types import CriticalTokens, Descriptions
 
 # Pseudo-share of every word in the log-odds: a word must be seen to count.
@@ -25,6 +27,7 @@ def describe(
     *,
     corpus: np.ndarray,
     n_words: int = 20,
+    folder: Path | None = None,
     progress: Progress = silent,
 ) -> Descriptions:
     """Describes what drives each voxel in each image.
@@ -39,6 +42,7 @@ def describe(
         words: token words of at least those images.
         corpus: [C] mean share of each canonical word over a corpus of images.
         n_words: words kept per pair, L.
+        folder: where the descriptions lie, in files without a name; None holds them in memory.
         progress: called with (done, total) voxels.
 
     Returns:
@@ -50,15 +54,19 @@ def describe(
     Source: MINE, descriptions; the weighting is ours.
     """
     n_voxels, n_images, k = critical.indices.shape
-    rows = _rows(words.image_ids, critical.image_ids)
+    order = np.argsort(words.image_ids)
     n_words = min(n_words, len(words.vocabulary.words))
     shape = (n_voxels * n_images, n_words)
-    word_ids, weights, n_tokens = np.full(shape, -1, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+    # files cannot be empty
+    room = np.zeros if folder is None or 0 in shape else functools.partial(scratch, folder=folder)
+    word_ids, weights, n_tokens = room(shape, np.int32), room(shape, np.float32), room(shape, np.int32)
     tokens_each, m = words.word_ids.shape[1:]
     of_tokens = [part.reshape(-1, m) for part in (words.word_ids, words.shares)]
     for voxels in blocks(n_voxels, _BLOCK_ENTRIES // (k * m * max(1, n_images))):
         pairs = slice(voxels.start * n_images, voxels.stop * n_images)
-        tokens = rows[voxels].reshape(-1, 1) * tokens_each + critical.indices[voxels].reshape(-1, k)
+        rows = _rows(words.image_ids, order, critical.image_ids[voxels])
+        word_ids[pairs] = -1
+        tokens = rows.reshape(-1, 1) * tokens_each + critical.indices[voxels].reshape(-1, k)
         ids, shares = (np.take(part, tokens, 0) for part in of_tokens)
         found = _weighed(ids, shares, critical.scores[voxels].reshape(-1, k), corpus)
         kept = found.rank < n_words
@@ -196,8 +204,8 @@ def _weighed(word_ids: np.ndarray, shares: np.ndarray, scores: np.ndarray, corpu
     return _Weighed(row, word[best], weight[best], n_tokens[best], rank)
 
 
-def _rows(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    order = np.argsort(known)
+def _rows(known: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Positions of the wanted ids among the known ones, which `order` sorts."""
     rows = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(order) - 1)]
     wrong = known[rows] != wanted
     if wrong.any():

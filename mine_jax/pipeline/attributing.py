@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,8 +38,8 @@ class Attributed(NamedTuple):
     critical: CriticalTokens
     faithfulness: Faithfulness
 
-    def take(self, voxels: np.ndarray) -> Attributed:
-        """Returns those of some voxels (positions [V])."""
+    def take(self, voxels: np.ndarray | slice) -> Attributed:
+        """Returns those of some voxels (positions [V] or slice)."""
         return Attributed(self.attributions.take(voxels), self.critical.take(voxels), self.faithfulness.take(voxels))
 
 
@@ -82,11 +83,22 @@ def choose(
 
 
 def attributed(
-    config: Config, pairs: Pairs, progress: Progress, keep: Callable[[slice, np.ndarray], None] | None = None
+    config: Config,
+    pairs: Pairs,
+    progress: Progress,
+    *,
+    keep: Callable[[slice, np.ndarray], None] | None = None,
+    folder: Path | None = None,
 ) -> Attributed:
-    """Attributes and patches pairs; `keep` is that of `attribution.attribute_and_patch`."""
+    """Attributes and patches pairs; `keep` and `folder` are those of `attribution.attribute_and_patch`."""
     found = attribution.attribute_and_patch(
-        pairs.encoders, pairs.tokens, image_ids=pairs.image_ids, keep=keep, progress=progress, **_settings(config)
+        pairs.encoders,
+        pairs.tokens,
+        image_ids=pairs.image_ids,
+        keep=keep,
+        folder=folder,
+        progress=progress,
+        **_settings(config),
     )
     return Attributed(*found)
 

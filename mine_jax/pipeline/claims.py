@@ -204,7 +204,7 @@ def _population(
 ) -> Population:
     (descriptions, faithfulness), scores = one
     settings, shares = config.profile, described.shares
-    usable = ~np.isin(descriptions.image_ids, shares.image_ids[shares.splits == "test"])
+    usable = _of_no_test(descriptions.image_ids, shares)
     profiles = profile.build(
         descriptions,
         faithfulness,
@@ -226,6 +226,14 @@ def _population(
     rows = np.searchsorted(scores.voxel_ids, descriptions.voxel_ids)
     n_fitted = int((scores.status == "ok").sum())
     return Population(profiles, scores.take(rows), _used(descriptions, chosen, shares), n_fitted)
+
+
+def _of_no_test(image_ids: np.ndarray, shares: CorpusShares) -> np.ndarray:
+    """Says which images [V, I] are not for tests."""
+    is_test, usable = shares.splits == "test", np.empty(image_ids.shape, bool)
+    for block in memory.blocks(len(image_ids), memory.BLOCK_BYTES // (64 * max(1, image_ids.shape[1]))):
+        usable[block] = ~is_test[shares.rows_of(image_ids[block])]
+    return usable
 
 
 def _halves(config: Config, described: Described, voxel_ids: np.ndarray) -> tuple[SparseRows, SparseRows] | None:

@@ -75,8 +75,14 @@ def voxel_layers(best: np.ndarray, by_layer: dict[int, Scores]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def pairs(attributions: Attributions, faithfulness: Faithfulness, *, tolerance: float) -> pd.DataFrame:
-    """Builds attribution/pairs.tsv, voxel by voxel, images in the order of the attributions."""
+def pairs(attributions: Attributions, faithfulness: Faithfulness, *, tolerance: float) -> Iterator[pd.DataFrame]:
+    """Builds attribution/pairs.tsv, some voxels after the others, images in the order of the attributions."""
+    n_voxels, n_images = attributions.predicted.shape
+    for block in memory.blocks(n_voxels, _ROWS // max(1, n_images)):
+        yield _pairs(attributions.take(block), faithfulness.take(block), tolerance=tolerance)
+
+
+def _pairs(attributions: Attributions, faithfulness: Faithfulness, *, tolerance: float) -> pd.DataFrame:
     allowed = tolerance * statistics.prediction_range(attributions.predicted, attributions.predicted_baseline)
     late = np.abs(attributions.completeness_gap) > allowed[:, None]
     undefined = ~np.isfinite(faithfulness.faithfulness)

@@ -55,7 +55,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     ),
     "attribution": (
         *_within("attribution", "pairs.tsv", "curves.tsv", "voxels.tsv", "tokens.npy", "scores.npy", "heat.npy"),
-        "attribution/meta.json",
+        *("attribution/meta.json", "attribution/image_ids.npy"),
         *_typed(types.Faithfulness, "attribution/faithfulness"),
         *_typed(types.CriticalTokens, *(f"attribution/{name}" for name in _CONTROLS)),
         *(f"attribution/{name}/faithfulness.npy" for name in _CONTROLS),

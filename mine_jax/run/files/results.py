@@ -180,7 +180,9 @@ def save_attribution(
     """
     out = directory / "attribution"
     n_voxels, n_images, k = critical.indices.shape
-    artifacts.write_table(out / "pairs.tsv", tables.pairs(attributions, faithfulness, tolerance=settings.tolerance))
+    pairs = tables.pairs(attributions, faithfulness, tolerance=settings.tolerance)
+    artifacts.write_parts(out / "pairs.tsv", pairs, n_voxels * n_images)
+    artifacts.write_array(out / "image_ids.npy", critical.image_ids)
     artifacts.write_array(out / "tokens.npy", critical.indices.reshape(-1, k))
     artifacts.write_array(out / "scores.npy", critical.scores.reshape(-1, k))
     artifacts.write_table(out / "curves.tsv", tables.curves(attributions, faithfulness, seed=seed))
@@ -203,13 +205,13 @@ def load_critical(directory: Path) -> CriticalTokens | None:
     meta = artifacts.read_json(folder / "meta.json")
     if not meta["n_voxels"]:
         return None
-    pairs = artifacts.read_table(folder / "pairs.tsv")
     shape = (meta["n_voxels"], meta["n_images"])
+    indices, scores = (artifacts.read_array(folder / f"{name}.npy", mmap=True) for name in ("tokens", "scores"))
     return CriticalTokens(
-        voxel_ids=pairs["voxel_id"].to_numpy().reshape(shape)[:, 0],
-        image_ids=pairs["image_id"].to_numpy(dtype=str).reshape(shape),
-        indices=artifacts.read_array(folder / "tokens.npy").reshape(*shape, -1),
-        scores=artifacts.read_array(folder / "scores.npy").reshape(*shape, -1),
+        voxel_ids=artifacts.read_table(folder / "voxels.tsv")["voxel_id"].to_numpy(),
+        image_ids=artifacts.read_array(folder / "image_ids.npy", mmap=True),
+        indices=indices.reshape(*shape, -1),
+        scores=scores.reshape(*shape, -1),
     )
 
 

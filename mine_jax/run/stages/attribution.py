@@ -28,11 +28,11 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     pairs, *halves = batches
     n_parts = len(batches) + bool(halves)
     n_voxels, n_images = pairs.n_voxels, pairs.image_ids.shape[1]
-    shape = (n_voxels, n_images, pairs.tokens.tokens.shape[1])
+    shape, out = (n_voxels, n_images, pairs.tokens.tokens.shape[1]), directory / "attribution"
     with files.kept_scores(directory, shape, keep=settings.keep_scores) as keep:
         own = part_of(progress, 0, n_parts)
-        results = attributing.attributed(config, pairs, own, _of_voxels(keep, n_voxels))
-    attributions, critical, faithfulness = results.take(np.arange(n_voxels))
+        results = attributing.attributed(config, pairs, own, keep=_of_voxels(keep, n_voxels), folder=out)
+    attributions, critical, faithfulness = results.take(slice(0, n_voxels))
     of_halves = attributing.faithfulness_of_halves(config, pairs, halves, part_of(progress, 1, n_parts))
     per_voxel = files.save_attribution(
         directory,
@@ -45,9 +45,9 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         seed=config.run.seed,
     )
     if n_voxels < len(pairs.image_ids):
-        _save_control(directory, files.DECOYS, results.take(np.arange(n_voxels, len(pairs.image_ids))))
+        _save_control(directory, files.DECOYS, results.take(slice(n_voxels, None)))
     for i, half in enumerate(halves):
-        found = attributing.attributed(config, half, part_of(progress, 2 + i, n_parts))
+        found = attributing.attributed(config, half, part_of(progress, 2 + i, n_parts), folder=out)
         _save_control(directory, files.HALVES[i], found)
     good = per_voxel[per_voxel["r2"] > 0.2]
     return {

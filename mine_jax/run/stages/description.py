@@ -32,6 +32,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         words,
         corpus=shares.mean,
         n_words=config.description.n_words,
+        folder=directory / "description",
         progress=lambda done, total: progress(total + done, 2 * total),
     )
     files.save_description(directory, descriptions, shares)
@@ -45,7 +46,12 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         attributed = files.load_control_attribution(directory, control)
         if attributed is not None:
             described = description.describe(
-                attributed[0], words, corpus=shares.mean, n_words=config.description.n_words, progress=still
+                attributed[0],
+                words,
+                corpus=shares.mean,
+                n_words=config.description.n_words,
+                folder=directory / "description",
+                progress=still,
             )
             files.save_control_descriptions(directory, control, described)
     vocabulary = words.vocabulary
