@@ -206,6 +206,18 @@ def test_missing_and_foreign_files(tmp_path):
         artifacts.load(directory)
 
 
+def test_long_lists_of_texts_are_arrays(tmp_path, monkeypatch):
+    """As JSON each of them would be in memory by itself."""
+    ids = np.array([["é1", "image000002"], ["", "a\tb"]] * 3)
+    critical = types.CriticalTokens(np.arange(6), ids, np.zeros((6, 2, 1), np.int32), np.zeros((6, 2, 1), np.float32))
+    short = artifacts.save(critical, tmp_path / "short")
+    monkeypatch.setattr("mine_jax.artifacts.saved._LONG_TEXT", ids.nbytes)
+    long = artifacts.save(critical, tmp_path / "long")
+    assert (short / "image_ids.json").is_file() and (long / "image_ids.npy").is_file()
+    for folder in (short, long):
+        np.testing.assert_array_equal(artifacts.load(folder).image_ids, ids)
+
+
 def test_objects_are_never_read(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(errors.IntegrityError, match="not a readable"):

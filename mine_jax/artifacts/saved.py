@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ SCHEMA = 1
 _LONG_TEXT = 1 << 20
 # What the store of encoders needs beside the arrays: some twenty small files.
 _STORE_BYTES = 1 << 20
+# How often, and how far apart, a folder is deleted that others write to.
+_TRIES, _PAUSE_S = 20, 0.1
 # Arrays of sparse rows.
 _SPARSE = ("starts", "columns", "values")
 _TYPES = {
@@ -271,8 +274,17 @@ def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
         why = str(error) if len(str(error)) < 300 else f"...{str(error)[-120:]}"
         raise ResourceError(f"cannot write {directory}: {why}. Free space or choose another folder.") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
     return directory
+
+
+def _remove(folder: Path) -> None:
+    """Deletes a folder that threads of the store may still be writing to, after one of them failed."""
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(_PAUSE_S)
 
 
 def _check_space(directory: Path, n_bytes: int) -> None:

@@ -1,11 +1,13 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from mine_jax.attribution import attribute, attribute_and_patch, critical_tokens, integrated_gradients, patch_tokens
 
 
-def test_matches_the_three_steps(make, monkeypatch):
+@pytest.mark.parametrize("in_files", [False, True])
+def test_matches_the_three_steps(make, monkeypatch, tmp_path, in_files):
     """Voxels a few at a time, with images of their own: same numbers as all at once."""
     encoders, tokens = make.encoders("query_heads"), make.tokens(3)
     image_ids = tokens.image_ids[np.array([[2, 0], [1, 1], [2, 1], [0, 2], [0, 1]])]
@@ -21,9 +23,12 @@ def test_matches_the_three_steps(make, monkeypatch):
         k=4,
         n_random=2,
         n_steps=8,
+        folder=tmp_path if in_files else None,
         keep=lambda voxels, scores: kept.__setitem__(voxels, scores),
         progress=lambda *counts: done.append(counts),
     )
+    large = (got[0].predicted, got[1].indices, got[1].image_ids, got[2].necessity["ig"])
+    assert all(isinstance(array, np.memmap) is in_files for array in large) and not list(tmp_path.iterdir())
     scale = np.abs(attributions.scores).max()
     np.testing.assert_allclose(kept, attributions.scores, atol=2e-6 * scale)
     np.testing.assert_array_equal(got[1].indices, critical.indices)

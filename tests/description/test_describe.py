@@ -1,5 +1,7 @@
 """Words of critical tokens to descriptions, against tables worked out by hand."""
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,25 @@ def test_weights_are_shares_of_the_positive_attribution():
     assert list(made.n_tokens[0, 0, :2]) == [1, 1]
     assert made.word_ids[0, 0, 2] == -1, "a token with a negative score says nothing"
     assert description.sentences(made)[0, 0].startswith("The critical tokens of this image read as dog (1 of 3)")
+
+
+def test_descriptions_in_files_are_those_in_memory(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(-1, 3, (20, 9, 2))
+    words = TokenWords(
+        np.array([f"i{n}" for n in range(20)]),
+        description.clean_vocabulary(WORDS),
+        ids,
+        rng.random(ids.shape).astype(np.float32),
+    )
+    shown = words.image_ids[rng.integers(0, 20, (30, 4))]
+    found = CriticalTokens(np.arange(30), shown, rng.integers(0, 9, (30, 4, 3)), rng.normal(size=(30, 4, 3)))
+    monkeypatch.setattr(importlib.import_module("mine_jax.description.describe"), "_BLOCK_ENTRIES", 200)
+    held, filed = (description.describe(found, words, corpus=np.full(3, 0.1), folder=f) for f in (None, tmp_path))
+    for name in ("word_ids", "weights", "n_tokens"):
+        np.testing.assert_array_equal(getattr(held, name), getattr(filed, name))
+        assert isinstance(getattr(filed, name), np.memmap) and not isinstance(getattr(held, name), np.memmap)
+    assert (held.word_ids >= 0).any() and not list(tmp_path.iterdir())
 
 
 def test_words_common_to_the_corpus_do_not_win():
