@@ -114,7 +114,7 @@ def localised_test(
     rng = np.random.default_rng([seed, 2])
     signs = np.stack([rng.integers(0, 2, n_chosen) for _ in range(n_permutations)]).astype(np.int8) * 2 - 1
     effect, exceeding, tested = np.zeros(n_voxels), np.zeros(n_voxels), np.zeros(n_voxels, bool)
-    for block in blocks(n_voxels, BLOCK_BYTES // (8 * max(n_chosen, _SIGNS_AT_ONCE))):
+    for block in blocks(n_voxels, BLOCK_BYTES // (8 * max(n_chosen, _SIGNS_AT_ONCE, distribution.width))):
         response = standardized(measured[chosen, block])
         ours, theirs = (
             standardized(profile_scores(rows.take(block), corpus, of_images)) for rows in (distribution, whole)
