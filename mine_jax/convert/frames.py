@@ -10,6 +10,9 @@ import pandas as pd
 
 from mine_jax.types import CLAIMS, Profiles, Responses, Scores, reaches
 
+# Of a voxel that was fitted, and that no profile was built for.
+TOO_POOR = "not profiled: R2 on the images that chose its encoder (r2_selection) is below attribution.min_r2"
+
 
 def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | None) -> pd.DataFrame:
     """Tables what is known of voxels so far; numbers of later stages are empty.
@@ -27,7 +30,7 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
         table["hemi"], table["vertex"] = responses.surface.places(responses.voxel_ids)
     table["rois"] = responses.rois
     table["ncsnr"], table["noise_ceiling"] = responses.ncsnr, responses.noise_ceiling
-    for name in ("r2", "r", "r2_normalized"):
+    for name in ("r2", "r", "r2_normalized", "r2_selection"):
         table[name] = np.nan if scores is None else getattr(scores, name)
     table["n_train"] = 0 if scores is None else scores.n_train
     table["n_test"] = 0 if scores is None else scores.n_test
@@ -36,6 +39,7 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
     unfit = (table["status"] != "ok").to_numpy()
     reason[unfit] = table["status"].to_numpy()[unfit]
     if profiles is not None:
+        reason[~unfit] = TOO_POOR
         rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)
         claim[rows], reason[rows] = profiles.claims, profiles.reasons
     table["claim"] = claim

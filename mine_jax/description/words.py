@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mine_jax.errors import DataError
+
 # Word-start marks of SentencePiece and of byte-level BPE; CLIP's BPE marks word ends instead.
 _SENTENCEPIECE, _BYTE_LEVEL = "▁", "Ġ"
 _STARTS = (_SENTENCEPIECE, _BYTE_LEVEL)
@@ -88,6 +90,9 @@ def clean_vocabulary(words: np.ndarray) -> Vocabulary:
 
     Returns:
         The vocabulary; canonical words keep the order in which they first appear.
+
+    Raises:
+        DataError: if no entry is a word.
     """
     entries = [str(word) for word in words]
     byte_level = _share(entries, lambda word: word.startswith(_BYTE_LEVEL)) >= _MIN_MARKED_SHARE
@@ -110,6 +115,11 @@ def clean_vocabulary(words: np.ndarray) -> Vocabulary:
     for i, word in enumerate(canonical):
         if word:
             index[i] = positions.setdefault(word, len(positions))
+    if not positions:
+        raise DataError(
+            f"none of the {len(entries)} entries of the lens is a word (first: {', '.join(map(repr, entries[:3]))}): a "
+            "word has at least two letters, or one ideograph, and is no special token. Name things that photos show."
+        )
     dropped = int((index < 0).sum())
     return Vocabulary(np.array(list(positions), dtype=str), index, dropped, len(index) - dropped - len(positions))
 

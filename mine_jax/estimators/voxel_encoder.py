@@ -12,7 +12,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from mine_jax import artifacts, attribution, description, encoder
-from mine_jax.config import EncoderConfig, QueryConfig, RidgeConfig
+from mine_jax.config import EncoderConfig, QueryConfig, RidgeConfig, from_dict
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.statistics import r2
 from mine_jax.types import STATUSES, Attributions, Descriptions, ImageTokens, Lens, Responses, Split
@@ -134,8 +134,14 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Returns:
             Scores [V, N, P], which add up to the prediction less that of the mean token.
+
+        Raises:
+            DataError: for a voxel that there is not.
         """
-        chosen = np.flatnonzero(self.fitted_) if voxels is None else np.asarray(voxels)
+        chosen = np.flatnonzero(self.fitted_) if voxels is None else np.asarray(voxels, int)
+        n_voxels = len(self.fitted_)
+        if ((chosen < 0) | (chosen >= n_voxels)).any():
+            raise DataError(f"`voxels` are positions 0..{n_voxels - 1}, but have {chosen.min()}..{chosen.max()}.")
         return attribution.integrated_gradients(self.encoders_.take(chosen), self._tokens(X, is_fit=False))
 
     def describe(
@@ -199,10 +205,8 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise ConfigError(f'`kind` must be "query" or "ridge", but is {self.kind!r}.')
         if not 0 < self.validation < 1:
             raise ConfigError(f"`validation` must be a share between 0 and 1, but is {self.validation!r}.")
-        try:
-            return _KINDS[self.kind](**dict(self.settings or {}))
-        except ValueError as error:
-            raise ConfigError(f"`settings`: {error}") from None
+        values = {"kind": self.kind} | dict(self.settings or {})
+        return from_dict({"encoder": values}, source="`settings`").encoder
 
     def _tokens(self, values: Any, *, is_fit: bool) -> ImageTokens:
         values = values if hasattr(values, "ndim") else np.asarray(values)

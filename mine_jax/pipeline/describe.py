@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from mine_jax import data, description, encoder
+from mine_jax._checks import check_type
 from mine_jax._progress import Progress, part_of, silent
 from mine_jax.config import Config, from_dict
 from mine_jax.errors import ConfigError, DataError
@@ -27,6 +28,7 @@ SECTIONS = ("encoder", "attribution", "description", "profile", "run")
 # Fits, attribution, description, profiles.
 _N_PARTS = 4
 _NO_PHOTOS = "words are not tested beyond low-level features (no photos)"
+_LENS = "mine_jax.types.Lens(words, unembedding=..., bias=...) reads tokens of any model: its scores of words."
 _NO_GRID = "encoders know no positions (no `grid`)"
 
 
@@ -49,7 +51,8 @@ def describe(
     Args:
         X: image-tokens [N, P, D] or vectors [N, F] (NumPy, jax, torch, memory-mapped), or `ImageTokens`.
         Y: responses [N, V], z-scored, row n to the image of row n of X; or `Responses`, joined by image id.
-        lens: what reads tokens as words.
+        lens: what reads tokens as words: `mine_jax.types.Lens(words, unembedding=W, bias=b)` for scores
+            token @ W.T + b, or that of `mine_jax.features.load_features`.
         test: share of the images that are held out, or their ids.
         grid: rows and columns that the P tokens of an array lie on.
         settings: section -> keys and values as in a configuration file, of encoder, attribution, description,
@@ -63,6 +66,8 @@ def describe(
         ConfigError: for a setting that does not exist, does not fit, or speaks of no array.
         DataError: if the arrays do not fit each other.
     """
+    check_type("lens", lens, Lens, remedy=_LENS)
+    description.clean_vocabulary(lens.words)  # an error costs least before anything is fitted
     config = _configuration(settings)
     tokens, responses = _joined(X, Y, grid)
     assigned = data.assign_splits(
@@ -92,6 +97,12 @@ def describe(
 
 
 def _configuration(settings: Mapping[str, Mapping[str, Any]] | None) -> Config:
+    flat = [name for name, keys in (settings or {}).items() if not isinstance(keys, Mapping)]
+    if flat:
+        raise ConfigError(
+            "`settings` is section -> keys and values, such as {'encoder': {'epochs': 5}}, but has "
+            f"{', '.join(flat)} outside of any section."
+        )
     values = {section: dict(keys) for section, keys in (settings or {}).items()}
     other = [section for section in values if section not in SECTIONS]
     if other:
@@ -101,6 +112,8 @@ def _configuration(settings: Mapping[str, Mapping[str, Any]] | None) -> Config:
 
 def _joined(X: Any, Y: Any, grid: tuple[int, int] | None) -> tuple[ImageTokens, Responses]:
     """Gives arrays the image ids of what they come with."""
+    if grid is not None and np.shape(grid) != (2,):
+        raise DataError(f"`grid` must be (rows, columns), but is {grid!r}.")
     is_typed = isinstance(X, ImageTokens), isinstance(Y, Responses)
     if not all(is_typed):
         n_images, n_rows = (len(one.image_ids if typed else one) for one, typed in zip((X, Y), is_typed, strict=True))

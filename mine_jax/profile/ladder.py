@@ -13,6 +13,7 @@ A rung's q is Benjamini-Hochberg over all fitted voxels, and a voxel stops at it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -186,11 +187,16 @@ def _measured_rungs(voxels: Evidence, decoy_r: np.ndarray | None, limits: Limits
     of_decoys = q if decoy_r is None else family_q(rank_p(test.effect, decoy_r), voxels.n_fitted)
     # without predictions no share can be asked for; words that are tested whole carry enough
     excused = ~np.isfinite(test.r_encoder) | test.is_whole
+    above_chance = np.where(
+        test.is_whole | ~np.isfinite(test.r_rival),
+        f"words predict held-out responses no better than chance {chance}",
+        f"beyond low-level features, words predict held-out responses no better than chance {chance}",
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         share = test.r_beyond / test.r_encoder
         words = [
             (np.isfinite(test.r), "no words"),
-            (q <= limits.max_q, f"words predict held-out responses no better than chance {chance}"),
+            (q <= limits.max_q, above_chance),
             (of_decoys <= limits.max_q, f"words predict held-out responses no better than those of decoys {chance}"),
             (
                 excused | (share >= limits.min_share),
@@ -210,7 +216,7 @@ def _of_all(values: np.ndarray, n_fitted: int) -> np.ndarray:
     return np.concatenate([values, np.full(max(0, n_fitted - len(values)), np.nan)])
 
 
-def _first_failure(rules: list[tuple[np.ndarray, str]]) -> tuple[np.ndarray, np.ndarray]:
+def _first_failure(rules: Sequence[tuple[np.ndarray, str | np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Returns whether all rules hold [V], and the reason of the first that does not."""
     reasons = np.full(len(rules[0][0]), "", dtype=object)
     for holds, reason in reversed(rules):

@@ -234,7 +234,10 @@ _PART = r"[^\s/\\\"'<>|;,()\[\]{}]"
 _PATH = re.compile(rf"(?<![\w.:/~…<])(?:file:)?(?:~[\w.-]*|[A-Za-z]:)?[/\\](?:{_PART}+[/\\])+({_PART}*)")
 _HOME = re.compile(rf"(?<![\w.:/…<])(?:(?:/home|/Users|[A-Za-z]:\\Users)[/\\]{_PART}+|/root(?![\w-]))")
 _SECRET = re.compile(r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,})")
-_NAMED_SECRET = re.compile(r"(?i)\b([\w-]*(?:token|secret|password|passwd|api[_-]?key))(\s*[=:]\s*)([^\s,;]+)")
+_NAMED_SECRET = re.compile(
+    r"(?i:\b([\w-]*(?:secret|password|passwd|api[_-]?key))(\s*[=:]\s*)|\b([\w-]*token)(\s*=\s*|:(?=\S)|:\s+(?=\S*\d)))"
+    r"[^\s,;]+"
+)
 SECRET_KEY = re.compile(r"(?i)(^|_)(token|secret|password|passwd|api_?key)$")
 
 
@@ -244,7 +247,8 @@ def redact(text: str) -> str:
         text = _PATH.sub(lambda match: _shortened(match.group(0), match.group(1)), text)
         text = _HOME.sub("~", text)
     text = _SECRET.sub("[redacted]", text)
-    return _NAMED_SECRET.sub(r"\1\2[redacted]", text)
+    # a colon after "token" ends a sentence more often than it begins a secret, which has digits
+    return _NAMED_SECRET.sub(r"\1\2\3\4[redacted]", text)
 
 
 def _shortened(path: str, last: str) -> str:

@@ -114,7 +114,7 @@ def test_clones_are_not_fitted_and_keep_the_settings():
     ("changed", "error", "said"),
     [
         ({"kind": "linear"}, ConfigError, '"query" or "ridge"'),
-        ({"settings": {"epoch": 3}}, ConfigError, "epoch"),
+        ({"settings": {"epoch": 3}}, ConfigError, "Did you mean 'epochs'"),
         ({"validation": 1.5}, ConfigError, "between 0 and 1"),
         ({"grid": (2, 4)}, DataError, "must hold the 9 tokens"),
     ],

@@ -43,7 +43,8 @@ def rolled(folder, name, by):
 def said(folder):
     """What `check` says of lags, and whether it warns."""
     findings = inputs.check(configured(folder))
-    return "".join(f for f in findings if "by lags" in f), [f for f in findings if "may be shifted" in f]
+    warnings = [f for f in findings if "may be shifted" in f or "fit their images" in f]
+    return "".join(f for f in findings if "by lags" in f), warnings
 
 
 def test_rows_as_they_belong_give_no_warning(recordings):
@@ -67,6 +68,13 @@ def test_shifted_tokens_are_warned_of(recordings):
     rolled(recordings, "tokens.npy", 1)
     _, warnings = said(recordings)
     assert len(warnings) == 1 and "in the order of their ids moved by +1" in warnings[0]
+
+
+def test_rows_in_another_order_are_warned_of(recordings):
+    """Nothing fits at any lag."""
+    np.save(recordings / "responses.npy", np.load(recordings / "responses.npy")[::-1])
+    _, warnings = said(recordings)
+    assert len(warnings) == 1 and "are rows and image ids in one order" in warnings[0]
 
 
 def test_a_run_warns_as_check_does(recordings, tmp_path):

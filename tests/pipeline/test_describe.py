@@ -104,6 +104,10 @@ def test_types_are_joined_by_image_id_and_test_images_may_be_named(planted):
     [
         ({"Y": np.zeros((5, 2))}, DataError, "`X` has 240 images, but `Y` has 5"),
         ({"settings": {"data": {"test": 0.3}}}, ConfigError, "but has data"),
+        ({"settings": {"epochs": 1}}, ConfigError, "epochs outside of any section"),
+        ({"lens": None}, DataError, "`lens` must be Lens, but is NoneType"),
+        ({"lens": Lens(np.array(["7", "x"]), np.eye(2), np.zeros(2))}, DataError, "none of the 2 entries"),
+        ({"grid": 4}, DataError, r"`grid` must be \(rows, columns\), but is 4"),
         ({"settings": {"encoder": {"epoch": 3}}}, ConfigError, "Did you mean 'epochs'"),
         ({"test": ["7", "x7"]}, DataError, "1 images without responses, first x7"),
     ],

@@ -70,7 +70,7 @@ def profiles(n, n_images=10):
         ({"r2_selection": -0.2}, "none", "not predicted more than decoys"),
         ({"reliability": 0.0}, "predicted", "not reliable more than decoys"),
         ({"reliability": np.nan}, "predicted", "not tested for reliable"),
-        ({"p": 0.4}, "reliable", "no better than chance"),
+        ({"p": 0.4}, "reliable", "beyond low-level features, words predict held-out responses no better than chance"),
         ({"r_beyond": -0.5}, "reliable", "no better than those of decoys"),
         ({"r_beyond": 0.3, "r_encoder": 1.9}, "reliable", "add less than 0.2"),
         ({"r_beyond": 0.05, "is_whole": True}, "localised", "causal: not tested"),
@@ -85,6 +85,13 @@ def test_a_voxel_stops_at_the_first_rung_that_fails(changes, claim, reason):
     assert set(judged.claims) == {claim} and reason in judged.reasons[0]
     assert (reaches(judged.claims, "words") == judged.explained).all()
     assert list(judged.effects) == list(CLAIMS[1:5])
+
+
+@pytest.mark.parametrize("changes", [{"is_whole": True}, {"r_rival": np.nan}])
+def test_the_reason_speaks_of_low_level_features_only_where_they_were_asked_for(changes):
+    rungs = profile.climb(evidence(5, p=0.4, **changes), decoys(), LIMITS)
+    judged = profile.judge(profiles(5), rungs, statuses=np.full(5, "ok"))
+    assert all(reason.startswith("words predict") for reason in judged.reasons)
 
 
 def test_status_and_too_few_images_come_first():

@@ -396,7 +396,7 @@ def test_the_first_screen_is_the_answer(run):
     n = int((voxels["claim"] == "words").sum())
     share = re.escape(page.share(n / (voxels["status"] == "ok").sum()))
     for rung in ("predicted", "reliable", "described"):
-        assert re.search(rf"{n} {rung} {share}; decoys 2%", first)
+        assert re.search(rf"{n} {rung} {share}; decoys 1 of 50", first)
     assert re.search(r"0 causal 0% \(not tested\)", first)
     for area, word in (("FFA face", "face"), ("PPA place", "house")):
         assert re.search(rf"{area} [\w, ]*{word}[\w, ]* \d+ of \d+", first)

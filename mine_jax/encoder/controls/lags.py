@@ -21,6 +21,8 @@ MOST_IMAGES = 1000
 _FEWEST_IMAGES = 20
 # Differences are counted in 1 / sqrt(images), the deviation of a correlation by chance.
 _LIMIT = 3.0
+# Mean r over voxels by which responses must fit their own images better than images a row away.
+_LEAST = 0.01
 _IMAGE_CHUNK = 16
 
 
@@ -44,7 +46,7 @@ class Lags(NamedTuple):
 
     @property
     def warning(self) -> str:
-        """What is odd; "" if no lag predicts better than none."""
+        """What is odd; "" if responses fit the images as they are."""
         of_each = {"rows of the responses": self.rows, "images in the order of their ids": self.images}
         for what, by_lag in of_each.items():
             lag = max(by_lag, key=lambda one: by_lag[one])
@@ -54,6 +56,12 @@ class Lags(NamedTuple):
                     f"responses and images may be shifted: {what} moved by {lag:+d} fit with r {by_lag[lag]:.2f}, "
                     f"but {by_lag[0]:.2f} as they are. Compare the first rows of both, and `index_base`"
                 )
+        others = [r for lag, r in self.rows.items() if lag]
+        if others and self.rows[0] - max(others) < _LEAST:
+            return (
+                f"responses fit their images no better than those of other rows (r {self.rows[0]:.2f}): are rows and "
+                "image ids in one order? Compare some responses with their photos"
+            )
         return ""
 
 

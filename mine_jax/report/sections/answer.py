@@ -36,7 +36,7 @@ class Rung:
         meaning: what holds, in one line.
         n: voxels.
         share: of the usable voxels.
-        decoys: share of decoys that reach it; None where there are none.
+        decoys: decoys that reach it, of how many; None where there are none.
         note: how many were tested, where not all were.
     """
 
@@ -44,7 +44,7 @@ class Rung:
     meaning: str
     n: int
     share: float
-    decoys: float | None
+    decoys: tuple[int, int] | None
     note: str = ""
 
 
@@ -113,7 +113,7 @@ def ladder(runs: Sequence[reading.Run]) -> list[Rung]:
     rungs = []
     for claim in CLAIMS[1:]:
         reached = reaches(claims, claim)
-        beside = float(reaches(decoys, claim).mean()) if len(decoys) and claim != "causal" else None
+        beside = (int(reaches(decoys, claim).sum()), len(decoys)) if len(decoys) and claim != "causal" else None
         note = ""
         if claim == "causal":
             note = f"{page.count(tested)} tested, {page.count(moved)} moved" if tested else "not tested"
