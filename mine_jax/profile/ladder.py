@@ -204,7 +204,12 @@ def _measured_rungs(voxels: Evidence, decoy_r: np.ndarray | None, limits: Limits
             ),
             (test.rank <= limits.max_rank, f"more than {limits.max_rank:g} of other voxels' words predict it as well"),
         ]
-        local = [(local_q <= limits.max_q, f"image-level: all tokens of its images give the same words {chance}")]
+        local = [
+            (
+                local_q <= limits.max_q,
+                f"image-level: critical tokens say no more than all of its images {chance}",
+            )
+        ]
     return {
         "words": Rung(test.effect, test.p, q, *_first_failure(words)),
         "localised": Rung(localised.effect, localised.p, local_q, *_first_failure(local)),

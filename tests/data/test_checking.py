@@ -63,7 +63,7 @@ def test_folder_with_one_photo_under_two_names(tmp_path):
     config = FolderConfig(test=0.5, **{key: str(tmp_path / value) for key, value in paths.items()})
     text = "\n".join(data.check(config))
     assert "1 constant, 2 ok" in text and "noise ceiling unknown" in text
-    assert "test photos show what photos show that encoders are fitted to" in text
+    assert "test photos look like photos that encoders are fitted to" in text
     assert "warning: only 10 test images" in text and "areas" not in text
     (tmp_path / "rois.tsv").write_text("voxel_id\troi\n0\tV1v\n2\tV1v\n2\tFFA\n", encoding="utf-8")
     assert "areas: FFA 1, V1v 2" in data.check(config.model_copy(update={"rois": str(tmp_path / "rois.tsv")}))

@@ -254,7 +254,10 @@ def test_profiles_say_what_stands_beside_them(run):
     for name, rows in tables.items():
         artifacts.write_table(run / f"profile/{name}.tsv", pd.DataFrame(rows))
     text = read(write_report(run, max_examples=1)).text
-    assert "Holds against confounds: swimmer." in text and "Does not hold: beach (with swimmer)." in text
+    assert (
+        "Holds against confounds: swimmer." in text
+        and "Not shown beyond what comes with it: beach (with swimmer)." in text
+    )
     assert "Lowered by dog." in text and "face and tool together" in text and "Looks at 25% from the left" in text
 
 

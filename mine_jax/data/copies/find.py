@@ -103,8 +103,8 @@ def warning_of_copies(pairs: Sequence[tuple[str, str]]) -> str:
         return ""
     shown = ", ".join(f"{one} = {other}" for one, other in pairs[:_SHOWN])
     return (
-        f"{len(pairs)} test photos show what photos show that encoders are fitted to (copies, mirror images or crops), "
-        f"first {shown}: their R2 is no test. Leave one of each pair out"
+        f"{len(pairs)} test photos look like photos that encoders are fitted to, or like crops or mirrors of them: "
+        f"look at {shown}{', ...' if len(pairs) > _SHOWN else ''}. Of copies R2 is no test: leave one of each pair out"
     )
 
 

@@ -113,7 +113,7 @@ def _ledger(rows: pd.DataFrame) -> list[str]:
     survives = reading.is_true(rows["survives"])
     gone = [f"{row['word']} ({row['confound'] or 'alone'})" for row in rows[~survives].to_dict("records")]
     lines = [f"Holds against confounds: {', '.join(rows.loc[survives, 'word'])}."] if survives.any() else []
-    return lines + ([f"Does not hold: {', '.join(gone)}."] if gone else [])
+    return lines + ([f"Not shown beyond what comes with it: {', '.join(gone)}."] if gone else [])
 
 
 def _drivers(rows: pd.DataFrame) -> list[str]:
