@@ -256,6 +256,10 @@ def test_key_of_another_kind_names_the_kinds_that_have_it(section, kind, key, va
     ("values", "message"),
     [
         ({"features": {"kind": "llava", "promt": ""}}, "features.promt: unknown key. Did you mean 'prompt'?"),
+        *(
+            ({"data": {"test": n}}, "data.test: input should be a share between 0 and 1, or the name of a file")
+            for n in (60, 1.0, True, [1])
+        ),
         ({"encoder": {"kind": "linear"}}, 'encoder.kind: must be "query" or "ridge", but is \'linear\'.'),
         (
             {"features": {"kind": 3}},

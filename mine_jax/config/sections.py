@@ -91,6 +91,9 @@ def _count_or_share(value: Any, validated: ValidatorFunctionWrapHandler) -> int 
 def _test_images(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"0?\.\d+", value):
         raise PydanticCustomError("test_images", "input should be a share without quotes, or the name of a file")
+    is_share = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+    if not isinstance(value, str) and not is_share:
+        raise PydanticCustomError("test_images", "input should be a share between 0 and 1, or the name of a file")
     return value
 
 

@@ -158,8 +158,8 @@ def test_a_run_warns(photos, tmp_path):
     """F-08: `run` says it at the stage that reads the photos."""
     settings = folder_of(photos, tmp_path)
     record = run.execute(settings, tmp_path / "run", graph.STEPS, until="features")
-    assert "1 test photos show" in record["stages"]["features"]["summary"]["warning"]
-    assert "first p00 = p19" in record["stages"]["features"]["summary"]["warning"]
+    assert "1 test photos look like" in record["stages"]["features"]["summary"]["warning"]
+    assert "look at p00 = p19" in record["stages"]["features"]["summary"]["warning"]
 
 
 def test_run_and_check_skip_many_photos_and_say_so(photos, tmp_path, monkeypatch):

@@ -444,6 +444,8 @@ def test_atlas_with_a_table_elsewhere_and_without(tmp_path):
     (tmp_path / "lut.txt").write_text("# id name r g b\n0 Unknown 0 0 0\n4 left-FFA 255 0 0\n7 PPA 0 0 255\n")
     lut = str(tmp_path / "lut.txt")
     assert own.load(**files, roi_labels=lut)[0].rois.tolist() == ["left-FFA"] * 3 + ["PPA"]
+    with pytest.raises(ConfigError, match=r"`rois` must be a table of areas \(.tsv, .txt, .*but is .*areas.csv"):
+        own.load(**files | {"rois": "areas.csv"}, mask="mask.nii.gz")
     (tmp_path / "atlas.tsv").unlink()
     assert own.load(**files)[0].rois.tolist() == ["area-4"] * 3 + ["area-7"]
 

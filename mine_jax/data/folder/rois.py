@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from mine_jax.data.containers import positions
-from mine_jax.data.containers.series import Series
+from mine_jax.data.containers.series import SUFFIXES, Series
 from mine_jax.data.tables import read_tsv, whole_numbers
 from mine_jax.errors import AlignmentError, ConfigError, DataError
 from mine_jax.types import Volume
 
+_TABLES = (".tsv", ".txt")
 # Labels that mean "in no area".
 _NO_AREA = frozenset(("", "-1", "0", "unknown"))
 
@@ -87,7 +88,12 @@ def choose_voxels(
         MineError: as the readers of masks, atlases and tables.
     """
     atlas = None
-    if rois is not None and not rois.endswith((".tsv", ".txt")):
+    if rois is not None and not rois.endswith(_TABLES):
+        if not rois.endswith(SUFFIXES):
+            raise ConfigError(
+                f"data: `rois` must be a table of areas ({', '.join(_TABLES)}, divided by tabs) or an atlas "
+                f"({', '.join(SUFFIXES)}), but is {rois}."
+            )
         atlas = positions.read_atlas(rois, labels, first)
     if mask is not None:
         voxel_ids = positions.read_mask(mask, first)
