@@ -4,6 +4,7 @@ A reader is one file or folder (`folder.py`, `nsd/`) and one row of `loading.REA
 """
 
 from mine_jax.data.checking import check as check
+from mine_jax.data.checking import expected_shape as expected_shape
 from mine_jax.data.containers.spheres import warning_of_places as warning_of_places
 from mine_jax.data.copies import MOST_PHOTOS as MOST_PHOTOS
 from mine_jax.data.copies import Thumbnails as Thumbnails

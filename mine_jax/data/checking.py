@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from mine_jax.data.nsd import design as nsd_design
 from mine_jax.data.nsd import layout, spaces, surface
 from mine_jax.data.nsd.betas import Sessions
 from mine_jax.data.trials import Rows, Trials, average
-from mine_jax.errors import AlignmentError, ConfigError
+from mine_jax.errors import AlignmentError, ConfigError, MineError
 from mine_jax.types import Responses, Stimuli, Surface
 
 _N_PROBED, _READ_BLOCK = 16, 64
@@ -79,8 +80,38 @@ def check(
     return findings + ([f"warning: {warning}"] if warning else [])
 
 
-def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Responses, Stimuli, list[str]]:
-    """Opens what `load_nsd` would read; responses are those of a few voxels, or none."""
+def expected_shape(config: DataConfig) -> tuple[int, int] | None:
+    """Counts images and voxels from design and areas of NSD, reading no responses.
+
+    Args:
+        config: section [data].
+
+    Returns:
+        N and V as `load` will give them; None for other kinds of data, and where files are missing or damaged.
+    """
+    if not isinstance(config, (NsdConfig, PhantomConfig)):
+        return None
+    try:
+        opened = _open_nsd(config)
+    except MineError:
+        return None  # said where they are read
+    shown = opened.design.images[nsd_design.trial_positions(opened.sessions)]
+    return len(np.unique(shown)), len(opened.voxel_ids)
+
+
+class _Nsd(NamedTuple):
+    """What is opened of NSD before any response: `ncsnr` is None where there is none."""
+
+    root: Path
+    design: nsd_design.Design
+    areas: nsd_areas.Areas
+    betas: Path
+    sessions: Sessions
+    ncsnr: np.ndarray | None
+    voxel_ids: np.ndarray
+
+
+def _open_nsd(config: NsdConfig | PhantomConfig) -> _Nsd:
     if config.root is None:
         raise ConfigError(f'data: kind = "{config.kind}" needs `root`, the folder that holds nsddata.')
     root = Path(config.root)
@@ -95,7 +126,12 @@ def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Responses, Stimuli, l
         limit=config.sessions,
     )
     ncsnr = spaces.read_ncsnr(betas, areas)
-    voxel_ids = nsd_areas.select_voxels(areas, config.roi, ncsnr)
+    return _Nsd(root, design, areas, betas, sessions, ncsnr, nsd_areas.select_voxels(areas, config.roi, ncsnr))
+
+
+def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Responses, Stimuli, list[str]]:
+    """Opens what `load_nsd` would read; responses are those of a few voxels, or none."""
+    root, design, areas, betas, sessions, ncsnr, voxel_ids = _open_nsd(config)
     findings = [f"{config.subject}: {len(sessions.numbers)} sessions ({sessions.beta_format}), {len(voxel_ids)} voxels"]
     named = getattr(config, "sphere", None)  # a phantom has none
     findings += spheres.finding(layout.spheres_path(root, config.subject, config.space, named=named), areas.space)
@@ -107,15 +143,15 @@ def _check_nsd(config: NsdConfig | PhantomConfig) -> tuple[Responses, Stimuli, l
         findings.append(f"{int(np.isnan(ncsnr[voxel_ids]).sum())} voxels hold no valid data (ncsnr is NaN)")
     findings.append(_areas(nsd_areas.area_names(areas, voxel_ids)))
     probed = np.unique(voxel_ids[np.linspace(0, len(voxel_ids) - 1, _N_PROBED).astype(int)])
-    betas = _probe_betas(sessions, probed, areas, config)
+    of_probed = _probe_betas(sessions, probed, areas, config)
     findings += _check_info(root, config.subject, design)
     shown = design.images[nsd_design.trial_positions(sessions)]
     stimuli = nsd_design.stimuli(root, np.unique(shown).astype(str), design)
-    if betas is None:
+    if of_probed is None:
         return _bare(stimuli.image_ids), stimuli, findings
     names = tuple(str(number) for number in sessions.numbers)
     rows = Rows(shown.astype(str), np.repeat(np.arange(len(names)), sessions.n_trials), names)
-    responses = average(Trials(lambda block: betas[block], probed, rows, source=str(sessions.folder)))
+    responses = average(Trials(lambda block: of_probed[block], probed, rows, source=str(sessions.folder)))
     return responses, stimuli, findings
 
 

@@ -4,6 +4,7 @@ from mine_jax.features.backbone import Backbone as Backbone
 from mine_jax.features.backbone import check_folder as check_folder
 from mine_jax.features.backbone import family_of as family_of
 from mine_jax.features.backbone import load_backbone as load_backbone
+from mine_jax.features.backbone import planned_tokens as planned_tokens
 from mine_jax.features.backbone import resolve_layer as resolve_layer
 from mine_jax.features.dense.denoise import denoise as denoise
 from mine_jax.features.dense.denoise import denoise_like as denoise_like

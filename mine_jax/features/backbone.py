@@ -18,7 +18,7 @@ import numpy as np
 from mine_jax import sharding
 from mine_jax._progress import Progress, silent
 from mine_jax.config import EMBEDDED_MODELS, FeaturesConfig, ModelConfig, PrecomputedConfig, hub_id
-from mine_jax.errors import ConfigError, MissingInputError
+from mine_jax.errors import ConfigError, MineError, MissingInputError
 from mine_jax.features import hub
 from mine_jax.features.families.registry import FAMILIES, kind_of
 from mine_jax.types import Array, Lens
@@ -119,6 +119,27 @@ def load_backbone(
     backbone = family.port.load(_folder(config), precision=precision, mesh=sharding.model_mesh(mesh or {}), **options)
     of_hub = hub_id(config)
     return backbone if of_hub is None else replace(backbone, name=f"{of_hub}@{str(config.revision)[:8]}")
+
+
+def planned_tokens(config: ModelConfig) -> tuple[int, int] | None:
+    """Says how many image-tokens a model will give, from its `config.json` alone.
+
+    Args:
+        config: the section [features].
+
+    Returns:
+        Image-tokens P of an image and their width D; None for a model of the hub, and where the folder cannot be read.
+    """
+    if hub_id(config) is not None:
+        return None
+    family = FAMILIES[config.kind]
+    try:
+        check_folder(config)
+        backbone = getattr(family.port, family.backbone).blank(_folder(config))
+    except MineError:
+        return None  # said where it is loaded
+    rows, columns = getattr(config, "grid", None) or backbone.grid
+    return rows * columns, min(config.reduce or backbone.width, backbone.width)
 
 
 def check_folder(config: ModelConfig) -> None:

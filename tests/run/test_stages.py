@@ -181,6 +181,19 @@ def test_a_published_folder_predicts_without_the_run(finished, tmp_path):
         _ = mine_jax.load(folder).encoders
 
 
+def test_a_plan_in_a_fresh_directory_knows_the_sizes_of_the_run(finished, tmp_path):
+    """From the design, the areas and the model's configuration; nothing is written."""
+    made, out, _ = finished
+    tokens = artifacts.read_json(out / "features" / "meta.json")["shape"]
+    n_images, n_voxels = artifacts.load(out / "data").responses.shape
+    lines = run.plan(made, tmp_path / "new", graph.STEPS)
+    assert any(line.strip().startswith(f"{n_voxels} voxels, {n_images} images") for line in lines)
+    assert any(f"image-tokens {tokens}" in line for line in lines)
+    assert not any(files.UNKNOWN in line for line in lines) and not (tmp_path / "new").exists()
+    unknown = made.model_copy(update={"data": made.data.model_copy(update={"root": str(tmp_path)})})
+    assert any(files.UNKNOWN in line for line in run.plan(unknown, tmp_path / "new", graph.STEPS))
+
+
 def test_a_second_run_skips_every_stage(finished):
     made, out, _ = finished
     assert run.execute(made, out, graph.STEPS, resume=True)["ran"] == []

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from mine_jax import artifacts
+from mine_jax import artifacts, data, features
 from mine_jax.config import Config, FolderConfig, PrecomputedConfig
 from mine_jax.errors import MineError
+from mine_jax.run.files.inputs import data_source
 
 # What is said in place of sizes.
 UNKNOWN = "sizes are known after the data and features stages"
@@ -33,17 +34,24 @@ def sizes(config: Config, directory: Path) -> Sizes | None:
 def responses_shape(config: Config, directory: Path | None) -> tuple[int, ...] | None:
     """Returns the shape [N, V] of the responses; of those that will be read where `directory` is None or has none."""
     made = None if directory is None else _npy_shape(str(directory / "data" / "responses.npy"))
-    return made or (_npy_shape(config.data.responses) if isinstance(config.data, FolderConfig) else None)
+    if made is not None:
+        return made
+    if isinstance(config.data, FolderConfig):
+        return _npy_shape(config.data.responses)
+    return data.expected_shape(config.data if directory is None else data_source(config, directory))
 
 
 def tokens_shape(config: Config, directory: Path) -> tuple[int, ...] | None:
-    """Returns the shape [N, P, D] of the image-tokens, extracted or precomputed; None where unknown."""
+    """Returns the shape [N, P, D] of the image-tokens: extracted, precomputed or planned; None where unknown."""
     store = directory / "features" / "meta.json"
     if store.is_file():
         shape = artifacts.read_json(store).get("shape")
         if shape:
             return tuple(shape)
-    return _npy_shape(config.features.tokens) if isinstance(config.features, PrecomputedConfig) else None
+    if isinstance(config.features, PrecomputedConfig):
+        return _npy_shape(config.features.tokens)
+    responses, planned = responses_shape(config, directory), features.planned_tokens(config.features)
+    return None if responses is None or planned is None else (responses[0], *planned)
 
 
 def _npy_shape(path: str | None) -> tuple[int, ...] | None:
