@@ -19,10 +19,7 @@ WORDS_PER_AREA = 4
 # Of these the first that the run has.
 MAPS = ("top_category", "r2")
 RUNGS = {
-    "predicted": (
-        "predicted",
-        "responses to the images that chose the encoder are predicted better than those of decoys",
-    ),
+    "predicted": ("predicted", "responses to images that chose the encoder are predicted better than those of decoys"),
     "reliable": ("reliable", "two encoders, fitted on disjoint images, give the same profile"),
     "words": ("described", "the words predict responses to new images"),
     "localised": ("localised", "the words come from the critical tokens, not from the whole image"),
