@@ -133,7 +133,10 @@ def test_an_opened_run_has_its_tables_and_predicts_photos(finished, tmp_path):
     voxel = int(encoders.voxel_ids[5])
     again = opened.predict(tmp_path / "photos", voxels=[voxel]).loc[[str(name) for name in ids], voxel]
     np.testing.assert_allclose(again, predicted[voxel], atol=1e-5)
-    assert np.allclose(opened.predict(tmp_path / "photos" / f"{ids[0]}.png")[voxel], again.iloc[0], atol=1e-5)
+    one = opened.predict(tmp_path / "photos" / f"{ids[0]}.png")[voxel]
+    assert np.allclose(one, again.iloc[0], atol=1e-5) and one.index.tolist() == [str(ids[0])]
+    with pytest.raises(DataError, match=f"two photos are called '{ids[0]}'"):
+        opened.predict([tmp_path / "photos" / f"{ids[0]}.png", tmp_path / "photos"])
     with pytest.raises(DataError, match="no voxel 999999999"):
         opened.predict(photos, voxels=[999999999])
     words = opened.explain(photos[0], voxel=voxel)

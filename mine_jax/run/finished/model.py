@@ -77,12 +77,12 @@ class FittedModel(abc.ABC):
             progress: called with (done, N).
 
         Returns:
-            Tokens [N, P, D], denoised and reduced like those of the fit; ids are file names or numbers.
+            Tokens [N, P, D], denoised and reduced like those of the fit; ids are file names without suffix, or numbers.
 
         Raises:
             ConfigError: if the fit read precomputed tokens, so that there is no model for photos.
             MissingInputError: if a photo or the model is not there.
-            DataError: if something is no photo.
+            DataError: if something is no photo, or two have one name.
         """
         backbone, config = self.backbone(), self.config.features
         assert not isinstance(config, PrecomputedConfig)  # these have no backbone
@@ -180,21 +180,22 @@ class FittedModel(abc.ABC):
 
 
 def _stimuli(photos: Photo | Sequence[Photo]) -> Stimuli:
-    """Photos in any form as stimuli, read when they are wanted; ids are file names, or numbers for pixels."""
+    """Photos in any form as stimuli, read when they are wanted; ids are file names without suffix, or numbers."""
     listed = [photos] if isinstance(photos, str | Path | np.ndarray) or hasattr(photos, "convert") else list(photos)
     readers: dict[str, Callable[[], np.ndarray]] = {}
     for i, photo in enumerate(listed):
         if not isinstance(photo, str | Path):
-            readers[str(i)] = functools.partial(_rgb, photo)
-            continue
-        path = Path(photo)
-        if path.is_dir() or path.suffix.lower() == ".zip":
-            found = list_photos(path)
-            readers |= {name: functools.partial(_read_one, found, name) for name in found.names}
+            found = {str(i): functools.partial(_rgb, photo)}
+        elif (path := Path(photo)).is_dir() or path.suffix.lower() == ".zip":
+            files = list_photos(path)
+            found = {name: functools.partial(_read_one, files, name) for name in files.names}
         elif path.is_file():
-            readers[path.name] = functools.partial(_decoded, path)
+            found = {path.stem: functools.partial(_decoded, path)}
         else:
             raise MissingInputError(f"no photo {path}.")
+        if twice := readers.keys() & found:
+            raise DataError(f"two photos are called {min(twice)!r}: give them other names, or one of them at a time.")
+        readers |= found
     ids = np.array(list(readers), dtype=str)
     empty, none_shared = np.full(len(ids), ""), np.zeros(len(ids), bool)
     return Stimuli(ids, lambda wanted: [readers[name]() for name in wanted], empty, none_shared, "photos")
