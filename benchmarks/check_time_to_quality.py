@@ -12,7 +12,8 @@ is measured on held-out images, the mean over voxels. Three ways to the same vox
     himalaya   kernel ridge on all tokens of the grid, its penalty for each voxel by cross-validation
 
 Printed: R2 of each, CPU seconds as a multiple of the cheapest fit of ours that reaches torch's best, and the number
-of epochs. Torch is timed up to the epoch from which on its R2 stays within .001 of its best.
+of epochs. Torch has at most 200; where it needs all of them it was still getting better. It is timed up to the epoch
+from which on its R2 stays within .001 of its best.
 """
 
 from __future__ import annotations

@@ -182,6 +182,7 @@ def save_attribution(
     n_voxels, n_images, k = critical.indices.shape
     pairs = tables.pairs(attributions, faithfulness, tolerance=settings.tolerance)
     artifacts.write_parts(out / "pairs.tsv", pairs, n_voxels * n_images)
+    # those of the table, for readers that need no other column: of a whole brain these are millions of texts
     artifacts.write_array(out / "image_ids.npy", critical.image_ids)
     artifacts.write_array(out / "tokens.npy", critical.indices.reshape(-1, k))
     artifacts.write_array(out / "scores.npy", critical.scores.reshape(-1, k))

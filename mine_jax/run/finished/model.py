@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,7 @@ def _stimuli(photos: Photo | Sequence[Photo]) -> Stimuli:
             files = list_photos(path)
             found = {name: functools.partial(_read_one, files, name) for name in files.names}
         elif path.is_file():
-            found = {path.stem: functools.partial(_decoded, path)}
+            found = {unicodedata.normalize("NFC", path.stem): functools.partial(_decoded, path)}
         else:
             raise MissingInputError(f"no photo {path}.")
         if twice := readers.keys() & found:

@@ -40,8 +40,8 @@ _BATCHED = (
     "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLInpaintPipeline",
 )
-# Parameters up to which threads within an operation of a CPU cost more than they save: twice the time with two
-# threads, measured at 2.5 million.
+# Parameters up to which threads within an operation of a CPU are not used: at 2.5 million two took up to twice the time
+# of one; larger ones were not measured.
 _SMALL = 50_000_000
 _WHY = "generate and edit images"
 

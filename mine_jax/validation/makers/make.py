@@ -27,7 +27,8 @@ from mine_jax.validation.regions import LocatedEdits
 _NAMES = {"generator": ("generation", "exact_generation"), "editor": ("edits", "exact_edits", "masked_edits")}
 # Pairs that are edited with true masks, too.
 N_TRUE_MASKS = 24
-# Time until a pipeline has made an image, in those of reading one: of the smallest ones on a CPU, measured.
+# Time until a pipeline has made an image, in those of reading one: about that of the smallest ones on a CPU. For the
+# time that is left only.
 _COST = 20
 
 
