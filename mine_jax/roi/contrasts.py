@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,35 +50,45 @@ def contrasts(
     settings = settings or RoiConfig()
     explained = np.flatnonzero(profiles.explained)
     names = rois[explained]
-    areas = {roi: inside for roi, inside in memberships(names).items() if inside.sum() >= settings.min_voxels}
-    place = None if places is None or not areas else surrogates.space(places.take(explained), names)
-    table = sparse_rows(profiles.distribution).take(explained).csr()
-    means = {roi: (inside / inside.sum()) @ table for roi, inside in areas.items()}
-    table = table.tocsc()
-    rows: list[dict[str, Any]] = []
-    both = list(combinations(areas, 2))
-    for done, (roi, other) in enumerate(both):
+    inside = {roi: rows for roi, rows in memberships(names).items() if rows.sum() >= settings.min_voxels}
+    if len(inside) < 2:
+        return []
+    place = None if places is None else surrogates.space(places.take(explained), names)
+    table, members = sparse_rows(profiles.distribution).take(explained).csr(), np.stack(list(inside.values()))
+    means = np.stack([(rows / rows.sum()) @ table for rows in members])
+    words = np.unique([_leading(mean) for mean in means])
+    table, means = table[:, words], means[:, words]
+    whole = [_Side.of(table, rows, place) for rows in members]
+    units = None if place is None else surrogates.variances_of_contrasts(place, members)
+    found: list[dict[str, Any]] = []
+    both = list(combinations(range(len(members)), 2))
+    for done, (a, b) in enumerate(both):
         progress(done, len(both))
-        first, second = areas[roi] & ~areas[other], areas[other] & ~areas[roi]
+        overlap = members[a] & members[b]
+        first, second = members[a] & ~overlap, members[b] & ~overlap
         if min(first.sum(), second.sum()) < settings.min_voxels:
             continue
-        words = np.argsort(-np.maximum(means[roi], means[other]), kind="stable")[:_MAX_WORDS]
-        shares = table[:, words].toarray()
-        here, there = shares[first].mean(0), shares[second].mean(0)
-        p, odds = _p(shares, first, second, place), _log_odds(here) - _log_odds(there)
-        rows += [
+        sides, unit = (whole[a], whole[b]), None if units is None else units[a, b]
+        if overlap.any():
+            sides = _Side.of(table, first, place), _Side.of(table, second, place)
+            unit = None if place is None else _unit(place, first, second)
+        some = _leading(np.maximum(means[a], means[b]))
+        here, there = (side.mean[some] for side in sides)
+        p, odds = _p(*(side.of_words(some) for side in sides), unit), _log_odds(here) - _log_odds(there)
+        roi, other = (list(inside)[number] for number in (a, b))
+        found += [
             {
                 "roi": roi,
                 "other": other,
-                "word": str(profiles.words[word]),
+                "word": str(profiles.words[words[word]]),
                 "log_odds": float(odds[j]),
                 "share": float(here[j]),
                 "share_other": float(there[j]),
                 "p": float(p[j]),
             }
-            for j, word in enumerate(words)
+            for j, word in enumerate(some)
         ]
-    return _with_q(rows)
+    return _with_q(found)
 
 
 def across_subjects(
@@ -126,21 +136,55 @@ def across_subjects(
     return _with_q(rows)
 
 
-def _p(shares: np.ndarray, first: np.ndarray, second: np.ndarray, place: surrogates.Space | None) -> np.ndarray:
-    """Two-sided p of the difference of the mean shares [V, n] of two areas [V] bool."""
+class _Side(NamedTuple):
+    """Shares of W words in the voxels of an area.
+
+    Attributes:
+        mean: [W].
+        spread: [W, 1 + widths] components of the variogram within the area; [W, 1] variances where voxels have no
+            places, which then count as independent.
+        n_voxels: of the area.
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
+    n_voxels: int
+
+    @classmethod
+    def of(cls, table: Any, inside: np.ndarray, place: surrogates.Space | None) -> _Side:
+        """Measures the shares [V, W] of an area [V] bool, a sparse table."""
+        shares = table[np.flatnonzero(inside)].toarray().astype(np.float64)
+        if place is None:
+            spread = shares.var(0, ddof=1)[:, None]
+        else:
+            spread = surrogates.components(surrogates.part_of(place, inside), shares, within=True)
+        return cls(shares.mean(0), spread, len(shares))
+
+    def of_words(self, words: np.ndarray) -> _Side:
+        """Returns those of some words."""
+        return _Side(self.mean[words], self.spread[words], self.n_voxels)
+
+
+def _leading(shares: np.ndarray) -> np.ndarray:
+    """Positions of the words with the largest shares [C]."""
+    return np.argsort(-shares, kind="stable")[:_MAX_WORDS]
+
+
+def _unit(place: surrogates.Space, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return surrogates.variance_of_weighted_sums(place, first / first.sum() - second / second.sum())
+
+
+
+def _p(first: _Side, second: _Side, unit: np.ndarray | None) -> np.ndarray:
+    """Two-sided p of the difference of the mean shares of two areas; `unit` is what each component says of it."""
     from scipy import stats
 
-    weights = first / first.sum() - second / second.sum()
-    difference = weights @ shares
-    if place is None:
-        variance = sum(shares[area].var(0, ddof=1) / area.sum() for area in (first, second))
-        degrees = min(first.sum(), second.sum()) - 1
+    if unit is None:
+        variance = sum(side.spread[:, 0] / side.n_voxels for side in (first, second))
+        degrees = min(first.n_voxels, second.n_voxels) - 1
     else:
-        unit, degrees = surrogates.variance_of_weighted_sums(place, weights), _DEGREES
-        anchors = [np.flatnonzero(area[place.anchors]) for area in (first, second)]
-        own = [surrogates.components(place, shares, within=True, anchors=rows) for rows in anchors]
-        variance = np.maximum(*own) @ unit
-    return 2 * stats.t.sf(np.abs(difference) / np.sqrt(np.maximum(variance, 1e-24)), degrees)
+        variance, degrees = np.maximum(first.spread, second.spread) @ unit, _DEGREES
+    return 2 * stats.t.sf(np.abs(first.mean - second.mean) / np.sqrt(np.maximum(variance, 1e-24)), degrees)
 
 
 def _log_odds(share: np.ndarray) -> np.ndarray:

@@ -129,8 +129,7 @@ class _Null:
             n = self.settings.n_permutations
             exceeding = sum((rng.permutation(difference) @ self.shares >= observed).astype(int) for _ in range(n))
             return permutation_p(np.asarray(exceeding), n)
-        anchors = np.flatnonzero(inside[self.place.anchors])
-        own = surrogates.components(self.place, self.shares, within=True, anchors=anchors)
+        own = surrogates.components(surrogates.part_of(self.place, inside), self.shares[inside], within=True)
         unit = surrogates.variance_of_weighted_sums(self.place, difference)
         # the less favourable of the variograms within this area and within all areas
         spread = np.sqrt(np.maximum(np.maximum(self.pooled @ unit, own @ unit), 1e-24))

@@ -8,11 +8,12 @@ above that, at the borders of areas, is what an area prefers.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mine_jax._progress import Progress, silent
+from mine_jax.memory import BLOCK_BYTES, blocks
 from mine_jax.statistics import permutation_p
 from mine_jax.types import Places
 
@@ -29,6 +30,8 @@ _NEAR = 6.0
 _FAR = 4000
 # Extent of the voxels that tell of a field, in standard deviations of its kernel.
 _WIDEST = 3.0
+# Frequencies whose products are summed in float32, before float64.
+_FREQUENCIES = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,34 @@ def space(places: Places, areas: np.ndarray, *, seed: int = 0) -> Space:
     return Space(at, cells, shape, n_cells < len(at), widths, anchors, lag, same, distances, *_kernels(grid, widths))
 
 
-def components(place: Space, values: np.ndarray, *, within: bool, anchors: np.ndarray | None = None) -> np.ndarray:
+def part_of(place: Space, voxels: np.ndarray) -> Space:
+    """Leaves some voxels of a space, with the kernels of the whole.
+
+    Args:
+        place: where V voxels are.
+        voxels: [V] bool.
+
+    Returns:
+        The space of these voxels; its anchors are those among them.
+    """
+    position, kept = np.cumsum(voxels) - 1, voxels[place.anchors]
+    return replace(
+        place,
+        at=place.at[voxels],
+        cells=tuple(axis[voxels] for axis in place.cells),
+        anchors=position[place.anchors[kept]],
+        lag=place.lag[kept][:, voxels],
+        same=place.same[kept][:, voxels],
+    )
+
+
+def components(place: Space, values: np.ndarray, *, within: bool) -> np.ndarray:
     """Fits the variogram of maps by a mixture of smooth fields.
 
     Args:
         place: where the V voxels are.
         values: [V, n] maps.
         within: from pairs of the same area only, else from all.
-        anchors: rows of `place.anchors` to use, such as those of one area; all by default.
 
     Returns:
         Variances [n, 1 + widths] at least 0: of what is independent between voxels, and of a field of each width.
@@ -120,24 +143,23 @@ def components(place: Space, values: np.ndarray, *, within: bool, anchors: np.nd
     from scipy.optimize import nnls
     from scipy.sparse import csr_array
 
-    rows = np.arange(len(place.anchors)) if anchors is None else anchors
     # a few voxels say nothing of fields wider than themselves
-    extent = _extent(place, place.anchors[rows])
+    extent = _extent(place, place.anchors)
     narrow = place.widths <= max(extent / _WIDEST, place.widths[0])
     n_lags = len(place.distances)
     half, count = np.zeros((n_lags, values.shape[1])), np.zeros(n_lags)
-    for row in rows:
+    for row, anchor in enumerate(place.anchors):
         pairs = place.lag[row] >= 0
         if within:
             pairs = pairs & place.same[row]
         lags = place.lag[row][pairs]
-        squared = 0.5 * (values[pairs] - values[place.anchors[row]]) ** 2
+        squared = 0.5 * (values[pairs] - values[anchor]) ** 2
         count += np.bincount(lags, minlength=n_lags)
         half += csr_array((np.ones(len(lags)), (lags, np.arange(len(lags)))), (n_lags, len(lags))) @ squared
     known = count > min(_MIN_PAIRS, count.max() / 4)
     if not known.any():
         variances = np.zeros((values.shape[1], 1 + len(narrow)))
-        variances[:, 0] = values[place.anchors[rows]].var(0)
+        variances[:, 0] = values[place.anchors].var(0)
         return variances
     smooth = 1 - np.exp(-(place.distances[known, None] ** 2) / (4 * place.widths**2))
     weight = np.sqrt(count[known]) / place.distances[known]
@@ -168,6 +190,37 @@ def variance_of_weighted_sums(place: Space, weights: np.ndarray) -> np.ndarray:
     power = sum(np.abs(fft.rfftn(grid)).astype(np.float64) ** 2 for grid in grids) * place.counted
     smooth = [(power * kernel).sum() / grids[0].size for kernel in place.kernels]
     return np.array([(weights**2).sum(), *smooth])
+
+
+def variances_of_contrasts(place: Space, areas: np.ndarray) -> np.ndarray:
+    """Computes how much the difference of the means of two areas varies, for a field of each width.
+
+    Args:
+        place: where the V voxels are.
+        areas: [A, V] bool.
+
+    Returns:
+        [A, A, 1 + widths], what `variance_of_weighted_sums` gives for the difference of the means of each two areas.
+    """
+    n_areas, sizes = len(areas), areas.sum(1)
+    # covariances of means: [1 + widths, A, A]
+    shared = np.zeros((1 + len(place.widths), n_areas, n_areas))
+    shared[0] = (areas.astype(np.float32) @ areas.T) / np.outer(sizes, sizes)
+    n_values = int(np.prod(place.shape[1:]))
+    parts = list(blocks(n_areas, BLOCK_BYTES // (8 * n_values)))
+    weights = (place.kernels * place.counted).reshape(len(place.widths), -1) / n_values
+    for number, first in enumerate(parts):
+        own = _spectra(place, areas[first] / sizes[first, None])
+        for second in parts[number:]:
+            others = own if second == first else _spectra(place, areas[second] / sizes[second, None])
+            for some in blocks(own.shape[2], _FREQUENCIES):
+                for width, weight in enumerate(weights[:, some]):
+                    products = (own[..., some] * weight) @ others[..., some].transpose(0, 2, 1)
+                    shared[1 + width, first, second] += products.sum(0, dtype=np.float64)
+    variance = np.diagonal(shared, axis1=1, axis2=2)
+    upper = np.triu(shared, 1)
+    together = upper + upper.transpose(0, 2, 1)
+    return np.maximum(variance[:, :, None] + variance[:, None] - 2 * together, 0).transpose(1, 2, 0)
 
 
 def surrogates(place: Space, variances: np.ndarray, *, n: int, seed: int = 0) -> Iterator[np.ndarray]:
@@ -250,6 +303,17 @@ def _anchors(names: np.ndarray, *, seed: int) -> np.ndarray:
     rng, most = np.random.default_rng(seed), max(N_ANCHORS // (names.max() + 1), 1)
     areas = [np.flatnonzero(names == name) for name in range(names.max() + 1)]
     return np.sort(np.concatenate([rng.choice(area, min(most, len(area)), replace=False) for area in areas]))
+
+
+def _spectra(place: Space, weights: np.ndarray) -> np.ndarray:
+    """Real and imaginary parts, those of all parts one after the other, of sums over voxels, [2 parts, A, F]."""
+    from scipy import fft
+
+    grids = np.zeros((len(weights), *place.shape), np.float32)
+    for grid, own in zip(grids, weights, strict=True):
+        np.add.at(grid, place.cells, own)
+    spectra = fft.rfftn(grids, axes=(2, 3, 4)).reshape(len(weights), place.shape[0], -1).transpose(1, 0, 2)
+    return np.concatenate([spectra.real, spectra.imag])
 
 
 def _extent(place: Space, voxels: np.ndarray) -> float:
