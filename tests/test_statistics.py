@@ -65,6 +65,50 @@ def test_permutation_p_is_never_zero():
     np.testing.assert_allclose(statistics.permutation_p(np.array([0, 99]), 99), [0.01, 1.0])
 
 
+def test_sequential_p_is_that_of_all_draws_where_few_reach_and_uniform_under_the_null():
+    rng = np.random.default_rng(0)
+    # three that few draws reach, and many of the null; every draw is added in two parts
+    observed = np.concatenate([[2.5, 3.0, 9.0, np.nan], rng.standard_normal(3000)])
+    test, draws = statistics.SequentialP(observed), rng.standard_normal((1000, len(observed)))
+    for drawn in draws:
+        test.add(drawn[:100], slice(0, 100))
+        test.add(drawn[100:], np.arange(100, len(observed)))
+    np.testing.assert_allclose(test.p[:3], (1 + (draws[:, :3] >= observed[:3]).sum(0)) / 1001)
+    assert np.isnan(test.p[3]) and not test.is_open[3]
+    p = test.p[4:]
+    assert scipy.stats.kstest(p, "uniform").pvalue > 0.01
+    # an ended test is off by a tenth of itself: of the share of a normal distribution above what was observed
+    exact = scipy.stats.norm.sf(observed[4:])
+    off = (p / exact)[exact > 0.2] - 1
+    assert abs(off.mean()) < 0.02 and 0.05 < off.std() < 0.15
+
+
+def test_a_sequential_test_ends_with_enough_draws_that_reach():
+    test = statistics.SequentialP(np.zeros(1))
+    for _ in range(1000):
+        test.add(np.ones(1))
+    assert not test.is_open[0] and test.p[0] == 1
+
+
+def test_permutation_p_of_columns_is_that_of_scipy():
+    rng = np.random.default_rng(1)
+    a = statistics.standardized(rng.standard_normal((30, 4)))
+    b = statistics.standardized(a * [0.6, 0.4, 0.0, 0] + rng.standard_normal((30, 4)))
+    b[:, 3] = 0
+    p = statistics.column_permutation_p(a, b, n_permutations=4000, seed=2)
+    for column in range(3):
+        expected = scipy.stats.permutation_test(
+            (a[:, column], b[:, column]),
+            lambda x, y: (x * y).sum(),
+            permutation_type="pairings",
+            alternative="greater",
+            n_resamples=4000,
+            rng=3,
+        ).pvalue
+        assert p[column] == pytest.approx(expected, rel=0.35, abs=0.003)
+    assert np.isnan(p[3])
+
+
 @pytest.mark.parametrize("n", [9, 20])
 def test_sign_flip_matches_scipy(n):
     values = np.random.default_rng(n).normal(0.5, 1, n)

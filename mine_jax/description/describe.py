@@ -129,14 +129,15 @@ def saliences(shares: SparseRows | np.ndarray, corpus: np.ndarray, *, positive: 
     Args:
         shares: [R, C], dense or sparse.
         corpus: [C] mean shares over a corpus.
-        positive: whether only saliences above 0 are wanted, 0 in place of others.
+        positive: whether only saliences above 0 are wanted.
 
     Returns:
         Saliences [R, C] float64.
     """
     rows = sparse_rows(shares)
     values = salience(np.asarray(rows.values, np.float64), np.asarray(corpus, np.float64)[rows.columns])
-    return rows.with_values(np.maximum(values, 0) if positive else values)
+    found = rows.with_values(values)
+    return found.positive() if positive else found
 
 
 def sentence(words: Sequence[str], n_tokens: np.ndarray, k: int) -> str:

@@ -62,8 +62,10 @@ class Presence(NamedTuple):
         return standardized(self.by_word[words].toarray().T).T.copy()
 
     def correlations(self, response: np.ndarray) -> np.ndarray:
-        """Correlates all words with standardised responses [N, v]: r [C, v]."""
-        return (self.by_word @ response) * (self.scale / len(response))[:, None]
+        """Correlates all words with standardised responses [N, v]: r [C, v] float32."""
+        r = self.by_word.astype(np.float32) @ np.asarray(response, np.float32)
+        r *= (self.scale / len(response)).astype(np.float32)[:, None]
+        return r
 
 
 def finite(response: np.ndarray) -> np.ndarray:

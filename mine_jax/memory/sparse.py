@@ -63,6 +63,12 @@ class SparseRows:
         """Returns the same entries with other values [E]."""
         return replace(self, values=values)
 
+    def positive(self) -> SparseRows:
+        """Returns the entries above 0."""
+        kept = self.values > 0
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return SparseRows(before[np.asarray(self.starts)], self.columns[kept], self.values[kept], self.width)
+
     def at(self, columns: np.ndarray) -> np.ndarray:
         """Returns entries [R, L] of some columns of each row; 0 where there is none, or the column is -1."""
         out = np.zeros(columns.shape, self.values.dtype)
@@ -92,7 +98,9 @@ class SparseRows:
         """Returns a `scipy.sparse.csr_array` of float64, for products."""
         from scipy.sparse import csr_array
 
-        return csr_array((np.asarray(self.values, np.float64), self.columns, self.starts), self.shape)
+        # one type for places and columns, or scipy copies both to the larger
+        starts = np.asarray(self.starts).astype(self.columns.dtype if len(self.columns) < 1 << 31 else np.int64)
+        return csr_array((np.asarray(self.values, np.float64), self.columns, starts), self.shape)
 
 
 def sparse_rows(values: SparseRows | np.ndarray) -> SparseRows:

@@ -202,10 +202,13 @@ def _intervals(
     for rank in range(width):
         same = (ids[:, :, rank, None] == words[:, None]) & (words >= 0)[:, None]
         np.copyto(tables, weights[:, :, rank, None], where=same)
-    chance, draws = np.full(n_images, 1 / n_images), np.empty((n_voxels, n_bootstrap, n_images), np.float32)
+    draws = np.empty((n_voxels, n_bootstrap, n_images), np.float32)
+    sample = np.arange(n_bootstrap)[:, None] * n_images
     for place, voxel_id in enumerate(descriptions.voxel_ids[rows].tolist()):
         # the draws of a voxel depend on its id alone
-        draws[place] = np.random.default_rng([seed, int(voxel_id)]).multinomial(n_images, chance, size=n_bootstrap)
+        drawn = np.random.default_rng([seed, int(voxel_id)]).integers(n_images, size=(n_bootstrap, n_images))
+        counts = np.bincount((drawn + sample).ravel(), minlength=n_bootstrap * n_images)
+        draws[place] = counts.reshape(n_bootstrap, n_images)
     # samples last: a quantile goes over contiguous numbers
     means = np.ascontiguousarray((draws @ tables / n_images).transpose(0, 2, 1))
     means.sort(axis=2)

@@ -145,25 +145,30 @@ def _joint(presence: Presence, word: int) -> _Joint:
     usable &= left > 1e-10 * square
     columns = columns[usable]
     products = rows[:, columns].T.tocsr()
-    products.data = products.data * shares[products.indices]
+    products.data = np.float32(products.data * shares[products.indices])
     parts = (part[usable] for part in (with_own, of_own, of_other, size, left))
-    return _Joint(columns, images, products, presence.by_word[columns], *parts)
+    return _Joint(columns, images, products, presence.by_word[columns].astype(np.float32), *parts)
 
 
 def _strongest(presence: Presence, word: int, joint: _Joint, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Position [v] of the other word whose joint presence goes most with responses [N, v], and its partial r."""
     n_images, scale = len(response), presence.scale[joint.columns]
-    own = presence.by_word[[word]] @ response * (presence.scale[word] / n_images)
-    other = (joint.others @ response) * (scale / n_images)[:, None]
+
+    def column(values: np.ndarray) -> np.ndarray:
+        return np.float32(values)[:, None]
+
+    response = np.float32(response)
+    own = np.float32(presence.by_word[[word]] @ response * (presence.scale[word] / n_images))
+    other = (joint.others @ response) * column(scale / n_images)
     found = joint.products @ response[joint.images]
-    found *= (presence.scale[word] * scale / n_images)[:, None]
-    other -= joint.with_own[:, None] * own
-    other /= joint.size[:, None]
-    found -= joint.of_own[:, None] * own
-    found -= joint.of_other[:, None] * other
+    found *= column(presence.scale[word] * scale / n_images)
+    other -= column(joint.with_own) * own
+    other /= column(joint.size)
+    found -= column(joint.of_own) * own
+    found -= column(joint.of_other) * other
     # variance of the response that both words leave
-    rest = np.maximum(1 - own**2 - other**2, 1e-9)
-    found /= np.sqrt(joint.left[:, None] * rest)
+    rest = np.maximum(1 - own**2 - other**2, np.float32(1e-9))
+    found /= np.sqrt(column(joint.left) * rest)
     best = found.argmax(0)
     return joint.columns[best], found[best, np.arange(found.shape[1])]
 

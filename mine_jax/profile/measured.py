@@ -77,12 +77,12 @@ def word_weights(
         measured: [N, V] responses to them, z-scored beta. A table [C, V] is made: give some voxels at a time.
 
     Returns:
-        [V, C] of the words with a positive salience: how their presence correlates with the responses, 0 where it
-        does so negatively. Responses that do not vary, or are not finite, weigh nothing.
+        [V, C] of the words with a positive salience: how their presence correlates with the responses, nothing where
+        it does so negatively. Responses that do not vary, or are not finite, weigh nothing.
     """
     of_words = saliences(sparse_rows(distribution), corpus, positive=True)
     r = presence.correlations(finite(measured))
-    return of_words.with_values(np.maximum(r[of_words.columns, of_words.rows], 0))
+    return of_words.with_values(r[of_words.columns, of_words.rows]).positive()
 
 
 def measured_test(
@@ -113,7 +113,7 @@ def measured_test(
         progress: called with (done, total) voxels.
 
     Returns:
-        The tests; p = (1 + exceeding permutations) / (1 + permutations).
+        The tests; p is that of `statistics.SequentialP`.
 
     Source: partial correlation with permuted residuals, Freedman & Lane 1983.
     """

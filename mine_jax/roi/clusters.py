@@ -63,9 +63,14 @@ def clusters(
 
 def adjusted_rand(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Computes the adjusted Rand index [...] (Hubert & Arabie 1985) of labels [n] with labels [..., n], both from 1."""
-    first, second = ((labels[..., None] == np.arange(1, labels.max() + 1)).astype(np.float64) for labels in (a, b))
-    both = _pairs(first.T @ second).sum((-2, -1))
-    of_first, of_second = (_pairs(members.sum(-2)).sum(-1) for members in (first, second))
+    n_first, n_second = int(a.max()), int(b.max())
+    table = b.reshape(-1, b.shape[-1])
+    rows = np.arange(len(table))[:, None] * (n_first * n_second)
+    cells = (rows + (a - 1) * n_second + (table - 1)).ravel()
+    counts = np.bincount(cells, minlength=len(table) * n_first * n_second)
+    counts = counts.reshape(*b.shape[:-1], n_first, n_second).astype(np.float64)
+    both = _pairs(counts).sum((-2, -1))
+    of_first, of_second = (_pairs(counts.sum(axis)).sum(-1) for axis in (-1, -2))
     expected = of_first * of_second / max(len(a) * (len(a) - 1) / 2, 1)
     best = (of_first + of_second) / 2
     differs = best > expected

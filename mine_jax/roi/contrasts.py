@@ -174,7 +174,6 @@ def _unit(place: surrogates.Space, first: np.ndarray, second: np.ndarray) -> np.
     return surrogates.variance_of_weighted_sums(place, first / first.sum() - second / second.sum())
 
 
-
 def _p(first: _Side, second: _Side, unit: np.ndarray | None) -> np.ndarray:
     """Two-sided p of the difference of the mean shares of two areas; `unit` is what each component says of it."""
     from scipy import stats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from mine_jax.description import saliences
 from mine_jax.memory import SparseRows, sparse_rows
 from mine_jax.roi.clusters import clusters
 from mine_jax.roi.selectivity import memberships
-from mine_jax.statistics import false_discovery_rate, permutation_p
+from mine_jax.statistics import SequentialP, false_discovery_rate
 from mine_jax.types import Places, Profiles
 
 # Distance to which neighbours count, and the standard deviation of their weights, in the unit of `Places`.
@@ -170,9 +171,12 @@ def _tests(
 ) -> dict[str, float]:
     """Tests similarities [n, n]: of whole profiles, and of one half of each voxel with the other half of each."""
     n = len(halves)
-    own, voxels = float(np.trace(halves)), np.arange(n)
-    exceeding = sum(halves[voxels, rng.permutation(n)].sum() >= own for _ in range(n_permutations))
-    row = {"reproducible_p": float(permutation_p(exceeding, n_permutations))}
+    voxels = np.arange(n)
+
+    def own(order: np.ndarray) -> np.ndarray:
+        return halves[voxels, order].sum(keepdims=True)
+
+    row = {"reproducible_p": float(_sequential_p(own, n, n_permutations, rng)[0])}
     if near is None:
         return row | dict.fromkeys(("patches", "structure_p", "halves_p"), np.nan)
     # both in one number, so that each pair is looked up once
@@ -184,9 +188,18 @@ def _tests(
         total = weights @ both.take(order.take(first) * n + order.take(second))
         return np.array([total.real, total.imag])
 
-    observed, reached = alike(voxels), np.zeros(2)
-    for _ in range(n_permutations):
-        reached += alike(rng.permutation(n)) >= observed
-    p = permutation_p(reached, n_permutations)
+    p = _sequential_p(alike, n, n_permutations, rng)
     others = (whole.sum() - np.trace(whole)) / (n * (n - 1))
-    return row | {"patches": float(observed[0] - others), "structure_p": float(p[0]), "halves_p": float(p[1])}
+    return row | {"patches": float(alike(voxels)[0] - others), "structure_p": float(p[0]), "halves_p": float(p[1])}
+
+
+def _sequential_p(
+    statistic: Callable[[np.ndarray], np.ndarray], n: int, n_permutations: int, rng: np.random.Generator
+) -> np.ndarray:
+    """One-sided p of statistics of n voxels in their order, when it is exchanged."""
+    test = SequentialP(statistic(np.arange(n)))
+    for _ in range(n_permutations):
+        if not test.is_open.any():
+            break
+        test.add(statistic(rng.permutation(n)))
+    return test.p

@@ -14,7 +14,7 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.memory import BLOCK_BYTES, blocks
-from mine_jax.statistics import permutation_p
+from mine_jax.statistics import SequentialP
 from mine_jax.types import Places
 
 # All lengths are in the unit of `Places`: voxels, or 2 mm on the sphere of a surface.
@@ -32,6 +32,8 @@ _FAR = 4000
 _WIDEST = 3.0
 # Frequencies whose products are summed in float32, before float64.
 _FREQUENCIES = 1 << 14
+# Surrogates after which no more are drawn of maps whose test has ended.
+_DRAWS_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ def variances_of_contrasts(place: Space, areas: np.ndarray) -> np.ndarray:
     return np.maximum(variance[:, :, None] + variance[:, None] - 2 * together, 0).transpose(1, 2, 0)
 
 
-def surrogates(place: Space, variances: np.ndarray, *, n: int, seed: int = 0) -> Iterator[np.ndarray]:
+def surrogates(place: Space, variances: np.ndarray, *, n: int, seed: int | list[int] = 0) -> Iterator[np.ndarray]:
     """Draws surrogates of maps; those of one draw come from the same noise.
 
     Args:
@@ -262,12 +264,13 @@ def border_p(
     Args:
         place: where the V voxels are.
         values: [V, n] maps.
-        n_surrogates: surrogates as smooth as the whole map, with its values.
+        n_surrogates: surrogates at most, as smooth as the whole map, with its values.
         seed: of the surrogates.
         progress: called with (done, total) surrogates.
 
     Returns:
-        p [n]: how often a surrogate differs across borders, beyond what it does within areas, as much as the map.
+        p [n] of `SequentialP`: how often a surrogate differs across borders, beyond what it does within areas, as
+        much as the map.
     """
     from scipy.sparse import csr_array
 
@@ -286,14 +289,20 @@ def border_p(
         return each @ centred**2 - 2 * ((pairs @ centred) * centred[place.anchors]).sum(0)
 
     variances, ordered = components(place, values, within=False), np.sort(values, 0)
-    observed, exceeding = jump(values.T), np.zeros(values.shape[1])
-    for done, drawn in enumerate(surrogates(place, variances, n=n_surrogates, seed=seed)):
-        progress(done, n_surrogates)
-        maps = np.empty_like(drawn, np.float64)
-        for number, field in enumerate(drawn):
-            maps[number, np.argsort(field)] = ordered[:, number]
-        exceeding += jump(maps) >= observed
-    return permutation_p(exceeding, n_surrogates)
+    test = SequentialP(jump(values.T))
+    for part in blocks(n_surrogates, _DRAWS_AT_ONCE):
+        progress(part.start, n_surrogates)
+        going = np.flatnonzero(test.is_open)
+        if not len(going):
+            break
+        n_drawn = part.stop - part.start
+        for drawn in surrogates(place, variances[going], n=n_drawn, seed=[seed, part.start]):
+            progress(part.start, n_surrogates)
+            maps = np.empty_like(drawn, np.float64)
+            for number, field in enumerate(drawn):
+                maps[number, np.argsort(field)] = ordered[:, going[number]]
+            test.add(jump(maps), going)
+    return test.p
 
 
 def _anchors(names: np.ndarray, *, seed: int) -> np.ndarray:

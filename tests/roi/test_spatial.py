@@ -1,5 +1,6 @@
 """Areas as maps: nulls that keep smoothness, patches, and contrasts, on planted fields."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -51,6 +52,32 @@ def test_variance_of_a_sum_is_that_of_surrogates():
     exact = float(mixture[0] @ surrogates.variance_of_weighted_sums(place, weights))
     # a variance of 600 draws has a standard error of 6 %
     assert np.var(drawn) == pytest.approx(exact, rel=0.2)
+
+
+def test_variances_of_contrasts_are_those_of_each_pair_alone(monkeypatch):
+    place = surrogates.space(PLACES, AREAS)
+    areas = np.stack([AREAS == "A11", AREAS == "A12", (AREAS == "A11") & (np.arange(len(AREAS)) % 2 == 0)])
+    # areas in two blocks, frequencies in many
+    monkeypatch.setattr(surrogates, "BLOCK_BYTES", 16 * int(np.prod(place.shape[1:])))
+    monkeypatch.setattr(surrogates, "_FREQUENCIES", 5000)
+    together = surrogates.variances_of_contrasts(place, areas)
+    for a, b in ((0, 1), (1, 2), (2, 0)):
+        weights = areas[a] / areas[a].sum() - areas[b] / areas[b].sum()
+        alone = surrogates.variance_of_weighted_sums(place, weights)
+        np.testing.assert_allclose(together[a, b], alone, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(together[b, a], alone, rtol=1e-4, atol=1e-7)
+
+
+def test_part_of_a_space_is_where_its_voxels_are():
+    place = surrogates.space(PLACES, AREAS)
+    part = surrogates.part_of(place, AREAS == "A11")
+    own = np.flatnonzero(AREAS == "A11")
+    np.testing.assert_array_equal(part.at, place.at[own])
+    np.testing.assert_array_equal(part.at[part.anchors], place.at[np.intersect1d(place.anchors, own)])
+    distance = np.linalg.norm(part.at[part.anchors][:, None] - part.at, axis=2)
+    groups = [distance[part.lag == lag] for lag in range(part.lag.max() + 1)]
+    groups = [group for group in groups if len(group)]
+    assert all(near.max() < far.min() for near, far in itertools.pairwise(groups)) and len(groups) > 5
 
 
 def test_the_variogram_of_a_field_is_recovered():
