@@ -99,12 +99,12 @@ def quantiles_of_sorted(samples: np.ndarray) -> Interval:
     return Interval(*ends)
 
 
-def permutation_p(exceeding: np.ndarray | int, n_permutations: int) -> np.ndarray:
+def permutation_p(exceeding: np.ndarray | int, n_permutations: np.ndarray | int) -> np.ndarray:
     """Computes p from the number of random draws that reach the observed statistic.
 
     Args:
         exceeding: draws that reach it, a number or one per test.
-        n_permutations: draws.
+        n_permutations: draws, a number or one per test.
 
     Returns:
         p of the shape of `exceeding`, in (0, 1].

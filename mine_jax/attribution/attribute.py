@@ -22,8 +22,8 @@ from mine_jax.attribution.critical_tokens import critical_tokens, n_critical
 from mine_jax.attribution.integrated_gradients import integrate
 from mine_jax.attribution.patching import Patching, PatchSettings, patch
 from mine_jax.attribution.path import Path, PathSettings, check_settings
+from mine_jax.memory import scratch
 from mine_jax.memory.chunks import Chunks, chunk_size
-from mine_jax.memory.rows import scratch
 from mine_jax.types import Attributions, CriticalTokens, Encoders, Faithfulness, ImageTokens
 
 _SPLITS = {"all": ("train", "val", "test"), "train": ("train", "val"), "test": ("test",)}
@@ -35,7 +35,7 @@ class Settings(PathSettings, PatchSettings, total=False):
 
 
 # Scores held at once, 256 MiB of float32.
-HELD_SCORES = 1 << 26
+HELD_SCORES = 1 << 24
 
 
 def attribute_and_patch(
@@ -237,14 +237,14 @@ def choose_images(
         mesh: devices, as for `encoder.predict`.
 
     Returns:
-        Image ids [V, I] str.
+        Positions [V, I] in the tokens.
     """
     allowed = np.isin(splits, _SPLITS[split])
     n = min(n, int(allowed.sum()))
     if images == "random":
         shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(allowed))[:n]
-        return np.broadcast_to(tokens.image_ids[shuffled], (len(encoders.voxel_ids), n))
-    chosen = encoder.top_images(
+        return np.broadcast_to(shuffled, (len(encoders.voxel_ids), n))
+    return encoder.top_images(
         encoders,
         tokens,
         n=n,
@@ -253,4 +253,3 @@ def choose_images(
         image_chunk=image_chunk,
         mesh=mesh,
     )
-    return tokens.image_ids[chosen]

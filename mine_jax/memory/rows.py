@@ -2,72 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mine_jax.memory.files import scratch
+
 # What is read at once; pages of files are given back after each part.
 PART_BYTES = 1 << 24
 # What systems map around each page that is touched.
 AROUND_BYTES = 1 << 16
-
-
-def scratch(shape: tuple[int, ...], dtype: Any, folder: Path) -> np.ndarray:
-    """Makes an array in a file without a name: however the process ends, nothing is left behind.
-
-    Args:
-        shape: of the array.
-        dtype: of the array.
-        folder: where the file is; made if needed.
-
-    Returns:
-        The array, memory-mapped, zeros.
-
-    Raises:
-        OSError: if the disk refuses.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        array = np.memmap(file, dtype, "w+", shape=shape)
-        _reserve(file.fileno())
-        return array
-
-
-def mapped_npy(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    """Makes an array in a new .npy file.
-
-    Args:
-        path: of the file.
-        shape: of the array.
-        dtype: of the array.
-
-    Returns:
-        The array, memory-mapped, zeros.
-
-    Raises:
-        OSError: if the disk refuses.
-    """
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    with path.open("rb+") as file:
-        _reserve(file.fileno())
-    return array
-
-
-def _reserve(descriptor: int) -> None:
-    """Takes the space of a new file: a disk that is full only when values are written to memory kills the process."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(descriptor, 0, max(1, os.fstat(descriptor).st_size))
-    except OSError as error:
-        # file systems that cannot
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
+_COLUMNS_AT_ONCE = 4096
 
 
 class ChosenRows:
@@ -207,6 +154,27 @@ def read_columns(source: Any, columns: slice) -> np.ndarray:
     for start in range(0, n, step):
         out[start : start + step] = source[start : start + step, columns]
         release(source)
+    return out
+
+
+def take_columns(source: Any, columns: np.ndarray, *, folder: Path | None = None) -> np.ndarray:
+    """Copies some columns of all rows, a few at a time.
+
+    Args:
+        source: [N, V], as for `read_columns`.
+        columns: positions [v].
+        folder: where the copy lies, in a file without a name; None holds it in memory.
+
+    Returns:
+        [N, v] float32.
+    """
+    shape = (source.shape[0], len(columns))
+    out = np.empty(shape, np.float32) if folder is None or 0 in shape else scratch(shape, np.float32, folder)
+    for start in range(0, len(columns), _COLUMNS_AT_ONCE):
+        block = columns[start : start + _COLUMNS_AT_ONCE]
+        span = slice(int(block.min()), int(block.max()) + 1)
+        out[:, start : start + len(block)] = read_columns(source, span)[:, block - span.start]
+        release(out)
     return out
 
 

@@ -6,11 +6,14 @@ computed from them goes over the kept numbers, or over blocks of dense rows of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mine_jax.memory.files import Growing
 
 # Dense rows that are made at once, float64.
 BLOCK_BYTES = 1 << 25
@@ -52,8 +55,12 @@ class SparseRows:
         return len(self.starts) - 1
 
     def take(self, rows: np.ndarray | slice) -> SparseRows:
-        """Returns some rows (positions, mask or slice), in that order."""
+        """Returns some rows (positions, mask or slice), in that order; views where they follow one another."""
         rows = np.arange(len(self))[rows]
+        if len(rows) and (np.diff(rows) == 1).all():
+            starts = np.asarray(self.starts[rows[0] : rows[-1] + 2])
+            entries = slice(int(starts[0]), int(starts[-1]))
+            return SparseRows(starts - starts[0], self.columns[entries], self.values[entries], self.width)
         counts = np.diff(self.starts)[rows]
         starts = np.concatenate([[0], np.cumsum(counts)])
         entries = np.arange(starts[-1]) + np.repeat(np.asarray(self.starts)[rows] - starts[:-1], counts)
@@ -139,11 +146,36 @@ def summed_rows(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, wid
     return SparseRows(np.asarray(table.indptr, np.int64), np.asarray(table.indices, np.int32), table.data, width)
 
 
-def concatenated(parts: list[SparseRows]) -> SparseRows:
-    """Returns the rows of several tables of the same columns, one after another."""
-    starts = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part.starts) for part in parts]))])
-    columns, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("columns", "values"))
-    return SparseRows(starts, columns, values, parts[0].width)
+def concatenated(parts: Iterable[SparseRows], *, folder: Path | None = None) -> SparseRows:
+    """Returns the rows of several tables of the same columns, one after another.
+
+    Args:
+        parts: the tables, at least one; each is asked for when those before are there.
+        folder: where the rows lie, in files without a name; None holds them in memory.
+
+    Returns:
+        The rows.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    if folder is None:
+        listed = list(parts)
+        counts = [np.diff(part.starts) for part in listed]
+        columns, values = (np.concatenate([getattr(part, name) for part in listed]) for name in ("columns", "values"))
+        return SparseRows(_starts(counts), columns, values, listed[0].width)
+    counts, width = [], 0
+    with Growing(folder) as columns, Growing(folder) as values:
+        for part in parts:
+            counts.append(np.diff(part.starts))
+            columns.append(part.columns)
+            values.append(part.values)
+            width = part.width
+        return SparseRows(_starts(counts), columns.array(), values.array(), width)
+
+
+def _starts(counts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.concatenate(counts))])
 
 
 def blocks(length: int, size: int) -> Iterator[slice]:
@@ -152,6 +184,21 @@ def blocks(length: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + max(1, size), length))
 
 
+def in_blocks(rows: SparseRows) -> Iterator[tuple[slice, SparseRows]]:
+    """Yields some rows after the others, so many that double precision of their entries is small."""
+    step = BLOCK_BYTES // (8 * max(1, len(rows.columns) // max(1, len(rows))))
+    for block in blocks(len(rows), step):
+        yield block, rows.take(block)
+
+
+def column_sums(rows: SparseRows) -> np.ndarray:
+    """Returns the sum over rows of each column, [C] float64."""
+    total = np.zeros(rows.width)
+    for _, part in in_blocks(rows):
+        total += np.bincount(part.columns, part.values, minlength=rows.width)
+    return total
+
+
 def column_means(rows: SparseRows) -> np.ndarray:
     """Returns the mean over rows of each column, [C] float64."""
-    return np.bincount(rows.columns, rows.values, minlength=rows.width) / len(rows)
+    return column_sums(rows) / len(rows)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mine_jax import attribution, encoder, sharding
+from mine_jax import attribution, encoder, memory, sharding
 from mine_jax._progress import Progress
 from mine_jax.config import Config
 from mine_jax.pipeline.fits import Fitted
@@ -50,6 +50,8 @@ def choose(
     voxels: Fitted,
     decoys: Fitted | None,
     halves: Iterable[tuple[Encoders, np.ndarray]],
+    *,
+    folder: Path | None = None,
 ) -> list[Pairs]:
     """Chooses encoders that predict well enough, with their images: of voxels and decoys, then of each half.
 
@@ -62,6 +64,7 @@ def choose(
         voxels: all voxels that were fitted.
         decoys: all decoys; None where there are none.
         halves: encoders of all voxels and decoys, and the ids of the images that they saw.
+        folder: where the image ids of all voxels lie, in files without a name; None holds them in memory.
 
     Returns:
         Pairs of voxels and decoys, then of each half; none where no voxel is predicted well enough.
@@ -74,11 +77,12 @@ def choose(
     if decoys is not None:
         beside = _gated(decoys.scores, min_r2)
         encoders = encoder.together(encoders, decoys.encoders.take(beside)) if beside.any() else encoders
-    listed = [Pairs(encoders, tokens, _images(config, encoders, tokens, splits, config.attribution.split))]
+    images = _images(config, encoders, tokens, splits, config.attribution.split, folder)
+    listed = [Pairs(encoders, tokens, images)]
     for fitted, image_ids in halves:
         half = fitted.take(np.searchsorted(fitted.voxel_ids, encoders.voxel_ids))
         seen = np.where(np.isin(tokens.image_ids, image_ids), splits, "")
-        listed.append(Pairs(half, tokens, _images(config, half, tokens, seen, "train")))
+        listed.append(Pairs(half, tokens, _images(config, half, tokens, seen, "train", folder)))
     return listed
 
 
@@ -120,9 +124,12 @@ def _gated(scores: Scores, min_r2: float) -> np.ndarray:
     return (scores.status == "ok") & (np.nan_to_num(scores.r2_selection, nan=-np.inf) >= min_r2)
 
 
-def _images(config: Config, encoders: Encoders, tokens: ImageTokens, splits: np.ndarray, split: str) -> np.ndarray:
+def _images(
+    config: Config, encoders: Encoders, tokens: ImageTokens, splits: np.ndarray, split: str, folder: Path | None
+) -> np.ndarray:
+    """Image ids [V, I] of each voxel."""
     settings = config.attribution
-    return attribution.choose_images(
+    rows = attribution.choose_images(
         encoders,
         tokens,
         splits=splits,
@@ -134,6 +141,12 @@ def _images(config: Config, encoders: Encoders, tokens: ImageTokens, splits: np.
         image_chunk=config.run.image_chunk,
         mesh=sharding.mesh(config.run.mesh),
     )
+    if folder is None or 0 in rows.shape:
+        return tokens.image_ids[rows]
+    ids = memory.scratch(rows.shape, tokens.image_ids.dtype, folder)
+    for block in memory.blocks(len(rows), memory.BLOCK_BYTES // max(1, ids[:1].nbytes)):
+        ids[block] = tokens.image_ids[rows[block]]
+    return ids
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +14,10 @@ from mine_jax._progress import Progress
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares, Presence
 from mine_jax.memory import SparseRows
-from mine_jax.types import Descriptions, Encoders, Profiles, Responses, Scores, Split
+from mine_jax.types import Descriptions, Encoders, ImageTokens, Profiles, Responses, Scores, Split
+
+# Voxels whose predictions and images are looked at together.
+_VOXELS_AT_ONCE = 16384
 
 
 class Pair(NamedTuple):
@@ -30,12 +35,14 @@ class Described(NamedTuple):
         decoys: the same of decoys; None where there are none.
         halves: pairs of voxels and decoys, of the refits on two halves of the images; none without refits.
         shares: of words, in the corpus and in every image.
+        folder: where the tables of all voxels lie, in files without a name; None holds them in memory.
     """
 
     voxels: tuple[Pair, Scores]
     decoys: tuple[Pair, Scores] | None
     halves: list[Pair]
     shares: CorpusShares
+    folder: Path | None = None
 
 
 class Population(NamedTuple):
@@ -91,7 +98,7 @@ def populations(config: Config, described: Described, progress: Progress) -> lis
 def held_out(
     config: Config,
     both: list[Population],
-    shares: CorpusShares,
+    described: Described,
     splits: dict[str, Split],
     encoders: Encoders,
     rival: tuple[np.ndarray, Scores] | None,
@@ -101,7 +108,7 @@ def held_out(
     Args:
         config: of the chain.
         both: from `populations`, V voxels and decoys.
-        shares: of words, in the corpus and in every image.
+        described: what they were built from.
         splits: the "train" images and the T images of "test", with decoys.
         encoders: of voxels and decoys.
         rival: what low-level statistics predict [T, V] of voxels and decoys, with the scores; None without.
@@ -110,27 +117,25 @@ def held_out(
         What `judge` tests on.
     """
     test, voxel_ids = splits["test"], np.concatenate([one.profiles.voxel_ids for one in both])
-    columns = np.searchsorted(test.responses.voxel_ids, voxel_ids)
-    predicted = encoder.predict(
-        encoders.take(np.searchsorted(encoders.voxel_ids, voxel_ids)),
-        test.tokens,
-        voxel_chunk=config.run.voxel_chunk,
-        image_chunk=config.run.image_chunk,
-        mesh=sharding.local(sharding.mesh(config.run.mesh)),
-    )
+    shares, folder = described.shares, described.folder
+
+    def columns(known: np.ndarray) -> np.ndarray:
+        return np.searchsorted(known, voxel_ids)
+
+    measured = memory.take_columns(test.responses.responses, columns(test.responses.voxel_ids), folder=folder)
     return HeldOut(
         words=shares.images.take(shares.rows_of(test.responses.image_ids)),
-        weights=_weights(both, shares, splits["train"].responses),
-        measured=np.asarray(test.responses.responses[:, columns]),
-        predicted=predicted,
-        rival=None if rival is None else np.asarray(rival[0][:, np.searchsorted(rival[1].voxel_ids, voxel_ids)]),
+        weights=_weights(both, described, splits["train"].responses),
+        measured=measured,
+        predicted=_predicted(config, encoders.take(columns(np.asarray(encoders.voxel_ids))), test.tokens, folder),
+        rival=None if rival is None else memory.take_columns(rival[0], columns(rival[1].voxel_ids), folder=folder),
     )
 
 
 def judge(
     config: Config,
     both: list[Population],
-    shares: CorpusShares,
+    described: Described,
     unseen: HeldOut,
     progress: Progress,
 ) -> tuple[Profiles, Profiles | None]:
@@ -139,15 +144,15 @@ def judge(
     Args:
         config: of the chain.
         both: from `populations`.
-        shares: of words, in the corpus and in every image.
+        described: what they were built from.
         unseen: test images, of voxels, then decoys.
         progress: called with (done, total), from the half on.
 
     Returns:
         Profiles of voxels and of decoys, with their claims.
     """
-    settings, voxels = config.profile, both[0]
-    distribution = memory.concatenated([one.profiles.distribution for one in both])
+    settings, voxels, shares = config.profile, both[0], described.shares
+    distribution = memory.concatenated([one.profiles.distribution for one in both], folder=described.folder)
     measured = profile.measured_test(
         distribution,
         shares.mean,
@@ -183,16 +188,37 @@ def judge(
     return _with_claims(voxels, of_voxels, rungs, settings.min_images), judged_decoys
 
 
-def _weights(both: list[Population], shares: CorpusShares, training: Responses) -> SparseRows:
+def _predicted(config: Config, encoders: Encoders, tokens: ImageTokens, folder: Path | None) -> np.ndarray:
+    """Predicts responses [T, V], in a file without a name where there is a folder."""
+
+    def predicted(some: Encoders) -> np.ndarray:
+        mesh, run = sharding.local(sharding.mesh(config.run.mesh)), config.run
+        return encoder.predict(some, tokens, voxel_chunk=run.voxel_chunk, image_chunk=run.image_chunk, mesh=mesh)
+
+    n_voxels = len(encoders.voxel_ids)
+    if folder is None or n_voxels <= _VOXELS_AT_ONCE:
+        return predicted(encoders)
+    out = memory.scratch((len(tokens.image_ids), n_voxels), np.float32, folder)
+    for block in memory.blocks(n_voxels, _VOXELS_AT_ONCE):
+        out[:, block] = predicted(encoders.take(np.arange(block.start, block.stop)))
+        memory.release(out)
+    return out
+
+
+def _weights(both: list[Population], described: Described, training: Responses) -> SparseRows:
     """Weighs the words of all profiles by measured responses to the training images, some voxels at a time."""
+    shares = described.shares
     presence = Presence.of(shares.images.take(shares.rows_of(training.image_ids)))
-    at_once, parts = memory.BLOCK_BYTES // (16 * max(presence.by_image.shape)), []
-    for profiles in (one.profiles for one in both):
-        columns = np.searchsorted(training.voxel_ids, profiles.voxel_ids)
-        for block in memory.blocks(len(columns), at_once):
-            measured = np.asarray(training.responses[:, columns[block]])
-            parts.append(profile.word_weights(profiles.distribution.take(block), shares.mean, presence, measured))
-    return memory.concatenated(parts)
+    at_once = memory.BLOCK_BYTES // (16 * max(presence.by_image.shape))
+
+    def parts() -> Iterator[SparseRows]:
+        for profiles in (one.profiles for one in both):
+            columns = np.searchsorted(training.voxel_ids, profiles.voxel_ids)
+            for block in memory.blocks(len(columns), at_once):
+                measured = np.asarray(training.responses[:, columns[block]])
+                yield profile.word_weights(profiles.distribution.take(block), shares.mean, presence, measured)
+
+    return memory.concatenated(parts(), folder=described.folder)
 
 
 def _population(
@@ -205,24 +231,23 @@ def _population(
     (descriptions, faithfulness), scores = one
     settings, shares = config.profile, described.shares
     usable = _of_no_test(descriptions.image_ids, shares)
+    chosen = profile.most_faithful(
+        faithfulness, usable=usable, quantile=settings.faithfulness_quantile, min_images=settings.min_images
+    )
     profiles = profile.build(
         descriptions,
         faithfulness,
         corpus=shares.mean,
-        usable=usable,
-        faithfulness_quantile=settings.faithfulness_quantile,
-        min_images=settings.min_images,
+        chosen=chosen,
         n_words=settings.n_words,
         n_bootstrap=settings.n_bootstrap,
         seed=config.run.seed,
+        folder=described.folder,
         progress=progress,
     )
     halves = _halves(config, described, descriptions.voxel_ids)
     if halves is not None:
         profiles = profile.with_halves(profiles, halves, corpus=shares.mean, common=common)
-    chosen = profile.most_faithful(
-        faithfulness, usable=usable, quantile=settings.faithfulness_quantile, min_images=settings.min_images
-    )
     rows = np.searchsorted(scores.voxel_ids, descriptions.voxel_ids)
     n_fitted = int((scores.status == "ok").sum())
     return Population(profiles, scores.take(rows), _used(descriptions, chosen, shares), n_fitted)
@@ -246,15 +271,22 @@ def _halves(config: Config, described: Described, voxel_ids: np.ndarray) -> tupl
             faithfulness, quantile=settings.faithfulness_quantile, min_images=settings.min_images
         )
         rows = np.searchsorted(descriptions.voxel_ids, voxel_ids)
-        tables.append(profile.mean_shares(descriptions, chosen).take(rows))
+        of_all = profile.mean_shares(descriptions, chosen, folder=described.folder)
+        tables.append(of_all.take(rows))
     return tables[0], tables[1]
 
 
 def _used(descriptions: Descriptions, chosen: np.ndarray, shares: CorpusShares) -> SparseRows:
     """Lists the images that made each profile, [V, N]."""
-    voxel, image = np.nonzero(chosen)
-    rows, counts = shares.rows_of(descriptions.image_ids[voxel, image]), chosen.sum(1)
-    return memory.summed_rows(counts, rows, 1 / counts[voxel], len(shares.image_ids))
+
+    def parts() -> Iterator[SparseRows]:
+        yield memory.empty_rows(0, len(shares.image_ids))
+        for block in memory.blocks(len(chosen), _VOXELS_AT_ONCE):
+            voxel, image = np.nonzero(chosen[block])
+            rows, counts = shares.rows_of(descriptions.image_ids[block][voxel, image]), chosen[block].sum(1)
+            yield memory.summed_rows(counts, rows, 1 / counts[voxel], len(shares.image_ids))
+
+    return memory.concatenated(parts())
 
 
 def _evidence(

@@ -195,5 +195,5 @@ def _judged(
 ) -> tuple[Profiles, Profiles | None]:
     """Builds the profiles, and tests every rung of the ladder on the test images."""
     populations = claims.populations(config, given, progress)
-    unseen = claims.held_out(config, populations, given.shares, splits, encoders, None)
-    return claims.judge(config, populations, given.shares, unseen, progress)
+    unseen = claims.held_out(config, populations, given, splits, encoders, None)
+    return claims.judge(config, populations, given, unseen, progress)

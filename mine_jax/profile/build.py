@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.description import saliences
 from mine_jax.description.describe import SMOOTHING, join
-from mine_jax.memory import BLOCK_BYTES, SparseRows, blocks, concatenated, empty_rows, summed_rows
+from mine_jax.memory import BLOCK_BYTES, SparseRows, blocks, column_sums, concatenated, empty_rows, summed_rows
 from mine_jax.profile.reliability import agreement
 from mine_jax.statistics import Interval, quantiles_of_sorted
 from mine_jax.types import CLAIMS, Descriptions, Profiles
@@ -20,12 +22,11 @@ def build(
     faithfulness: np.ndarray,
     *,
     corpus: np.ndarray,
-    usable: np.ndarray | None = None,
-    faithfulness_quantile: float = 0.5,
-    min_images: int = 6,
+    chosen: np.ndarray | None = None,
     n_words: int = 20,
     n_bootstrap: int = 200,
     seed: int = 0,
+    folder: Path | None = None,
     progress: Progress = silent,
 ) -> Profiles:
     """Builds the profile of each voxel from its most faithful images.
@@ -34,12 +35,11 @@ def build(
         descriptions: of V x I pairs over C words.
         faithfulness: [V, I] of the same pairs.
         corpus: [C] mean share of each word over a corpus of images.
-        usable: [V, I] bool, pairs that may be used (for instance only training images); None for all.
-        faithfulness_quantile: images at or above this quantile of the voxel's faithfulness are used.
-        min_images: at least so many images are used where the voxel has them.
+        chosen: [V, I] bool, the pairs that make the profiles; by default those of `most_faithful`.
         n_words: words kept, L.
         n_bootstrap: bootstrap samples over images for the interval (95 %).
         seed: of the bootstrap.
+        folder: where shares of all words lie, in files without a name; None holds them in memory.
         progress: called with (done, total) voxels.
 
     Returns:
@@ -49,8 +49,8 @@ def build(
         leaves things in the profile that happened to be in a few of them.
     """
     n_voxels = len(descriptions.voxel_ids)
-    chosen = most_faithful(faithfulness, usable=usable, quantile=faithfulness_quantile, min_images=min_images)
-    mean = mean_shares(descriptions, chosen)
+    chosen = most_faithful(faithfulness) if chosen is None else chosen
+    mean = mean_shares(descriptions, chosen, folder=folder)
     word_ids = _ranked(mean, corpus, n_words)
     low, high = (np.full(word_ids.shape, np.nan, np.float32) for _ in range(2))
     n_chosen = chosen.sum(1)
@@ -134,25 +134,29 @@ def most_faithful(
     return chosen
 
 
-def mean_shares(descriptions: Descriptions, chosen: np.ndarray) -> SparseRows:
+def mean_shares(descriptions: Descriptions, chosen: np.ndarray, *, folder: Path | None = None) -> SparseRows:
     """Averages the words of chosen pairs.
 
     Args:
         descriptions: of V x I pairs over C words.
         chosen: [V, I] bool.
+        folder: where the shares lie, in files without a name; None holds them in memory.
 
     Returns:
         Mean share [V, C] float32 of each word; nothing for voxels without a chosen pair.
     """
-    parts, width = [empty_rows(0, len(descriptions.words))], len(descriptions.words)
-    at_once = BLOCK_BYTES // (16 * max(1, descriptions.word_ids[:1].size))
-    for block in blocks(len(chosen), at_once):
-        ids = descriptions.word_ids[block]
-        real = chosen[block][..., None] & (ids >= 0)
-        summed = summed_rows(real.sum((1, 2)), ids[real], descriptions.weights[block][real], width)
-        count = np.maximum(chosen[block].sum(1), 1)
-        parts.append(summed.with_values((summed.values / count[summed.rows]).astype(np.float32)))
-    return concatenated(parts)
+    width = len(descriptions.words)
+
+    def parts() -> Iterator[SparseRows]:
+        yield empty_rows(0, width)
+        for block in blocks(len(chosen), BLOCK_BYTES // (16 * max(1, descriptions.word_ids[:1].size))):
+            ids = descriptions.word_ids[block]
+            real = chosen[block][..., None] & (ids >= 0)
+            summed = summed_rows(real.sum((1, 2)), ids[real], descriptions.weights[block][real], width)
+            count = np.maximum(chosen[block].sum(1), 1)
+            yield summed.with_values((summed.values / count[summed.rows]).astype(np.float32))
+
+    return concatenated(parts(), folder=folder)
 
 
 def sentences(profiles: Profiles, *, voxels: np.ndarray | slice = slice(None)) -> np.ndarray:
@@ -217,12 +221,12 @@ def _intervals(
 
 def _ranked(mean: SparseRows, corpus: np.ndarray, n_words: int) -> np.ndarray:
     """Positions [V, L] of the words with the largest salience, -1 where there are fewer."""
-    ranked, n_words = saliences(mean, corpus), min(n_words, mean.width)
+    n_words = min(n_words, mean.width)
     word_ids = np.full((len(mean), n_words), -1, np.int32)
     count = np.diff(mean.starts)
     step = BLOCK_BYTES // (8 * max(1, int(count.max(initial=1))))
     for block in blocks(len(mean), step):
-        part = ranked.take(block)
+        part = saliences(mean.take(block), corpus)
         rows, begin = part.rows, np.asarray(part.starts[:-1])
         table = np.full((len(part), int(count[block].max(initial=0))), np.inf)
         table[rows, np.arange(len(rows)) - begin[rows]] = -part.values
@@ -242,7 +246,7 @@ def _where_real(word_ids: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _log_odds(mean: SparseRows, word_ids: np.ndarray) -> np.ndarray:
     """Natural log-odds [V, L] of some words against the mean of the other voxels."""
-    total = np.bincount(mean.columns, mean.values, minlength=mean.width)
+    total = column_sums(mean)
     own = mean.at(word_ids).astype(np.float64)
     others = (total[np.maximum(word_ids, 0)] - own) / max(len(mean) - 1, 1)
 

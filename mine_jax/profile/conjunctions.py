@@ -155,10 +155,10 @@ def _strongest(presence: Presence, word: int, joint: _Joint, response: np.ndarra
     n_images, scale = len(response), presence.scale[joint.columns]
 
     def column(values: np.ndarray) -> np.ndarray:
-        return np.float32(values)[:, None]
+        return values.astype(np.float32)[:, None]
 
-    response = np.float32(response)
-    own = np.float32(presence.by_word[[word]] @ response * (presence.scale[word] / n_images))
+    response = response.astype(np.float32)
+    own = (presence.by_word[[word]] @ response * (presence.scale[word] / n_images)).astype(np.float32)
     other = (joint.others @ response) * column(scale / n_images)
     found = joint.products @ response[joint.images]
     found *= column(presence.scale[word] * scale / n_images)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mine_jax._progress import Progress, silent
 from mine_jax.description import TokenWords, saliences
-from mine_jax.memory import BLOCK_BYTES, SparseRows, blocks, summed_rows
+from mine_jax.memory import BLOCK_BYTES, SparseRows, blocks, sparse_rows, summed_rows
 from mine_jax.statistics import permutation_p, standardized
 from mine_jax.types import CriticalTokens
 
@@ -106,11 +106,12 @@ def field_test(
     """
     from scipy.stats import norm
 
-    own, table = saliences(distribution, corpus, positive=True), _by_token(token_words, len(corpus))
+    distribution, table = sparse_rows(distribution), _by_token(token_words, len(corpus))
     n_images, n_tokens, _ = token_words.word_ids.shape
     p = np.full(len(maps), np.nan)
     for block in blocks(len(maps), BLOCK_BYTES // (8 * max(n_images * n_tokens, len(corpus)))):
-        of_tokens = (table @ own.take(block).dense().T).reshape(n_images, n_tokens, -1)
+        own = saliences(distribution.take(block), corpus, positive=True)
+        of_tokens = (table @ own.dense().T).reshape(n_images, n_tokens, -1)
         inside = standardized(np.einsum("tpv,vp->tv", of_tokens, maps[block]))
         anywhere = standardized(of_tokens.mean(1))
         response = standardized(measured[:, block])

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mine_jax.description import saliences
-from mine_jax.memory import SparseRows, concatenated, sparse_rows
+from mine_jax.memory import SparseRows, concatenated, in_blocks, sparse_rows
 
 # With fewer words all eigenvectors are computed.
 _FEW_WORDS = 256
+# Decoys whose common profile is found: what all share, some thousand do.
+_MOST_DECOYS = 5000
 
 
 def agreement(
@@ -36,9 +38,15 @@ def agreement(
     Returns:
         Pearson's r [V] of the saliences over words; NaN where a half has no words.
     """
-    halves = [saliences(half, corpus) for half in (first, second)]
-    empty = np.logical_or(*(_sums(sparse_rows(half)) == 0 for half in (first, second)))
-    (one, of_one), (other, of_other) = (_table(half) for half in halves)
+    first, second = sparse_rows(first), sparse_rows(second)
+    parts = [_agreement(one, second.take(block), corpus, common) for block, one in in_blocks(first)]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _agreement(first: SparseRows, second: SparseRows, corpus: np.ndarray, common: np.ndarray | None) -> np.ndarray:
+    """Does what `agreement` does, of some voxels."""
+    empty = np.logical_or(*(_sums(half) == 0 for half in (first, second)))
+    (one, of_one), (other, of_other) = (_table(saliences(half, corpus)) for half in (first, second))
     n_words = len(corpus)
     # of vectors of mean 0 and length 1: their product, their sums, and what they hold of the common profile
     product = (_products(one, other) - n_words * of_one.mean * of_other.mean) / (of_one.norm * of_other.norm)
@@ -67,11 +75,13 @@ def common_profile(halves: tuple[SparseRows, SparseRows] | np.ndarray, corpus: n
         corpus: [C] mean shares over a corpus.
 
     Returns:
-        The leading direction of their saliences, [C] of length 1.
+        The leading direction of their saliences, [C] of length 1; of many decoys, of some thousand of them.
     """
     from scipy.sparse.linalg import LinearOperator, eigsh
 
-    rows, of = _table(saliences(concatenated([sparse_rows(half) for half in halves]), corpus))
+    listed = [sparse_rows(half) for half in halves]
+    some = np.unique(np.linspace(0, len(listed[0]) - 1, _MOST_DECOYS).astype(int))
+    rows, of = _table(saliences(concatenated([half.take(some) for half in listed]), corpus))
     n_words = len(corpus)
 
     def product(vector: np.ndarray) -> np.ndarray:
@@ -102,19 +112,26 @@ def agreement_with_others(
     Returns:
         Mean r [V] over the other voxels of the area; NaN without any.
     """
-    out = np.full(len(first), np.nan)
-    (one, of_one), (other, of_other) = (_table(saliences(half, corpus)) for half in (first, second))
-    product = (_products(one, other) - len(corpus) * of_one.mean * of_other.mean) / (of_one.norm * of_other.norm)
+    out, first, second = np.full(len(first), np.nan), sparse_rows(first), sparse_rows(second)
     for area in np.unique(areas):
         inside = np.flatnonzero(areas == area)
         if len(inside) < 2:
             continue
+        halves = [half.take(inside) for half in (first, second)]
         # sums of unit vectors give means of correlations without all pairs
-        total = other[inside].T @ (1 / of_other.norm[inside])
-        shift = (of_other.mean[inside] / of_other.norm[inside]).sum()
-        of_mean = of_one.mean[inside] * (total.sum() - len(corpus) * shift)
-        to_all = (one[inside] @ total - shift * _of_row(one, inside) - of_mean) / of_one.norm[inside]
-        out[inside] = (to_all - product[inside]) / (len(inside) - 1)
+        total, shift = np.zeros(len(corpus)), 0.0
+        for _, part in in_blocks(halves[1]):
+            other, of_other = _table(saliences(part, corpus))
+            total += other.T @ (1 / of_other.norm)
+            shift += (of_other.mean / of_other.norm).sum()
+        for block, part in in_blocks(halves[0]):
+            one, of_one = _table(saliences(part, corpus))
+            of_mean = of_one.mean * (total.sum() - len(corpus) * shift)
+            to_all = (one @ total - shift * np.asarray(one.sum(1)).ravel() - of_mean) / of_one.norm
+            other, of_other = _table(saliences(halves[1].take(block), corpus))
+            product = _products(one, other) - len(corpus) * of_one.mean * of_other.mean
+            product /= of_one.norm * of_other.norm
+            out[inside[block]] = (to_all - product) / (len(inside) - 1)
     return out
 
 
@@ -136,10 +153,6 @@ def _table(rows: SparseRows) -> tuple[Any, _Of]:
 
 def _sums(rows: SparseRows) -> np.ndarray:
     return np.bincount(rows.rows, rows.values, minlength=len(rows))
-
-
-def _of_row(table: Any, rows: np.ndarray) -> np.ndarray:
-    return np.asarray(table[rows].sum(1)).ravel()
 
 
 def _products(one: Any, other: Any) -> np.ndarray:

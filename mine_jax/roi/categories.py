@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mine_jax.description import saliences
-from mine_jax.memory import SparseRows
+from mine_jax.memory import SparseRows, in_blocks, sparse_rows
 
 # Everyday English, singular; the category's own name always counts too. Ours.
 _LISTS = {
@@ -44,5 +44,9 @@ def shares_of_words(distribution: SparseRows | np.ndarray, corpus: np.ndarray, c
     members = np.zeros((len(corpus), len(columns)))
     for number, index in enumerate(columns):
         members[index, number] = 1
-    positive = saliences(distribution, corpus, positive=True).csr()
-    return (positive @ members) / np.maximum(np.asarray(positive.sum(1)).reshape(-1, 1), 1e-12)
+    rows = sparse_rows(distribution)
+    shares = np.empty((len(rows), len(columns)))
+    for block, part in in_blocks(rows):
+        positive = saliences(part, corpus, positive=True).csr()
+        shares[block] = (positive @ members) / np.maximum(np.asarray(positive.sum(1)).reshape(-1, 1), 1e-12)
+    return shares

@@ -12,12 +12,11 @@ from mine_jax import description, features, profile
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Config
 from mine_jax.description import CorpusShares
-from mine_jax.memory import SparseRows, read_columns
+from mine_jax.memory import SparseRows, take_columns
 from mine_jax.run import files
 from mine_jax.statistics import false_discovery_rate
 from mine_jax.types import Profiles, Responses
 
-_VOXELS_AT_ONCE = 4096
 _MAX_Q = 0.05
 
 
@@ -48,7 +47,9 @@ def evidence_tables(
         files.word_shares(directory),
         profiles.words.astype(str),
     )
-    training, test = (_images(splits[name].responses, shares, profiles.voxel_ids) for name in ("train", "test"))
+    training, test = (
+        _images(splits[name].responses, shares, profiles.voxel_ids, directory / "profile") for name in ("train", "test")
+    )
     found = profile.ledger(
         profiles.word_ids,
         words,
@@ -79,16 +80,11 @@ def _columns(rows: tuple, start: int) -> dict[str, np.ndarray]:
     return dict(zip(type(rows)._fields[start:], rows[start:], strict=True))  # ty: ignore[missing-attribute]
 
 
-def _images(responses: Responses, shares: CorpusShares, voxel_ids: np.ndarray) -> _Images:
-    """Opens the words of some images, and reads the responses of some voxels to them."""
+def _images(responses: Responses, shares: CorpusShares, voxel_ids: np.ndarray, folder: Path) -> _Images:
+    """Opens the words of some images, and copies the responses of some voxels to them to a file without a name."""
     words = shares.images.take(shares.rows_of(responses.image_ids))
     columns = np.searchsorted(responses.voxel_ids, voxel_ids)
-    measured = np.empty((len(words), len(columns)), np.float32)
-    for start in range(0, len(columns), _VOXELS_AT_ONCE):
-        block = columns[start : start + _VOXELS_AT_ONCE]
-        span = slice(int(block.min()), int(block.max()) + 1)
-        measured[:, start : start + len(block)] = read_columns(responses.responses, span)[:, block - span.start]
-    return _Images(np.asarray(responses.image_ids), words, measured)
+    return _Images(np.asarray(responses.image_ids), words, take_columns(responses.responses, columns, folder=folder))
 
 
 def _confounds(directory: Path, test: _Images) -> dict[str, np.ndarray]:

@@ -42,19 +42,19 @@ def test_planted_word_is_first_and_its_weight_lies_in_the_interval():
     assert profile.sentences(made)[0].startswith("Responds most to w3")
 
 
-@pytest.mark.parametrize(("quantile", "n_used"), [({}, 20), ({"faithfulness_quantile": 0.75}, 10)])
+@pytest.mark.parametrize(("quantile", "n_used"), [({}, 20), ({"quantile": 0.75}, 10)])
 def test_only_the_most_faithful_images_are_used(quantile, n_used):
     faithful = np.linspace(0, 1, 40)[None].repeat(2, 0)
-    made = profile.build(descriptions([1, 1]), faithfulness(faithful), corpus=CORPUS, min_images=2, **quantile)
+    chosen = profile.most_faithful(faithful, min_images=2, **quantile)
+    made = profile.build(descriptions([1, 1]), faithfulness(faithful), corpus=CORPUS, chosen=chosen)
     assert list(made.n_images) == [n_used, n_used]
     assert made.faithfulness[0] == pytest.approx(np.median(faithful[0, -n_used:]))
 
 
 def test_overshooting_is_as_unfaithful_as_falling_short():
     values = np.array([[1.0, 2.5, 0.9, -1.0]])
-    made = profile.build(
-        descriptions([0], n_images=4), faithfulness(values), corpus=CORPUS, faithfulness_quantile=0.5, min_images=1
-    )
+    chosen = profile.most_faithful(values, quantile=0.5, min_images=1)
+    made = profile.build(descriptions([0], n_images=4), faithfulness(values), corpus=CORPUS, chosen=chosen)
     assert made.faithfulness[0] == pytest.approx(0.95)
 
 
@@ -63,7 +63,8 @@ def test_unusable_and_undefined_pairs_are_left_out():
     values[0, :5] = np.nan
     usable = np.ones((1, 40), bool)
     usable[0, 5:38] = False
-    made = profile.build(descriptions([0]), faithfulness(values), corpus=CORPUS, usable=usable)
+    chosen = profile.most_faithful(values, usable=usable)
+    made = profile.build(descriptions([0]), faithfulness(values), corpus=CORPUS, chosen=chosen)
     assert made.n_images[0] == 2
 
 

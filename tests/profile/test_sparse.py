@@ -9,6 +9,7 @@ import scipy.stats
 from mine_jax import description, profile
 from mine_jax.description import TokenWords
 from mine_jax.description.words import Vocabulary
+from mine_jax.memory import sparse
 from mine_jax.types import CriticalTokens
 
 
@@ -158,3 +159,21 @@ def test_profiles_without_words_give_empty_tables():
     assert len(profile.conjunctions(made.word_ids, seen, seen).voxel) == 0
     assert np.isnan(profile.measured_test(made.distribution, corpus, *seen, n_permutations=5).p).all()
     assert np.isnan(profile.agreement(made.distribution, made.distribution, corpus)).all()
+
+
+def test_profiles_in_files_and_in_small_blocks_are_those_in_memory(small, tmp_path, monkeypatch):
+    _, _, faithful, corpus, described, made = small
+    halves = [profile.mean_shares(described, np.arange(12) % 2 == np.full((30, 1), k)) for k in range(2)]
+    areas = np.array(["a", "b", "a"] * 10)
+    whole = profile.agreement(*halves, corpus), profile.agreement_with_others(*halves, corpus, areas)
+    monkeypatch.setattr(sparse, "BLOCK_BYTES", 1 << 10)
+    in_files = profile.build(described, faithful, corpus=corpus, folder=tmp_path)
+    assert isinstance(in_files.distribution.values, np.memmap)
+    np.testing.assert_array_equal(in_files.word_ids, made.word_ids)
+    np.testing.assert_array_equal(in_files.distribution.dense(), made.distribution.dense())
+    np.testing.assert_allclose(in_files.log_odds, made.log_odds, rtol=1e-6)
+    blocked = profile.agreement(*halves, corpus), profile.agreement_with_others(*halves, corpus, areas)
+    for one, other in zip(whole, blocked, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+    saliences = [description.saliences(half, corpus).dense() for half in halves]
+    np.testing.assert_allclose(whole[0][4], np.corrcoef(saliences[0][4], saliences[1][4])[0, 1], rtol=1e-9)

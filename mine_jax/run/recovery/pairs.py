@@ -45,14 +45,9 @@ def random_tokens(run: Opened) -> Control:
     words = description.top_words(lens, tokens, m=run.config.description.m)
     corpus, settings = files.corpus(run.directory), run.config.profile
     described = description.describe(chance, words, corpus=corpus, n_words=run.config.description.n_words)
-    profiles = profile.build(
-        described,
-        files.load_faithfulness(run.directory).faithfulness,
-        corpus=corpus,
-        faithfulness_quantile=settings.faithfulness_quantile,
-        min_images=settings.min_images,
-        n_bootstrap=1,
-    )
+    faithful = files.load_faithfulness(run.directory).faithfulness
+    chosen = profile.most_faithful(faithful, quantile=settings.faithfulness_quantile, min_images=settings.min_images)
+    profiles = profile.build(described, faithful, corpus=corpus, chosen=chosen, n_bootstrap=1)
     return Control(critical, described, profiles)
 
 

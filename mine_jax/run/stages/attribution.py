@@ -100,6 +100,7 @@ def _batches(config: Config, directory: Path) -> list[attributing.Pairs]:
         Fitted(files.load_encoders(directory), files.load_scores(directory)),
         None if decoys is None else Fitted(*decoys),
         filter(None, (files.load_half(directory, i) for i in range(len(files.HALVES)))),
+        folder=directory / "attribution",
     )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from mine_jax import encoder
 from mine_jax._progress import Progress, at_the_end
 from mine_jax.config import Config
-from mine_jax.description import CorpusShares
 from mine_jax.pipeline import claims, fits
 from mine_jax.run import files
 from mine_jax.run.evidence import evidence_tables
@@ -32,7 +31,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         return {"explained": 0, "reason": reason}
     described = _described(directory)
     populations = claims.populations(config, described, progress)
-    profiles, of_decoys = _judged(config, directory, described.shares, populations, progress)
+    profiles, of_decoys = _judged(config, directory, described, populations, progress)
     files.save_profiles(directory, profiles, of_decoys)
     files.save_evidence(directory, evidence_tables(config, directory, profiles, progress=at_the_end(progress)))
     files.save_voxels(directory, responses, scores, profiles)
@@ -56,6 +55,7 @@ def _described(directory: Path) -> claims.Described:
         decoys=None if of_decoys is None or fitted is None else (of_decoys, fitted[1]),
         halves=[half for half in (_control(directory, name) for name in files.HALVES) if half is not None],
         shares=files.word_shares(directory),
+        folder=directory / "profile",
     )
 
 
@@ -66,7 +66,11 @@ def _control(directory: Path, control: str) -> claims.Pair | None:
 
 
 def _judged(
-    config: Config, directory: Path, shares: CorpusShares, populations: list[claims.Population], progress: Progress
+    config: Config,
+    directory: Path,
+    described: claims.Described,
+    populations: list[claims.Population],
+    progress: Progress,
 ) -> tuple[Profiles, Profiles | None]:
     """Opens the images, and tests every rung of the ladder on those for tests."""
     splits = files.load_splits(config, directory)
@@ -74,12 +78,12 @@ def _judged(
     unseen = claims.held_out(
         config,
         populations,
-        shares,
+        described,
         fits.with_decoys(config, {name: splits[name] for name in ("train", "test")}),
         encoder.together(files.load_encoders(directory), None if decoys is None else decoys[0]),
         files.load_rival(directory),
     )
-    return claims.judge(config, populations, shares, unseen, progress)
+    return claims.judge(config, populations, described, unseen, progress)
 
 
 STEP = Step(
