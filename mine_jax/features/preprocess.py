@@ -128,6 +128,23 @@ def read_processor(values: dict[str, Any], *, image_size: int | tuple[int, int])
     return ImageProcessor(square, resize, int(resample), crop, rescale, mean, std)
 
 
+def read_resizing(values: dict[str, Any], *, shape: tuple[int, int]) -> ImageProcessor:
+    """Reads a `preprocessor_config.json` but for its sizes: whole photos are resized to one shape, none is cropped.
+
+    Args:
+        values: the content.
+        shape: rows and columns of pixels.
+
+    Returns:
+        The processor.
+
+    Raises:
+        WeightsError: if it does not resize, or for a filter or factor that cannot be honored.
+    """
+    sizes = {"size": {"height": shape[0], "width": shape[1]}, "do_center_crop": False}
+    return read_processor({**values, **sizes}, image_size=shape)
+
+
 def stack(processor: ImageProcessor, images: list[np.ndarray], *, shape: tuple[int, int]) -> np.ndarray:
     """Returns the pixels [B, rows, columns, 3] float32 of a list of images; `shape` has their rows and columns.
 

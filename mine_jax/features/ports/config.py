@@ -23,6 +23,9 @@ LIMITS = {
     "max_position_embeddings": 2_000_000,
     "image_size": 4096,
     "patch_size": 4096,
+    "num_register_tokens": 256,
+    "num_head_layers": 256,
+    "embed_dim": 32_768,
     "projection_dim": 16_384,
     "projection_size": 16_384,
 }
@@ -81,6 +84,39 @@ class Towers:
     def side(self) -> int:
         """Patches along a side."""
         return self.image_size // self.patch_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in the images of the run."""
+        return (self.side, self.side)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of pixels in the images of the run."""
+        return (self.image_size, self.image_size)
+
+
+@dataclass(frozen=True)
+class GridTowers(Towers):
+    """Sizes of a model that takes images on any grid; `image_size` is that whose patches its table of positions has.
+
+    Attributes:
+        rows: of patches in the images of the run.
+        columns: of patches in them.
+    """
+
+    rows: int = 0
+    columns: int = 0
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in the images of the run."""
+        return (self.rows, self.columns)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of pixels in the images of the run."""
+        return (self.rows * self.patch_size, self.columns * self.patch_size)
 
 
 def read_tower(path: Path, values: dict[str, Any]) -> Tower:

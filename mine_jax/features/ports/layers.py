@@ -57,5 +57,5 @@ def is_block_product(path: str) -> bool:
 
     Almost all the work is in these; embeddings, norms and heads of a vision tower are not.
     """
-    in_block = "/layers_" in path or "/blocks_" in path
-    return in_block and not path.endswith("/scale") and "layer_norm" not in path
+    in_block = any(name in path for name in ("/layers_", "/blocks_", "/block_list_"))
+    return in_block and not path.endswith(("/scale", "/gamma")) and "norm" not in path

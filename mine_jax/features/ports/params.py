@@ -114,7 +114,7 @@ def _shapes(model: nn.Module) -> Mapping[str, Any]:
 
 def checkpoint_key(path: str) -> str:
     """Returns the key of a parameter in a checkpoint of transformers."""
-    key = re.sub(r"(layers|blocks|mlp)_(\d+)", r"\1.\2", path).replace("/", ".")
+    key = re.sub(r"(layers|blocks|block_list|mlp)_(\d+)", r"\1.\2", path).replace("/", ".")
     return re.sub(r"\.(kernel|scale|embedding)$", ".weight", key)
 
 

@@ -103,13 +103,15 @@ class TwoTowerBackbone(CheckpointBackbone):
         states: method of the network that gives hidden states.
         bare_prefixes: prefix of keys in vision-only checkpoints -> that in full ones.
         processor_defaults: of the family's image processor, where they differ from CLIP's.
+        unused: tensors that may be there and are not read, see `weights.Tensors`.
     """
 
     network: ClassVar[type[TwoTowers]]
     n_class: ClassVar[int] = 0
     states: str = "image_states"
-    bare_prefixes: ClassVar[Mapping[str, str]]
+    bare_prefixes: ClassVar[Mapping[str, str]] = {}
     processor_defaults: ClassVar[Mapping[str, Any]] = {}
+    unused: ClassVar[tuple[str, ...]] = UNUSED
 
     config: Towers
 
@@ -122,6 +124,16 @@ class TwoTowerBackbone(CheckpointBackbone):
     def read_images(values: dict[str, Any], config: Any) -> ImageProcessor:
         """Returns the preprocessing, of the content of the processor's file."""
         return read_processor(values, image_size=config.image_size)
+
+    @classmethod
+    def prefixes(cls, config: Towers) -> Mapping[str, str]:
+        """Returns prefix of keys in the checkpoint -> prefix in the network, where they differ."""
+        return cls.bare_prefixes if config.text is None else {}
+
+    @property
+    def final_norm(self) -> tuple[Mapping[str, Array], float]:
+        """Scale and bias [D] of the norm after the last block, and its small number."""
+        return self.params["vision_model"]["post_layernorm"], self.config.vision.epsilon
 
     @abstractmethod
     def check_lens(self) -> None:
@@ -138,12 +150,12 @@ class TwoTowerBackbone(CheckpointBackbone):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of image-tokens."""
-        return (self.config.side, self.config.side)
+        return self.config.grid
 
     @property
     def image_shape(self) -> tuple[int, int]:
         """Rows and columns of the pixels."""
-        return (self.config.image_size, self.config.image_size)
+        return self.config.image_shape
 
     @property
     def layers(self) -> int:
@@ -184,6 +196,10 @@ class TwoTowerBackbone(CheckpointBackbone):
         """Returns text vectors [B, J] float32 of token ids [B, T] int32."""
         return _apply(self.params, ids, model=self.model, method="text_features")
 
+    def word_features(self, ids: Array) -> jax.Array:
+        """Returns text vectors [B, J] float32 as the lens of one image-token compares them with it."""
+        return self.text_features(ids)
+
     def lens(
         self, words: Sequence[str] | np.ndarray, templates: Sequence[str] = TEMPLATES, *, progress: Progress = silent
     ) -> Lens:
@@ -205,15 +221,15 @@ class TwoTowerBackbone(CheckpointBackbone):
         """
         self.check_lens()
         words = check_words(words)
-        vectors = word_vectors(words, templates, tokenize=self._tokenize, encode=self.text_features, progress=progress)
-        norm = self.params["vision_model"]["post_layernorm"]
+        vectors = word_vectors(words, templates, tokenize=self._tokenize, encode=self.word_features, progress=progress)
+        norm, epsilon = self.final_norm
         return Lens(
             words=words,
             unembedding=vectors,
             norm="layer",
             norm_scale=np.asarray(norm["scale"]),
             norm_bias=np.asarray(norm["bias"]),
-            norm_epsilon=self.config.vision.epsilon,
+            norm_epsilon=epsilon,
             normalize=True,
             **self.lens_head(len(words)),
         )
@@ -246,7 +262,7 @@ class TwoTowerBackbone(CheckpointBackbone):
     @staticmethod
     def keeps_float32(path: str) -> bool:
         """Tells whether a parameter is float32: all but the products of the vision blocks."""
-        return not (path.startswith("vision_model/") and is_block_product(path))
+        return path.startswith("text_model/") or not is_block_product(path)
 
     @classmethod
     def load(
@@ -282,8 +298,8 @@ class TwoTowerBackbone(CheckpointBackbone):
         params, _ = load_params(
             cls.network(config, precision),
             directory,
-            unused=UNUSED,
-            rename=cls.bare_prefixes if config.text is None else None,
+            unused=cls.unused,
+            rename=cls.prefixes(config),
             dtype=jnp.dtype(weights),
             keep_float32=cls.keeps_float32,
             mesh=mesh,

@@ -8,7 +8,7 @@ rule, not a table.
 from __future__ import annotations
 
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -48,14 +48,7 @@ class Attention(nn.Module):
         """Maps [B, T, D] to [B, T, D]; mask [1, 1, T, T] is True where a token may look."""
         shape = (*x.shape[:2], self.tower.heads, self.tower.width // self.tower.heads)
         q, k, v = (project(x).reshape(shape) for project in (self.q_proj, self.k_proj, self.v_proj))
-        kind = self.out_proj.kind
-        q = q * shape[-1] ** -0.5
-        logits = product("bthe,bshe->bhts", q.astype(kind), k.astype(kind), self.precision)
-        if mask is not None:
-            logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
-        weights = jax.nn.softmax(logits, axis=-1)
-        mixed = product("bhts,bshe->bthe", weights.astype(kind), v.astype(kind), self.precision)
-        return self.out_proj(mixed.reshape(x.shape))
+        return self.out_proj(attend(q, k, v, mask, self.out_proj.kind, self.precision).reshape(x.shape))
 
     def of_one(self, x: jax.Array) -> jax.Array:
         """Returns what a token would get that looked at each token of x [B, T, D] alone, [B, T, D]."""
@@ -210,8 +203,23 @@ class TextTower(nn.Module):
 
     def __call__(self, ids: jax.Array) -> list[jax.Array]:
         """Returns hidden states [B, T, D], before the final norm."""
-        mask = jnp.tril(jnp.ones((1, 1, ids.shape[1], ids.shape[1]), bool)) if self.is_causal else None
+        mask = causal_mask(ids) if self.is_causal else None
         return self.encoder(self.embeddings(ids), mask, n_blocks=self.tower.layers)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, kind: Any, precision: str) -> jax.Array:
+    """Mixes values [B, T, H, E] by queries and keys, with products in the dtype `kind`; mask as in `Attention`."""
+    q = q * q.shape[-1] ** -0.5
+    logits = product("bthe,bshe->bhts", q.astype(kind), k.astype(kind), precision)
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
+    weights = jax.nn.softmax(logits, axis=-1)
+    return product("bhts,bshe->bthe", weights.astype(kind), v.astype(kind), precision)
+
+
+def causal_mask(ids: jax.Array) -> jax.Array:
+    """Returns the mask [1, 1, T, T] in which each token of [B, T] sees itself and those before it."""
+    return jnp.tril(jnp.ones((1, 1, ids.shape[1], ids.shape[1]), bool))
 
 
 def layer_norm(tower: Tower) -> nn.LayerNorm:

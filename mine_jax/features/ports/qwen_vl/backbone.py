@@ -28,7 +28,7 @@ from mine_jax.features.ports.layers import is_block_product
 from mine_jax.features.ports.qwen_vl import config as qwen_config
 from mine_jax.features.ports.qwen_vl.config import QwenConfig
 from mine_jax.features.ports.qwen_vl.model import Qwen
-from mine_jax.features.preprocess import ImageProcessor, read_processor, say_if_stretched
+from mine_jax.features.preprocess import ImageProcessor, read_resizing, say_if_stretched
 
 GRID: tuple[int, int] = Settings.model_fields["grid"].default
 # Names of three generations of transformers; the first that fits is used.
@@ -78,8 +78,7 @@ class QwenBackbone(DecoderBackbone):
                 f"this checkpoint makes {least} to {most} of them: {least / tower.token_size**2:.0f} to "
                 f"{most / tower.token_size**2:.0f} image-tokens."
             )
-        size = {"height": shape[0], "width": shape[1]}
-        return read_processor({**values, "size": size, "do_center_crop": False}, image_size=shape)
+        return read_resizing(values, shape=shape)
 
     @staticmethod
     def unused(config: QwenConfig) -> tuple[str, ...]:

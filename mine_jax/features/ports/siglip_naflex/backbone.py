@@ -24,7 +24,7 @@ from mine_jax.features.ports.siglip.backbone import SiglipBackbone
 from mine_jax.features.ports.siglip_naflex import config as naflex_config
 from mine_jax.features.ports.siglip_naflex.config import NaflexConfig
 from mine_jax.features.ports.siglip_naflex.model import Naflex
-from mine_jax.features.preprocess import ImageProcessor, read_processor, say_if_stretched
+from mine_jax.features.preprocess import ImageProcessor, read_resizing, say_if_stretched
 
 GRID: tuple[int, int] = Settings.model_fields["grid"].default
 # Defaults of transformers' Siglip2ImageProcessor; 2 is bilinear.
@@ -58,18 +58,7 @@ class NaflexBackbone(SiglipBackbone):
                 f"preprocessor_config.json makes patches of {size} pixels, but the tower takes {config.patch_size}. "
                 "Is it of another checkpoint?"
             )
-        rows, columns = config.rows * config.patch_size, config.columns * config.patch_size
-        return read_processor({**values, "size": {"height": rows, "width": columns}}, image_size=(rows, columns))
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of image-tokens."""
-        return (self.config.rows, self.config.columns)
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """Rows and columns of the pixels."""
-        return (self.config.rows * self.config.patch_size, self.config.columns * self.config.patch_size)
+        return read_resizing(values, shape=config.image_shape)
 
     def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Returns pixels [B, rows, columns, 3] float32 of uint8 [height, width, 3] images, all on one grid."""

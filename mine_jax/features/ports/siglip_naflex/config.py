@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mine_jax.errors import WeightsError
 from mine_jax.features.ports import weights
-from mine_jax.features.ports.config import check_grid, integer
+from mine_jax.features.ports.config import GridTowers, check_grid, integer
 from mine_jax.features.ports.siglip import config as siglip_config
 from mine_jax.features.ports.siglip.config import SiglipConfig
 
@@ -18,16 +18,8 @@ N_PATCHES = 256
 
 
 @dataclass(frozen=True)
-class NaflexConfig(SiglipConfig):
-    """Sizes of both towers; `image_size` is that whose patches the table of positions has.
-
-    Attributes:
-        rows: of patches in the images of the run.
-        columns: of patches in them.
-    """
-
-    rows: int = 0
-    columns: int = 0
+class NaflexConfig(GridTowers, SiglipConfig):
+    """Sizes of both towers, and the grid of the run."""
 
 
 def read_config(directory: Path, *, grid: tuple[int, int]) -> NaflexConfig:
