@@ -42,6 +42,7 @@ KINDS = {
         "clip": config.ClipConfig,
         "siglip": config.SiglipConfig,
         "siglip_naflex": config.SiglipNaflexConfig,
+        "dinotxt": config.DinoTxtConfig,
         "llava": config.LlavaConfig,
         "llava_onevision": config.LlavaOnevisionConfig,
         "qwen2_5_vl": config.QwenVlConfig,
@@ -239,7 +240,7 @@ def test_example_of_the_contract_is_read(tmp_path):
             "precomputed",
             "model",
             "clip",
-            'kinds "clip", "siglip", "siglip_naflex", "llava", "llava_onevision" and "qwen2_5_vl"',
+            'kinds "clip", "siglip", "siglip_naflex", "dinotxt", "llava", "llava_onevision" and "qwen2_5_vl"',
         ),
     ],
 )
@@ -263,7 +264,7 @@ def test_key_of_another_kind_names_the_kinds_that_have_it(section, kind, key, va
         ({"encoder": {"kind": "linear"}}, 'encoder.kind: must be "query" or "ridge", but is \'linear\'.'),
         (
             {"features": {"kind": 3}},
-            'features.kind: must be "clip", "siglip", "siglip_naflex", "llava", "llava_onevision"',
+            'features.kind: must be "clip", "siglip", "siglip_naflex", "dinotxt", "llava", "llava_onevision"',
         ),
     ],
 )

@@ -20,6 +20,7 @@ from mine_jax.config.encoder import EncoderConfig as EncoderConfig
 from mine_jax.config.encoder import QueryConfig as QueryConfig
 from mine_jax.config.encoder import RidgeConfig as RidgeConfig
 from mine_jax.config.features import ClipConfig as ClipConfig
+from mine_jax.config.features import DinoTxtConfig as DinoTxtConfig
 from mine_jax.config.features import FeaturesConfig as FeaturesConfig
 from mine_jax.config.features import LlavaConfig as LlavaConfig
 from mine_jax.config.features import LlavaOnevisionConfig as LlavaOnevisionConfig

@@ -82,6 +82,14 @@ class SiglipNaflexConfig(_Contrastive):
     """Rows and columns of image-tokens, to which photos are resized; by the model's rule that of square ones. [ours]"""
 
 
+class DinoTxtConfig(_Contrastive):
+    """Images to the image-tokens of dino.txt, DINOv2 with a text head, and a lens."""
+
+    kind: Literal["dinotxt"] = "dinotxt"
+    grid: Grid = (16, 16)
+    """Rows and columns of image-tokens, to which photos are resized; what the text head was trained on. [ours]"""
+
+
 class LlavaConfig(_Model):
     """Images to the image-tokens of a LLaVA-1.5-style model and the lens of its head."""
 
@@ -131,5 +139,7 @@ class PrecomputedConfig(_Features):
     """Rows and columns of the P image-tokens in the photo; without it there are no heat maps."""
 
 
-ModelConfig = ClipConfig | SiglipConfig | SiglipNaflexConfig | LlavaConfig | LlavaOnevisionConfig | QwenVlConfig
+ModelConfig = (
+    ClipConfig | SiglipConfig | SiglipNaflexConfig | DinoTxtConfig | LlavaConfig | LlavaOnevisionConfig | QwenVlConfig
+)
 FeaturesConfig = Annotated[ModelConfig | PrecomputedConfig, *by_kind(ClipConfig)]

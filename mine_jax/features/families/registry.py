@@ -40,6 +40,7 @@ def _port(name: str) -> str:
 
 FAMILIES = {
     "clip": Family(_port("clip"), "ClipBackbone", ("clip", "clip_vision_model"), "text", ("image_tokens", "weights")),
+    "dinotxt": Family(_port("dinotxt"), "DinoTxtBackbone", ("dinotxt",), "text", ("weights", "grid")),
     "llava": Family(_port("llava"), "LlavaBackbone", ("llava",), "head", ("prompt", "weights")),
     "llava_onevision": Family(
         "mine_jax.features.ports.llava.onevision",

@@ -55,6 +55,9 @@ def lines() -> Iterator[str]:
         yield ""
         yield f"# image-tokens and {_LENSES[family.lens]}"
         yield f'kind = "{kind}"'
+        if "/" not in named:
+            yield f'model = "{named}"  # a folder: mine_jax/features/ports/README.md says how to make it'
+            continue
         yield f'model = "{named}"  # or a folder'
         cached = _cached(named)
         yield (

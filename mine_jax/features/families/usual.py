@@ -1,6 +1,7 @@
 """Models that are used in practice: what their config.json says of sizes, by the id that they have on the hub.
 
-What a configuration leaves out has the default of transformers, as in the ports.
+What a configuration leaves out has the default of transformers, as in the ports. A name without an owner is that of a
+model whose weights the hub has in no format that a port reads.
 """
 
 from __future__ import annotations
@@ -66,6 +67,11 @@ USUAL: dict[str, dict[str, Any]] = {
     "google/siglip2-so400m-patch14-384": _siglip(_SO400M, 384, 14, 256000),
     "google/siglip2-base-patch16-naflex": _naflex(_BASE),
     "google/siglip2-so400m-patch16-naflex": _naflex(_SO400M),
+    "dinov2_vitl14_reg4_dinotxt_tet1280d20h24l": {
+        "model_type": "dinotxt",
+        "vision_config": _tower("dinov2_with_registers", 1024, 4096, 24, 16, image_size=518, patch_size=14),
+        "text_config": _tower("dinotxt_text_model", 1280, 5120, 24, 20, vocab_size=49408, max_position_embeddings=77),
+    },
     "llava-hf/llava-1.5-7b-hf": {
         "model_type": "llava",
         "vision_config": _VIT_L_336,

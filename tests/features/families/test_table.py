@@ -34,6 +34,12 @@ MODELS = {
     "clip": {"model_type": "clip", "vision_config": TINY_VISION, "text_config": TINY_TEXT},
     "siglip": {"model_type": "siglip", "vision_config": TINY_VISION, "text_config": TINY_TEXT},
     "siglip_naflex": {"model_type": "siglip2", "vision_config": TINY_VISION, "text_config": TINY_TEXT},
+    # one of its three layers is in the head
+    "dinotxt": {
+        "model_type": "dinotxt",
+        "vision_config": {**TINY_VISION, "num_hidden_layers": 2, "num_head_layers": 1},
+        "text_config": TINY_TEXT,
+    },
     "llava_onevision": {
         "model_type": "llava_onevision",
         "vision_config": {"model_type": "siglip_vision_model", **TINY_VISION},
