@@ -99,11 +99,13 @@ class LlavaConfig(_Model):
 
 
 class LlavaOnevisionConfig(_Model):
-    """Images to the image-tokens of LLaVA-OneVision, those of the whole photo, and the lens of its head."""
+    """Images to the image-tokens of LLaVA-OneVision and the lens of its head."""
 
     kind: Literal["llava_onevision"] = "llava_onevision"
     prompt: str = "<|im_start|>user <image>\nDescribe the image.<|im_end|><|im_start|>assistant\n"
     """Text around the image; what follows <image> changes nothing. [ours]"""
+    grid: Grid | None = None
+    """Rows and columns of image-tokens of all crops, 27 to a crop's side; without it those of the whole photo."""
 
 
 class QwenVlConfig(_Model):

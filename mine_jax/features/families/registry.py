@@ -47,7 +47,7 @@ FAMILIES = {
         "LlavaOnevisionBackbone",
         ("llava_onevision",),
         "head",
-        ("prompt", "weights"),
+        ("prompt", "weights", "grid"),
     ),
     "qwen2_5_vl": Family(_port("qwen_vl"), "QwenBackbone", ("qwen2_5_vl",), "head", ("prompt", "weights", "grid")),
     "siglip": Family(_port("siglip"), "SiglipBackbone", ("siglip", "siglip_vision_model"), "text"),

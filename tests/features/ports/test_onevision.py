@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from mine_jax.config import LlavaOnevisionConfig
-from mine_jax.errors import WeightsError
+from mine_jax.errors import ConfigError, WeightsError
 from mine_jax.features import lens_scores, load_backbone
 from mine_jax.features.ports.llava.onevision import load
 
@@ -120,6 +120,84 @@ def test_matches_torch_with_all_crops(case, saved):
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("case", PARITY)
+@pytest.mark.parametrize(("shape", "grid"), [((60, 60), (8, 8)), ((30, 60), (4, 8)), ((60, 30), (8, 4))])
+def test_crops_match_torch(case, shape, grid, saved):
+    """Photos of the shape of the grid, for which it is the one that transformers chooses."""
+    model, directory = saved(case)
+    config = LlavaOnevisionConfig(model=str(directory), prompt="user : <image> photo a", grid=grid)
+    backbone, whole = load_backbone(config, mesh={"data": 1}), load(directory)
+    assert backbone.grid == grid and backbone.sha256 != whole.sha256
+    images, n_crops = photos(shape), grid[0] * grid[1] // 16
+    expected, logits, prepared = torch_states(model, directory, images)
+    pixels = backbone.preprocess(images)
+    views = pixels.reshape(2, 1 + n_crops, SIDE, SIDE, 3).transpose(0, 1, 4, 2, 3)
+    np.testing.assert_array_equal(views, prepared)
+    with jax.numpy_rank_promotion("raise"):
+        tokens = backbone.encode(pixels, layers=range(4))
+        lens = backbone.lens(backbone.lens_defaults()[0])
+    # two words and the whole photo come before; each row ends with a newline
+    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    places = 18 + rows * (grid[1] + 1) + columns
+    for layer in range(3):
+        np.testing.assert_allclose(tokens[layer], expected[layer][:, places], rtol=1e-5, atol=1e-5)
+    ours = np.asarray(lens_scores(lens, tokens[3]))
+    np.testing.assert_allclose(ours, logits[:, places, :58], rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.torch
+def test_nsd_photos_come_to_two_by_two_crops():
+    from transformers.image_processing_utils import select_best_resolution
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+
+    chosen = select_best_resolution((425, 425), LlavaOnevisionImageProcessorPil.image_grid_pinpoints)
+    assert tuple(side // 384 for side in chosen) == (2, 2)
+
+
+def test_crops_on_two_devices(saved):
+    _, directory = saved("as published")
+    config = LlavaOnevisionConfig(model=str(directory), prompt="user : <image>", grid=(8, 4))
+    one, data, model = (load_backbone(config, mesh=mesh) for mesh in ({"data": 1}, {"data": 2}, {"model": 2}))
+    pixels = one.preprocess(photos((60, 30)))
+    for other in (data, model):
+        np.testing.assert_allclose(other.encode(pixels)[-1], one.encode(pixels)[-1], rtol=1e-5, atol=1e-5)
+
+
+def test_one_bright_patch_of_a_crop_is_one_token(saved):
+    backbone = load(saved("as published")[1], grid=(8, 4))
+    images = np.zeros((2, 64, 32, 3), np.uint8)
+    # in the fifth row of the grid, in the lower crop
+    images[1, 32:40, 16:24] = 255
+    tokens = np.asarray(backbone.encode(backbone.preprocess(list(images)), layers=(0,))[0])
+    changed = np.abs(tokens[1] - tokens[0]).max(-1)
+    # the tower mixes the patches of a crop, but not crops
+    assert np.flatnonzero(changed > 1e-6).min() == 16 and changed.argmax() == 4 * 4 + 2
+
+
+@pytest.mark.parametrize(
+    ("grid", "change", "error", "message"),
+    [
+        ((8, 6), {}, ConfigError, r"must be rows and columns of crops times 4"),
+        ((12, 4), {}, ConfigError, r"must be rows and columns of crops times 4"),
+        (
+            (8, 8),
+            {"vision_aspect_ratio": "anyres_max_2"},
+            ConfigError,
+            "has 4 crops, but the model shrinks more than 2",
+        ),
+        ((8, 8), {"vision_aspect_ratio": "anyres_max_0"}, WeightsError, "must be anyres_max_ and a number"),
+        ((8, 8), {"image_grid_pinpoints": 64}, ConfigError, r"must be rows and columns of crops times 4"),
+    ],
+)
+def test_grids_that_the_model_does_not_make(grid, change, error, message, saved):
+    _, directory = saved("as published")
+    values = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**values, **change}))
+    with pytest.raises(error, match=message):
+        load(directory, grid=grid)
+
+
+@pytest.mark.torch
 def test_bfloat16_weights(saved):
     import torch
 
@@ -140,6 +218,8 @@ def test_names_of_older_and_newer_checkpoints(saved):
     _, directory = saved("as published")
     pixels = np.random.default_rng(1).standard_normal((1, SIDE, SIDE, 3)).astype(np.float32)
     expected = np.asarray(load(directory, prompt="<image>").encode(pixels)[-1])
+    views = np.random.default_rng(2).standard_normal((1, 5 * SIDE, SIDE, 3)).astype(np.float32)
+    of_crops = np.asarray(load(directory, prompt="<image>", grid=(8, 8)).encode(views)[-1])
     tensors = safetensors.numpy.load_file(directory / "model.safetensors")
     assert {"image_newline", "language_model.lm_head.weight"} <= set(tensors)
     for newer in (False, True):
@@ -153,6 +233,7 @@ def test_names_of_older_and_newer_checkpoints(saved):
             renamed[key] = value
         safetensors.numpy.save_file(renamed, directory / "model.safetensors")
         np.testing.assert_array_equal(load(directory, prompt="<image>").encode(pixels)[-1], expected)
+        np.testing.assert_array_equal(load(directory, prompt="<image>", grid=(8, 8)).encode(views)[-1], of_crops)
 
 
 @pytest.mark.parametrize(

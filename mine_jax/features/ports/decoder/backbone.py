@@ -126,9 +126,13 @@ class DecoderBackbone(CheckpointBackbone):
         numbers = [resolve_layer(layer, self.layers) for layer in layers]
         ids = np.broadcast_to(self.prompt_ids, (pixels.shape[0], len(self.prompt_ids)))
         states = self.sequence_states(pixels, ids, layers=numbers)
-        # the last P positions: the prompt ends with the image
-        n_tokens = self.grid[0] * self.grid[1]
-        return {layer: states[number][:, -n_tokens:] for layer, number in zip(layers, numbers, strict=True)}
+        return {layer: self._on_grid(states[number]) for layer, number in zip(layers, numbers, strict=True)}
+
+    def _on_grid(self, states: jax.Array) -> jax.Array:
+        """Picks the image-tokens [B, P, D] of a prompt that ends with the image."""
+        (rows, columns), step = self.grid, self.grid[1] + self.config.row_end
+        lines = states[:, -rows * step :].reshape(len(states), rows, step, -1)
+        return lines[:, :, :columns].reshape(len(states), rows * columns, -1)
 
     def sequence_states(
         self, pixels: Array, ids: np.ndarray, mask: np.ndarray | None = None, *, layers: Sequence[int]
@@ -333,7 +337,7 @@ def image_spans(ids: np.ndarray, config: VisionLanguage) -> np.ndarray:
         config: gives the image id and how many there must be.
 
     Returns:
-        First position [B] of the image-tokens of the grid (after a class token, if one is kept).
+        First position [B] of the image-tokens of the grid.
 
     Raises:
         DataError: if a row has no image, two images, another number of ids, or ids outside the
@@ -348,12 +352,14 @@ def image_spans(ids: np.ndarray, config: VisionLanguage) -> np.ndarray:
             raise DataError(
                 f"prompt {row} has {count} image ids in positions {first[row]} to {last[row]}, but one image is an "
                 f"unbroken run of {config.n_placeholders}: {rows} x {columns} patches"
-                f"{' and a class token' if config.has_class else ''}. Is the prompt expanded for another image size?"
+                f"{f', {config.n_before} before them' if config.n_before else ''}"
+                f"{f', {config.row_end} after each row' if config.row_end else ''}. "
+                "Is the prompt expanded for another image size?"
             )
     others = np.asarray(ids)[~is_image]
     if others.size and (others.min() < 0 or others.max() >= config.decoder.vocabulary):
         raise DataError(f"prompt ids must be 0 to {config.decoder.vocabulary - 1}, but one is {int(others.max())}.")
-    return first + int(config.has_class)
+    return first + config.n_before
 
 
 def _one_image(pixels: Array) -> Array:

@@ -120,9 +120,19 @@ class VisionLanguage:
         return False
 
     @property
+    def n_before(self) -> int:
+        """Image ids before the grid."""
+        return int(self.has_class)
+
+    @property
+    def row_end(self) -> int:
+        """Image ids after each row of the grid, which are no image-tokens."""
+        return 0
+
+    @property
     def n_placeholders(self) -> int:
-        """Image ids in a prompt: the grid, and a class token where it is kept."""
-        return self.grid[0] * self.grid[1] + self.has_class
+        """Image ids in a prompt: the grid, what comes before it and what ends its rows."""
+        return self.n_before + self.grid[0] * (self.grid[1] + self.row_end)
 
 
 def read_image_token(path: Path, values: dict[str, Any], default: int) -> int:

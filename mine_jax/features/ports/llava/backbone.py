@@ -71,8 +71,7 @@ class LlavaBackbone(DecoderBackbone):
     @property
     def image_shape(self) -> tuple[int, int]:
         """Rows and columns of the pixels."""
-        side = self.config.vision.image_size
-        return (side, side)
+        return self.config.image_shape
 
 
 def load(

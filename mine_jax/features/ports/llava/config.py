@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mine_jax.errors import WeightsError
+from mine_jax.errors import ConfigError, WeightsError
 from mine_jax.features.ports import weights
 from mine_jax.features.ports.clip import config as clip_config
 from mine_jax.features.ports.clip.config import ClipConfig
@@ -49,6 +51,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 _NAMES = {"llava": "LLaVA 1.5", "llava_onevision": "LLaVA-OneVision"}
+# Rows, and columns, of crops where a file does not list them.
+MOST_CROPS = range(1, 7)
 _IMAGE_TOKENS = {"llava": 32000, "llava_onevision": 151646}
 
 
@@ -62,6 +66,7 @@ class LlavaConfig(VisionLanguage):
         drops_class: whether the first state (the class token) is dropped before the projector.
         projector_activation: of the projector's MLP.
         projector_bias: whether the projector has biases.
+        crops: rows and columns of crops, in which the photo is seen after it was seen whole; None for no crops.
     """
 
     vision: ClipConfig | SiglipConfig
@@ -69,11 +74,29 @@ class LlavaConfig(VisionLanguage):
     drops_class: bool
     projector_activation: str
     projector_bias: bool
+    crops: tuple[int, int] | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches, each of which is an image-token."""
-        return (self.vision.side, self.vision.side)
+        """Rows and columns of patches, each of which is an image-token: of the whole photo, or of all crops."""
+        rows, columns = self.crops or (1, 1)
+        return (rows * self.vision.side, columns * self.vision.side)
+
+    @property
+    def n_before(self) -> int:
+        """Image ids before the grid: a class token, or the patches of the whole photo before its crops."""
+        return self.vision.side**2 if self.crops else int(self.has_class)
+
+    @property
+    def row_end(self) -> int:
+        """Image ids after each row of the grid: a row of crops ends with a newline."""
+        return int(self.crops is not None)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of pixels: the photo, and below it its crops one under another."""
+        rows, columns = self.crops or (0, 0)
+        return ((1 + rows * columns) * self.vision.image_size, self.vision.image_size)
 
     @property
     def has_class(self) -> bool:
@@ -81,14 +104,16 @@ class LlavaConfig(VisionLanguage):
         return isinstance(self.vision, ClipConfig) and not self.drops_class
 
 
-def read_config(directory: Path, *, model_type: str) -> LlavaConfig:
+def read_config(directory: Path, *, model_type: str, grid: tuple[int, int] | None = None) -> LlavaConfig:
     """Reads and checks `config.json`.
 
     Args:
         directory: the checkpoint.
         model_type: that it must have, "llava" or "llava_onevision".
+        grid: rows and columns of patches of all crops; None for those of the whole photo.
 
     Raises:
+        ConfigError: if the model makes no such grid of crops.
         MissingInputError: if it is not there.
         WeightsError: for another architecture, or a value that cannot be honored.
     """
@@ -123,7 +148,33 @@ def read_config(directory: Path, *, model_type: str) -> LlavaConfig:
         projector_bias=bool(values.get("multimodal_projector_bias", True)),
         decoder=read_decoder(path, values, default=defaults["text_config"]["model_type"]),
         image_token=read_image_token(path, values, _IMAGE_TOKENS[model_type]),
+        crops=None if grid is None else _crops(path, values, vision, grid),
     )
+
+
+def _crops(
+    path: Path, values: dict[str, Any], vision: ClipConfig | SiglipConfig, grid: tuple[int, int]
+) -> tuple[int, int]:
+    """Returns rows and columns of the crops whose patches make a grid."""
+    size, side = vision.image_size, vision.side
+    rows, columns = grid[0] // side, grid[1] // side
+    sizes = values.get("image_grid_pinpoints") or [[size * i, size * j] for i in MOST_CROPS for j in MOST_CROPS]
+    is_listed = isinstance(sizes, list) and [rows * size, columns * size] in sizes
+    if not is_listed or (rows * side, columns * side) != grid:
+        raise ConfigError(
+            f"`features.grid` must be rows and columns of crops times {side}, of a size that `image_grid_pinpoints` in "
+            f"{path} lists in pixels ({size} to a crop), but is {list(grid)}."
+        )
+    kind = str(values.get("vision_aspect_ratio", "anyres_max_9"))
+    most = re.fullmatch(r"anyres_max_([1-9][0-9]*)", kind)
+    if most is None:
+        raise WeightsError(f"{path}: `vision_aspect_ratio` must be anyres_max_ and a number, but is {kind!r}.")
+    # the bound of the model, above which it shrinks the grid
+    if math.sqrt(rows * columns / int(most[1])) > 1.1:
+        raise ConfigError(
+            f"`features.grid` {list(grid)} has {rows * columns} crops, but the model shrinks more than {most[1]}."
+        )
+    return rows, columns
 
 
 def _read_vision(path: Path, values: dict[str, Any]) -> ClipConfig | SiglipConfig:
