@@ -225,7 +225,7 @@ def test_run_resume_and_one_stage(call, tmp_path, config, steps):
     assert code == 2 and "--resume" in err
     code, text, err = call("run", config, "--out", out, "--resume")
     assert code == 0 and text.count("roi: done") == 1 and "roi: done" not in err
-    assert "data: unchanged, skipped" in err and "encoder.width: 16 -> 8" in err
+    assert re.search(r"^data, .*: unchanged, skipped$", err, re.MULTILINE) and "encoder.width: 16 -> 8" in err
     code, _, err = call("profile", config, "--out", out)
     assert code == 0 and "profile: unchanged" in err
     assert json.loads((out / "run.json").read_text())["command"][0] == "mine-jax"

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import mine_jax
 from mine_jax import data, report, run
+from mine_jax._signals import stop_flag
 from mine_jax.config import Config, PhantomConfig, from_dict
 from mine_jax.phantom import scenes
 from mine_jax.phantom.write_nsd import write_phantom
@@ -50,29 +59,44 @@ def demo(
     with_diffusion = importlib.util.find_spec("torch") is not None
     if not with_diffusion:
         reporter.say("torch is not installed: images are drawn exactly; the extra `edit` adds the diffusion models")
-    configs = {
-        subject: configuration(
-            directory / "phantom",
-            subject,
-            seed=seed,
-            # one subject is enough to see what diffusion models do; the exact ones stand beside them
-            models="phantom" if with_diffusion and subject == subjects[0] else "oracle",
-        )
-        for subject in subjects
-    }
-    for subject, config in configs.items():
-        reporter.say(f"{subject}:")
-        out = directory / subject
-        resume = files.is_run(out)
-        run.execute(config, out, graph.STEPS, until="roi", resume=resume, reporter=reporter)
+    first, *others = subjects
+    # one subject is enough to see what diffusion models do; the exact ones stand beside them
+    models = {subject: "phantom" if with_diffusion and subject == first else "oracle" for subject in subjects}
+    reporter.say(f"{first}:")
+    run_subject(directory, first, seed=seed, models=models[first], until="encoder", reporter=reporter)
+    # what was compiled is there now; diffusion models leave a core to the other subjects
+    with _aside(directory, others if _has_room() else [], seed, reporter) as wait:
+        run_subject(directory, first, seed=seed, models=models[first], reporter=reporter)
+        done = wait()
+    for subject in others:
+        if subject not in done:
+            reporter.say(f"{subject}:")
+            run_subject(directory, subject, seed=seed, models=models[subject], reporter=reporter)
     # the reports show the truth, so it comes first
     summary = truth(directory)
-    for subject, config in configs.items():
-        run.execute(config, directory / subject, graph.STEPS, resume=True, reporter=reporter)
-    stimuli = data.open_stimuli(configs[subjects[0]].data)
+    for subject in subjects:
+        run_subject(directory, subject, seed=seed, models=models[subject], until="report", reporter=reporter)
+    stimuli = data.open_stimuli(configuration(directory / "phantom", first).data)
     runs = [directory / subject for subject in subjects]
     page = report.write_demo_report(directory, runs, read_images=stimuli.read)
     return f"{summary}\nreport: {page}"
+
+
+def run_subject(
+    directory: Path, subject: str, *, seed: int, models: str, until: str = "roi", reporter: Reporter | None = None
+) -> None:
+    """Runs the stages of one subject of a demo whose phantom is written, or goes on with them.
+
+    Args:
+        directory: of the demo.
+        subject: its name.
+        seed: of the run.
+        models: what makes images, as for `configuration`.
+        until: last stage.
+        reporter: shows progress; nothing by default.
+    """
+    config, out = configuration(directory / "phantom", subject, seed=seed, models=models), directory / subject
+    run.execute(config, out, graph.STEPS, until=until, resume=files.is_run(out), reporter=reporter)
 
 
 def configuration(root: Path, subject: str, *, seed: int = 0, models: str = "oracle") -> Config:
@@ -93,3 +117,66 @@ def configuration(root: Path, subject: str, *, seed: int = 0, models: str = "ora
         "run": {"seed": seed},
     }
     return from_dict(values)
+
+
+def _has_room() -> bool:
+    """Whether a second process has a core of its own, and needs no accelerator that this one holds."""
+    import jax
+
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return count > 1 and jax.default_backend() == "cpu"
+
+
+@contextlib.contextmanager
+def _aside(
+    directory: Path, subjects: list[str], seed: int, reporter: Reporter
+) -> Generator[Callable[[], list[str]], None, None]:
+    """Runs subjects in a process of its own each, one after the other, while the block runs.
+
+    Yields:
+        A function that waits for them, and says which are done; others go on from where they stopped.
+    """
+    done, left, running = list[str](), list(subjects), list[subprocess.Popen]()
+
+    def work() -> None:
+        while left:
+            subject = left.pop(0)
+            with _started(directory, subject, seed) as process:
+                running.append(process)
+                for line in process.stdout or ():
+                    reporter.say(f"{subject}: {line.rstrip()}")
+            if process.returncode == 0:
+                done.append(subject)
+
+    thread = threading.Thread(target=work, daemon=True)
+
+    def wait() -> list[str]:
+        with stop_flag() as flag, reporter.task(", ".join(subjects)):
+            while thread.is_alive():
+                flag.check()
+                time.sleep(0.1)
+        return done
+
+    try:
+        thread.start()
+        yield wait
+    finally:
+        left.clear()
+        for process in running:
+            process.terminate()
+        thread.join(timeout=5)
+
+
+def _started(directory: Path, subject: str, seed: int) -> subprocess.Popen:
+    """Starts a process that runs a subject with the exact models, and gives way to this one."""
+    command = [sys.executable, "-m", "mine_jax", "demo", "--out", str(directory), "--seed", str(seed)]
+    paths = [str(Path(mine_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [*command, "--subject", subject],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )

@@ -30,6 +30,8 @@ from mine_jax.run.reporter import Reporter
 
 logger = logging.getLogger("mine_jax")
 
+# Why a stage runs for the first time.
+_NEW = "not run yet"
 _RESOURCE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
@@ -232,6 +234,7 @@ class _Run:
         ran = []
         with stop_flag() as flag:
             try:
+                skipped = list[str]()
                 for name in names:
                     flag.check()
                     reason = self.reason(name)
@@ -241,11 +244,13 @@ class _Run:
                             f"Run it first: mine-jax {name}, or mine-jax run --resume."
                         )
                     if reason is None:
-                        self.reporter.say(f"{name}: unchanged, skipped")
+                        skipped.append(name)
                     elif only is None or name == only:
+                        self._say_skipped(skipped)
                         self._check(names[names.index(name) :])
                         self._one(name, reason, flag)
                         ran.append(name)
+                self._say_skipped(skipped)
             except BaseException as error:
                 self.manifest["state"] = "stopped" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed"
                 with contextlib.suppress(OSError, MineError):
@@ -255,6 +260,12 @@ class _Run:
         self.manifest["state"] = "done" if all(done) else "incomplete"
         self.save()
         return {**self.manifest, "ran": ran}
+
+    def _say_skipped(self, names: list[str]) -> None:
+        """Says in one line which stages were skipped since the last one that ran."""
+        if names:
+            self.reporter.say(f"{', '.join(names)}: unchanged, skipped")
+        names.clear()
 
     def _check(self, names: list[str]) -> None:
         """Finds settings that a later stage could not work with before an earlier one computes."""
@@ -267,7 +278,7 @@ class _Run:
         """Says why a stage must run; None where its recorded result stands."""
         entry = self.manifest["stages"].get(name)
         if entry is None:
-            return "not run yet"
+            return _NEW
         if entry.get("state") != "done":
             return f"{entry.get('state')} before"
         changes = manifest_file.differences(entry.get("depends_on", {}), self._depends_on(name))
@@ -297,7 +308,7 @@ class _Run:
         return manifest_file.depends_on(self.config, sections=step.sections, inputs=inputs, needs=needs)
 
     def _one(self, name: str, reason: str, flag: StopFlag) -> None:
-        logger.info("%s: runs (%s)", name, reason)
+        logger.info("%s: runs%s", name, "" if reason == _NEW else f" ({reason})")
         parts, before, start = self._depends_on(name), run_directory.snapshot(self.directory), time.monotonic()
         old = self.manifest["stages"].get(name, {}).get("files", [])
         made = self.steps[name].makes_inputs(self.config)
