@@ -10,6 +10,8 @@ import pandas as pd
 
 from mine_jax.types import CLAIMS, Profiles, Responses, Scores, reaches
 
+# Words of a profile that stand in the table of voxels.
+_N_WORDS = 3
 # Of a voxel that was fitted, and that no profile was built for.
 TOO_POOR = "not profiled: R2 on the images that chose its encoder (r2_selection) is below attribution.min_r2"
 
@@ -21,6 +23,10 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
         responses: V voxels.
         scores: of the same voxels, or None before the encoder stage.
         profiles: of some of the voxels, or None before the profile stage.
+
+    Returns:
+        One row for each voxel. `words` has the first words of explained voxels, with their shares and 95 % intervals,
+        and nothing of others.
     """
     n_voxels = len(responses.voxel_ids)
     table = pd.DataFrame({"voxel_id": responses.voxel_ids})
@@ -35,6 +41,7 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
     table["n_train"] = 0 if scores is None else scores.n_train
     table["n_test"] = 0 if scores is None else scores.n_test
     table["status"] = responses.status if scores is None else scores.status
+    words = np.full(n_voxels, "", dtype=object)
     claim, reason = np.full(n_voxels, CLAIMS[0], dtype=object), np.array(["not profiled"] * n_voxels, dtype=object)
     unfit = (table["status"] != "ok").to_numpy()
     reason[unfit] = table["status"].to_numpy()[unfit]
@@ -42,10 +49,23 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
         reason[~unfit] = TOO_POOR
         rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)
         claim[rows], reason[rows] = profiles.claims, profiles.reasons
+        explained = np.flatnonzero(profiles.explained)
+        words[rows[explained]] = [_first_words(profiles, voxel) for voxel in explained]
     table["claim"] = claim
     table["explained"] = np.where(reaches(claim, "words"), "true", "false")
-    table["reason"] = reason
+    table["reason"], table["words"] = reason, words
     return table
+
+
+def _first_words(profiles: Profiles, voxel: int) -> str:
+    """Writes the first words of a profile with their shares and intervals."""
+    ranks = np.flatnonzero(profiles.word_ids[voxel] >= 0)[:_N_WORDS]
+    texts = [
+        f"{profiles.words[profiles.word_ids[voxel, rank]]} {profiles.weights[voxel, rank]:.2f} "
+        f"[{profiles.low[voxel, rank]:.2f}, {profiles.high[voxel, rank]:.2f}]"
+        for rank in ranks
+    ]
+    return ", ".join(texts)
 
 
 def profile_words(profiles: Profiles) -> pd.DataFrame:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from mine_jax.convert import frames
 from mine_jax.types import CLAIMS, Encoders, Profiles, Responses, Scores
 
-# Voxels and words that are printed.
-_N_VOXELS, _N_WORDS = 5, 3
+# Voxels that are printed.
+_N_VOXELS = 5
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,14 +36,11 @@ class Verdicts:
 
     @functools.cached_property
     def table(self) -> pd.DataFrame:
-        """One row for each voxel: accuracy, claim and reason, words as text, effect, p and q of every rung."""
+        """One row for each voxel: accuracy, claim and reason, words of explained ones, effect, p, q of every rung."""
         table = frames.voxels(self.responses, self.scores, self.profiles)
         if self.profiles is None:
-            return table.assign(words="")
-        words = pd.DataFrame({"voxel_id": self.profiles.voxel_ids, "words": _texts(self.profiles)})
-        rungs = frames.profile_voxels(self.profiles).drop(columns="claim")
-        table = table.merge(words, on="voxel_id", how="left").merge(rungs, on="voxel_id", how="left")
-        return table.assign(words=table["words"].fillna(""))
+            return table
+        return table.merge(frames.profile_voxels(self.profiles).drop(columns="claim"), on="voxel_id", how="left")
 
     @property
     def words(self) -> pd.DataFrame:
@@ -71,18 +67,3 @@ class Verdicts:
         if self.left_out:
             lines.append(f"  left out: {'; '.join(self.left_out)}")
         return "\n".join(lines)
-
-
-def _texts(profiles: Profiles) -> list[str]:
-    """Writes the first words of each profile with their shares and intervals."""
-    texts = []
-    for v in range(len(profiles.voxel_ids)):
-        ranks = np.flatnonzero(profiles.word_ids[v] >= 0)[:_N_WORDS]
-        texts.append(
-            ", ".join(
-                f"{profiles.words[profiles.word_ids[v, rank]]} {profiles.weights[v, rank]:.2f} "
-                f"[{profiles.low[v, rank]:.2f}, {profiles.high[v, rank]:.2f}]"
-                for rank in ranks
-            )
-        )
-    return texts

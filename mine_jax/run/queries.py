@@ -13,6 +13,7 @@ from mine_jax.run import files
 from mine_jax.types import Responses
 
 _MAX_Q = 0.05
+_NULL = "compared with what decoys hold of {n} random word(s): the more words, the larger the share that they need"
 _SHOWN = 10
 
 
@@ -49,7 +50,8 @@ def query(directory: Path, text: str, *, out: Path | None = None) -> str:
     value, q = np.full((2, len(responses.voxel_ids)), np.nan)
     value[rows], q[rows] = answer.values, answer.q
     table = pd.DataFrame({"voxel_id": responses.voxel_ids, "rois": responses.rois, "value": value, "q": q})
-    lines = [f"words: {', '.join(answer.words)}", *_best(table), *_areas(table, config.roi.min_worded)]
+    lines = [f"words: {', '.join(answer.words)}", _NULL.format(n=len(answer.words)), *_best(table)]
+    lines += _areas(table, config.roi.min_worded)
     if out is not None:
         lines += [f"wrote {path}" for path in _write(table, responses, out)]
     return "\n".join(lines)

@@ -68,8 +68,9 @@ def test_a_run_on_the_same_arrays_claims_the_same(planted, verdicts, tmp_path):
     )
     ours, theirs = verdicts.table, artifacts.read_table(tmp_path / "run" / "voxels.tsv")
     assert ours["claim"].nunique() > 1
-    for column in ("claim", "reason", "status"):
+    for column in ("claim", "reason", "status", "words"):
         assert ours[column].tolist() == theirs[column].tolist()
+    assert ((ours["words"] != "") == (ours["explained"] == "true")).all() and (ours["words"] != "").any()
     np.testing.assert_allclose(ours["r2"], theirs["r2"], atol=1e-5)
     profiles = files.load_profiles(tmp_path / "run")
     for claim, q in verdicts.profiles.q_values.items():
