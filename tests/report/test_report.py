@@ -483,6 +483,25 @@ def test_heat_maps_have_the_scale_of_their_voxel(run, reader):
 
 
 @pytest.mark.parametrize(
+    ("name", "question"),
+    [
+        ("description minus lowest", 0),
+        ("description minus original image", 0),
+        ("insert minus no-op", 1),
+        ("no-op minus remove", 1),
+        ("insert minus words of the same area", 2),
+        ("other things removed minus remove", 2),
+        ("other voxel's words minus no-op", 3),
+        ("insert: profile minus description", 4),
+        ("correlation of predicted and true shift", 4),
+    ],
+)
+def test_comparisons_stand_under_what_they_answer(name, question):
+    assert validation._question({"comparison": name, "voxels": "described"}) == validation.QUESTIONS[question]
+    assert validation._question({"comparison": name, "voxels": "exchanged"}) == validation.QUESTIONS[3]
+
+
+@pytest.mark.parametrize(
     ("row", "label"),
     [
         (

@@ -34,6 +34,14 @@ SIDES = {
     "lowest": "an image made from the words of the least attributed tokens",
     "original image": "the original image",
 }
+# What comparisons answer, in the order of the page.
+QUESTIONS = (
+    "Do images made from the words bring the response back?",
+    "Do inserted and removed words move it?",
+    "More than other words do?",
+    "Where nothing should be left",
+    "Beside these",
+)
 EDITS = "validation/edits.tsv"
 EDIT_COLUMNS = ("voxel_id", "image_id", "action", "before", "after")
 VERBS = {"insert": "inserted", "remove": "removed"}
@@ -80,7 +88,8 @@ def why_missing(run: reading.Run) -> str:
 
 
 def _summary(run: reading.Run, summary: pd.DataFrame) -> dict[str, Any]:
-    bars, rows = [], []
+    bars: dict[str, list[page.Bar]] = {question: [] for question in QUESTIONS}
+    rows = []
     # the table has all; the picture has the configured models under the encoders that wrote the words
     first = {name: summary[name].iloc[0] for name in JUDGES if name in summary}
     for row in summary.to_dict("records"):
@@ -88,7 +97,8 @@ def _summary(run: reading.Run, summary: pd.DataFrame) -> dict[str, Any]:
         known = {key: float(row[key]) for key in STATISTICS if key in row and pd.notna(row[key])}
         if "effect" in known and all(row[name] == value for name, value in first.items()):
             note = f"{known['effect']:.2f}" + (f", q {page.p_value(known['q'])}" if "q" in known else "")
-            bars.append(page.Bar(label, known["effect"], known.get("low"), known.get("high"), note))
+            bar = page.Bar(label, known["effect"], known.get("low"), known.get("high"), note)
+            bars[_question(row)].append(bar)
         interval = f"{known['low']:.3g} to {known['high']:.3g}" if {"low", "high"} <= set(known) else "not known"
         n_pairs = page.count(int(known["n_pairs"])) if "n_pairs" in known else "not known"
         effect, p, q = page.number(known.get("effect")), page.p_value(known.get("p")), page.p_value(known.get("q"))
@@ -99,8 +109,27 @@ def _summary(run: reading.Run, summary: pd.DataFrame) -> dict[str, Any]:
     )
     heads = ("Comparison", *(JUDGES[name] for name in first), "Effect", "Interval", "p", "q", "Pairs")
     of = ", ".join(str(value) for value in first.values())
-    bars_of = page.Bars(f"Effect with its interval{of and f': {of}'}", bars) if bars else None
-    return {"table": page.Table(caption, heads, rows), "bars": bars_of, "of": of}
+    # all on one scale
+    low, high = page.Bars("", [bar for listed in bars.values() for bar in listed]).span()
+    pictures = [
+        (question, page.Bars(f"{question} Effects with their intervals{of and f': {of}'}", listed, low, high))
+        for question, listed in bars.items()
+        if listed
+    ]
+    return {"table": page.Table(caption, heads, rows), "bars": pictures, "of": of}
+
+
+def _question(row: dict[str, Any]) -> str:
+    """Which of the questions a row of summary.tsv answers."""
+    (images, moved, more, nothing, beside), name = QUESTIONS, str(row.get("comparison", ""))
+    if row.get("voxels") == "exchanged" or name.startswith("other voxel's words minus"):
+        return nothing
+    first, _, second = name.partition(" minus ")
+    if first == "description":
+        return images
+    if "no-op" in (first, second):
+        return moved
+    return more if "insert" in (first, second) or "remove" in (first, second) else beside
 
 
 def comparison(row: dict[str, Any], unit: page.Unit) -> str:
