@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,22 +83,40 @@ def check(
 
 
 def expected_shape(config: DataConfig) -> tuple[int, int] | None:
-    """Counts images and voxels from design and areas of NSD, reading no responses.
+    """Counts images and voxels from headers, tables, masks and areas.
+
+    Reads no responses.
 
     Args:
         config: section [data].
 
     Returns:
-        N and V as `load` will give them; None for other kinds of data, and where files are missing or damaged.
+        N and V as `load` will give them; at most, as it leaves out sessions that do not vary. Voxels that will be
+        found to be constant or to hold NaN count. None where files are missing, damaged or do not fit.
     """
-    if not isinstance(config, (NsdConfig, PhantomConfig)):
-        return None
     try:
-        opened = _open_nsd(config)
+        with _silenced():
+            if isinstance(config, (NsdConfig, PhantomConfig)):
+                opened = _open_nsd(config)
+                shown = opened.design.images[nsd_design.trial_positions(opened.sessions)]
+                found = len(np.unique(shown)), len(opened.voxel_ids)
+            else:
+                found = loading.expected_shape(config)
     except MineError:
         return None  # said where they are read
-    shown = opened.design.images[nsd_design.trial_positions(opened.sessions)]
-    return len(np.unique(shown)), len(opened.voxel_ids)
+    return found if all(found) else None
+
+
+@contextlib.contextmanager
+def _silenced() -> Generator[None]:
+    """Holds back warnings, which the data stage gives again."""
+    logger = logging.getLogger("mine_jax")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Nsd(NamedTuple):

@@ -21,12 +21,14 @@ class Reader(NamedTuple):
         open_stimuli: gives the same Stimuli without reading responses.
         inputs: files and folders whose change makes responses stale.
         images: files and folders of the images; None where they are what the key `images` names.
+        expected_shape: gives N and V from headers; None where checking has its own.
         probe: opens all but values and says what it found; None where checking reads the responses, or has its own.
     """
 
     load: Callable[..., tuple[Responses, Stimuli]]
     open_stimuli: Callable[..., Stimuli]
     inputs: Callable[..., list[Path]]
+    expected_shape: Callable[..., tuple[int, int]] | None = None
     images: Callable[..., list[Path]] | None = None
     probe: Callable[..., list[str]] | None = None
 
@@ -92,6 +94,23 @@ def image_inputs(config: DataConfig) -> list[Path]:
     return [] if named is None else [Path(named)]
 
 
+def expected_shape(config: DataConfig) -> tuple[int, int]:
+    """Counts images and voxels from headers, tables and areas.
+
+    Args:
+        config: section [data] of a kind whose reader has this function.
+
+    Returns:
+        N and V.
+
+    Raises:
+        MineError: as `load`.
+    """
+    count = READERS[config.kind].expected_shape
+    assert count is not None
+    return count(config)
+
+
 def probe(config: DataConfig) -> list[str]:
     """Opens everything of a data set but values, for `mine-jax check`.
 
@@ -147,12 +166,13 @@ def _nsd_images(config: NsdConfig | PhantomConfig) -> list[Path]:
 
 # A phantom is written in the layout of NSD; without a root it lies in the run, which keeps hashes of its own files.
 READERS: dict[str, Reader] = {
-    "folder": Reader(folder.load_folder, folder.open_folder_stimuli, folder.inputs),
-    "bids": Reader(bids.load_bids, bids.open_bids_stimuli, bids.inputs, probe=bids.probe),
+    "folder": Reader(folder.load_folder, folder.open_folder_stimuli, folder.inputs, folder.expected_shape),
+    "bids": Reader(bids.load_bids, bids.open_bids_stimuli, bids.inputs, bids.expected_shape, probe=bids.probe),
     "laion_fmri": Reader(
         laion_fmri.load_laion,
         laion_fmri.open_laion_stimuli,
         laion_fmri.inputs,
+        laion_fmri.expected_shape,
         laion_fmri.images_of,
         laion_fmri.probe,
     ),
@@ -160,16 +180,20 @@ READERS: dict[str, Reader] = {
         algonauts2023.load_algonauts,
         algonauts2023.open_algonauts_stimuli,
         algonauts2023.inputs,
+        algonauts2023.expected_shape,
         algonauts2023.images_of,
         algonauts2023.probe,
     ),
-    "things": Reader(things.load_things, things.open_things_stimuli, things.inputs, probe=things.probe),
+    "things": Reader(
+        things.load_things, things.open_things_stimuli, things.inputs, things.expected_shape, probe=things.probe
+    ),
     "bold5000": Reader(
         bold5000.load_bold5000,
         bold5000.open_bold5000_stimuli,
         bold5000.inputs,
+        bold5000.expected_shape,
         probe=bold5000.probe,
     ),
-    "nsd": Reader(_load_nsd, _open_nsd, _nsd_inputs, _nsd_images),
-    "phantom": Reader(_load_nsd, _open_nsd, _nsd_inputs, _nsd_images),
+    "nsd": Reader(_load_nsd, _open_nsd, _nsd_inputs, images=_nsd_images),
+    "phantom": Reader(_load_nsd, _open_nsd, _nsd_inputs, images=_nsd_images),
 }

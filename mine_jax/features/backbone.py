@@ -128,14 +128,13 @@ def planned_tokens(config: ModelConfig) -> tuple[int, int] | None:
         config: the section [features].
 
     Returns:
-        Image-tokens P of an image and their width D; None for a model of the hub, and where the folder cannot be read.
+        Image-tokens P of an image and their width D; None where the folder cannot be read, or is not there yet.
     """
-    if hub_id(config) is not None:
-        return None
     family = FAMILIES[config.kind]
     try:
         check_folder(config)
-        backbone = getattr(family.port, family.backbone).blank(_folder(config))
+        # a model of the hub may be in its cache already; nothing is fetched here
+        backbone = getattr(family.port, family.backbone).blank(hub.hub_folder(config) or _folder(config))
     except MineError:
         return None  # said where it is loaded
     rows, columns = getattr(config, "grid", None) or backbone.grid

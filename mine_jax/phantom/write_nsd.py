@@ -25,11 +25,13 @@ from mine_jax._optional import require
 from mine_jax._progress import Progress, silent
 from mine_jax.data import noise_ceiling
 from mine_jax.data.nsd import layout
+from mine_jax.data.nsd.areas import Areas, select_voxels
 from mine_jax.errors import ConfigError, DataError, IntegrityError, MissingInputError
 from mine_jax.phantom import cortex as cortex_module
 from mine_jax.phantom import scenes as scene_module
 from mine_jax.phantom.cortex import Cortex
 from mine_jax.phantom.sampling import sample_correlated
+from mine_jax.types import Volume
 
 SCHEMA = 2
 SPACE = "func1pt8mm"
@@ -40,6 +42,7 @@ _VOXEL_MM = 1.8
 # Every session is written in both.
 _FORMS = ("hdf5", "nifti")
 _INT16_MAX = 32767
+_SUBJECT = "subj0[1-8]"
 # A session's files take about as long as this many images.
 _SESSION_WORK = 100
 
@@ -129,6 +132,32 @@ def write_phantom(
     artifacts.write_text(root / "phantom_scenes.jsonl", "\n".join(lines) + "\n")
     artifacts.write_json(root / "phantom.json", {**record, "complete": True})
     return root
+
+
+def planned_voxels(subject: str, *, shape: tuple[int, int, int], seed: int, roi: Sequence[str]) -> int:
+    """Counts the voxels that the reader of NSD will select in a phantom that is still to be written.
+
+    Args:
+        subject: name of the subject.
+        shape: as in `write_phantom`.
+        seed: as in `write_phantom`.
+        roi: areas, as in `nsd.areas.select_voxels`.
+
+    Returns:
+        Number V.
+
+    Raises:
+        MineError: as `write_phantom`, or for an area that it will not have.
+    """
+    if not re.fullmatch(_SUBJECT, subject):
+        raise ConfigError(f"`subject` must be subj01..subj08, but is {subject!r}.")
+    planted = cortex_module.plant([seed, int(subject[-1]), 1], shape=shape)
+    valid = np.full(planted.shape, np.nan).reshape(-1)
+    valid[np.setdiff1d(planted.sheet, planted.voxel_ids[planted.kind == "invalid"])] = 0
+    labels = {name: dict(enumerate(known, start=1)) for name, known in ROIS.items()}
+    codes = {name: _codes(planted, name).reshape(-1) for name in ROIS}
+    areas = Areas(Volume(planted.shape, np.eye(4)), codes, labels)
+    return len(select_voxels(areas, roi, valid))
 
 
 def read_parameters(root: str | Path) -> dict[str, Any] | None:
@@ -230,7 +259,7 @@ def _check(parameters: dict[str, Any]) -> None:
     """Raises ConfigError with every argument that is out of range."""
     names, n_images, n_shared = (parameters[name] for name in ("subjects", "n_images", "n_shared"))
     rules = (
-        (bool(names) and all(re.fullmatch(r"subj0[1-8]", name) for name in names), "subjects", "names subj01..subj08"),
+        (bool(names) and all(re.fullmatch(_SUBJECT, name) for name in names), "subjects", "names subj01..subj08"),
         (len(set(names)) == len(names), "subjects", "different names"),
         (n_images >= 2, "n_images", "at least 2"),
         (0 <= n_shared <= n_images, "n_shared", "0..n_images"),
@@ -466,16 +495,21 @@ def _write_ncsnr(folder: Path, betas: np.ndarray, design: _Design, voxel_ids: np
 def _write_rois(root: Path, subject: str, planted: Cortex) -> None:
     """ROI volumes with NSD's codes, and the tables of their names."""
     for name, labels in ROIS.items():
-        volume = np.full(planted.shape, -1, np.int16)
-        flat = volume.reshape(-1)
-        flat[planted.sheet] = 0
-        if name == "nsdgeneral":
-            flat[planted.voxel_ids] = 1
-        for code, label in enumerate(labels, start=1):
-            flat[planted.voxel_ids[planted.area == label]] = code
-        _write_nifti(layout.roi_file(root, subject, SPACE, name), volume)
+        _write_nifti(layout.roi_file(root, subject, SPACE, name), _codes(planted, name))
         lines = [f"{code} {label}" for code, label in enumerate(("Unknown", *labels))]
         artifacts.write_text(layout.ctab_file(root, subject, name), "\n".join(lines) + "\n")
+
+
+def _codes(planted: Cortex, name: str) -> np.ndarray:
+    """NSD's codes [X, Y, Z] of a collection: -1 outside cortex, 0 unlabelled."""
+    volume = np.full(planted.shape, -1, np.int16)
+    flat = volume.reshape(-1)
+    flat[planted.sheet] = 0
+    if name == "nsdgeneral":
+        flat[planted.voxel_ids] = 1
+    for code, label in enumerate(ROIS[name], start=1):
+        flat[planted.voxel_ids[planted.area == label]] = code
+    return volume
 
 
 def _write_nifti(path: Path, volume: np.ndarray) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import scipy.io
 
+from mine_jax import data
+
 SHAPE = (5, 4, 3)
 AFFINE = np.array([[1.8, 0, 0, -4], [0, 1.8, 0, -3], [0, 0, 1.8, -2], [0, 0, 0, 1.0]])
 N_IMAGES, N_SHARED, N_STIMULI = 450, 60, 500
@@ -118,3 +120,17 @@ def voxels():
     general = np.zeros(SHAPE, bool)
     general[1:4, :3, :] = True
     return np.flatnonzero(general)
+
+
+@pytest.fixture(autouse=True)
+def headers_say_the_shape(monkeypatch):
+    """Every data set that any of these tests loads has the images and voxels that its headers had promised."""
+    load = data.load
+
+    def compared(config, **named):
+        expected = data.expected_shape(config)
+        responses, stimuli = load(config, **named)
+        assert expected == responses.responses.shape
+        return responses, stimuli
+
+    monkeypatch.setattr(data, "load", compared)

@@ -1,3 +1,4 @@
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,6 +70,38 @@ def test_folder_with_one_photo_under_two_names(tmp_path):
     assert "areas: FFA 1, V1v 2" in data.check(config.model_copy(update={"rois": str(tmp_path / "rois.tsv")}))
     without = config.model_copy(update={"images": None})
     assert "only precomputed tokens" in data.check(without)[-1]
+
+
+def test_shapes_come_from_headers(tmp_path):
+    """Responses that are cut short, and so cannot be loaded, have the shape of their header; damaged headers none."""
+    (tmp_path / "ids.txt").write_text("a\nb\na\nc\n", encoding="utf-8")
+    (tmp_path / "trials.tsv").write_text("image_id\tsession\na\t1\nb\t1\na\t2\nc\t2\n", encoding="utf-8")
+    mask = np.zeros((4, 3, 2), np.uint8)
+    mask[1:3, 1, 0] = 1
+    nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), tmp_path / "mask.nii")
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 3, 2, 4), np.float32), np.eye(4)), tmp_path / "series.nii")
+    paths = {"responses": "series.nii", "trials": "trials.tsv", "mask": "mask.nii"}
+    config = FolderConfig(test=0.5, **{key: str(tmp_path / value) for key, value in paths.items()})
+    content = (tmp_path / "series.nii").read_bytes()
+    for size, shape in ((len(content), (3, 2)), (400, (3, 2)), (100, None)):
+        (tmp_path / "series.nii").write_bytes(content[:size])
+        assert data.expected_shape(config) == shape
+    with pytest.raises(IntegrityError):
+        data.load(config)
+
+
+def test_sessions_that_do_not_vary_count_until_values_are_read(tmp_path, caplog, monkeypatch):
+    """The only images that are promised and do not come."""
+    monkeypatch.undo()
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "responses.npy", np.concatenate([rng.standard_normal((4, 3)), np.ones((2, 3))]))
+    rows = [f"{name}\t{session}" for name, session in zip("abcaxy", "111122", strict=True)]
+    (tmp_path / "trials.tsv").write_text("\n".join(["image_id\tsession", *rows]), encoding="utf-8")
+    paths = {"responses": "responses.npy", "trials": "trials.tsv"}
+    config = FolderConfig(test=0.5, **{key: str(tmp_path / value) for key, value in paths.items()})
+    assert data.expected_shape(config) == (5, 3) and not caplog.text
+    assert data.load(config)[0].responses.shape == (3, 3)
+    assert "do not vary in any voxel and are left out" in caplog.text
 
 
 def test_root_is_needed():

@@ -16,7 +16,7 @@ import mine_jax
 from mine_jax import artifacts, cli, config, run
 from mine_jax.config import ClipConfig
 from mine_jax.errors import MissingInputError, WeightsError
-from mine_jax.features import fetched_files, hub_folder, load_backbone
+from mine_jax.features import fetched_files, hub_folder, load_backbone, planned_tokens
 from mine_jax.features.ports.clip.backbone import load
 from mine_jax.run import graph
 from mine_jax.run.checks import inputs
@@ -125,7 +125,10 @@ def hub(_checkpoint, tmp_path, monkeypatch):
 
 def test_downloads_once_and_then_needs_no_server(hub, _checkpoint, words):
     pixels = np.random.default_rng(0).standard_normal((1, 32, 32, 3)).astype(np.float32)
+    assert planned_tokens(ALLOWED) is None and not hub.asked
     backbone = load_backbone(ALLOWED)
+    rows, columns = backbone.grid
+    assert planned_tokens(CHOSEN) == (rows * columns, backbone.width)
     assert backbone.name == "someone/tiny-clip@01234567"
     # the same model as from its folder
     local = load(_checkpoint)

@@ -193,7 +193,15 @@ def test_a_plan_in_a_fresh_directory_knows_the_sizes_of_the_run(finished, tmp_pa
     assert any(line.strip().startswith(f"{n_voxels} voxels, {n_images} images") for line in lines)
     assert any(f"image-tokens {tokens}" in line for line in lines)
     assert not any(files.UNKNOWN in line for line in lines) and not (tmp_path / "new").exists()
-    unknown = made.model_copy(update={"data": made.data.model_copy(update={"root": str(tmp_path)})})
+    to_be_written = {**made.data.model_dump(), "root": None, "n_images": 500, "n_shared": 100, "shape": (12, 12, 10)}
+    fresh = made.model_copy(update={"data": config.PhantomConfig(**to_be_written)})
+    assert run.plan(fresh, tmp_path / "new", graph.STEPS)[-12:] == lines[-12:]
+    assert files.responses_shape(fresh, tmp_path / "new") == (n_images, n_voxels)
+    areas = fresh.model_copy(update={"data": fresh.data.model_copy(update={"roi": ("FFA-1", "food")})})
+    assert files.responses_shape(areas, tmp_path) == data.expected_shape(
+        made.data.model_copy(update={"roi": ("FFA-1", "food")})
+    )
+    unknown = made.model_copy(update={"data": config.NsdConfig(root=str(tmp_path))})
     assert any(files.UNKNOWN in line for line in run.plan(unknown, tmp_path / "new", graph.STEPS))
 
 

@@ -21,7 +21,7 @@ from mine_jax.config import AlgonautsConfig
 from mine_jax.data import ids
 from mine_jax.data.containers import spheres
 from mine_jax.data.containers.series import Series, open_rows
-from mine_jax.data.containers.sessions import respond
+from mine_jax.data.containers.sessions import check_rows, respond
 from mine_jax.data.images import PhotoFiles, list_photos
 from mine_jax.data.nsd import layout
 from mine_jax.data.nsd.areas import Areas, area_names, select_voxels
@@ -60,7 +60,7 @@ def load_algonauts(
     series, vertices = _open(config)
     sphere = spheres.read_spheres(config.sphere, series.space)
     areas = _areas(config, vertices)
-    voxel_ids = np.intersect1d(select_voxels(areas, config.roi, None), vertices) if config.roi else vertices
+    voxel_ids = _chosen(config, areas, vertices)
     responses = respond([series], voxel_ids, rows, is_scored=False, directory=directory, progress=progress)
     responses = replace(responses, rois=area_names(areas, voxel_ids), subject=config.subject)
     return spheres.placed(responses, sphere), _stimuli(responses.image_ids, photos, progress)
@@ -80,6 +80,24 @@ def open_algonauts_stimuli(config: AlgonautsConfig) -> Stimuli:
     """
     photos, rows = _photos(config)
     return _stimuli(ids.distinct(rows.image_ids)[0], photos, None)
+
+
+def expected_shape(config: AlgonautsConfig) -> tuple[int, int]:
+    """Counts images and voxels from headers, tables and areas; reads no responses.
+
+    Args:
+        config: section [data] with kind "algonauts2023".
+
+    Returns:
+        Images N and voxels V as `load_algonauts` gives them; it gives fewer images only where a session does not vary.
+
+    Raises:
+        MineError: as `load_algonauts`.
+    """
+    _, rows = _photos(config)
+    series, vertices = _open(config)
+    check_rows([series], rows)
+    return len(rows.image_ids), len(_chosen(config, _areas(config, vertices), vertices))
 
 
 def inputs(config: AlgonautsConfig) -> list[Path]:
@@ -211,6 +229,11 @@ def _areas(config: AlgonautsConfig, vertices: np.ndarray) -> Areas:
     everywhere[vertices] = 1
     space = Surface("fsaverage", (_N_VERTICES, _N_VERTICES))
     return Areas(space, {"nsdgeneral": everywhere, **codes}, {"nsdgeneral": {1: "nsdgeneral"}, **labels})
+
+
+def _chosen(config: AlgonautsConfig, areas: Areas, vertices: np.ndarray) -> np.ndarray:
+    """The vertices of the areas that are asked for, which have responses; all of them where none are."""
+    return np.intersect1d(select_voxels(areas, config.roi, None), vertices) if config.roi else vertices
 
 
 def _stimuli(image_ids: np.ndarray, photos: PhotoFiles, progress: Progress | None) -> Stimuli:

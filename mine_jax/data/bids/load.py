@@ -49,8 +49,7 @@ def load_bids(
     files, sessions = open_betas(config)
     joined = join_rows(config, files, sessions)
     sphere = spheres.read_spheres(config.sphere, sessions[0].space)
-    mask = config.mask if config.mask is not None else _brain_mask(config, sessions[0])
-    voxel_ids, areas, _ = rois.choose_voxels(mask, config.rois, config.roi_labels, sessions[0])
+    voxel_ids, areas = _voxels(config, sessions[0])
     responses = joined.respond(sessions, voxel_ids, config, rois=areas, directory=directory, progress=progress)
     return spheres.placed(responses, sphere), joined.stimuli(responses.image_ids, progress=progress)
 
@@ -68,6 +67,22 @@ def open_bids_stimuli(config: BidsConfig) -> Stimuli:
         MineError: as `load_bids`, for tables and photos.
     """
     return join_rows(config, *open_betas(config)).stimuli()
+
+
+def expected_shape(config: BidsConfig) -> tuple[int, int]:
+    """Counts images and voxels from headers, tables and areas; reads no responses.
+
+    Args:
+        config: section [data] with kind "bids".
+
+    Returns:
+        Images N and voxels V as `load_bids` gives them; it gives fewer images only where a session does not vary.
+
+    Raises:
+        MineError: as `load_bids`.
+    """
+    files, sessions = open_betas(config)
+    return join_rows(config, files, sessions).n_images, len(_voxels(config, sessions[0])[0])
 
 
 def inputs(config: BidsConfig) -> list[Path]:
@@ -102,8 +117,7 @@ def probe(config: BidsConfig) -> list[str]:
         MineError: as `load_bids`.
     """
     files, sessions = open_betas(config)
-    mask = config.mask if config.mask is not None else _brain_mask(config, sessions[0])
-    voxel_ids, areas, _ = rois.choose_voxels(mask, config.rois, config.roi_labels, sessions[0])
+    voxel_ids, areas = _voxels(config, sessions[0])
     n_rows = sum(session.n_rows for session in sessions)
     return [
         f"{config.subject}: {len(files)} files of {n_rows} betas, {len(voxel_ids)} of {sessions[0].n_positions} voxels",
@@ -127,6 +141,13 @@ def open_betas(config: BidsConfig) -> tuple[list[Named], list[Series]]:
     files = _betas(config)
     spaces = [file.entities.get("space", "surface") for file in files]
     return files, positions.open_paths([file.path for file in files], names=spaces)
+
+
+def _voxels(config: BidsConfig, first: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Voxel ids [V] and their areas [V]."""
+    mask = config.mask if config.mask is not None else _brain_mask(config, first)
+    voxel_ids, areas, _ = rois.choose_voxels(mask, config.rois, config.roi_labels, first)
+    return voxel_ids, areas
 
 
 def _betas(config: BidsConfig) -> list[Named]:

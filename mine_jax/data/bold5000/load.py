@@ -11,6 +11,7 @@ Source: bold5000.org, release notes; Chang et al. 2019, doi:10.1038/s41597-019-0
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,12 @@ import numpy as np
 from mine_jax._progress import Progress, silent
 from mine_jax.config import Bold5000Config
 from mine_jax.data import ids, tables
-from mine_jax.data.containers import hdf5, positions
+from mine_jax.data.containers import hdf5, matlab, positions
 from mine_jax.data.containers.series import Series, of_array, open_rows, open_series
+from mine_jax.data.containers.sessions import check_rows
 from mine_jax.data.folder.photos import Joined, join
 from mine_jax.data.trials import Rows
-from mine_jax.errors import AlignmentError, ConfigError, DataError, IntegrityError, MissingInputError
+from mine_jax.errors import AlignmentError, ConfigError, DataError, MissingInputError
 from mine_jax.types import Responses, Stimuli
 
 _log = logging.getLogger(__name__)
@@ -69,6 +71,33 @@ def open_bold5000_stimuli(config: Bold5000Config) -> Stimuli:
     """
     joined = _joined(config, None)
     return joined.stimuli(shared=joined.repeated)
+
+
+def expected_shape(config: Bold5000Config) -> tuple[int, int]:
+    """Counts images and voxels from headers, tables and areas; reads no responses.
+
+    Args:
+        config: section [data] with kind "bold5000".
+
+    Returns:
+        Images N and voxels V as `load_bold5000` gives them; it gives fewer images only where a session does not vary.
+
+    Raises:
+        MineError: as `load_bold5000`.
+    """
+    if config.format == "volumes":
+        sessions, voxel_ids, _ = _open(config)
+        joined = _joined(config, sessions)
+        check_rows(sessions, joined.rows)
+        return joined.n_images, len(voxel_ids)
+    files = _files(config)
+    shapes = _shapes_of(files, config)
+    joined = _joined(config, None)
+    _check_trials({name: n_rows for name, (n_rows, _) in shapes.items()}, files)
+    n_rows, n_listed = next(iter(shapes.values()))[0], len(joined.rows.image_ids)
+    if n_rows != n_listed:
+        raise AlignmentError(f"{files[0]} has {n_rows} trials, but {_list_of_images(config)} lists {n_listed}.")
+    return joined.n_images, sum(shapes[name][1] for name in _wanted(shapes, config))
 
 
 def inputs(config: Bold5000Config) -> list[Path]:
@@ -141,13 +170,8 @@ def _open(config: Bold5000Config) -> tuple[list[Series], np.ndarray, np.ndarray]
         voxel_ids = positions.read_mask(str(_found(config, f"{config.subject}_brainmask.nii.gz")[0]), sessions[0])
         return sessions, voxel_ids, np.full(len(voxel_ids), "")
     parts = _areas_of(files, config)
-    wanted = [name for name in parts if not config.roi or name in config.roi or name[2:] in config.roi]
-    unknown = [name for name in config.roi if not any(name in (area, area[2:]) for area in parts)]
-    if unknown or not wanted:
-        raise DataError(f"`roi` {', '.join(unknown) or '()'} is not there; the areas: {', '.join(parts)}.")
-    rows = {name: part.n_rows for name, part in parts.items()}
-    if len(set(rows.values())) != 1:
-        raise AlignmentError(f"areas of {files[0].parent} differ in trials: {rows}.")
+    wanted = _wanted(parts, config)
+    _check_trials({name: part.n_rows for name, part in parts.items()}, files)
     # Columns of all areas in one order, so that ids do not depend on which are chosen.
     starts = dict(zip(parts, np.cumsum([0, *(part.n_positions for part in parts.values())]).tolist(), strict=False))
     voxel_ids = np.concatenate([starts[name] + np.arange(parts[name].n_positions) for name in wanted])
@@ -166,25 +190,53 @@ def _open(config: Bold5000Config) -> tuple[list[Series], np.ndarray, np.ndarray]
     return [replace(first, n_positions=n_positions, read=read)], voxel_ids, areas
 
 
+def _wanted(areas: Iterable[str], config: Bold5000Config) -> list[str]:
+    """Those of the areas that are asked for, in their order."""
+    areas = list(areas)
+    wanted = [name for name in areas if not config.roi or name in config.roi or name[2:] in config.roi]
+    unknown = [name for name in config.roi if not any(name in (area, area[2:]) for area in areas)]
+    if unknown or not wanted:
+        raise DataError(f"`roi` {', '.join(unknown) or '()'} is not there; the areas: {', '.join(areas)}.")
+    return wanted
+
+
+def _check_trials(n_trials: dict[str, int], files: list[Path]) -> None:
+    if len(set(n_trials.values())) != 1:
+        raise AlignmentError(f"areas of {files[0].parent} differ in trials: {n_trials}.")
+
+
 def _areas_of(files: list[Path], config: Bold5000Config) -> dict[str, Series]:
     """Area of a hemisphere -> its trials and voxels, in a fixed order."""
     if config.release == 2:
         of_name = {file.stem.rpartition("_allses_")[2]: file for file in files}
         return {name: open_rows(of_name[name]) for name in AREAS if name in of_name}
     file = files[0]
+    _shapes_of(files, config)  # which of them can be read at all
     if file.suffix == ".h5":
         with hdf5.opened(file, why="read BOLD5000") as opened:
-            arrays = {name: np.asarray(hdf5.numbers(opened, name, file)) for name in AREAS if name in opened}
+            arrays = {name: np.asarray(opened[name]) for name in AREAS if name in opened}
     else:
-        import scipy.io
+        arrays = matlab.read(file, AREAS)
+    return {name: of_array(arrays[name], file) for name in AREAS if name in arrays}
 
-        try:
-            arrays = {name: array for name, array in scipy.io.loadmat(file).items() if name in AREAS}
-        except (ValueError, TypeError, OSError, NotImplementedError) as error:
-            raise IntegrityError(f"{file} is not a readable MATLAB file ({error}).") from error
-    if not arrays:
+
+def _shapes_of(files: list[Path], config: Bold5000Config) -> dict[str, tuple[int, int]]:
+    """Area of a hemisphere -> numbers of its trials and voxels, from headers."""
+    if config.release == 2:
+        return {name: (part.n_rows, part.n_positions) for name, part in _areas_of(files, config).items()}
+    file = files[0]
+    if file.suffix == ".h5":
+        with hdf5.opened(file, why="read BOLD5000") as opened:
+            shapes = {name: hdf5.numbers(opened, name, file).shape for name in AREAS if name in opened}
+    else:
+        found = matlab.shapes(file, AREAS)
+        shapes = {name: found[name] for name in AREAS if name in found}
+    if not shapes:
         raise DataError(f"{file} holds none of the areas {', '.join(AREAS)}.")
-    return {name: of_array(np.atleast_2d(arrays[name]), file) for name in AREAS if name in arrays}
+    for name, shape in shapes.items():
+        if len(shape) != 2 or 0 in shape:
+            raise DataError(f"{name} of {file} must be [trials, voxels], but has shape {shape}.")
+    return {name: (shape[0], shape[1]) for name, shape in shapes.items()}
 
 
 def _list_of_images(config: Bold5000Config) -> Path:

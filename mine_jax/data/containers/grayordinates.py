@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import tempfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from xml.parsers import expat
 
 import numpy as np
 
@@ -18,6 +20,11 @@ from mine_jax.types import Surface
 _ROWS_AT_ONCE = 64
 # Codes of GIFTI for arrays of positions and of triangles.
 _POINTS, _TRIANGLES = 1008, 1009
+# Names of GIFTI for types of numbers; how much is read at once until the first array; and at the end.
+_GIFTI_TYPES = {"NIFTI_TYPE_UINT8": "u1", "NIFTI_TYPE_INT32": "i4", "NIFTI_TYPE_FLOAT32": "f4"}
+_GIFTI_TYPES |= {"NIFTI_TYPE_INT8": "i1", "NIFTI_TYPE_INT16": "i2", "NIFTI_TYPE_UINT16": "u2"}
+_GIFTI_TYPES |= {"NIFTI_TYPE_UINT32": "u4", "NIFTI_TYPE_INT64": "i8", "NIFTI_TYPE_FLOAT64": "f8"}
+_HEADER_BYTES, _TAIL_BYTES = 1 << 16, 1 << 10
 _CORTEX = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
 # What nibabel raises for damaged XML and headers.
 _DAMAGED = (ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, SyntaxError, zlib.error)
@@ -93,6 +100,67 @@ def open_cifti(path: Path) -> Cifti:
     return Cifti(
         path, int(image.shape[0]), Surface(f"cifti{counts[0]}", (counts[0], counts[1])), columns, image.dataobj
     )
+
+
+class GiftiHeader(NamedTuple):
+    """How many maps of how many vertices a GIFTI file declares, and the type of its numbers."""
+
+    n_rows: int
+    n_vertices: int
+    dtype: np.dtype
+
+
+def read_gifti_header(path: Path) -> GiftiHeader:
+    """Reads what a GIFTI file says of its maps before their values.
+
+    Args:
+        path: `.gii` or `.gii.gz`, whose maps are alike.
+
+    Returns:
+        GiftiHeader: numbers of maps and vertices.
+
+    Raises:
+        MissingInputError: if it is not there.
+        IntegrityError: if it is damaged.
+        DataError: if it declares nothing but coordinates.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"no file at {path}.")
+    found: dict[str, Any] = {"passed": 0}
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        if name == "GIFTI":
+            found["arrays"] = int(attributes["NumberOfDataArrays"])
+        elif name == "DataArray" and "map" not in found:
+            if attributes.get("Intent") in ("NIFTI_INTENT_POINTSET", "NIFTI_INTENT_TRIANGLE"):
+                found["passed"] += 1
+            else:
+                found["map"] = attributes
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
+    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            while "map" not in found and (block := file.read(_HEADER_BYTES)):
+                parser.Parse(block)
+            if path.suffix != ".gz":
+                file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+                if b"</GIFTI>" not in file.read():
+                    raise ValueError("it is cut short")
+        if "map" not in found:
+            raise DataError(f"{path} must hold maps of one length, but holds none. Give a functional or label file.")
+        first = found["map"]
+        sizes = [int(first[f"Dim{axis}"]) for axis in range(int(first["Dimensionality"]))]
+        dtype = np.dtype(_GIFTI_TYPES[first["DataType"]])
+    except DataError:
+        raise
+    except (*_DAMAGED, expat.ExpatError) as error:
+        raise IntegrityError(f"{path} is not a readable GIFTI file ({error}). Copy it again.") from error
+    n_rows = (found.get("arrays", 1) - found["passed"]) * (sizes[1] if len(sizes) > 1 else 1)
+    if len(sizes) not in (1, 2) or min(n_rows, *sizes) < 1:
+        raise DataError(f"{path} must hold maps of one length, but declares {n_rows} of shape {sizes}.")
+    return GiftiHeader(n_rows, sizes[0], dtype)
 
 
 def read_gifti(path: Path) -> np.ndarray:

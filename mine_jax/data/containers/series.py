@@ -17,7 +17,7 @@ import numpy as np
 from mine_jax import artifacts, memory
 from mine_jax._progress import Progress, silent
 from mine_jax.data.containers import grayordinates, volumes
-from mine_jax.errors import ConfigError, DataError, GeometryError, MissingInputError
+from mine_jax.errors import ConfigError, DataError, GeometryError, IntegrityError, MissingInputError
 from mine_jax.types import Surface, Volume
 
 SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz", ".gii", ".gii.gz", ".npy")
@@ -47,7 +47,7 @@ class Series:
 
 
 def open_series(path: str | Path) -> Series:
-    """Opens one file by its suffix; reads no values but those of GIFTI.
+    """Opens one file by its suffix; reads no values.
 
     Args:
         path: `.nii`, `.nii.gz` (also CIFTI), `.mgh`, `.mgz`, `.gii` or `.npy`.
@@ -266,8 +266,19 @@ def _volumes(path: Path) -> Series:
 
 
 def _gifti(path: Path) -> Series:
-    values = grayordinates.read_gifti(path)
-    return replace(of_array(values, path), is_columnar=False)
+    header = grayordinates.read_gifti_header(path)
+
+    def read(voxel_ids: np.ndarray, progress: Progress) -> np.ndarray:
+        del progress
+        values = grayordinates.read_gifti(path)
+        if values.shape != (header.n_rows, header.n_vertices):
+            raise IntegrityError(
+                f"{path} declares {header.n_rows} maps of {header.n_vertices} vertices, but holds {values.shape[0]} of "
+                f"{values.shape[1]}. Copy it again."
+            )
+        return values.T[voxel_ids]
+
+    return Series(path, header.n_rows, header.n_vertices, None, header.dtype, read)
 
 
 def _cifti(path: Path) -> Series:

@@ -53,12 +53,7 @@ def respond(
         DataError: if no voxel is selected.
         MineError: what damaged files raise.
     """
-    n_rows = sum(session.n_rows for session in sessions)
-    if n_rows != len(rows.image_ids):
-        raise AlignmentError(
-            f"`responses` has {n_rows} rows, but there are {len(rows.image_ids)} ids. One id per row is needed."
-            + _transposed(sessions, len(rows.image_ids))
-        )
+    n_rows = check_rows(sessions, rows)
     if sessions[0].space is None and len(sessions) == 1 and sessions[0].n_positions == n_rows:
         _log.warning(
             "%s is square, [%d, %d]: rows are taken for images, columns for voxels; nothing tells a transposed one",
@@ -88,6 +83,28 @@ def respond(
         progress=progress,
     )
     return replace(responses, **chosen_space(sessions[0].space, voxel_ids))
+
+
+def check_rows(sessions: Sequence[Series], rows: Rows) -> int:
+    """Checks that there is an id for each row of all sessions.
+
+    Args:
+        sessions: S series.
+        rows: what their rows belong to.
+
+    Returns:
+        Rows T of all sessions.
+
+    Raises:
+        AlignmentError: if rows of files and of tables differ in number.
+    """
+    n_rows = sum(session.n_rows for session in sessions)
+    if n_rows != len(rows.image_ids):
+        raise AlignmentError(
+            f"`responses` has {n_rows} rows, but there are {len(rows.image_ids)} ids. One id per row is needed."
+            + _transposed(sessions, len(rows.image_ids))
+        )
+    return n_rows
 
 
 def _divisor(sessions: Sequence[Series], beta_scale: float | str) -> float:

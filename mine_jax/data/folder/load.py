@@ -14,6 +14,7 @@ from mine_jax.config import FolderConfig
 from mine_jax.data import ids, trials
 from mine_jax.data.containers import positions, spheres
 from mine_jax.data.containers.series import Series
+from mine_jax.data.containers.sessions import check_rows
 from mine_jax.data.folder import rois
 from mine_jax.data.folder.photos import Joined, join
 from mine_jax.data.trials import Rows
@@ -67,6 +68,25 @@ def open_folder_stimuli(config: FolderConfig) -> Stimuli:
         MineError: as `load_folder`, for ids and photos.
     """
     return _joined(config, None).stimuli()
+
+
+def expected_shape(config: FolderConfig) -> tuple[int, int]:
+    """Counts images and voxels from headers, tables and areas; reads no responses.
+
+    Args:
+        config: section [data] with kind "folder".
+
+    Returns:
+        Images N and voxels V as `load_folder` gives them; it gives fewer images only where a session does not vary.
+
+    Raises:
+        MineError: as `load_folder`.
+    """
+    sessions = _open_sessions(config)
+    joined = _joined(config, sessions)
+    check_rows(sessions, joined.rows)
+    voxel_ids, _, _ = rois.choose_voxels(config.mask, config.rois, config.roi_labels, sessions[0])
+    return joined.n_images, len(voxel_ids)
 
 
 def inputs(config: FolderConfig) -> list[Path]:

@@ -40,6 +40,11 @@ class Joined:
     naming: Naming
 
     @property
+    def n_images(self) -> int:
+        """Number of images that the rows show."""
+        return len(np.unique(self.rows.image_ids[self.keep]))
+
+    @property
     def repeated(self) -> list[str]:
         """Ids of the images that were shown more than once."""
         shown, counts = np.unique(self.rows.image_ids[self.keep], return_counts=True)

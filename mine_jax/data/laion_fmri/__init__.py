@@ -1,5 +1,6 @@
 """LAION-fMRI, in its own file layout."""
 
+from mine_jax.data.laion_fmri.load import expected_shape as expected_shape
 from mine_jax.data.laion_fmri.load import images_of as images_of
 from mine_jax.data.laion_fmri.load import inputs as inputs
 from mine_jax.data.laion_fmri.load import load_laion as load_laion

@@ -79,6 +79,23 @@ def open_laion_stimuli(config: LaionConfig) -> Stimuli:
     return _stimuli(join_rows(_as_bids(config), files, sessions, _photos(config)), None, None)
 
 
+def expected_shape(config: LaionConfig) -> tuple[int, int]:
+    """Counts images and voxels from headers, tables and areas; reads no responses.
+
+    Args:
+        config: section [data] with kind "laion_fmri".
+
+    Returns:
+        Images N and voxels V as `load_laion` gives them; it gives fewer images only where a session does not vary.
+
+    Raises:
+        MineError: as `load_laion`.
+    """
+    files, sessions = open_betas(_as_bids(config))
+    joined = join_rows(_as_bids(config), files, sessions, _photos(config))
+    return joined.n_images, len(_voxels(config, sessions[0])[0])
+
+
 def inputs(config: LaionConfig) -> list[Path]:
     """Names the files and folders whose change makes responses stale.
 

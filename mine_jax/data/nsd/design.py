@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mine_jax.data.containers import hdf5
+from mine_jax.data.containers import hdf5, matlab
 from mine_jax.data.ids import Naming
 from mine_jax.data.images import MAX_PIXELS
 from mine_jax.data.nsd import layout
 from mine_jax.data.nsd.betas import Sessions
-from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
+from mine_jax.errors import AlignmentError, DataError, MissingInputError
 from mine_jax.types import Stimuli
 
 
@@ -39,22 +39,14 @@ def read_design(root: Path, *, subject: str) -> Design:
     Raises:
         MissingInputError: if `nsd_expdesign.mat` is not there.
         AlignmentError: if ids do not count from 1, or point outside the image file.
+        IntegrityError: if it is damaged.
         DataError: if the subject is not in it.
     """
-    import scipy.io
-
     path = layout.design_file(root)
     if not path.is_file():
         raise MissingInputError(f"no experimental design at {path}. It is part of NSD's nsddata folder.")
     names = ("masterordering", "subjectim", "sharedix")
-    try:
-        values = scipy.io.loadmat(path, variable_names=names)
-    except NotImplementedError:
-        # Version 7.3 is HDF5, with axes in reverse order.
-        with hdf5.opened(path, why="read MATLAB files of version 7.3") as file:
-            values = {name: np.asarray(hdf5.numbers(file, name, path)).T for name in names if name in file}
-    except (ValueError, TypeError, OSError, EOFError, ArithmeticError) as error:
-        raise IntegrityError(f"{path} is not a readable MATLAB file ({error}). Copy it again.") from error
+    values = matlab.read(path, names)
     missing = [name for name in names if name not in values]
     if missing:
         raise DataError(f"{path} must hold masterordering, subjectim and sharedix, but lacks {', '.join(missing)}.")

@@ -20,9 +20,10 @@ from mine_jax._progress import Progress, silent
 from mine_jax.config import BidsConfig, ThingsConfig
 from mine_jax.data import bids, ids, masks
 from mine_jax.data.bids.load import join_rows, open_betas
-from mine_jax.data.containers import csv, pandas_hdf, positions
+from mine_jax.data.containers import csv, positions
 from mine_jax.data.containers.series import Series
 from mine_jax.data.folder.photos import Joined, join
+from mine_jax.data.things import pandas_hdf
 from mine_jax.data.trials import Rows
 from mine_jax.errors import AlignmentError, ConfigError, DataError, GeometryError
 from mine_jax.types import Responses, Stimuli, Volume
@@ -71,6 +72,22 @@ def open_things_stimuli(config: ThingsConfig) -> Stimuli:
     """
     _, joined, shared = _open(config)
     return joined.stimuli(shared=shared)
+
+
+def expected_shape(config: ThingsConfig) -> tuple[int, int]:
+    """Counts images and voxels from headers, tables and areas; reads no responses.
+
+    Args:
+        config: section [data] with kind "things".
+
+    Returns:
+        Images N and voxels V as `load_things` gives them; it gives fewer images only where a session does not vary.
+
+    Raises:
+        MineError: as `load_things`.
+    """
+    sessions, joined, _ = _open(config)
+    return joined.n_images, len(_voxels(config, sessions[0])[0])
 
 
 def inputs(config: ThingsConfig) -> list[Path]:

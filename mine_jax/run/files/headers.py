@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mine_jax import artifacts, data, features
-from mine_jax.config import Config, FolderConfig, PrecomputedConfig
+from mine_jax.config import Config, PhantomConfig, PrecomputedConfig
 from mine_jax.errors import MineError
+from mine_jax.phantom import write_nsd
 from mine_jax.run.files.inputs import data_source
 
 # What is said in place of sizes.
@@ -36,9 +37,23 @@ def responses_shape(config: Config, directory: Path | None) -> tuple[int, ...] |
     made = None if directory is None else _npy_shape(str(directory / "data" / "responses.npy"))
     if made is not None:
         return made
-    if isinstance(config.data, FolderConfig):
-        return _npy_shape(config.data.responses)
-    return data.expected_shape(config.data if directory is None else data_source(config, directory))
+    source = config.data if directory is None else data_source(config, directory)
+    # one in the run is written again where another is wanted
+    is_own = getattr(config.data, "root", None) is None
+    if isinstance(source, PhantomConfig) and (is_own or not write_nsd.is_phantom(str(source.root))):
+        return _planned_phantom(source, seed=config.run.seed)
+    return data.expected_shape(source)
+
+
+def _planned_phantom(source: PhantomConfig, *, seed: int) -> tuple[int, int] | None:
+    """The shape [N, V] of the responses of a phantom that is still to be written."""
+    if source.sessions is not None or source.space != write_nsd.SPACE:
+        return None
+    try:
+        voxels = write_nsd.planned_voxels(source.subject, shape=source.shape, seed=seed, roi=source.roi)
+    except MineError:
+        return None  # said where it is written
+    return source.n_images, voxels
 
 
 def tokens_shape(config: Config, directory: Path) -> tuple[int, ...] | None:

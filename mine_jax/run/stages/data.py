@@ -48,7 +48,10 @@ def plan(config: Config, directory: Path) -> list[str]:
     shape = files.responses_shape(config, None)
     if shape is None:
         return [f"{d.kind}: voxels and images are counted when the files are opened"]
-    return [f"responses [{shape[0]}, {shape[1]}]: {memory.readable(4 * shape[0] * shape[1])}"]
+    return [
+        f"responses at most [{shape[0]}, {shape[1]}]: {memory.readable(4 * shape[0] * shape[1])}; "
+        "sessions and voxels that do not vary, and voxels with NaN, are left out when values are read"
+    ]
 
 
 def inputs(config: Config) -> list[Path]:

@@ -1,5 +1,6 @@
 """Series of every container: written by nibabel, read here, compared value by value."""
 
+import gzip
 import subprocess
 import sys
 
@@ -74,6 +75,35 @@ def test_damaged_gifti_and_cifti(tmp_path):
     (tmp_path / "b.dscalar.nii").write_bytes(b"no cifti")
     with pytest.raises(IntegrityError, match=r"b.dscalar.nii"):
         series.open_series(tmp_path / "b.dscalar.nii")
+
+
+@pytest.mark.parametrize("suffix", ["gii", "gii.gz"])
+@pytest.mark.parametrize("as_one", [False, True])
+def test_header_of_gifti_says_its_maps(tmp_path, suffix, as_one):
+    """Values are read when they are asked for, and must be as many as the header says."""
+    values, path = maps(LEFT), tmp_path / f"a.func.{suffix}"
+    arrays = [values] if as_one else list(values.T)
+    arrays = [nibabel.gifti.GiftiDataArray(part.astype("f4"), datatype="NIFTI_TYPE_FLOAT32") for part in arrays]
+    content = nibabel.gifti.GiftiImage(darrays=arrays).to_bytes()
+    opened = gzip.compress if suffix == "gii.gz" else bytes
+    path.write_bytes(opened(content))
+    found = series.open_series(path)
+    assert (found.n_rows, found.n_positions, found.dtype) == (values.shape[1], LEFT, np.float32)
+    np.testing.assert_array_equal(found.read(np.array([4, 1]), silent), values[[4, 1]].astype("f4"))
+    # the last array damaged, or one less than there should be
+    last = content.rindex(b"<Data>") + 6
+    path.write_bytes(opened(content[:last] + b"?" + content[last + 1 :]))
+    found = series.open_series(path)
+    with pytest.raises(IntegrityError, match=r"a.func"):
+        found.read(np.arange(LEFT), silent)
+    first = content.index(b"<DataArray")
+    path.write_bytes(opened(content[:first] + content[content.index(b"</DataArray>") + 12 :]))
+    if as_one:
+        with pytest.raises(DataError, match="holds none"):
+            series.open_series(path)
+        return
+    with pytest.warns(UserWarning, match="data arrays"), pytest.raises(IntegrityError, match="declares 5 maps"):
+        series.open_series(path).read(np.arange(LEFT), silent)
 
 
 @pytest.mark.parametrize("suffix", [".dscalar.nii", ".dtseries.nii"])
