@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import sys
 
 import h5py
 import nibabel
@@ -133,4 +134,44 @@ def headers_say_the_shape(monkeypatch):
         assert expected == responses.responses.shape
         return responses, stimuli
 
+    monkeypatch.setattr(data, "load", compared)
+
+
+# Files that were opened while the last of these was the last one.
+_OPENED = []
+
+
+def _hear(event, arguments):
+    if _OPENED and event == "open" and isinstance(arguments[0], (str, pathlib.Path)):
+        _OPENED[-1].add(pathlib.Path(arguments[0]))
+
+
+sys.addaudithook(_hear)
+
+
+@pytest.fixture(autouse=True)
+def every_file_that_is_read_is_an_input(monkeypatch, tmp_path, headers_say_the_shape):
+    """What any of these tests loads is made anew when any file changes that was opened on the way."""
+    load, open_hdf5 = data.load, h5py.File.__init__
+
+    def heard(file, name, *given, **named):
+        _hear("open", [name])
+        open_hdf5(file, name, *given, **named)
+
+    def compared(config, **named):
+        _OPENED.append(set())
+        try:
+            responses, stimuli = load(config, **named)
+            stimuli.read(stimuli.image_ids.tolist()[:2]) if config.has_photos else None
+        finally:
+            opened = {path.resolve() for path in _OPENED.pop()}
+        of_data = {path for path in opened if path.is_relative_to(tmp_path.resolve())}
+        if (folder := named.get("directory")) is not None:
+            of_data = {path for path in of_data if not path.is_relative_to(pathlib.Path(folder).resolve())}
+        known = [path.resolve() for path in (*data.inputs(config), *data.image_inputs(config))]
+        assert not {path for path in of_data if not any(path.is_relative_to(place) for place in known)}
+        assert of_data
+        return responses, stimuli
+
+    monkeypatch.setattr(h5py.File, "__init__", heard)
     monkeypatch.setattr(data, "load", compared)

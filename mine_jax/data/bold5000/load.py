@@ -107,11 +107,12 @@ def inputs(config: Bold5000Config) -> list[Path]:
         config: section [data] with kind "bold5000".
 
     Returns:
-        Responses and the list of images.
+        Responses, the list of images, the presentation lists or the brain mask.
     """
     if config.root is None:
         return []
-    return [*_files(config), _list_of_images(config)]
+    more = [_mask(config)] if config.format == "volumes" else _presentation_lists(config)
+    return [*_files(config), _list_of_images(config), *more]
 
 
 def probe(config: Bold5000Config) -> list[str]:
@@ -167,7 +168,7 @@ def _open(config: Bold5000Config) -> tuple[list[Series], np.ndarray, np.ndarray]
         if config.roi:
             raise ConfigError('data: `roi` needs format = "rois": the volumes come without areas.')
         sessions = positions.open_paths(files)
-        voxel_ids = positions.read_mask(str(_found(config, f"{config.subject}_brainmask.nii.gz")[0]), sessions[0])
+        voxel_ids = positions.read_mask(str(_mask(config)), sessions[0])
         return sessions, voxel_ids, np.full(len(voxel_ids), "")
     parts = _areas_of(files, config)
     wanted = _wanted(parts, config)
@@ -268,9 +269,17 @@ def _joined(config: Bold5000Config, sessions: list[Series] | None) -> Joined:
 def _session_sizes(config: Bold5000Config) -> list[int]:
     """Trials of each session by the presentation lists; empty without them."""
     sizes: dict[str, int] = {}
-    for folder in Path(str(config.root)).rglob(f"{config.subject}_sess*"):
-        if folder.is_dir():
-            for file in folder.glob("*run*.txt"):
-                lines = [line for line in tables.read_text(file).split("\n") if line.strip()]
-                sizes[folder.name] = sizes.get(folder.name, 0) + len(lines)
+    for file in _presentation_lists(config):
+        lines = [line for line in tables.read_text(file).split("\n") if line.strip()]
+        sizes[file.parent.name] = sizes.get(file.parent.name, 0) + len(lines)
     return [sizes[name] for name in sorted(sizes, key=positions.natural)]
+
+
+def _presentation_lists(config: Bold5000Config) -> list[Path]:
+    """Lists of the images of each run, in a folder for each session."""
+    folders = sorted(Path(str(config.root)).rglob(f"{config.subject}_sess*"))
+    return [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*run*.txt"))]
+
+
+def _mask(config: Bold5000Config) -> Path:
+    return _found(config, f"{config.subject}_brainmask.nii.gz")[0]

@@ -27,6 +27,8 @@ from mine_jax.data.images import PhotoFiles
 from mine_jax.errors import AlignmentError, ConfigError, DataError, MissingInputError
 from mine_jax.types import Responses, Stimuli, Volume
 
+# Map of the share of variance that the model of betas explains.
+_EXPLAINED = "stat-rsquare_desc-R2mean"
 # Repeats of the noise-ceiling maps, the best estimate first.
 _CEILINGS = (("Noiseceiling12rep", 12), ("Noiseceiling4rep", 4))
 _AREA = re.compile(r".*_space-T1w_res-1pt8_label-([A-Za-z0-9]+)_mask\.nii\.gz")
@@ -103,25 +105,27 @@ def inputs(config: LaionConfig) -> list[Path]:
         config: section [data] with kind "laion_fmri".
 
     Returns:
-        Betas, tables and areas.
+        Betas, tables, areas and maps of the subject.
     """
     if config.root is None:
         return []
-    return [*bids.inputs(_as_bids(config)), Path(config.root) / "derivatives" / "rois" / config.subject]
+    maps = [_map_file(config, desc) for desc in (_EXPLAINED, *(f"desc-{desc}" for desc, _ in _CEILINGS))]
+    areas = Path(config.root) / "derivatives" / "rois" / config.subject
+    return [*bids.inputs(_as_bids(config)), areas, *(path for path in maps if path.is_file())]
 
 
 def images_of(config: LaionConfig) -> list[Path]:
-    """Names the file of the images.
+    """Names the file of the images and the table of its rows.
 
     Args:
         config: section [data] with kind "laion_fmri".
 
     Returns:
-        It, or the folder or zip that is given in its place.
+        Both, or the folder or zip that is given in its place.
     """
     if config.images is not None:
         return [Path(config.images)]
-    return [] if config.root is None else [_images_file(config)]
+    return [] if config.root is None else [_images_file(config), _images_table(config)]
 
 
 def probe(config: LaionConfig) -> list[str]:
@@ -168,11 +172,15 @@ def _images_file(config: LaionConfig) -> Path:
     return Path(str(config.root)) / "stimuli" / "task-images_stimuli.h5"
 
 
+def _images_table(config: LaionConfig) -> Path:
+    return Path(str(config.root)) / "stimuli" / "task-images_metadata.csv"
+
+
 def _photos(config: LaionConfig) -> PhotoFiles | None:
     """Photos in the data set's own file, whose rows the table beside it names."""
     if config.images is not None:
         return None
-    file, table = _images_file(config), Path(str(config.root)) / "stimuli" / "task-images_metadata.csv"
+    file, table = _images_file(config), _images_table(config)
     if not file.is_file():
         raise MissingInputError(
             f"no images at {file}. They come with the data set's own terms (laion-fmri download-stimuli); or set "
@@ -212,7 +220,7 @@ def _voxels(config: LaionConfig, first: Series) -> tuple[np.ndarray, np.ndarray]
         chosen = [name for name in members if {name, category_of[name]} & set(config.roi)]
         voxel_ids = np.unique(np.concatenate([members[name] for name in chosen]))
     else:
-        voxel_ids = np.flatnonzero(_map(config, "stat-rsquare_desc-R2mean", first.space, needed=True) > 0)
+        voxel_ids = np.flatnonzero(_map(config, _EXPLAINED, first.space, needed=True) > 0)
     names = [np.where(np.isin(voxel_ids, inside), name, "") for name, inside in members.items()]
     return voxel_ids, positions.join_names(names) if names else np.full(len(voxel_ids), "")
 
@@ -231,10 +239,14 @@ def _own_ncsnr(config: LaionConfig, first: Series, voxel_ids: np.ndarray) -> np.
     return np.full(len(voxel_ids), np.nan)
 
 
+def _map_file(config: LaionConfig, desc: str) -> Path:
+    folder = Path(str(config.root)) / "derivatives" / "glmsingle-tedana" / config.subject
+    return folder / f"{config.subject}_task-images_space-T1w_{desc}_statmap.nii.gz"
+
+
 def _map(config: LaionConfig, desc: str, space: Volume, *, needed: bool = False) -> np.ndarray:
     """Values [X*Y*Z] of a map of the subject; empty where it is not there and not needed."""
-    folder = Path(str(config.root)) / "derivatives" / "glmsingle-tedana" / config.subject
-    path = folder / f"{config.subject}_task-images_space-T1w_{desc}_statmap.nii.gz"
+    path = _map_file(config, desc)
     if not path.is_file() and not needed:
         return np.zeros(0)
     values, header = masks.read_volume(path)

@@ -97,12 +97,17 @@ def inputs(config: ThingsConfig) -> list[Path]:
         config: section [data] with kind "things".
 
     Returns:
-        Responses and tables.
+        Responses, tables and the brain mask, where there is one.
     """
     if config.root is None:
         return []
+    mask = [path for path in (_brain_mask(config),) if path.is_file()]
     if config.format == "volumes":
-        return bids.inputs(_as_bids(config))
+        return [*bids.inputs(_as_bids(config)), *mask]
+    return [*mask, *_tables(config)]
+
+
+def _tables(config: ThingsConfig) -> list[Path]:
     return [_table(config, name) for name in ("ResponseData.h5", "StimulusMetadata.csv", "VoxelMetadata.csv")]
 
 
