@@ -3,6 +3,7 @@
 from mine_jax.artifacts.disk import atomic as atomic
 from mine_jax.artifacts.disk import copy_folder as copy_folder
 from mine_jax.artifacts.disk import described_by as described_by
+from mine_jax.artifacts.disk import files_below as files_below
 from mine_jax.artifacts.disk import member as member
 from mine_jax.artifacts.disk import read_array as read_array
 from mine_jax.artifacts.disk import read_array_dtype as read_array_dtype

@@ -61,12 +61,32 @@ def write_text(path: str | Path, text: str) -> Path:
     return path
 
 
+def files_below(folder: str | Path) -> list[Path]:
+    """Lists the files in a folder and its subfolders, linked ones too.
+
+    Args:
+        folder: where to look; each folder that links lead to counts once.
+
+    Returns:
+        Files, sorted.
+    """
+    files, seen = [], set()
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        real = Path(place).resolve()
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        files += [Path(place) / name for name in names]
+    return sorted(file for file in files if file.is_file())
+
+
 def copy_folder(source: Path, target: Path) -> None:
     """Copies the files of a folder, and of those in it, each atomically."""
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            with atomic(target / path.relative_to(source)) as temporary:
-                shutil.copyfile(path, temporary)
+    for path in files_below(source):
+        with atomic(target / path.relative_to(source)) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def write_json(path: str | Path, value: Any) -> Path:

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import io
 import logging
-import os
 import threading
 import unicodedata
 import warnings
@@ -24,6 +23,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageFile
 
+from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
 from mine_jax.data.containers import hdf5
 from mine_jax.errors import AlignmentError, DataError, IntegrityError, MissingInputError
@@ -161,7 +161,7 @@ def list_photos(source: str | Path, *, max_pixels: int = MAX_PIXELS) -> PhotoFil
     source = Path(source)
     is_zip = False
     if source.is_dir():
-        files = _files_below(source)
+        files = [path.relative_to(source).as_posix() for path in artifacts.files_below(source)]
     elif source.is_file():
         try:
             with zipfile.ZipFile(source) as archive:
@@ -337,20 +337,6 @@ def _as_rgb(image: Image.Image) -> np.ndarray:
         background = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(background, image)
     return np.asarray(image.convert("RGB")).copy()
-
-
-def _files_below(source: Path) -> list[str]:
-    """Names of all files in a folder and its subfolders, linked ones too, each folder once."""
-    files, seen = [], set()
-    for folder, subfolders, names in os.walk(source, followlinks=True):
-        place = Path(folder).resolve()
-        if place in seen:
-            subfolders.clear()
-            continue
-        seen.add(place)
-        subfolders.sort()
-        files += [(Path(folder) / name).relative_to(source).as_posix() for name in names]
-    return [file for file in files if (source / file).is_file()]
 
 
 def _reader(source: Path) -> Callable[[str], bytes]:

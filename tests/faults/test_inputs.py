@@ -12,6 +12,7 @@ from mine_jax.config import from_dict
 from mine_jax.features import store
 from mine_jax.phantom.write_nsd import write_phantom
 from mine_jax.run import files, graph
+from mine_jax.run.record import frozen, manifest
 from mine_jax.types import ImageTokens
 from mine_jax.validation.makers import diffusion
 
@@ -103,6 +104,27 @@ def test_atlas_and_the_table_beside_it_are_inputs(tmp_path):
     (tmp_path / "atlas.tsv").write_text("index\tname\n1\tV1\n")
     settings = from_dict({"data": {"responses": str(tmp_path / "r.nii.gz"), "rois": str(atlas)}})
     assert {atlas, tmp_path / "atlas.tsv"} <= set(data.inputs(settings.data))
+
+
+def test_files_in_folders_that_are_linked_are_inputs(tmp_path):
+    """Photos, checkpoints and pipelines may lie elsewhere; a link in a circle ends the search."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "photos"
+    elsewhere.mkdir()
+    folder.mkdir()
+    (elsewhere / "a.png").write_bytes(b"a")
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(folder)
+
+    def seen():
+        return manifest.input_state(folder), manifest.input_hash(folder), diffusion.identity(str(folder))
+
+    before, source = seen(), tmp_path / "c.toml"
+    assert list(before[0]) == ["linked/a.png"] and data.images.list_photos(folder).names == {"a": "linked/a.png"}
+    frozen.freeze(source, [folder])
+    (elsewhere / "a.png").write_bytes(b"b")
+    assert all(now != then for now, then in zip(seen(), before, strict=True))
+    with pytest.raises(errors.IntegrityError, match=r"elsewhere/a\.png changed"):
+        frozen.verify(source, [folder])
 
 
 def test_a_pipeline_is_known_by_every_byte(tmp_path):

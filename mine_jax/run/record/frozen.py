@@ -89,7 +89,7 @@ def _files(inputs: Iterable[Path]) -> list[Path]:
     """Returns the files, and those below the folders, in order and each once."""
     files: set[Path] = set()
     for path in inputs:
-        files.update(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else files.add(path)
+        files.update(artifacts.files_below(path) if path.is_dir() else [path])
     return sorted(file for file in files if file.is_file())
 
 

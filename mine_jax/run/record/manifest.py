@@ -132,7 +132,7 @@ def input_hash(path: Path) -> str:
     """
     if path.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        for file in artifacts.files_below(path):
             digest.update(f"{file.relative_to(path).as_posix()}\0{input_hash(file)}\n".encode())
         return digest.hexdigest()
     if not path.is_file():
@@ -169,7 +169,7 @@ def input_state(path: Path) -> str | dict[str, str]:
     Returns:
         As `input_hash`; of a folder of at most `MAX_LISTED` files, relative name -> hash.
     """
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
+    files = artifacts.files_below(path) if path.is_dir() else []
     if not files or len(files) > MAX_LISTED:
         return input_hash(path)
     return {file.relative_to(path).as_posix(): input_hash(file) for file in files}

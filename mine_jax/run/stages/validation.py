@@ -33,6 +33,8 @@ PRECOMPUTED = (
 )
 # The independent evaluator is scored on at most this many images.
 MAX_SCORED = 1000
+# Of a phantom: planted truth, and the shape of its volume.
+_TRUTH = ("phantom.json", "phantom_scenes.jsonl", "phantom_truth.tsv")
 
 
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
@@ -186,7 +188,7 @@ def _spaced(split: Split, voxels: np.ndarray) -> Split:
 def _truth_files(source: DataConfig) -> list[Path]:
     """Files of a phantom's truth that lie beside the data; none for other data."""
     root = getattr(source, "root", None)
-    named = [Path(root) / name for name in ("phantom_scenes.jsonl", "phantom_truth.tsv")] if root else []
+    named = [Path(root) / name for name in _TRUTH] if root else []
     return [path for path in named if path.is_file()]
 
 

@@ -254,7 +254,7 @@ def takes_mask(directory: str, *, role: str = "editor") -> bool:
 def identity(directory: str, **settings: Any) -> str:
     """Returns a hash of every byte of a pipeline's files, their names, and settings."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for path in sorted(p for p in Path(directory).rglob("*") if p.is_file()):
+    for path in artifacts.files_below(directory):
         digest.update(f"{path.relative_to(directory)}:{artifacts.sha256(path)}\n".encode())
     return digest.hexdigest()
 
