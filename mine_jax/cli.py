@@ -22,7 +22,7 @@ import typer
 import mine_jax
 from mine_jax._programs import keep_programs
 from mine_jax._signals import end_if_stopped, end_in_time, raise_on_signals
-from mine_jax.errors import ConfigError, MineError, Stopped
+from mine_jax.errors import ConfigError, MineError, Stopped, of_system
 
 # XLA's errors end in exceptions anyway; what it logs beside them, such as the names of processor features that a
 # kept program was compiled with, is long and helps nobody. Read when jaxlib is loaded.
@@ -510,6 +510,9 @@ def command_line() -> None:
         _silence()
         raise SystemExit(128 + 13) from None
     except Exception as error:
+        named = of_system(error) if isinstance(error, OSError) else None
+        if named is not None:
+            _fail(type(named).__name__, named, named.exit_code, debug=debug)
         hint = "" if debug else "\nThis is a fault of mine_jax. --debug shows where it happened."
         _fail(type(error).__name__, f"{error}{hint}", 1, debug=debug)
 
@@ -642,6 +645,8 @@ def _shard(text: str) -> tuple[int, int]:
         part, count = (int(number) for number in text.split("/"))
     except ValueError:
         raise ConfigError(f"--shard must be two whole numbers such as 0/4, but is {text!r}.") from None
+    if not 0 <= part < count:
+        raise ConfigError(f"--shard must be I/N with I from 0 to N - 1, but is {text!r}.")
     return part, count
 
 

@@ -6,6 +6,7 @@ it, and carries the exit code that the command line returns for it.
 
 from __future__ import annotations
 
+import errno
 import signal
 
 EXIT_USAGE = 2
@@ -14,6 +15,10 @@ EXIT_INTEGRITY = 4
 EXIT_RESOURCES = 5
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+# What the operating system says of paths that cannot be, and of rights, space and limits.
+_PATHS = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+_RESOURCES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_RESOURCES |= {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ETXTBSY, errno.ESTALE, errno.ENXIO}
 
 
 class MineError(Exception):
@@ -82,6 +87,25 @@ class MissingExtraError(MineError, ImportError):
     """An optional dependency that is not installed."""
 
     exit_code = EXIT_USAGE
+
+
+def of_system(error: OSError) -> MineError | None:
+    """Says what an error of the operating system is called here.
+
+    Args:
+        error: what a call of it raised.
+
+    Returns:
+        The named error; None for one that no path, right or space explains.
+    """
+    said = f"{error.strerror or error}" + (f": {error.filename}" if error.filename is not None else "")
+    if error.errno == errno.ENOENT:
+        return MissingInputError(f"{said}. Is the path right?")
+    if error.errno in _PATHS:
+        return ConfigError(f"{said}. Is the path right?")
+    if error.errno in _RESOURCES:
+        return ResourceError(f"{said}. Free space, or choose a path that this user may use.")
+    return None
 
 
 class Stopped(BaseException):

@@ -104,7 +104,7 @@ def read_json(path: str | Path) -> Any:
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise MissingInputError(f"no file at {path}.") from error
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path} is not readable JSON ({error}). Delete it and run the stage again.") from error

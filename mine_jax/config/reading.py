@@ -42,7 +42,7 @@ def read(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes; a configuration is a few hundred.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of thousands of digits
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     for override in overrides:
         _apply(values, override)
@@ -79,6 +79,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
         value = text.strip()
     except RecursionError:
         raise ConfigError(f"--set {key.strip()} holds a value that is nested too deeply.") from None
+    except ValueError as error:
+        raise ConfigError(f"--set {key.strip()} holds a value that cannot be read ({error}).") from None
     section = values.setdefault(parts[0], {})
     if not isinstance(section, dict):
         raise ConfigError(f"[{parts[0]}] must be a section, but is {section!r}.")

@@ -67,7 +67,7 @@ def read_text(path: Path) -> str:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise MissingInputError(f"no file at {path}.") from error
     except UnicodeDecodeError as error:
         raise IntegrityError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error

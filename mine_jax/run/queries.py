@@ -34,6 +34,7 @@ def query(directory: Path, text: str, *, out: Path | None = None) -> str:
         DataError: if no word of the text is known, with the nearest words.
         MissingInputError: if the run has no profiles.
     """
+    files.verify(directory, "description/corpus.*")
     profiles, config = files.load_profiles(directory), files.load_configuration(directory)
     if profiles is None:
         raise MissingInputError(f"{directory} has no profiles: {files.why_no_profiles(directory)}.")
@@ -70,6 +71,8 @@ def subjects(directory: Path) -> str:
         MissingInputError: if there is no run.
     """
     runs = files.run_directories(directory)
+    for run in runs:
+        files.verify(run, "roi/selectivity.tsv")
     rows = roi.across_subjects({run.name: files.selectivity_table(run) for run in runs})
     table = files.save_subjects(directory, rows)
     if table.empty:

@@ -1,5 +1,6 @@
 """F-70, F-71, F-95, F-96: what cannot be used ends with one named error, not with a traceback."""
 
+import contextlib
 import importlib.resources
 import io
 import json
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.reliability import hostile
+from benchmarks.reliability import commands, hostile
 from mine_jax import artifacts, config, data, encoder, errors, features, run
 from mine_jax.config import RidgeConfig
 from mine_jax.features.ports.text import load_tokenizer
@@ -52,6 +53,42 @@ def test_numbers_that_cannot_work_are_named(tmp_path, section, key, value):
     (tmp_path / "c.toml").write_text("")
     with pytest.raises(errors.ConfigError, match=f"{section}.*{'penalt' if 'penalty' in key else key}"):
         config.read(tmp_path / "c.toml", overrides=[f"{section}.{key}={value}"])
+
+
+def test_numbers_of_thousands_of_digits_are_named(tmp_path):
+    """F-96: Python refuses to read them."""
+    (tmp_path / "c.toml").write_text("")
+    digits = "9" * 5000
+    with pytest.raises(errors.ConfigError, match=r"--set run\.seed holds a value that cannot be read"):
+        config.read(tmp_path / "c.toml", overrides=[f"run.seed={digits}"])
+    (tmp_path / "c.toml").write_text(f"[run]\nseed = {digits}\n")
+    with pytest.raises(errors.ConfigError, match=r"c\.toml is not valid TOML"):
+        config.read(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["query", "a_file", "cat"], 3, "a_file"),
+        (["figures", "a_file"], 3, "a_file"),
+        (["run", "config.toml", "--out", "a_file/run"], 5, "a_file"),
+        (["run", "config.toml", "--out", "x" * 300], 2, "too long"),
+        (["run", "config.toml", "--out", "/".join(["y" * 200] * 30)], 2, "too long"),
+        (["run", "z" * 5000, "--out", "run"], 2, "too long"),
+        (["run", "config.toml", "--out", "run", "--set", f"data.images={'z' * 5000}"], 2, "too long"),
+        (["features", "config.toml", "--out", "run", "--shard", "2/2"], 2, "from 0 to N - 1"),
+        (["check", "a_folder"], 3, "a_folder"),
+    ],
+)
+def test_paths_that_cannot_be_are_named(tmp_path, arguments, code, words):
+    """What the system says of a path is an error with a name, whichever command meets it."""
+    hostile.write_data_set(tmp_path)
+    (tmp_path / "a_file").write_text("x")
+    (tmp_path / "a_folder").mkdir()
+    with contextlib.chdir(tmp_path):
+        ended = commands.run_here(arguments)
+    assert ended.code == code and words in ended.said, ended.said
+    assert "Traceback" not in ended.said and "fault" not in ended.said and ended.said.count("mine-jax: ") == 1
 
 
 def test_deep_nesting_is_named(tmp_path):

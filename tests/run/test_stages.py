@@ -16,9 +16,10 @@ import mine_jax
 from mine_jax import artifacts, config, data, encoder, features, run
 from mine_jax.errors import AlignmentError, CheckpointError, ConfigError, DataError, IntegrityError, MissingInputError
 from mine_jax.phantom.write_nsd import write_phantom
-from mine_jax.run import demo, files, graph
+from mine_jax.run import demo, files, graph, queries
 from mine_jax.run.recovery import truth
 from mine_jax.run.reporter import Reporter
+from mine_jax.run.stages import report
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = {
@@ -203,6 +204,37 @@ def test_a_plan_in_a_fresh_directory_knows_the_sizes_of_the_run(finished, tmp_pa
     )
     unknown = made.model_copy(update={"data": config.NsdConfig(root=str(tmp_path))})
     assert any(files.UNKNOWN in line for line in run.plan(unknown, tmp_path / "new", graph.STEPS))
+
+
+@pytest.mark.parametrize(
+    ("name", "commands"),
+    [
+        ("voxels.tsv", ("truth", "figures", "publish")),
+        ("attribution/tokens.npy", ("truth", "figures")),
+        ("description/corpus.npy", ("truth", "query", "publish")),
+        ("roi/selectivity.tsv", ("truth", "figures", "subjects")),
+    ],
+)
+def test_commands_answer_from_no_file_that_was_edited(finished, tmp_path, name, commands):
+    """One digit is enough; the other commands do not read it."""
+    _, out, _ = finished
+    answers = {
+        "truth": lambda: truth(out),
+        "figures": lambda: report.draw_figures(out, tmp_path / "figures", kind="png"),
+        "query": lambda: queries.query(out, "cat"),
+        "subjects": lambda: queries.subjects(out.parent),
+        "publish": lambda: mine_jax.publish(out, tmp_path / "published"),
+    }
+    path = out / name
+    content = path.read_bytes()
+    position = max(content.rfind(digit) for digit in b"13579") if name.endswith(".tsv") else len(content) - 2
+    path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+    try:
+        for command in commands:
+            with pytest.raises(IntegrityError, match=f"{re.escape(name)}.*(is damaged or was edited|differs)"):
+                answers[command]()
+    finally:
+        path.write_bytes(content)
 
 
 def test_a_second_run_skips_every_stage(finished):

@@ -37,6 +37,7 @@ from mine_jax.run.files.recovery import run_directories as run_directories
 from mine_jax.run.files.recovery import save_recovery as save_recovery
 from mine_jax.run.files.recovery import selectivity_table as selectivity_table
 from mine_jax.run.files.recovery import structure_table as structure_table
+from mine_jax.run.files.recovery import verify as verify
 from mine_jax.run.files.recovery import voxels_table as voxels_table
 from mine_jax.run.files.results import corpus as corpus
 from mine_jax.run.files.results import kept_scores as kept_scores

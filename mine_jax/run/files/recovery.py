@@ -10,6 +10,7 @@ import pandas as pd
 from mine_jax import artifacts
 from mine_jax.config import Config, FolderConfig, from_dict
 from mine_jax.errors import MissingInputError
+from mine_jax.run.record import directory as run_directory
 from mine_jax.run.record import manifest
 
 
@@ -30,6 +31,11 @@ def run_directories(directory: Path) -> list[Path]:
     if not runs:
         raise MissingInputError(f"no run.json in {directory} or its folders. Is this the folder given to --out?")
     return runs
+
+
+def verify(directory: Path, *globs: str) -> None:
+    """Raises IntegrityError if a file of a run, of those that fit, is not the one that its stage wrote."""
+    run_directory.verify(directory, globs)
 
 
 def load_configuration(directory: Path) -> Config:

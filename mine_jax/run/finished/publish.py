@@ -145,6 +145,7 @@ def publish(run: Run | str | Path, directory: str | Path) -> Path:
     if files.why_no_profiles(run.directory) is not None or run.profiles is None:
         raise MissingInputError(f"{run.directory} has no profiles: {files.why_no_profiles(run.directory)}.")
     settings = run.config
+    files.verify(run.directory, "voxels.tsv", "description/corpus.*")
     voxels, words = run.voxels, frames.profile_words(run.profiles)
     tensors, lens = _tensors(run)
     private = {*config.paths(settings.features), "allow_download"}

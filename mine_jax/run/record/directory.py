@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mine_jax.errors import CheckpointError, ConfigError, ResourceError
+from mine_jax import artifacts
+from mine_jax.errors import CheckpointError, ConfigError, IntegrityError, ResourceError
 from mine_jax.run.record import lock
 from mine_jax.run.record import manifest as manifest_file
 
@@ -82,6 +83,29 @@ def state(path: Path) -> tuple[int, int, int]:
     """Returns inode, time of change and size: another tuple after any write."""
     status = path.stat()
     return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def verify(directory: Path, globs: Iterable[str]) -> None:
+    """Compares files of a run with what `run.json` says of them, before a command answers from them.
+
+    Args:
+        directory: of a run; one that is being written is not looked at.
+        globs: of its files, as in `matches`.
+
+    Raises:
+        IntegrityError: naming a file that is not the one that its stage wrote.
+        CheckpointError: if `run.json` cannot be trusted.
+    """
+    record = manifest_file.read(directory) or {}
+    if record.get("state") == "running":
+        return
+    for name, entry in record.get("files", {}).items():
+        path = directory / name
+        if matches(name, globs) and path.is_file() and artifacts.sha256(path) != entry.get("sha256"):
+            raise IntegrityError(
+                f"{path} is damaged or was edited: its sha256 is not the one in run.json. mine-jax run CONFIG --out "
+                f"{directory} --resume makes it anew."
+            )
 
 
 def matches(file: str, globs: Iterable[str]) -> bool:

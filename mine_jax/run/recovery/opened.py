@@ -41,7 +41,9 @@ def opened(directory: Path) -> Opened:
     Raises:
         MissingInputError: if its phantom or its profiles are not there.
         DataError: if the run is not on a phantom.
+        IntegrityError: if one of its tables is not the one that was written.
     """
+    files.verify(directory, "*.tsv", "attribution/*.npy", "description/*.npy", "phantom/*.json*")
     config = files.load_configuration(directory)
     root = files.phantom_folder(config, directory)
     if root is None:

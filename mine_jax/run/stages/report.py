@@ -36,11 +36,13 @@ def draw_figures(directory: Path, out: Path, *, kind: str) -> str:
 
     Raises:
         MissingInputError: if there is no run.
+        IntegrityError: if one of its tables is not the one that was written.
     """
     from mine_jax import report
     from mine_jax.run.finished import open_run
 
     config = open_run(directory).config
+    files.verify(directory, "*.tsv", "attribution/*.npy")
     plates = report.write_figures(directory, out, kind=kind, read_images=_reader(config, directory))
     lines = [f"wrote {path}" for path in plates.written]
     return "\n".join(lines + [f"left out {name}: {why}" for name, why in plates.left_out.items()])
