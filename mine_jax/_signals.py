@@ -118,8 +118,13 @@ def end_in_time() -> None:
 
 
 def end_if_stopped(code: object) -> None:
-    """Ends the process at once, if a signal stopped it: an orderly end waits for what devices are computing."""
+    """Ends the process at once, if a signal stopped it: an orderly end waits for what devices are computing.
+
+    Otherwise signals end it at once from now on: libraries that clean up would show what a handler raises.
+    """
     if not _is_raised.is_set():
+        for number in _SIGNALS:
+            signal.signal(number, lambda number, frame: os._exit(128 + number))
         return
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -491,6 +491,8 @@ def command_line() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # Programs are written for the usual promotion of types.
     os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "standard"
+    # Figures are drawn into files; a backend that is not there stops even the import of matplotlib.
+    os.environ["MPLBACKEND"] = "agg"
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
@@ -522,7 +524,7 @@ def _fail(kind: str, message: object, code: int, *, debug: bool) -> None:
         if debug:
             traceback.print_exc()
         typer.echo(f"mine-jax: {kind}: {message}", err=True)
-    except BrokenPipeError:
+    except OSError:  # nobody reads it, or where it goes is full
         _silence()
     raise SystemExit(code)
 

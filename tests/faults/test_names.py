@@ -214,6 +214,18 @@ def test_closed_output_ends_without_a_traceback(tmp_path):
     assert process.returncode == errors.EXIT_DATA
 
 
+def test_errors_that_cannot_be_shown_keep_their_code(tmp_path):
+    for where in ("/dev/full", "&-"):
+        assert subprocess.run(["bash", "-c", f"exec {' '.join(COMMAND)} check nowhere.toml 2>{where}"]).returncode == 3
+
+
+def test_backend_of_matplotlib_that_is_not_there_is_not_asked_for(tmp_path):
+    program = "import sys\nfrom mine_jax import cli\nsys.argv = ['mine-jax', 'config']\ntry:\n    cli.command_line()\n"
+    program += "except SystemExit as error:\n    assert not error.code\nimport matplotlib\n"
+    environment = os.environ | {"MPLBACKEND": "bogus"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
+
+
 def test_platform_that_is_not_there_is_named(tmp_path):
     """The doctor still reports."""
     (tmp_path / "c.toml").write_text('[data]\nkind = "phantom"\n')

@@ -111,6 +111,26 @@ def test_a_signal_ends_work_that_does_not_poll(tmp_path, work, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_work_shows_no_traceback(number):
+    """Libraries clean up while Python ends."""
+    program = """
+        import atexit, os, signal, sys, time
+        from mine_jax import cli
+        sys.argv = ["mine-jax", "config"]
+        atexit.register(lambda: (print("ending", flush=True), time.sleep(30)))
+        cli.main()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.stdout.readline() != "ending\n":
+        assert process.poll() is None
+    process.send_signal(number)
+    said = process.communicate(timeout=10)[1]
+    assert process.returncode == 128 + number and not said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_call_that_holds_the_interpreter(tmp_path, number):
     """F-69: no thread of Python runs then, as while a large library is read from a slow disk."""
     code, said, told = ended("holding", number, tmp_path)
