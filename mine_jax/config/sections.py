@@ -23,6 +23,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
+    field_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -34,12 +35,25 @@ DENOISING_STEPS = ("register", "position", "neighbors")
 JUDGING_KINDS = ("clip", "siglip")
 
 
+# The largest whole number that a float holds exactly, as all below it.
+MAX_WHOLE = 2**53
+
+
 class Section(BaseModel):
     """A section of the configuration: frozen, unknown keys forbidden, no type coercion."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*")
+    @classmethod
+    def _is_within_reach(cls, value: Any) -> Any:
+        """Refuses whole numbers that no count is, and that arrays cannot hold."""
+        within = list(value.values()) if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
+        if any(isinstance(number, int) and abs(number) > MAX_WHOLE for number in within):
+            raise PydanticCustomError("whole_number", f"whole numbers should be at most {MAX_WHOLE}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -117,13 +131,13 @@ def _judge(value: Any) -> Any:
     raise PydanticCustomError("judge", 'input should be "ridge", "none", or "clip:" or "siglip:" and a model directory')
 
 
-Grid = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
-Shape = Annotated[tuple[int, int, int], BeforeValidator(_as_tuple)]
 Layers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]
+Grid = Annotated[tuple[Count, Count], BeforeValidator(_as_tuple)]
+Shape = Annotated[tuple[Count, Count, Count], BeforeValidator(_as_tuple)]
 Exponent = Annotated[float, Field(ge=-30, le=30)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 UnitName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z -]{0,22}[A-Za-z]$")]

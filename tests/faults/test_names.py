@@ -46,6 +46,10 @@ COMMAND = [sys.executable, "-m", "mine_jax"]
         ("attribution", "tolerance", "inf"),
         ("run", "seed", str(1 << 64)),
         ("run", "seed", "-1"),
+        ("run", "voxel_chunk", str(1 << 60)),
+        ("encoder", "width", "1" + 40 * "0"),
+        ("features", "more_layers", f"[-1, {1 << 60}]"),
+        ("features", "layer", str(-(1 << 60))),
     ],
 )
 def test_numbers_that_cannot_work_are_named(tmp_path, section, key, value):
