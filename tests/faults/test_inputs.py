@@ -98,6 +98,12 @@ def test_every_file_of_nsd_is_an_input_by_name(brain, tmp_path, kind, changed):
         assert root / changed in before and root / changed in graph.STEPS["features"].inputs(settings)
 
 
+def test_what_was_planted_and_its_record_are_inputs_of_the_validation(brain):
+    settings = from_dict({"data": {"kind": "nsd", "root": str(brain)}, "features": {"model": "phantom"}})
+    named = {path.name for path in graph.STEPS["validation"].inputs(settings)}
+    assert {"phantom.json", "phantom_scenes.jsonl", "phantom_truth.tsv"} <= named
+
+
 def test_atlas_and_the_table_beside_it_are_inputs(tmp_path):
     atlas = tmp_path / "atlas.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.ones((2, 2, 2), np.int16), np.eye(4)), atlas)
