@@ -103,11 +103,11 @@ def _autodiff_one(
     def predict(x: jax.Array) -> Array:
         return encoder.model(how.architecture).predict_one(shared, voxel, x, image.mask, how.architecture)
 
-    def step(total: jax.Array, node: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        share, weight = node
-        return total + weight * jax.grad(predict)(start + share * (states - start)), None
+    def step(number: Array, total: jax.Array) -> jax.Array:
+        point = start + steps.nodes[number] * (states - start)
+        return total + steps.weights[number] * jax.grad(predict)(point)
 
-    gradient, _ = jax.lax.scan(step, jnp.zeros_like(states), (steps.nodes, steps.weights))
+    gradient = jax.lax.fori_loop(0, jnp.count_nonzero(steps.weights), step, jnp.zeros_like(states))
     scores = gradient * (states - start)
     return (jnp.abs(scores) if how.reduce == "abs" else scores).sum(-1), predict(states), predict(start)
 

@@ -69,12 +69,16 @@ class Path:
 
     def steps(self, start: Any, n_steps: int) -> Steps:
         """Returns the points of the path from a start; `n_steps` in place of the first number of them."""
-        nodes, weights = nodes_and_weights(n_steps, self.quadrature)
-        return Steps(start, *(sharding.on_device(np.asarray(x, np.float32)) for x in (nodes, weights)))
+        room = max(self.max_steps, n_steps)
+        padded = (np.pad(x, (0, room - n_steps)) for x in nodes_and_weights(n_steps, self.quadrature))
+        return Steps(start, *(sharding.on_device(x.astype(np.float32)) for x in padded))
 
 
 class Steps(NamedTuple):
-    """Points of a path: its start (`Images`, or states [P, D]), shares of the way and weights [S]."""
+    """Points of a path: its start (`Images`, or states [P, D]), shares of the way and weights [S].
+
+    S has room for the most steps; weights are 0 after the last that is taken. Programs are compiled once for any.
+    """
 
     start: Any
     nodes: jax.Array

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mine_jax.attribution import attribute_and_patch, find_critical_tokens, integrated_gradients, patch_tokens
+from mine_jax.attribution.methods import METHODS
 from mine_jax.attribution.patching import Patching, PatchSettings
 from mine_jax.attribution.path import Path, PathSettings
 from mine_jax.config import AttributionConfig
@@ -48,6 +49,21 @@ def test_unknown_keywords_are_named_with_the_valid_ones(make):
 
 
 def test_steps_follow_the_quadrature():
-    steps = Path(quadrature="midpoint").steps(None, 2)
-    np.testing.assert_array_equal(steps.nodes, np.array([0.25, 0.75], np.float32))
-    np.testing.assert_array_equal(steps.weights, np.array([0.5, 0.5], np.float32))
+    # room for as many as there may be; those beyond have no weight
+    steps = Path(quadrature="midpoint", max_steps=5).steps(None, 2)
+    np.testing.assert_array_equal(steps.nodes[:2], np.array([0.25, 0.75], np.float32))
+    np.testing.assert_array_equal(steps.weights, np.array([0.5, 0.5, 0, 0, 0], np.float32))
+    assert Path(max_steps=2).steps(None, 4).weights.shape == (4,)
+
+
+@pytest.mark.parametrize("method", ["exact", "autodiff"])
+def test_any_number_of_steps_is_one_program(make, method):
+    encoders, tokens = make.encoders("query"), make.tokens(3)
+    compiled, found = METHODS[method]._cache_size(), []
+    for n_steps in (2, 7, 16):
+        found.append(
+            integrated_gradients(encoders, tokens, n_steps=n_steps, max_steps=16, tolerance=9.0, method=method)
+        )
+    assert METHODS[method]._cache_size() - compiled == 1
+    gaps = [np.abs(one.completeness_gap).max() for one in found]
+    assert gaps[0] > 10 * gaps[1] and gaps[2] < 1e-5

@@ -212,6 +212,15 @@ def test_top_k_of_special_numbers(implementation):
     np.testing.assert_array_equal(mine_kernels.top_k(scores, k=10, implementation=implementation), expected)
 
 
+@pytest.mark.parametrize("n_cells", CELLS)
+def test_steps_without_weight_are_not_taken(n_cells):
+    arrays, nodes, weights, cells = case(SMALL["ragged"], n_cells=n_cells)
+    expected = attribute(arrays, nodes, weights, cells)
+    # a step that is taken would spoil everything
+    room = np.pad(nodes, (0, 5), constant_values=np.nan), np.pad(weights, (0, 5))
+    np.testing.assert_array_equal(attribute(arrays, *room, cells), expected)
+
+
 def test_kernel_is_in_the_program():
     arrays, nodes, weights, _ = case(SMALL["aligned"])
 

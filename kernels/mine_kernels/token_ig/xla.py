@@ -41,7 +41,7 @@ def token_ig(
         position: [..., H, C].
         cells: [C, P] or None.
         nodes: [S].
-        weights: [S].
+        weights: [S]; zeros at the end are steps that are not taken, so that S may be the same for any number of them.
         block: numbers of one array worked on at a time, so that they stay in a processor's
             cache; None for all at once. Speed only, never the result.
 
@@ -76,6 +76,11 @@ def top_k(scores: Array, k: int) -> jax.Array:
     return lax.top_k(jnp.where(ranked == 0, 0.0, ranked), k)[1]
 
 
+def n_taken(weights: Array) -> jax.Array:
+    """Returns how many steps of a path are taken, a number: those of weights [S] but for zeros at the end."""
+    return jnp.max(jnp.where(weights != 0, jnp.arange(1, len(weights) + 1), 0))
+
+
 def _token_ig(
     logits_0: Array,
     logits_1: Array,
@@ -102,8 +107,8 @@ def _token_ig(
     # sums over tokens as products with ones: those use all lanes of a processor
     ones = jnp.ones((position.shape[-1], 1), start_l.dtype)
 
-    def step(sums: tuple[jax.Array, jax.Array], node: tuple[Array, Array]) -> tuple[tuple[jax.Array, jax.Array], None]:
-        share, weight = node
+    def step(number: Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        share, weight = nodes[number], weights[number]
         first, last = jnp.maximum(1 - 2 * share, 0), jnp.maximum(2 * share - 1, 0)
         bound = first * bounds[0] + (1 - first - last) * bounds[1] + last * bounds[2]
         exponentials = jnp.exp(start_l + share * delta_l - bound)
@@ -112,10 +117,10 @@ def _token_ig(
         total = jnp.where(total > 0, total, 1.0)
         head = jnp.matmul(exponentials * scalars, ones, precision="highest") / total
         attention = exponentials * (weight / total)
-        return (sums[0] + attention, sums[1] + attention * (scalars - head)), None
+        return sums[0] + attention, sums[1] + attention * (scalars - head)
 
     zeros = jnp.zeros_like(start_l + delta_l)
-    (mass, slope), _ = lax.scan(step, (zeros, zeros), (nodes, weights))
+    mass, slope = lax.fori_loop(0, n_taken(weights), step, (zeros, zeros))
     if cells is not None:
         mass, slope = mass @ cells, slope @ cells
     return (d_scalars * mass + d_logits * slope).sum(-2)
