@@ -109,7 +109,11 @@ class SideBySide:
             own = wanted[here] - self._stops[i] + span.stop
             first, last = int(own.min()), int(own.max()) + 1
             # from the first to the last: columns that are apart lie on the same pages of a file anyway
-            out[:, here] = np.asarray(source[rows, first:last])[:, own - first]
+            values = np.asarray(source[rows, first:last])
+            if _follow(own) and _follow(here):
+                out[:, here[0] : here[-1] + 1] = values
+            else:
+                out[:, here] = values[:, own - first]
         return out
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -206,6 +210,11 @@ def release(array: Any) -> None:
     mapping = _mapping(array)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _follow(positions: np.ndarray) -> bool:
+    """Returns whether each position is the one after the last."""
+    return bool((np.diff(positions) == 1).all())
 
 
 def _mapping(array: Any) -> mmap.mmap | None:
