@@ -109,6 +109,14 @@ def test_published_data_sets(tmp_path, kind, files, values):
     assert {key: own[key] for key in values} == values and own["root"] == str(tmp_path)
 
 
+@pytest.mark.parametrize(("shape", "said"), [((8, 5), False), ((5, 8), True), ((7, 5), True)])
+def test_rows_without_an_id_are_odd(tmp_path, shape, said):
+    np.save(tmp_path / "responses.npy", np.zeros(shape, np.float32))
+    (tmp_path / "ids.txt").write_text("".join(f"p{i}\n" for i in range(8)))
+    text = "\n".join(new("folder", [tmp_path / "responses.npy", tmp_path / "ids.txt"]))
+    assert ("ODD: ids.txt names 8 images" in text) == said and ("transposed?" in text) == (shape == (5, 8))
+
+
 def test_what_is_not_understood_is_named(tmp_path):
     (tmp_path / "notes.doc").touch()
     with pytest.raises(errors.MissingInputError, match="nsddata_betas/ppdata/subj01"):

@@ -45,6 +45,8 @@ def folder(paths: Sequence[Path]) -> Found:
         by_key.pop(_IDS, None)
     values: dict[str, object] = {key: _named(key, files) for key, files in by_key.items()}
     notes = {key: note for key, note in notes.items() if note and key in values}
+    if _IDS in by_key and len(by_key.get("responses", [])) == 1:
+        notes["responses"] = notes.get("responses", "") + _odd(by_key["responses"][0], by_key[_IDS][0])
     return Found({**values, "test": SHARE}, {**notes, "test": "no split is given: a share of all"})
 
 
@@ -78,6 +80,18 @@ def _meaning(path: Path) -> tuple[str, str]:
         opened = series.open_series(path)
         return "responses", f"[{opened.n_rows}, {opened.n_positions}]"
     return "", ""
+
+
+def _odd(responses: Path, ids: Path) -> str:
+    """What is odd about the rows of responses and their ids, for a note; "" where they belong together."""
+    if not responses.name.endswith(series.SUFFIXES):
+        return ""
+    opened = series.open_series(responses)
+    n_ids = sum(bool(line.strip()) for line in ids.read_text(encoding="utf-8", errors="replace").splitlines())
+    if opened.n_rows == n_ids:
+        return ""
+    is_turned = opened.n_positions == n_ids
+    return f" ODD: {ids.name} names {n_ids} images" + (": is the array transposed?" if is_turned else "")
 
 
 def _columns(path: Path) -> list[str]:
