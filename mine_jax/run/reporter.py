@@ -131,6 +131,8 @@ class _State:
         now = time.monotonic()
         if not self._total:
             return f"working, {_duration(now - self._begun)}"
+        if self._done >= self._total:
+            return f"finishing, {_duration(now - self._begun)}"
         parts = [f"{self._done}/{self._total} ({self._done / self._total:.0%})"]
         passed, n_steps = now - self._start, self._done - self._first
         if n_steps > 0 and passed > 0:

@@ -34,6 +34,8 @@ def test_a_second_loop_starts_a_new_count():
     state = reporters._State()
     state.update(0, 4)
     state.update(4, 4)
+    # all is counted, and something still goes on
+    assert state.text().startswith("finishing")
     state.update(1, 4)
     assert state.text().startswith("1/4 (25%)")
     state.update(0, 0)
