@@ -88,7 +88,8 @@ class Growing:
             OSError: if the disk refuses.
         """
         self._dtype = self._dtype or part.dtype
-        np.ascontiguousarray(part, self._dtype).tofile(self._file)
+        # not `tofile`, whose error of a full disk has no number
+        self._file.write(np.ascontiguousarray(part, self._dtype).view(np.uint8).data)
 
     def array(self) -> np.ndarray:
         """Returns all that was added, memory-mapped."""

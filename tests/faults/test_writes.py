@@ -1,6 +1,10 @@
 """F-75: files are written whole or not at all, and a full disk is an error before values are written to memory."""
 
 import ast
+import errno
+import os
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +25,7 @@ IN_PLACE = {
     "artifacts/disk.py": "is the helper itself",
     "artifacts/saved.py": "writes a folder under a temporary name, and renames it",
     "run/record/lock.py": "a lock exists from its creation on",
-    "memory/rows.py": "its callers name the file",
+    "memory/files.py": "its callers name the file",
     "data/trials.py": "a name of its own until it is whole",
     "features/ports/untrained.py": "a temporary folder",
     "validation/makers/worker.py": "a count in a folder that goes with the job",
@@ -111,3 +115,18 @@ def test_space_is_taken_before_values_are_written_to_memory(tmp_path):
     array[:] = 1
     array.flush()
     assert np.load(tmp_path / "a.npy").sum() == n_bytes // 4
+
+
+def test_a_growing_file_on_a_full_disk_is_an_error_with_its_number(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with memory.Growing(tmp_path) as growing, pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            for _ in range(100):
+                growing.append(np.zeros(10_000, np.float32))
+            growing.array()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not any(tmp_path.iterdir())
