@@ -1,239 +1,26 @@
-"""What the stages make of them: encoders and scores, attributions, words, profiles, areas."""
+"""What the later stages make: words, profiles, areas, generated and edited images."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mine_jax import artifacts, encoder, memory, profile
-from mine_jax.config import AttributionConfig
+from mine_jax import artifacts, profile
 from mine_jax.convert import frames
 from mine_jax.description import CorpusShares
 from mine_jax.errors import MissingInputError
 from mine_jax.memory import SparseRows
 from mine_jax.run import tables
+from mine_jax.run.files.encoders import load_rival
 from mine_jax.run.files.inputs import load_responses
-from mine_jax.run.files.owned import DECOYS, HALVES, RIVAL
-from mine_jax.types import (
-    Attributions,
-    CriticalTokens,
-    Descriptions,
-    Encoders,
-    Faithfulness,
-    Profiles,
-    Responses,
-    Scores,
-)
+from mine_jax.run.files.owned import DECOYS
+from mine_jax.types import Descriptions, Profiles
 
 # Arrays of the words of images.
 _SPARSE = ("starts", "columns", "values")
-
-
-def save_encoders(directory: Path, encoders: Encoders, scores: Scores) -> None:
-    """Writes the encoders of voxels and of decoys, and how well they predict."""
-    decoys = encoder.is_decoy(np.asarray(encoders.voxel_ids))
-    for subfolder, chosen in (("", ~decoys), (DECOYS, decoys)):
-        if chosen.any():
-            artifacts.save(encoders.take(chosen), directory / "encoder" / subfolder)
-            artifacts.save(scores.take(chosen), directory / "scores" / subfolder)
-
-
-def load_encoders(directory: Path) -> Encoders:
-    """Loads the encoders of the encoder stage."""
-    return artifacts.load(directory / "encoder")
-
-
-def load_decoys(directory: Path) -> tuple[Encoders, Scores] | None:
-    """Loads the encoders of decoys and their scores; None where no decoys were fitted."""
-    folder = directory / "encoder" / DECOYS
-    if not (folder / "meta.json").is_file():
-        return None
-    return artifacts.load(folder), artifacts.load(directory / "scores" / DECOYS)
-
-
-def load_scores(directory: Path) -> Scores:
-    """Loads the scores of the encoder stage."""
-    return artifacts.load(directory / "scores")
-
-
-def save_half(directory: Path, half: int, encoders: Encoders, image_ids: np.ndarray) -> None:
-    """Writes the encoders of voxels and decoys that saw one half of the training images, and its image ids."""
-    folder = directory / "encoder" / HALVES[half]
-    artifacts.save(encoders, folder)
-    artifacts.write_json(folder / "images.json", image_ids.tolist())
-
-
-def load_half(directory: Path, half: int) -> tuple[Encoders, np.ndarray] | None:
-    """Loads what `save_half` wrote; None where no halves were fitted."""
-    folder = directory / "encoder" / HALVES[half]
-    if not (folder / "meta.json").is_file():
-        return None
-    return artifacts.load(folder), np.array(artifacts.read_json(folder / "images.json"), dtype=str)
-
-
-def save_reference(directory: Path, scores: Scores) -> None:
-    """Writes the scores of the ridge that the encoders are compared with."""
-    artifacts.save(scores, directory / "scores" / "ridge")
-
-
-def load_reference(directory: Path) -> Scores | None:
-    """Loads the scores of the reference ridge; None where it was not fitted."""
-    folder = directory / "scores" / "ridge"
-    return artifacts.load(folder) if (folder / "meta.json").is_file() else None
-
-
-def save_layers(directory: Path, responses: Responses, by_layer: dict[int, Scores]) -> None:
-    """Writes which layer predicts each voxel best, and how many voxels of each area; nothing for one layer."""
-    by_area, by_voxel = (directory / "encoder" / name for name in ("layers.tsv", "voxel_layers.tsv"))
-    if len(by_layer) < 2:
-        for path in (by_area, by_voxel):
-            path.unlink(missing_ok=True)
-        return
-    best = encoder.best_layers(by_layer)
-    artifacts.write_table(by_area, tables.layers(responses, best, by_layer))
-    artifacts.write_table(by_voxel, tables.voxel_layers(best, by_layer))
-
-
-def save_rival(directory: Path, predicted: np.ndarray, scores: Scores) -> None:
-    """Writes what the low-level rival predicts of the test images, [T, V] with decoys, and how well it does."""
-    folder = directory / "scores" / RIVAL
-    artifacts.save(scores, folder)
-    artifacts.write_array(folder / "predicted.npy", predicted)
-
-
-def load_rival(directory: Path) -> tuple[np.ndarray, Scores] | None:
-    """Opens what `save_rival` wrote; None where no rival was fitted."""
-    folder = directory / "scores" / RIVAL
-    if not (folder / "meta.json").is_file():
-        return None
-    return artifacts.read_array(folder / "predicted.npy", mmap=True), artifacts.load(folder)
-
-
-def remove_rival(directory: Path) -> None:
-    """Deletes the rival of an earlier run."""
-    folder = directory / "scores" / RIVAL
-    (folder / "predicted.npy").unlink(missing_ok=True)
-    artifacts.delete(Scores, folder)
-
-
-@contextlib.contextmanager
-def kept_scores(
-    directory: Path, shape: tuple[int, int, int], *, keep: bool
-) -> Generator[Callable[[slice, np.ndarray], None] | None, None, None]:
-    """Gives what writes the scores of all tokens to a float16 array [V x I, P], whole or not at all.
-
-    Args:
-        directory: of the run.
-        shape: V, I and P.
-        keep: whether to write them; otherwise those of an earlier run are deleted.
-
-    Yields:
-        A function of a slice of voxels and their scores [v, I, P]; None if they are not kept.
-    """
-    path = directory / "attribution" / "heat.npy"
-    if not keep:
-        path.unlink(missing_ok=True)
-        yield None
-        return
-    n_voxels, n_images, n_tokens = shape
-    with artifacts.atomic(path) as temporary:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        heat = memory.mapped_npy(temporary, (n_voxels * n_images, n_tokens), np.float16)
-
-        def write(voxels: slice, scores: np.ndarray) -> None:
-            heat[voxels.start * n_images : voxels.stop * n_images] = scores.reshape(-1, n_tokens)
-            heat.flush()
-
-        yield write
-
-
-def save_attribution(
-    directory: Path,
-    attributions: Attributions,
-    critical: CriticalTokens,
-    faithfulness: Faithfulness,
-    of_halves: np.ndarray,
-    *,
-    scores: Scores,
-    settings: AttributionConfig,
-    seed: int,
-) -> pd.DataFrame:
-    """Writes what drives the voxels, and what patching it does.
-
-    Args:
-        directory: of the run.
-        attributions: of V x I pairs.
-        critical: their critical tokens.
-        faithfulness: their patching curves.
-        of_halves: [V] faithfulness of one refit's attributions in the other; NaN where unknown.
-        scores: of all voxels of the run.
-        settings: of the stage.
-        seed: of the bootstrap of the curves.
-
-    Returns:
-        The table with one row per voxel.
-    """
-    out = directory / "attribution"
-    n_voxels, n_images, k = critical.indices.shape
-    pairs = tables.pairs(attributions, faithfulness, tolerance=settings.tolerance)
-    artifacts.write_parts(out / "pairs.tsv", pairs, n_voxels * n_images)
-    # those of the table, for readers that need no other column: of a whole brain these are millions of texts
-    artifacts.write_array(out / "image_ids.npy", critical.image_ids)
-    artifacts.write_array(out / "tokens.npy", critical.indices.reshape(-1, k))
-    artifacts.write_array(out / "scores.npy", critical.scores.reshape(-1, k))
-    artifacts.write_table(out / "curves.tsv", tables.curves(attributions, faithfulness, seed=seed))
-    per_voxel = tables.attributed_voxels(attributions, faithfulness, of_halves, critical, scores)
-    artifacts.write_table(out / "voxels.tsv", per_voxel)
-    artifacts.save(faithfulness, out / "faithfulness")
-    meta = {"schema": artifacts.SCHEMA, "n_voxels": n_voxels, "n_images": n_images, "k": k, **settings.model_dump()}
-    artifacts.write_json(out / "meta.json", meta)
-    return per_voxel
-
-
-def save_no_attribution(directory: Path) -> None:
-    """Writes that no voxel was attributed."""
-    artifacts.write_json(directory / "attribution" / "meta.json", {"schema": artifacts.SCHEMA, "n_voxels": 0})
-
-
-def load_critical(directory: Path) -> CriticalTokens | None:
-    """Loads the critical tokens of the attribution stage; None where no voxel was attributed."""
-    folder = directory / "attribution"
-    meta = artifacts.read_json(folder / "meta.json")
-    if not meta["n_voxels"]:
-        return None
-    shape = (meta["n_voxels"], meta["n_images"])
-    indices, scores = (artifacts.read_array(folder / f"{name}.npy", mmap=True) for name in ("tokens", "scores"))
-    return CriticalTokens(
-        voxel_ids=artifacts.read_table(folder / "voxels.tsv")["voxel_id"].to_numpy(),
-        image_ids=artifacts.read_array(folder / "image_ids.npy", mmap=True),
-        indices=indices.reshape(*shape, -1),
-        scores=scores.reshape(*shape, -1),
-    )
-
-
-def load_faithfulness(directory: Path) -> Faithfulness:
-    """Loads the faithfulness of the attributed pairs."""
-    return artifacts.load(directory / "attribution" / "faithfulness")
-
-
-def save_control_attribution(directory: Path, control: str, critical: CriticalTokens, faithfulness: np.ndarray) -> None:
-    """Writes the critical tokens of a control (`DECOYS` or one of `HALVES`), and how faithful [V, I] they are."""
-    folder = directory / "attribution" / control
-    artifacts.save(critical, folder)
-    artifacts.write_array(folder / "faithfulness.npy", faithfulness)
-
-
-def load_control_attribution(directory: Path, control: str) -> tuple[CriticalTokens, np.ndarray] | None:
-    """Loads what `save_control_attribution` wrote; None where there is no such control."""
-    folder = directory / "attribution" / control
-    if not (folder / "meta.json").is_file():
-        return None
-    return artifacts.load(folder), artifacts.read_array(folder / "faithfulness.npy")
 
 
 def save_control_descriptions(directory: Path, control: str, descriptions: Descriptions) -> None:
@@ -387,17 +174,6 @@ def save_answer(path: Path, table: pd.DataFrame) -> Path:
 def maps_folder(directory: Path) -> Path:
     """Returns the folder of the maps."""
     return directory / "maps"
-
-
-def load_heat(directory: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Opens the scores of all tokens [V, I, P] of the attribution stage; None where they were not kept.
-
-    Args:
-        directory: of the run.
-        shape: V and I.
-    """
-    path = directory / "attribution" / "heat.npy"
-    return artifacts.read_array(path, mmap=True).reshape(*shape, -1) if path.exists() else None
 
 
 def why_no_profiles(directory: Path) -> str | None:
