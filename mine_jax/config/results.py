@@ -65,7 +65,7 @@ class ProfileConfig(Section):
     n_bootstrap: Count = 200
     """Draws of images for the intervals of words. [ours]"""
     n_permutations: Count = 2000
-    """Permutations of each test. [ours]"""
+    """Permutations of each test at most; a test ends once 100 of them reach what was observed. [ours]"""
     max_q: Fraction = 0.05
     """Largest q (false discovery rate) of every claim. [ours]"""
     min_share: Fraction = 0.2
@@ -129,8 +129,8 @@ class RoiConfig(Section):
     max_q: Fraction = 0.05
     """Largest q of preferences, structure and contrasts. [ours]"""
     n_surrogates: Count = 500
-    """Random maps as smooth as the measured ones, the null of a preference. [ours]"""
+    """Random maps at most, as smooth as the measured ones, the null of a preference. [ours]"""
     n_permutations: Count = 2000
-    """Permutations of each test. [ours]"""
+    """Permutations of each test at most; a test ends once 100 of them reach what was observed. [ours]"""
     n_bootstrap: Count = 200
     """Draws of voxels for the intervals. [ours]"""
