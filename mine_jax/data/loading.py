@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mine_jax._progress import Progress, silent
+from mine_jax._progress import Progress, shown
 from mine_jax.config import DataConfig, NsdConfig, PhantomConfig
 from mine_jax.data import algonauts2023, bids, bold5000, folder, laion_fmri, nsd, things
 from mine_jax.errors import ConfigError
@@ -34,14 +34,14 @@ class Reader(NamedTuple):
 
 
 def load(
-    config: DataConfig, *, directory: str | Path | None = None, progress: Progress = silent
+    config: DataConfig, *, directory: str | Path | None = None, progress: Progress | bool = True
 ) -> tuple[Responses, Stimuli]:
     """Reads responses and images as the configuration says.
 
     Args:
         config: section [data]; kind "phantom" is read like "nsd", from what was written to `root`.
         directory: where large responses are kept on disk, memory-mapped.
-        progress: called with work done and total.
+        progress: called with work done and total. True shows a bar on a terminal, False nothing.
 
     Returns:
         Responses [N, V] and their Stimuli. Which voxels are below `min_noise_ceiling` depends on the rows that
@@ -50,7 +50,8 @@ def load(
     Raises:
         MineError: a named error, see `load_nsd` and `load_folder`.
     """
-    return READERS[config.kind].load(config, directory=directory, progress=progress)
+    with shown("data", progress) as report:
+        return READERS[config.kind].load(config, directory=directory, progress=report)
 
 
 def open_stimuli(config: DataConfig) -> Stimuli:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mine_jax import artifacts
-from mine_jax._progress import Progress, silent
+from mine_jax._progress import Progress, shown, silent
 from mine_jax.config import FeaturesConfig, ModelConfig, PrecomputedConfig
 from mine_jax.errors import ConfigError
 from mine_jax.features import store
@@ -27,7 +27,7 @@ def load_features(
     stimuli: Stimuli | None,
     *,
     directory: str | Path | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
     precision: str = "highest",
     mesh: Mapping[str, int] | None = None,
     fitted_on: np.ndarray | None = None,
@@ -39,7 +39,7 @@ def load_features(
         stimuli: the N images; not needed for precomputed tokens.
         directory: the token store, `DIR/features` of a run; the lens goes to `lens` in it.
             None keeps everything in memory.
-        progress: called with (images done, N).
+        progress: called with (images done, N). True shows a bar on a terminal, False nothing.
         precision: of matrix products on accelerators.
         mesh: `run.mesh`, see `load_backbone`.
         fitted_on: [F] str ids of the images that denoising, reduction and the center of the lens are fitted on:
@@ -54,26 +54,27 @@ def load_features(
         MineError: what `extract` and `load_precomputed` raise.
     """
     directory = None if directory is None else Path(directory)
-    if isinstance(config, PrecomputedConfig):
-        tokens, lens = _precomputed(config, stimuli, directory, progress)
-    else:
-        if stimuli is None:
-            raise ConfigError(
-                f"`features.kind` {config.kind!r} needs images. Set `data.images`, or give precomputed tokens."
-            )
-        waiting = _waiting(progress, len(stimuli.image_ids))
-        backbone = load_backbone(config, precision=precision, mesh=mesh)
-        extraction = configured(config, backbone.layers, directory)
-        backbone = _prepared(backbone, config, stimuli, extraction, waiting, fitted_on)
-        # a language model reads words without a sentence around them
-        templates = getattr(config, "templates", ())
-        lens = build_lens(backbone, config.words, templates, waiting)
-        tokens = extract_into(backbone, stimuli, extraction, progress)[extraction.layers[0]]
-        if lens is not None and lens.normalize:
-            n_images = len(stimuli.image_ids)
-            lens = center_lens(
-                lens, tokens, fitted_on=fitted_on, progress=lambda done, total: progress(n_images, n_images)
-            )
+    with shown("features", progress) as report:
+        if isinstance(config, PrecomputedConfig):
+            tokens, lens = _precomputed(config, stimuli, directory, report)
+        else:
+            if stimuli is None:
+                raise ConfigError(
+                    f"`features.kind` {config.kind!r} needs images. Set `data.images`, or give precomputed tokens."
+                )
+            waiting = _waiting(report, len(stimuli.image_ids))
+            backbone = load_backbone(config, precision=precision, mesh=mesh)
+            extraction = configured(config, backbone.layers, directory)
+            backbone = _prepared(backbone, config, stimuli, extraction, waiting, fitted_on)
+            # a language model reads words without a sentence around them
+            templates = getattr(config, "templates", ())
+            lens = build_lens(backbone, config.words, templates, waiting)
+            tokens = extract_into(backbone, stimuli, extraction, report)[extraction.layers[0]]
+            if lens is not None and lens.normalize:
+                n_images = len(stimuli.image_ids)
+                lens = center_lens(
+                    lens, tokens, fitted_on=fitted_on, progress=lambda done, total: report(n_images, n_images)
+                )
     if directory is not None:
         artifacts.delete(Lens, directory / "lens")
         if lens is not None:

@@ -22,7 +22,7 @@ import pandas as pd
 
 from mine_jax import artifacts
 from mine_jax._optional import require
-from mine_jax._progress import Progress, silent
+from mine_jax._progress import Progress, shown
 from mine_jax.data import noise_ceiling
 from mine_jax.data.nsd import layout
 from mine_jax.data.nsd.areas import Areas, select_voxels
@@ -73,7 +73,7 @@ def write_phantom(
     ceiling: float | Sequence[float] = 0.6,
     shape: tuple[int, int, int] = (24, 24, 18),
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> Path:
     """Writes a phantom data set, or completes it; nothing if it is there.
 
@@ -89,7 +89,7 @@ def write_phantom(
             which noise ceilings are spread evenly.
         shape: size of the volume in voxels.
         seed: decides everything; the same seed gives the same bytes.
-        progress: called with work done and total.
+        progress: called with work done and total. True shows a bar on a terminal, False nothing.
 
     Returns:
         Path: the data set's root.
@@ -117,16 +117,17 @@ def write_phantom(
     artifacts.write_json(root / "phantom.json", {**record, "complete": False})
 
     total = len(design.scenes) + len(subjects) * n_sessions * _SESSION_WORK
-    images = _render(design.scenes, lambda done: progress(done, total))
-    _write_stimuli(root, images, design)
-    _write_design(root, design)
-    tables = []
-    for number, subject in enumerate(subjects):
-        done = len(images) + number * n_sessions * _SESSION_WORK
-        planted = _write_subject(
-            root, subject, design, images, parameters, lambda s, done=done: progress(done + s * _SESSION_WORK, total)
-        )
-        tables.append(cortex_module.to_table(planted, subject=subject))
+    with shown("phantom", progress) as report:
+        images = _render(design.scenes, lambda done: report(done, total))
+        _write_stimuli(root, images, design)
+        _write_design(root, design)
+        tables = []
+        for number, subject in enumerate(subjects):
+            done = len(images) + number * n_sessions * _SESSION_WORK
+            planted = _write_subject(
+                root, subject, design, images, parameters, lambda s, done=done: report(done + s * _SESSION_WORK, total)
+            )
+            tables.append(cortex_module.to_table(planted, subject=subject))
     artifacts.write_table(root / "phantom_truth.tsv", pd.concat(tables, ignore_index=True))
     lines = (json.dumps(scene_module.to_dict(scene)) for scene in design.scenes)
     artifacts.write_text(root / "phantom_scenes.jsonl", "\n".join(lines) + "\n")

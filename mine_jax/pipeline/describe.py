@@ -15,7 +15,7 @@ import numpy as np
 
 from mine_jax import data, description, encoder
 from mine_jax._checks import check_type
-from mine_jax._progress import Progress, part_of, silent
+from mine_jax._progress import Progress, part_of, shown
 from mine_jax.config import Config, from_dict
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.pipeline import attributing, claims, fits
@@ -25,8 +25,8 @@ from mine_jax.types import Encoders, ImageTokens, Lens, Profiles, Responses, Spl
 _log = logging.getLogger("mine_jax")
 # Sections of a configuration that speak of arrays.
 SECTIONS = ("encoder", "attribution", "description", "profile", "run")
-# Fits, attribution, description, profiles.
-_N_PARTS = 4
+# The fit, those of both halves, attribution, description, profiles.
+_N_PARTS = 6
 _NO_PHOTOS = "words are not tested beyond low-level features (no photos)"
 _LENS = "mine_jax.types.Lens(words, unembedding=..., bias=...) reads tokens of any model: its scores of words."
 _NO_GRID = "encoders know no positions (no `grid`)"
@@ -40,7 +40,7 @@ def describe(
     test: float | Sequence[str] = 0.2,
     grid: tuple[int, int] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> Verdicts:
     """Says what may be claimed of each voxel, from arrays alone.
 
@@ -57,7 +57,7 @@ def describe(
         grid: rows and columns that the P tokens of an array lie on.
         settings: section -> keys and values as in a configuration file, of encoder, attribution, description,
             profile and run; {"attribution": {"k": 0.15}} where images have few tokens.
-        progress: called with (done, total).
+        progress: called with (done, total). True shows a bar on a terminal, False nothing.
 
     Returns:
         Claims, reasons, words and the numbers of every rung; it prints itself.
@@ -82,17 +82,18 @@ def describe(
     splits = {name: data.split_rows(aligned, assigned, names=name) for name in ("train", "val", "test")}
     left_out = (_NO_PHOTOS,) if tokens.grid is not None else (_NO_PHOTOS, _NO_GRID)
     _log.info("left out: %s", "; ".join(left_out))
-    with jax.default_matmul_precision(config.run.precision):
+    with shown("describe", progress) as report, jax.default_matmul_precision(config.run.precision):
         batches = fits.batches(config, splits)
-        fitted = _fitted(config, batches, part_of(progress, 0, _N_PARTS))
+        fitted = _fitted(config, batches, part_of(report, 0, _N_PARTS))
         voxels, decoys = _apart(fitted)
         parts = dict(zip(responses.image_ids.tolist(), assigned.tolist(), strict=True))
         parts_of_tokens = np.array([parts.get(image_id, "") for image_id in tokens.image_ids.tolist()], dtype=str)
-        pairs = attributing.choose(config, tokens, parts_of_tokens, voxels, decoys, _halves(config, batches))
+        halves = _halves(config, batches, report)
+        pairs = attributing.choose(config, tokens, parts_of_tokens, voxels, decoys, halves)
         judged: tuple[Profiles | None, Profiles | None] = (None, None)
         if pairs:
-            given = _described(config, lens, pairs, parts_of_tokens, (voxels, decoys), progress)
-            judged = _judged(config, given, batches.whole, fitted.encoders, part_of(progress, 3, _N_PARTS))
+            given = _described(config, lens, pairs, parts_of_tokens, (voxels, decoys), report)
+            judged = _judged(config, given, batches.whole, fitted.encoders, part_of(report, 5, _N_PARTS))
     return Verdicts(responses, voxels.scores, voxels.encoders, *judged, left_out)
 
 
@@ -145,11 +146,11 @@ def _apart(fitted: fits.Fitted) -> tuple[fits.Fitted, fits.Fitted | None]:
     return fitted.take(~is_decoy), fitted.take(is_decoy) if is_decoy.any() else None
 
 
-def _halves(config: Config, batches: fits.Batches) -> Iterator[tuple[Encoders, np.ndarray]]:
+def _halves(config: Config, batches: fits.Batches, progress: Progress) -> Iterator[tuple[Encoders, np.ndarray]]:
     """Fits the encoders of each half of the images when they are asked for, and names the images."""
-    for half, moments in zip(batches.halves, batches.half_moments, strict=True):
+    for i, (half, moments) in enumerate(zip(batches.halves, batches.half_moments, strict=True), start=1):
         seen = [half[name].responses.image_ids for name in ("train", "val")]
-        yield fits.fitted(config, config.encoder, half, silent, moments), np.concatenate(seen)
+        yield fits.fitted(config, config.encoder, half, part_of(progress, i, _N_PARTS), moments), np.concatenate(seen)
 
 
 def _described(
@@ -162,7 +163,7 @@ def _described(
 ) -> claims.Described:
     """Attributes all pairs, and reads their critical tokens as words; `parts` [N] is the split of each image."""
     of_both, *of_halves = (
-        attributing.attributed(config, one, part_of(part_of(progress, 1, _N_PARTS), i, len(pairs)))
+        attributing.attributed(config, one, part_of(part_of(progress, 3, _N_PARTS), i, len(pairs)))
         for i, one in enumerate(pairs)
     )
     words = description.top_words(
@@ -170,7 +171,7 @@ def _described(
         pairs[0].tokens,
         m=config.description.m,
         image_chunk=config.run.image_chunk,
-        progress=part_of(progress, 2, _N_PARTS),
+        progress=part_of(progress, 4, _N_PARTS),
     )
     shares = description.corpus_shares(words, parts)
 

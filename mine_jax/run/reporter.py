@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import time
 from collections.abc import Generator
 from typing import TextIO
 
-from mine_jax._progress import Progress, silent
+from mine_jax._progress import Progress, State, bar, silent
 
 PLAIN_INTERVAL_S = 30.0
 
@@ -50,7 +49,7 @@ class PlainReporter(Reporter):
     @contextlib.contextmanager
     def task(self, name: str) -> Generator[Progress, None, None]:
         """Gives a callback; a thread writes a line at each interval, also while nothing reports."""
-        state = _State()
+        state = State()
         finished = threading.Event()
 
         def watch() -> None:
@@ -85,21 +84,7 @@ class TerminalReporter(Reporter):
     @contextlib.contextmanager
     def task(self, name: str) -> Generator[Progress, None, None]:
         """Gives a callback that moves the bar."""
-        from rich import progress
-
-        columns = (
-            progress.TextColumn("{task.description:<12}"),
-            progress.BarColumn(),
-            progress.TextColumn("{task.fields[text]}"),
-        )
-        state = _State()
-        with progress.Progress(*columns, console=self._console, transient=True) as bar:
-            task = bar.add_task(name, total=None, text="")
-
-            def update(done: int, total: int) -> None:
-                state.update(done, total)
-                bar.update(task, completed=done, total=total, text=state.text())
-
+        with bar(name, self._console) as update:
             yield update
 
 
@@ -113,35 +98,3 @@ def _write(stream: TextIO, text: str) -> None:
     with contextlib.suppress(BrokenPipeError, ValueError):
         stream.write(text + "\n")
         stream.flush()
-
-
-class _State:
-    """How far a piece of work is; a smaller `done` or another `total` starts a new count."""
-
-    def __init__(self) -> None:
-        self._first = self._done = self._total = 0
-        self._start = self._begun = time.monotonic()
-
-    def update(self, done: int, total: int) -> None:
-        if total != self._total or done < self._done:
-            self._first, self._start = done, time.monotonic()
-        self._done, self._total = done, total
-
-    def text(self) -> str:
-        now = time.monotonic()
-        if not self._total:
-            return f"working, {_duration(now - self._begun)}"
-        if self._done >= self._total:
-            return f"finishing, {_duration(now - self._begun)}"
-        parts = [f"{self._done}/{self._total} ({self._done / self._total:.0%})"]
-        passed, n_steps = now - self._start, self._done - self._first
-        if n_steps > 0 and passed > 0:
-            parts.append(f"{n_steps / passed:.3g}/s")
-            parts.append(f"{_duration((self._total - self._done) * passed / n_steps)} left")
-        return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -3,6 +3,7 @@
 import io
 import time
 
+from mine_jax._progress import State
 from mine_jax.run import reporter as reporters
 from mine_jax.run.record.summary import sentence
 
@@ -31,7 +32,7 @@ def test_short_work_shows_nothing():
 
 
 def test_a_second_loop_starts_a_new_count():
-    state = reporters._State()
+    state = State()
     state.update(0, 4)
     state.update(4, 4)
     # all is counted, and something still goes on

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from mine_jax._progress import Progress, silent
+from mine_jax._progress import Progress, shown
 from mine_jax.data import noise_ceiling, trials
 from mine_jax.data.containers import spheres
 from mine_jax.data.containers.series import chosen_space
@@ -51,7 +51,7 @@ def load_nsd(
     sphere: str | None = None,
     voxel_block: int = 512,
     directory: str | Path | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> tuple[Responses, Stimuli]:
     """Reads one subject's responses and images.
 
@@ -70,7 +70,8 @@ def load_nsd(
         sphere: spheres of both hemispheres, `{hemi}` in the name; None for those in nsddata/freesurfer, if any.
         voxel_block: voxels held in memory at once. Memory only, never the result.
         directory: where large responses (and NIfTI trials on the way) are kept on disk.
-        progress: called after each block of voxels (and each session of NIfTI files).
+        progress: called after each block of voxels (and each session of NIfTI files). True shows a bar
+            on a terminal, False nothing.
 
     Returns:
         Responses [N, V] float32, images by ascending id, voxels by ascending position; voxels whose
@@ -98,35 +99,36 @@ def load_nsd(
     file_ncsnr = spaces.read_ncsnr(folder, areas)
     voxel_ids = nsd_areas.select_voxels(areas, [roi] if isinstance(roi, str) else roi, file_ncsnr)
     disk = None if directory is None else Path(directory)
-    read_columns = spaces.column_reader(
-        files,
-        areas,
-        voxel_ids=voxel_ids,
-        axis_order=axis_order,
-        scratch=disk if len(voxel_ids) * len(design.images) * 2 > trials.LARGE_BYTES else None,
-        progress=progress,
-    )
-    if beta_scale == "auto":
-        # The same voxels whatever is held in memory at once.
-        some = slice(None, None, max(1, len(voxel_ids) // _N_PROBED))
-        for session, file in enumerate(files.files):
-            nsd_betas.check_percent(read_columns(session, some), source=str(file))
     in_design = nsd_design.trial_positions(files)
     numbers, n_trials = [str(number) for number in files.numbers], np.array(files.n_trials)
-
-    def read(block: slice) -> np.ndarray:
-        return np.concatenate(
-            [nsd_betas.to_percent(read_columns(s, block), beta_scale=beta_scale) for s in range(len(numbers))], 1
+    with shown("data", progress) as report:
+        read_columns = spaces.column_reader(
+            files,
+            areas,
+            voxel_ids=voxel_ids,
+            axis_order=axis_order,
+            scratch=disk if len(voxel_ids) * len(design.images) * 2 > trials.LARGE_BYTES else None,
+            progress=report,
         )
+        if beta_scale == "auto":
+            # The same voxels whatever is held in memory at once.
+            some = slice(None, None, max(1, len(voxel_ids) // _N_PROBED))
+            for session, file in enumerate(files.files):
+                nsd_betas.check_percent(read_columns(session, some), source=str(file))
 
-    rows = Rows(design.images[in_design].astype(str), np.repeat(np.arange(len(numbers)), n_trials), tuple(numbers))
-    responses = average(
-        Trials(read, voxel_ids, rows, _MIN_SD, source=str(folder)),
-        is_scored=zscore != "none",
-        voxel_block=max(1, voxel_block),
-        directory=disk,
-        progress=progress,
-    )
+        def read(block: slice) -> np.ndarray:
+            return np.concatenate(
+                [nsd_betas.to_percent(read_columns(s, block), beta_scale=beta_scale) for s in range(len(numbers))], 1
+            )
+
+        rows = Rows(design.images[in_design].astype(str), np.repeat(np.arange(len(numbers)), n_trials), tuple(numbers))
+        responses = average(
+            Trials(read, voxel_ids, rows, _MIN_SD, source=str(folder)),
+            is_scored=zscore != "none",
+            voxel_block=max(1, voxel_block),
+            directory=disk,
+            progress=report,
+        )
     responses = _with_file_ncsnr(responses, None if file_ncsnr is None else file_ncsnr[voxel_ids])
     responses = replace(
         responses,

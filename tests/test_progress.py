@@ -1,0 +1,72 @@
+"""A script's long work shows a bar where someone sits before a terminal, and there alone."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+
+from mine_jax import data, features, phantom, pipeline
+from mine_jax._progress import shown
+from mine_jax.config import ClipConfig, PhantomConfig
+from mine_jax.types import Lens
+
+
+class Terminal(io.StringIO):
+    """Standard error of a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def sit_before_a_terminal(monkeypatch):
+    """Replaces standard error in the test itself: pytest puts its own back before every test."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", Terminal())
+    return sys.stderr
+
+
+@pytest.mark.parametrize(("progress", "text"), [(True, "3/4 (75%)"), (False, "")])
+def test_bar_on_a_terminal(monkeypatch, progress, text):
+    terminal = sit_before_a_terminal(monkeypatch)
+    with shown("work", progress) as report:
+        report(3, 4)
+    assert text in terminal.getvalue() and bool(terminal.getvalue()) is bool(text)
+
+
+def test_nothing_elsewhere_and_a_callback_is_called(capsys, monkeypatch):
+    with shown("work", True) as report:
+        report(1, 2)
+    assert capsys.readouterr() == ("", "")
+    calls, terminal = [], sit_before_a_terminal(monkeypatch)
+    with shown("work", lambda *call: calls.append(call)) as report:
+        report(1, 2)
+    assert calls == [(1, 2)] and terminal.getvalue() == ""
+
+
+def test_every_long_step_of_a_script_shows_itself_unless_it_is_told_not_to(tmp_path, monkeypatch):
+    terminal = sit_before_a_terminal(monkeypatch)
+    rng = np.random.default_rng(0)
+    lens = Lens(np.array(["dog", "cat", "car", "tree"]), np.eye(4), np.zeros(4))
+    settings = {"encoder": {"kind": "ridge", "decoys": 0, "halves": False}, "attribution": {"min_r2": 0.99}}
+    steps = {
+        "phantom": lambda **more: phantom.write_phantom(
+            tmp_path / f"phantom{len(more)}", subjects=["subj01"], n_images=60, n_shared=20, shape=(10, 10, 8), **more
+        ),
+        "data": lambda **more: data.load_nsd(tmp_path / "phantom0", **more)[1],
+        "features": lambda **more: features.load_features(
+            ClipConfig(model="phantom"), data.open_stimuli(PhantomConfig(root=str(tmp_path / "phantom0"))), **more
+        ),
+        "describe": lambda **more: pipeline.describe(
+            rng.standard_normal((60, 2, 4)), rng.standard_normal((60, 2)), lens, settings=settings, **more
+        ),
+    }
+    for name, step in steps.items():
+        terminal.seek(0), terminal.truncate()
+        step()
+        assert name in terminal.getvalue() and ("%" in terminal.getvalue() or "finishing" in terminal.getvalue())
+        terminal.seek(0), terminal.truncate()
+        step(progress=False)
+        assert terminal.getvalue() == ""
+    data.load(PhantomConfig(root=str(tmp_path / "phantom0")))
+    assert "data" in terminal.getvalue()
