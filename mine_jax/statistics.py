@@ -48,6 +48,22 @@ def r2(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return _by_columns(_r2, measured, predicted)
 
 
+def mean_r2(values: np.ndarray) -> float:
+    """Averages R2 over voxels, each at least -1.
+
+    A voxel that hardly varies in the test images has an R2 of any size below 0; it must not decide the mean.
+
+    Args:
+        values: [V] R2, or R2 / noise ceiling; NaN where there is none.
+
+    Returns:
+        The mean, a scalar; NaN where no value is finite.
+    """
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    return float(np.maximum(known, -1).mean()) if len(known) else float("nan")
+
+
 def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Computes Pearson's correlation of each column.
 

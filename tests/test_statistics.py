@@ -17,6 +17,12 @@ def test_r2_matches_sklearn():
     assert (expected < 0).any()
 
 
+def test_one_voxel_of_any_r2_does_not_decide_the_mean():
+    assert statistics.mean_r2(np.array([0.4, np.nan, 0.2])) == pytest.approx(0.3)
+    assert statistics.mean_r2(np.array([0.5, -1e12])) == pytest.approx(-0.25)
+    assert np.isnan(statistics.mean_r2(np.array([np.nan]))) and np.isnan(statistics.mean_r2(np.array([])))
+
+
 def test_pearson_matches_numpy():
     rng = np.random.default_rng(0)
     a = rng.standard_normal((30, 6))

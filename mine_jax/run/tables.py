@@ -61,7 +61,7 @@ def layers(responses: Responses, best: np.ndarray, by_layer: dict[int, Scores]) 
     for name, inside in areas.items():
         for layer, scores in by_layer.items():
             chosen = inside & (best == layer)
-            r2 = float(np.mean(scores.r2[chosen])) if chosen.any() else np.nan
+            r2 = statistics.mean_r2(scores.r2[chosen])
             n_voxels, share = int(chosen.sum()), chosen.sum() / max(1, inside.sum())
             records.append({"roi": name, "layer": layer, "n_voxels": n_voxels, "share": share, "r2": r2})
     return rows(records, ("roi", "layer", "n_voxels", "share", "r2"))

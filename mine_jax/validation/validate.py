@@ -17,6 +17,7 @@ from mine_jax._progress import Progress, silent
 from mine_jax.config import ValidationConfig
 from mine_jax.description import TokenWords
 from mine_jax.features import Backbone
+from mine_jax.statistics import mean_r2
 from mine_jax.types import ImageTokens
 from mine_jax.validation import causal, comparisons, editing, evaluators, generation, regions
 from mine_jax.validation.evaluators import Evaluator
@@ -227,7 +228,7 @@ def _summarize(
         for labels, comparison in _COMPARE[name](part, **options)
         if labels["evaluator"] != TRUTH or maker == table["maker"].iloc[-1]
     ]
-    return comparisons.tabulate(compared, {judge.name: float(np.nanmean(judge.r2)) for judge in judges})
+    return comparisons.tabulate(compared, {judge.name: mean_r2(judge.r2) for judge in judges})
 
 
 def _causal(
@@ -257,7 +258,7 @@ def _meta(
             role: [{"name": model.name, "templates": model.templates} for model in chosen]
             for role, chosen in makers.items()
         },
-        "evaluators": [{"name": j.name, "mean_r2": float(np.nanmean(j.r2)), "scored_on": j.held_out} for j in judges],
+        "evaluators": [{"name": j.name, "mean_r2": mean_r2(j.r2), "scored_on": j.held_out} for j in judges],
         "voxels": [pair.voxel_id for pair in pairs],
     }
 

@@ -48,6 +48,19 @@ def test_nested_processor_config(checkpoint):
     assert load(checkpoint).processor == expected
 
 
+@pytest.mark.parametrize("nested", [None, {}, {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.3] * 3}])
+def test_a_nested_processor_comes_before_the_file_of_earlier_releases(checkpoint, nested):
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    older = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    both = {"processor_class": "CLIPProcessor"} | ({} if nested is None else {"image_processor": older | nested})
+    (checkpoint / "processor_config.json").write_text(json.dumps(both))
+    (checkpoint / "preprocessor_config.json").write_text(json.dumps(older | {"image_mean": [0.4] * 3}))
+    expected = CLIPImageProcessorPil.from_pretrained(checkpoint)
+    np.testing.assert_allclose(load(checkpoint).processor["mean"], expected.image_mean)
+    np.testing.assert_allclose(load(checkpoint).processor["std"], expected.image_std)
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [

@@ -48,6 +48,28 @@ def test_a_perfect_model_prints_r2_of_the_ceiling(tmp_path):
     assert (voxels["r2"] / (ratio / (ratio + 1))).mean() > 2
 
 
+def test_a_voxel_that_hardly_varies_in_the_test_images_does_not_decide_the_mean_r2(tmp_path):
+    rng = np.random.default_rng(0)
+    tokens, ids = rng.standard_normal((90, 1, 4)), [f"photo{i}" for i in range(90)]
+    responses = tokens[:, 0] @ rng.standard_normal((4, 4)) + 0.1 * rng.standard_normal((90, 4))
+    responses[60:, 0] = 0.1 + 1e-6 * rng.standard_normal(30)
+    np.save(tmp_path / "tokens.npy", tokens.astype(np.float32))
+    np.save(tmp_path / "responses.npy", responses)
+    (tmp_path / "ids.txt").write_text("\n".join(ids), encoding="utf-8")
+    (tmp_path / "test.txt").write_text("\n".join(ids[60:]), encoding="utf-8")
+    made = config.from_dict(
+        {
+            "data": {"kind": "folder", "responses": "responses.npy", "image_ids": "ids.txt", "test": "test.txt"},
+            "features": {"kind": "precomputed", "tokens": "tokens.npy", "token_image_ids": "ids.txt"},
+            "encoder": {"kind": "ridge", "decoys": 0, "halves": False},
+        },
+        base=tmp_path,
+    )
+    summary = run.execute(made, tmp_path / "run", graph.STEPS, until="encoder")["stages"]["encoder"]["summary"]
+    r2 = artifacts.read_table(tmp_path / "run" / "voxels.tsv")["r2"]
+    assert r2[0] < -1e6 and summary["mean_r2"] == pytest.approx((r2[1:].sum() - 1) / 4, abs=1e-6)
+
+
 def test_without_repeats_the_ceiling_is_unknown(tmp_path):
     made = written(tmp_path, n_repeats=1)
     run.execute(made, tmp_path / "run", graph.STEPS, until="data")

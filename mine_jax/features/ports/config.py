@@ -221,12 +221,12 @@ def check_grid(grid: tuple[int, int]) -> None:
 
 
 def processor_values(directory: Path) -> dict[str, Any]:
-    """Returns the content of the image processor's file; {} if there is none."""
-    path = directory / "preprocessor_config.json"
-    if path.is_file():
-        return weights.read_model_json(path)
+    """Returns what the image processor's file holds; {} if there is none. The nested one is newer, and comes first."""
     path = directory / "processor_config.json"
-    values = weights.read_model_json(path).get("image_processor", {}) if path.is_file() else {}
+    values = weights.read_model_json(path).get("image_processor") if path.is_file() else None
+    if values is None:
+        path = directory / "preprocessor_config.json"
+        return weights.read_model_json(path) if path.is_file() else {}
     if not isinstance(values, dict):
         raise WeightsError(f"{path}: `image_processor` must be an object, but is {values!r}.")
     return values

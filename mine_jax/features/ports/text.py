@@ -10,7 +10,7 @@ import numpy as np
 
 from mine_jax._progress import Progress
 from mine_jax.config import ClipConfig
-from mine_jax.errors import ConfigError, DataError, WeightsError
+from mine_jax.errors import ConfigError, DataError, MissingExtraError, WeightsError
 from mine_jax.features.lens import check_words, text_lens_vectors
 from mine_jax.features.ports import weights
 
@@ -60,6 +60,7 @@ def load_tokenizer(directory: Path) -> Any:
 
     Raises:
         WeightsError: if its files are missing or unusable.
+        MissingExtraError: if it needs a package that is not installed.
     """
     from transformers import AutoTokenizer
 
@@ -68,6 +69,11 @@ def load_tokenizer(directory: Path) -> Any:
         weights.read_model_json(tokenizer_config)
     try:
         return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the tokenizer in {directory} needs a package that is missing ({' '.join(str(error).split()):.200}). "
+            "Tokenizers of SentencePiece need: pip install sentencepiece protobuf"
+        ) from error
     except Exception as error:
         # parsers in Python and Rust raise whatever damaged files lead them to, also plain exceptions
         raise WeightsError(f"no usable tokenizer in {directory} ({error!s:.500}). Copy its files too.") from error

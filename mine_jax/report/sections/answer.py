@@ -12,6 +12,7 @@ import pandas as pd
 
 from mine_jax.report import page, reading
 from mine_jax.report.sections import areas
+from mine_jax.statistics import mean_r2
 from mine_jax.types import CLAIMS, reaches
 
 MAX_AREAS = 24
@@ -78,7 +79,7 @@ def content_of(runs: Sequence[reading.Run]) -> dict[str, Any]:
     voxels = pd.concat([table for _, table in told], ignore_index=True)
     usable = voxels[voxels["status"] == "ok"]
     r2 = usable["r2"].dropna()
-    accuracy = f", with a mean R² of {r2.mean():.2f} on held-out images" if len(r2) else ""
+    accuracy = f", with a mean R² of {mean_r2(r2.to_numpy()):.2f} on held-out images" if len(r2) else ""
     n_described = int(voxels["explained"].sum())
     sentence = (
         f"{told[0][0].unit.count(len(usable))} of {page.count(len(voxels))} were fitted{accuracy}; "

@@ -30,6 +30,7 @@ from mine_jax.features import Backbone
 from mine_jax.run import files
 from mine_jax.run.finished.model import FittedModel
 from mine_jax.run.finished.open_run import Run, open_run
+from mine_jax.statistics import mean_r2
 from mine_jax.types import Encoders, Lens
 
 SCHEMA = 1
@@ -234,7 +235,7 @@ def _below(tensors: Mapping[str, np.ndarray], group: str) -> dict[str, Any]:
 def _card(described: Mapping[str, Any], voxels: pd.DataFrame) -> str:
     """Writes the model card."""
     unit, fitted = described["unit"], voxels[voxels["status"] == "ok"]
-    r2 = fitted["r2"].mean()
+    r2 = mean_r2(fitted["r2"].to_numpy())
     claims = voxels["claim"].value_counts().reindex(list(types.CLAIMS), fill_value=0)
     counts = "\n".join(f"| {claim} | {n} |" for claim, n in claims.items())
     model = described["image_model"] or "tokens computed elsewhere"

@@ -40,9 +40,9 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     summary = {
         "fitted": int(usable.sum()),
         "decoys": len(all_scores.voxel_ids) - len(usable),
-        "mean_r2": finite_mean(scores.r2[usable]),
+        "mean_r2": _mean_r2(scores.r2[usable]),
         "mean_r": finite_mean(scores.r[usable]),
-        "mean_r2_normalized": finite_mean(scores.r2_normalized[usable]),
+        "mean_r2_normalized": _mean_r2(scores.r2_normalized[usable]),
     }
     if "linear" in encoders.per_voxel:
         terms = np.asarray(encoders.per_voxel["linear"])[: len(usable)]
@@ -51,7 +51,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     if reference is not None:
         linear = fits.scored(config, fits.fitted(config, reference, splits, after, batches.moments), splits)
         files.save_reference(directory, linear)
-        summary["mean_r2_ridge"] = finite_mean(linear.r2[usable])
+        summary["mean_r2_ridge"] = _mean_r2(linear.r2[usable])
     by_layer = {splits["train"].tokens.layer: scores}
     for layer, split in _more_layers(config, directory):
         by_layer[layer] = fits.scored(config, fits.fitted(config, config.encoder, split, after), split)
@@ -61,7 +61,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     if rival is not None:
         low_level = _scored_rival(all_scores, rival, batch["test"])
         files.save_rival(directory, rival.predicted, low_level)
-        summary["mean_r2_low_level"] = finite_mean(low_level.r2[: len(usable)][usable])
+        summary["mean_r2_low_level"] = _mean_r2(low_level.r2[: len(usable)][usable])
     lags = encoder.compare_lags(*splits.values(), progress=after)
     if lags is not None:
         summary |= {"r_by_lag": {f"{lag:+d}": r for lag, r in lags.rows.items()}, "r_of_lags": lags.said}
@@ -70,6 +70,10 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         "" if lags is None else lags.warning,
     ]
     return {**summary, **({"warning": "; ".join(filter(None, warnings))} if any(warnings) else {})}
+
+
+def _mean_r2(values: np.ndarray) -> float | None:
+    return finite_mean([statistics.mean_r2(values)])
 
 
 def _worse_than_ridge(r2: float | None, r2_ridge: float | None) -> str:

@@ -9,9 +9,10 @@ import safetensors.numpy
 
 from mine_jax import artifacts
 from mine_jax.config import SiglipConfig
-from mine_jax.errors import ConfigError, DataError, WeightsError
+from mine_jax.errors import ConfigError, DataError, MissingExtraError, WeightsError
 from mine_jax.features import Backbone, lens_scores, load_backbone, project_tokens
 from mine_jax.features.ports.siglip.backbone import PROCESSOR, Siglip, load
+from mine_jax.features.ports.text import load_tokenizer
 from mine_jax.features.preprocess import read_processor
 
 SIZES = {"intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -169,6 +170,24 @@ def test_lens_pads_prompts_to_the_full_length(siglip, words):
         backbone.lens(words, ("a " * 9 + "{}",))
     with pytest.raises(ConfigError, match="templates"):
         backbone.lens(words, ("no place",))
+
+
+def test_capitals_become_small_letters_whatever_the_tokenizer_does(siglip, words):
+    backbone, tokenizer = load(siglip), load_tokenizer(siglip)
+    assert tokenizer("A Photo")["input_ids"] != tokenizer("a photo")["input_ids"]
+    ids = backbone.text_ids(tokenizer, [f"A Photo of {words[0].upper()}"], backbone.config.text)
+    assert ids[0, :5].tolist() == [3, 4, 5, 7, 1]
+
+
+def test_a_package_that_the_tokenizer_lacks_is_named_with_the_command_that_brings_it(siglip, monkeypatch):
+    import transformers
+
+    def fails(*args, **options):
+        raise ImportError("SiglipTokenizer requires the SentencePiece library")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fails)
+    with pytest.raises(MissingExtraError, match=r"SentencePiece library.*pip install sentencepiece protobuf"):
+        load(siglip).lens(("dog", "cat"))
 
 
 @pytest.mark.torch

@@ -82,13 +82,15 @@ class SiglipBackbone(TwoTowerBackbone):
         }
 
     def text_ids(self, tokenizer: Any, texts: Sequence[str], tower: Tower) -> np.ndarray:
-        """Returns token ids [B, T] int32, filled to the full length as in training."""
+        """Returns token ids [B, T] int32, in lower case and filled to the full length as in training."""
         if tokenizer.pad_token_id is None:
             raise WeightsError(
                 f"the tokenizer in {self.directory} has no padding token, but SigLIP reads padded texts. "
                 "Copy tokenizer_config.json and special_tokens_map.json too."
             )
         pad = int(tokenizer.pad_token_id)
+        # SigLIP's own tokenizer does so, that of SigLIP 2 at a fixed resolution does not
+        texts = [text.lower() for text in texts]
         return token_ids(tokenizer, texts, limit=tower.positions, length=tower.positions, pad=pad)
 
 
