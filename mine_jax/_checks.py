@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 from mine_jax.errors import DataError
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def takes(remedy: str, **types: type) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Makes a function check the types of its data before Python matches the rest of the call.
+
+    So bare arrays are answered with what to call instead, also where there are too many or a keyword is missing.
+
+    Args:
+        remedy: what to do, a sentence.
+        **types: name and type of each data argument, in order.
+
+    Returns:
+        A decorator; the function raises DataError for another type.
+    """
+
+    def decorated(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        @functools.wraps(function)
+        def checked(*args: Parameters.args, **keywords: Parameters.kwargs) -> Result:
+            given = dict(zip(types, args, strict=False)) | keywords
+            for name, wanted in types.items():
+                if name in given:
+                    check_type(name, given[name], wanted, remedy=remedy)
+            return function(*args, **keywords)
+
+        return checked
+
+    return decorated
 
 
 def check_type(name: str, value: Any, wanted: type, *, remedy: str) -> None:

@@ -26,7 +26,7 @@ import flax.struct
 import jax
 import numpy as np
 
-from mine_jax._checks import check_shape
+from mine_jax._checks import check_shape, check_type
 from mine_jax.errors import AlignmentError, DataError
 from mine_jax.memory.rows import take_rows
 from mine_jax.memory.sparse import SparseRows
@@ -92,12 +92,18 @@ class _Convertible(_Shown):
 
 
 def _matrix(name: str, values: Any, axes: str) -> Any:
-    """Returns an array as NumPy sees it, memory-mapped ones as they are; of torch and jax too."""
-    if not hasattr(values, "shape") or not hasattr(values, "dtype") or hasattr(values, "numpy"):
-        values = np.asarray(values)
-    elif isinstance(values, jax.Array):
-        values = np.asarray(values)
+    """Returns real numbers as NumPy sees them, memory-mapped ones as they are; of torch and jax too."""
+    is_array = hasattr(values, "shape") and hasattr(values, "dtype")
+    if not is_array or hasattr(values, "numpy") or isinstance(values, jax.Array):
+        try:
+            values = np.asarray(values)
+        except (TypeError, ValueError, RuntimeError) as error:
+            # rows of several lengths; what torch says of gradients, devices and types that NumPy has not
+            raise DataError(f"`{name}` cannot be read as an array: {error}") from None
     check_shape(name, values, axes)
+    kind = np.dtype(values.dtype)
+    if not (kind.kind in "biu" or jax.numpy.issubdtype(kind, jax.numpy.floating)):
+        raise DataError(f"`{name}` must be real numbers, but are of type {kind}.")
     return values
 
 
@@ -361,8 +367,8 @@ class ImageTokens(_Shown):
         n_images, n_tokens, _ = tokens.shape
         ids = _listed("image_ids", image_ids, np.arange(n_images), n_images).astype(str)
         _check_unique("image_ids", ids)
-        if grid is not None and grid[0] * grid[1] != n_tokens:
-            raise DataError(f"`grid` = {tuple(grid)} must hold the {n_tokens} tokens of an image.")
+        if grid is not None and (np.shape(grid) != (2,) or grid[0] * grid[1] != n_tokens):
+            raise DataError(f"`grid` must be (rows, columns) of the {n_tokens} tokens of an image, but is {grid!r}.")
         if mask is not None:
             check_shape("mask", np.asarray(mask), "N P", N=n_images, P=n_tokens)
             mask = np.asarray(mask, bool)
@@ -440,7 +446,10 @@ class Split(_Shown):
     name: str = ""
 
     def __post_init__(self) -> None:
-        """Checks that row n of both is the same image."""
+        """Checks types, and that row n of both is the same image."""
+        remedy = "Of an array, make it with {}.from_array."
+        check_type("tokens", self.tokens, ImageTokens, remedy=remedy.format("ImageTokens"))
+        check_type("responses", self.responses, Responses, remedy=remedy.format("Responses"))
         tokens, responses = (np.asarray(ids) for ids in (self.tokens.image_ids, self.responses.image_ids))
         if len(tokens) != len(responses):
             raise AlignmentError(f"a split has tokens of {len(tokens)} images, but responses to {len(responses)}.")

@@ -191,6 +191,11 @@ def _readable(path: Path) -> Generator[None, None, None]:
     try:
         yield
     except Exception as error:
+        if "object" in str(error).lower():
+            raise IntegrityError(
+                f"{path} holds Python objects, which are never read. Save numbers or texts, such as "
+                "numpy.save(path, array.astype(str))."
+            ) from error
         # the parser of headers raises whatever damaged bytes lead it to
         raise IntegrityError(f"{path} is not a readable .npy array ({error}). Was the copy cut short?") from error
 

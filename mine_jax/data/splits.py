@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mine_jax._checks import takes
 from mine_jax.data import ids as image_lists
 from mine_jax.data.noise_ceiling import with_noise_ceiling
 from mine_jax.errors import AlignmentError, ConfigError, DataError
@@ -17,8 +18,10 @@ _log = logging.getLogger(__name__)
 NAMES = ("train", "val", "test")
 # With so many test images or fewer the tests of the ladder hold, but find little (`mine-jax study`).
 _FEW_TEST_IMAGES = 100
+_OF_ARRAYS = "Of arrays, make them with Responses.from_array(Y) and ImageTokens.from_array(X)."
 
 
+@takes(_OF_ARRAYS, responses=Responses)
 def assign_splits(
     responses: Responses, stimuli: Stimuli, *, test: float | str, val: float = 0.15, seed: int = 0
 ) -> np.ndarray:
@@ -63,6 +66,7 @@ def assign_splits(
     return assigned
 
 
+@takes(_OF_ARRAYS, responses=Responses, tokens=ImageTokens)
 def align(responses: Responses, tokens: ImageTokens, *, on_missing: str = "error") -> Split:
     """Joins tokens and responses by image id, in the order of the responses.
 
@@ -102,6 +106,7 @@ def align(responses: Responses, tokens: ImageTokens, *, on_missing: str = "error
     return Split(tokens, responses)
 
 
+@takes("`mine_jax.data.align(responses, tokens)` makes one.", split=Split)
 def split_rows(split: Split, assigned: np.ndarray, *, names: str | tuple[str, ...]) -> Split:
     """Takes the images of one or more parts.
 

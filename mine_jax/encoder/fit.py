@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import sharding
-from mine_jax._checks import check_type
+from mine_jax._checks import check_type, takes
 from mine_jax._progress import Progress, silent
 from mine_jax._random import random_key
 from mine_jax.config import EncoderConfig, QueryConfig
@@ -81,10 +81,12 @@ _LINEAR = ("coef", "readout", "linear")
 _BLOCK = 4096
 _OF_ARRAYS = (
     "Arrays X and Y are fitted by mine_jax.estimators.VoxelEncoder().fit(X, Y), and described by "
-    "mine_jax.pipeline.describe(X, Y, lens)."
+    "mine_jax.pipeline.describe(X, Y, lens). Tokens and responses become one Split by "
+    "mine_jax.data.align(responses, tokens)."
 )
 
 
+@takes(_OF_ARRAYS, training=Split)
 def fit(
     training: Split,
     *,
@@ -128,7 +130,6 @@ def fit(
         ConfigError: if pooling or positions do not suit the token grid, or batches the mesh.
         ResourceError: if not even one voxel fits in memory.
     """
-    check_type("training", training, Split, remedy=_OF_ARRAYS)
     if validation is not None:
         check_type("validation", validation, Split, remedy=_OF_ARRAYS)
     config, key = config or QueryConfig(), random_key(key)

@@ -6,13 +6,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import sharding
-from mine_jax._checks import check_shape, check_type
+from mine_jax._checks import check_shape, takes
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.kinds import model
 from mine_jax.memory import Chunks
 from mine_jax.types import Architecture, Array, Encoders, ImageTokens
 
+_OF_ARRAYS = "Encoders come first, and an array becomes tokens by ImageTokens.from_array(X)."
 
+
+@takes(_OF_ARRAYS, encoders=Encoders, tokens=ImageTokens)
 def predict(
     encoders: Encoders,
     tokens: ImageTokens,
@@ -83,8 +86,7 @@ def check_token_width(encoders: Encoders, tokens: ImageTokens) -> None:
         tokens: image-tokens [N, P, D].
 
     Raises:
-        DataError: with both widths; or what to do with a bare array.
+        DataError: with both widths.
     """
-    check_type("tokens", tokens, ImageTokens, remedy="Of an array, make them with ImageTokens.from_array(X).")
     width = np.shape(encoders.baseline)[-1]
     check_shape("tokens", tokens.tokens, "N P D", D=width, hint="Was the backbone or layer changed?")

@@ -7,16 +7,23 @@ from collections.abc import Mapping
 import numpy as np
 from jax.sharding import Mesh
 
+from mine_jax._checks import takes
 from mine_jax._progress import Progress, silent
 from mine_jax.encoder.blocks import predict_blocks
+from mine_jax.errors import AlignmentError
 from mine_jax.memory.rows import read_columns
 from mine_jax.statistics import pearson, r2
 from mine_jax.types import STATUSES, Encoders, Scores, Split
 
 # Below this ceiling (fraction of variance) a normalised R2 is mostly noise, and NaN.
 MIN_CEILING = 0.05
+_OF_ARRAYS = (
+    "Arrays are scored by score(X, Y) or r2_of(X, Y) of a mine_jax.estimators.VoxelEncoder. Tokens and responses "
+    "become one Split by mine_jax.data.align(responses, tokens)."
+)
 
 
+@takes(_OF_ARRAYS, encoders=Encoders, test=Split)
 def score(
     encoders: Encoders,
     test: Split,
@@ -40,7 +47,12 @@ def score(
         Scores of V voxels; NaN for voxels that were not fitted, and everywhere with fewer
         than two test images (status "n_test<2"). Where test responses or predictions do not
         vary, r is NaN.
+
+    Raises:
+        DataError: for bare arrays.
+        AlignmentError: if the voxels of the encoders are not those of the responses.
     """
+    _check_voxels(np.asarray(encoders.voxel_ids), np.asarray(test.responses.voxel_ids))
     status = np.array([STATUSES[code] for code in np.asarray(encoders.status)], dtype=object)
     n_test = len(test.responses.image_ids)
     if n_test < 2:
@@ -65,6 +77,19 @@ def score(
         n_test=n_test,
         status=status.astype(str),
         r2_selection=_selection_r2(encoders, len(status)),
+    )
+
+
+def _check_voxels(fitted: np.ndarray, measured: np.ndarray) -> None:
+    if np.array_equal(fitted, measured):
+        return
+    remedy = "Take the same of both: `encoders.take(positions)` and `responses.take(positions)`."
+    if len(fitted) != len(measured):
+        raise AlignmentError(f"there are encoders of {len(fitted)} voxels, but responses of {len(measured)}. {remedy}")
+    place = int(np.argmax(fitted != measured))
+    raise AlignmentError(
+        f"encoders and responses are not of the same voxels: number {place} is {fitted[place]} there and "
+        f"{measured[place]} here. {remedy}"
     )
 
 

@@ -71,7 +71,7 @@ def token_moments(tokens: ImageTokens, *, image_chunk: int | None = None) -> Tok
         The moments, equal to those in float64 up to 1e-5, as correlations.
 
     Raises:
-        DataError: if no token is real.
+        DataError: if no token is real, or one is not finite.
     """
     count, (n_tokens, size) = 0, tokens.tokens.shape[-2:]
     zeros = np.zeros(size, np.float32), np.zeros((size, size), np.float32)
@@ -94,6 +94,7 @@ def token_moments(tokens: ImageTokens, *, image_chunk: int | None = None) -> Tok
     if count == 0:
         raise DataError("no training image has a real token: the mask is False everywhere.")
     total, products = (np.asarray(part[0], np.float64) + np.asarray(part[1], np.float64) for part in sums)
+    _check_finite(np.append(total, products), tokens)
     return TokenMoments(count, origin + total / count, products - np.outer(total, total) / count)
 
 
@@ -108,7 +109,7 @@ def token_mean(tokens: ImageTokens, *, image_chunk: int | None = None) -> np.nda
         Mean [D] float64.
 
     Raises:
-        DataError: if no token is real.
+        DataError: if no token is real, or one is not finite.
     """
     total, count = np.zeros(tokens.tokens.shape[-1]), 0
     chunks = padded_chunks(len(tokens.image_ids), image_chunk or _IMAGE_CHUNK)
@@ -116,6 +117,7 @@ def token_mean(tokens: ImageTokens, *, image_chunk: int | None = None) -> np.nda
         total, count = total + states[real].sum(0, dtype=np.float64), count + int(real.sum())
     if count == 0:
         raise DataError("no training image has a real token: the mask is False everywhere.")
+    _check_finite(total, tokens)
     return total / count
 
 
@@ -170,6 +172,19 @@ def split_trunk(trunk: dict[str, np.ndarray], config: QueryConfig) -> dict[str, 
     weight = trunk["key_weight"].reshape(-1, per_head, config.heads).swapaxes(1, 2)
     bias = trunk["key_bias"].reshape(per_head, config.heads).T
     return {"key_weight": weight, "key_bias": bias, "value_weight": weight.copy(), "value_bias": bias.copy()}
+
+
+def _check_finite(sums: np.ndarray, tokens: ImageTokens) -> None:
+    """Names the first image that makes sums [n] infinite or NaN; where they are finite, nothing is read."""
+    if np.isfinite(sums).all():
+        return
+    for row, image_id in enumerate(tokens.image_ids):
+        states, real = _read(tokens, np.array([row]), 1)
+        if not np.isfinite(states[real]).all():
+            raise DataError(
+                f"the tokens of image {image_id} (row {row}) are not all finite. Leave it out, or mask them."
+            )
+    raise DataError("the tokens are so large that sums of their products are infinite. Scale them.")
 
 
 def _read(tokens: ImageTokens, rows: np.ndarray, n_valid: int) -> tuple[np.ndarray, np.ndarray]:

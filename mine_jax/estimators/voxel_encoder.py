@@ -12,6 +12,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from mine_jax import artifacts, attribution, description, encoder
+from mine_jax._checks import check_type
 from mine_jax.config import EncoderConfig, QueryConfig, RidgeConfig, from_dict
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.statistics import r2
@@ -121,28 +122,32 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Returns:
             R2 [V] around the mean of y; 0 where y does not vary.
+
+        Raises:
+            DataError: if y has another shape than the predictions.
         """
+        predicted = self.predict(X)
         measured = np.asarray(y, np.float64)
-        return r2(measured.reshape(len(measured), -1), self.predict(X).reshape(len(measured), -1))
+        if measured.shape != predicted.shape:
+            raise DataError(f"`y` must have shape {predicted.shape} as predictions, but has shape {measured.shape}.")
+        return r2(measured.reshape(len(measured), -1), predicted.reshape(len(measured), -1))
 
     def attribute(self, X: Any, *, voxels: Sequence[int] | None = None) -> Attributions:
         """Attributes predicted responses to image-tokens, by integrated gradients.
 
         Args:
             X: image-tokens [N, P, D].
-            voxels: positions of the voxels wanted; None for all that were fitted.
+            voxels: positions of the voxels wanted, or a mask [V]; None for all that were fitted.
 
         Returns:
             Scores [V, N, P], which add up to the prediction less that of the mean token.
 
         Raises:
-            DataError: for a voxel that there is not.
+            DataError: for a voxel that there is not, or none at all.
         """
-        chosen = np.flatnonzero(self.fitted_) if voxels is None else np.asarray(voxels, int)
-        n_voxels = len(self.fitted_)
-        if ((chosen < 0) | (chosen >= n_voxels)).any():
-            raise DataError(f"`voxels` are positions 0..{n_voxels - 1}, but have {chosen.min()}..{chosen.max()}.")
-        return attribution.integrated_gradients(self.encoders_.take(chosen), self._tokens(X, is_fit=False))
+        return attribution.integrated_gradients(
+            self.encoders_.take(self._positions(voxels)), self._tokens(X, is_fit=False)
+        )
 
     def describe(
         self, X: Any, lens: Lens, *, voxels: Sequence[int] | None = None, k: int | float = 0.15
@@ -152,13 +157,14 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Args:
             X: image-tokens [N, P, D].
             lens: what reads tokens as words.
-            voxels: positions of the voxels wanted; None for all that were fitted.
+            voxels: positions of the voxels wanted, or a mask [V]; None for all that were fitted.
             k: critical tokens of an image, or their share.
 
         Returns:
             Words for every voxel and image; `mine_jax.description.sentences` writes them out. They are not yet claims:
             `mine-jax run` tests those.
         """
+        check_type("lens", lens, Lens, remedy="mine_jax.types.Lens(words, unembedding=..., bias=...) is one.")
         tokens = self._tokens(X, is_fit=False)
         critical = attribution.critical_tokens(self.attribute(X, voxels=voxels), k=k)
         words = description.top_words(lens, tokens)
@@ -208,8 +214,25 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         values = {"kind": self.kind} | dict(self.settings or {})
         return from_dict({"encoder": values}, source="`settings`").encoder
 
+    def _positions(self, voxels: Any) -> np.ndarray:
+        """Returns the positions of voxels that are wanted by positions, a mask [V] or None."""
+        n_voxels = len(self.fitted_)
+        chosen = np.flatnonzero(self.fitted_) if voxels is None else np.asarray(voxels)
+        if chosen.dtype == bool and chosen.shape == (n_voxels,):
+            chosen = np.flatnonzero(chosen)
+        is_number = chosen.size == 0 or np.issubdtype(chosen.dtype, np.integer)
+        if chosen.ndim != 1 or not chosen.size or not is_number or chosen.min() < 0 or chosen.max() >= n_voxels:
+            raise DataError(
+                f"`voxels` must list positions from 0 to {n_voxels - 1}, or be a mask of {n_voxels}, but is {voxels!r}."
+                if voxels is not None
+                else "no voxel could be fitted: see `fitted_`."
+            )
+        return chosen
+
     def _tokens(self, values: Any, *, is_fit: bool) -> ImageTokens:
         values = values if hasattr(values, "ndim") else np.asarray(values)
+        if values.ndim > 3:
+            raise DataError(f"`X` must have shape [N, P, D], or [N, F], but has shape {tuple(values.shape)}.")
         if values.ndim != 3:
             values = check_array(values, dtype=np.float32, ensure_min_samples=2 if is_fit else 1)
         tokens = ImageTokens.from_array(values, grid=self.grid)

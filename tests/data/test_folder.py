@@ -437,13 +437,16 @@ def test_one_volume_per_session(tmp_path, slopes):
         own.load(**files)
 
 
-def test_atlas_with_a_table_elsewhere_and_without(tmp_path):
+def test_atlas_with_a_table_elsewhere_and_without(tmp_path, caplog):
     own = Sessions(tmp_path)
     own.write_volumes()
     files = {"responses": "ses*.nii.gz", "trials": "ses*.tsv", "image_ids": None, "rois": "atlas.nii.gz"}
     (tmp_path / "lut.txt").write_text("# id name r g b\n0 Unknown 0 0 0\n4 left-FFA 255 0 0\n7 PPA 0 0 255\n")
     lut = str(tmp_path / "lut.txt")
     assert own.load(**files, roi_labels=lut)[0].rois.tolist() == ["left-FFA"] * 3 + ["PPA"]
+    (tmp_path / "lut.txt").write_text("0 Unknown\n4 left-FFA\n", encoding="utf-8")
+    assert own.load(**files, roi_labels=lut)[0].rois.tolist() == ["left-FFA"] * 3
+    assert caplog.text.count("1 codes of") == 1 and "have no name, first 7" in caplog.text
     with pytest.raises(ConfigError, match=r"`rois` must be a table of areas \(.tsv, .txt, .*but is .*areas.csv"):
         own.load(**files | {"rois": "areas.csv"}, mask="mask.nii.gz")
     (tmp_path / "atlas.tsv").unlink()

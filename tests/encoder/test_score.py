@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mine_jax import encoder
+from mine_jax.errors import AlignmentError
 from mine_jax.statistics import pearson, r2
 from mine_jax.types import STATUSES
 
@@ -32,10 +35,23 @@ def test_score(scored):
     assert set(scores.best(5, min_noise_ceiling=0.2)) == {0, 4}
 
 
+def test_responses_of_other_voxels_are_an_error(scored):
+    encoders, test = scored
+    some = np.array([1, 3])
+    same = replace(test, responses=test.responses.take(some))
+    np.testing.assert_allclose(
+        encoder.score(encoders.take(some), same).r2, encoder.score(encoders, test).r2[some], rtol=1e-5
+    )
+    with pytest.raises(AlignmentError, match=r"encoders of 2 voxels, but responses of 5\. Take the same"):
+        encoder.score(encoders.take(some), test)
+    with pytest.raises(AlignmentError, match=r"number 0 is .* there and .* here"):
+        encoder.score(encoders.take(np.array([4, 3, 2, 1, 0])), test)
+
+
 def test_fewer_than_two_images(scored, make):
     """F-12: one test image."""
     encoders, test = scored
-    one = make.split(test.tokens.take_images(np.arange(1)), test.responses.responses[:1])
+    one = make.split(test.tokens.take_images(np.arange(1)), test.responses.responses[:1], voxel_ids=encoders.voxel_ids)
     scores = encoder.score(encoders, one)
     assert (scores.status == "n_test<2").all() and np.isnan(scores.r2).all() and np.isnan(scores.r).all()
     assert len(scores.best(3)) == 0

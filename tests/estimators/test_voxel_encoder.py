@@ -1,5 +1,7 @@
 """The estimator: any arrays in, predictions in their units out, and what scikit-learn expects of it."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 
-from mine_jax import encoder
+from mine_jax import data, encoder
+from mine_jax.config import RidgeConfig
 from mine_jax.errors import AlignmentError, ConfigError, DataError
 from mine_jax.estimators import VoxelEncoder
 from mine_jax.types import ImageTokens, Lens, Responses, Split
@@ -116,7 +119,7 @@ def test_clones_are_not_fitted_and_keep_the_settings():
         ({"kind": "linear"}, ConfigError, '"query" or "ridge"'),
         ({"settings": {"epoch": 3}}, ConfigError, "Did you mean 'epochs'"),
         ({"validation": 1.5}, ConfigError, "between 0 and 1"),
-        ({"grid": (2, 4)}, DataError, "must hold the 9 tokens"),
+        ({"grid": (2, 4)}, DataError, "must be .rows, columns. of the 9 tokens"),
     ],
 )
 def test_wrong_settings_are_named(changed, error, said):
@@ -131,6 +134,80 @@ def test_wrong_arrays_are_named_in_the_words_of_the_call():
         VoxelEncoder("ridge").fit(X, y[:39])
     with pytest.raises(DataError, match="is expecting 6 features"):
         VoxelEncoder("ridge").fit(X, y).predict(X[..., :5])
+
+
+def test_voxels_are_positions_or_a_mask():
+    X, y = planted(40)
+    model = VoxelEncoder("ridge").fit(X, y)
+    mask = np.array([False, True, False, True, False])
+    np.testing.assert_array_equal(model.attribute(X, voxels=mask).scores, model.attribute(X, voxels=[1, 3]).scores)
+    for voxels in ([], 2, [5], [-1], [0.5], mask[:3]):
+        with pytest.raises(DataError, match="`voxels` must list positions from 0 to 4, or be a mask of 5"):
+            model.attribute(X, voxels=voxels)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda split, encoders, X, y: encoder.fit(X, y), "but is ndarray. Arrays X and Y are fitted by"),
+        (lambda split, encoders, X, y: encoder.fit(X, y, key=0), "VoxelEncoder().fit(X, Y)"),
+        (lambda split, encoders, X, y: encoder.fit(split.tokens, split.responses), "data.align(responses, tokens)"),
+        (lambda split, encoders, X, y: encoder.fit(training=X), "`training` must be Split, but is ndarray"),
+        (lambda split, encoders, X, y: encoder.predict(encoders, X), "ImageTokens.from_array(X)"),
+        (lambda split, encoders, X, y: encoder.predict(split.tokens, encoders), "`encoders` must be Encoders"),
+        (lambda split, encoders, X, y: encoder.score(encoders, X, y), "scored by score(X, Y)"),
+        (lambda split, encoders, X, y: encoder.score(encoders, split.tokens), "`test` must be Split"),
+        (lambda split, encoders, X, y: data.align(y, X), "`responses` must be Responses, but is ndarray"),
+        (
+            lambda split, encoders, X, y: data.align(split.tokens, split.responses),
+            "must be Responses, but is ImageTokens",
+        ),
+        (lambda split, encoders, X, y: data.assign_splits(y, None, test=0.2), "Responses.from_array(Y)"),
+        (lambda split, encoders, X, y: Split(X, y), "`tokens` must be ImageTokens, but is ndarray"),
+        (lambda split, encoders, X, y: Split(split.responses, split.tokens), "but is Responses"),
+        (lambda split, encoders, X, y: VoxelEncoder("ridge").fit(X, y).describe(X, None), "`lens` must be Lens"),
+        (
+            lambda split, encoders, X, y: VoxelEncoder("ridge").fit(X[None], y),
+            "[N, P, D], or [N, F], but has shape (1, ",
+        ),
+        (lambda split, encoders, X, y: VoxelEncoder("ridge").fit(X, y).r2_of(X, y[:, 1:]), "must have shape (40, 5)"),
+        (lambda split, encoders, X, y: ImageTokens.from_array(X, grid=3), "`grid` must be (rows, columns)"),
+        (lambda split, encoders, X, y: ImageTokens.from_array(X + 0j), "must be real numbers, but are of type complex"),
+        (lambda split, encoders, X, y: Responses.from_array(y.astype(str)), "must be real numbers, but are of type <U"),
+        (lambda split, encoders, X, y: Responses.from_array([[1, 2], [3]]), "`responses` cannot be read as an array"),
+    ],
+)
+def test_bare_arrays_and_other_things_are_answered_with_what_to_call(call, said):
+    X, y = planted(40)
+    split = Split(ImageTokens.from_array(X), Responses.from_array(y))
+    encoders = encoder.fit(split, key=0, config=RidgeConfig())
+    with pytest.raises(DataError, match=re.escape(said)):
+        call(split, encoders, X, y)
+
+
+def test_tensors_that_numpy_cannot_read_are_named():
+    torch = pytest.importorskip("torch")
+    for tensor in (torch.zeros(4, 2, 3, requires_grad=True), torch.zeros(4, 2, 3, dtype=torch.bfloat16)):
+        with pytest.raises(DataError, match="`tokens` cannot be read as an array"):
+            ImageTokens.from_array(tensor)
+
+
+@pytest.mark.parametrize("kind", ["query", "ridge"])
+def test_an_image_whose_tokens_are_not_finite_is_named(kind):
+    X, y = planted(40)
+    X[:, 2, 1] = np.where(np.arange(40) == 17, np.nan, X[:, 2, 1])
+    split = Split(ImageTokens.from_array(X), Responses.from_array(y))
+    rows = np.arange(20, 40)
+    held = Split(split.tokens.take_images(rows), split.responses.take_images(rows))
+    with pytest.raises(DataError, match=r"tokens of image 17 \(row 17\) are not all finite"):
+        encoder.fit(split, key=0, validation=held, config=VoxelEncoder(kind)._config())
+    mask = np.ones(X.shape[:2], bool)
+    mask[17, 2] = False
+    masked = Split(ImageTokens.from_array(X, mask=mask), split.responses)
+    found = encoder.fit(
+        masked, key=0, validation=held, config=VoxelEncoder(kind, settings=QUICK if kind == "query" else None)._config()
+    )
+    assert (np.asarray(found.status) == 0).all()
 
 
 def test_tokens_without_a_grid_are_fitted_without_positions(caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from mine_jax.data.containers import grayordinates
 from mine_jax.data.containers.series import Series, check_same_space, open_hemispheres, open_series
 from mine_jax.errors import AlignmentError, DataError, GeometryError, MissingInputError
 
+_log = logging.getLogger(__name__)
 # How files name the left and the right hemisphere.
 HEMISPHERES = (("lh", "rh"), ("L", "R"), ("left", "right"))
 # Names of a label that mean "in no area".
@@ -169,6 +171,10 @@ def read_atlas(path: str, labels: str | None, like: Series) -> tuple[np.ndarray,
         beside = table_beside(path)
         names = read_label_table(beside) if Path(beside).is_file() else {}
         names = names or {int(code): f"area-{code}" for code in np.unique(codes) if code > 0}
+    nameless = [int(code) for code in np.unique(codes) if code > 0 and code not in names]
+    if nameless:
+        text = "%d codes of %s have no name, first %d: their voxels lie in no area"
+        _log.warning(text, len(nameless), path, nameless[0])
     return codes, {code: name for code, name in names.items() if name.strip().lower() not in NO_AREA and code != 0}
 
 
