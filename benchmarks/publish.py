@@ -34,6 +34,7 @@ python -m benchmarks.check_reliability --kills 20 --damages 50 --inputs 25
 python -m benchmarks.check_parallel --devices 2
 python -m benchmarks.check_estimator
 python -m benchmarks.check_profiles --voxels 2000,4000
+python -m benchmarks.check_reading
 python -m benchmarks.check_precision --json benchmarks/results/precision.json
 taskset -c 1 python -m benchmarks.check_time_to_quality --json benchmarks/results/time_to_quality.json
 python -m benchmarks.accelerator --size subject --out benchmarks/results
