@@ -8,6 +8,7 @@ package costs nothing and loads none of the heavy libraries.
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -41,4 +42,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Lists the stages, modules and functions, loaded or not."""
-    return sorted({*globals(), *_MODULES, *_FUNCTIONS})
+    return sorted({"STAGES", *(name for name in globals() if name.startswith("__")), *_MODULES, *_FUNCTIONS})
+
+
+def _public(names: dict[str, Any]) -> list[str]:
+    """Lists what a package has from its modules, for its `__all__`: without it, `help` shows no function."""
+    return [name for name, value in names.items() if not name.startswith("_") and not isinstance(value, ModuleType)]

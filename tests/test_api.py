@@ -3,9 +3,12 @@
 import dataclasses
 import importlib
 import inspect
+import pydoc
 import re
 
 import pytest
+
+import mine_jax
 
 STAGES = (
     "data", "features", "encoder", "attribution", "description", "profile", "validation", "roi", "report",
@@ -70,6 +73,25 @@ def test_docstring(function):
     # Arrays are described with their axes: [V, N], [D], [<= n], ...
     if re.search(r"\b(ndarray|Array)\b", str(inspect.signature(function))):
         assert re.search(r"\[[^\]\n]+\]|\bscalar\b", text), "array arguments and results need a shape in brackets"
+
+
+@pytest.mark.parametrize(
+    "package", ["data", "features", "encoder", "validation", "report", "phantom", "pipeline", "artifacts"]
+)
+def test_help_lists_the_functions_of_a_package_and_no_modules(package):
+    module = importlib.import_module(f"mine_jax.{package}")
+    text = pydoc.render_doc(module, renderer=pydoc.plaintext)
+    for name in public(package):
+        assert re.search(rf"^    {name}\(", text, re.MULTILINE), name
+        assert name in module.__all__
+    assert not any(inspect.ismodule(getattr(module, name)) for name in module.__all__)
+
+
+def test_dir_lists_what_a_script_uses_and_nothing_of_the_inside():
+    names = [name for name in dir(mine_jax) if not name.startswith("__")]
+    assert {"data", "encoder", "pipeline", "open_run", "load", "publish"} <= set(names)
+    assert not {"Any", "annotations", "importlib"} & set(names) and not any(name.startswith("_") for name in names)
+    assert all(getattr(mine_jax, name) is not None for name in names)
 
 
 def _returns_nothing(function):

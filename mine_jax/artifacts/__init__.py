@@ -1,5 +1,6 @@
 """Files of a run: atomic writes, sha256, tables, and save/load of each type; never pickle."""
 
+from mine_jax import _public
 from mine_jax.artifacts.disk import atomic as atomic
 from mine_jax.artifacts.disk import copy_folder as copy_folder
 from mine_jax.artifacts.disk import described_by as described_by
@@ -20,3 +21,5 @@ from mine_jax.artifacts.saved import save as save
 from mine_jax.artifacts.tables import read_table as read_table
 from mine_jax.artifacts.tables import write_parts as write_parts
 from mine_jax.artifacts.tables import write_table as write_table
+
+__all__ = _public(globals())

@@ -3,6 +3,7 @@
 A reader is one file or folder (`folder.py`, `nsd/`) and one row of `loading.READERS`; README.md lists the steps.
 """
 
+from mine_jax import _public
 from mine_jax.data.checking import check as check
 from mine_jax.data.checking import expected_shape as expected_shape
 from mine_jax.data.containers.spheres import warning_of_places as warning_of_places
@@ -28,3 +29,5 @@ from mine_jax.data.splits import assign_splits as assign_splits
 from mine_jax.data.splits import split_rows as split_rows
 from mine_jax.data.splits import warning_of_few as warning_of_few
 from mine_jax.data.splits import with_low_ceiling as with_low_ceiling
+
+__all__ = _public(globals())

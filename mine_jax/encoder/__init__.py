@@ -1,5 +1,6 @@
 """Stage 3: image-tokens and responses to encoders, and their scores."""
 
+from mine_jax import _public
 from mine_jax.encoder.blocks import predict_blocks as predict_blocks
 from mine_jax.encoder.blocks import top_images as top_images
 from mine_jax.encoder.controls import MOST_IMAGES as MOST_IMAGES
@@ -32,3 +33,5 @@ from mine_jax.encoder.score import best_layers as best_layers
 from mine_jax.encoder.score import score as score
 from mine_jax.encoder.trunk import TokenMoments as TokenMoments
 from mine_jax.encoder.trunk import token_moments as token_moments
+
+__all__ = _public(globals())

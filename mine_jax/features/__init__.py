@@ -1,5 +1,6 @@
 """Stage 2: images -> image-tokens of a frozen model, and a lens to read them."""
 
+from mine_jax import _public
 from mine_jax.features.backbone import Backbone as Backbone
 from mine_jax.features.backbone import check_folder as check_folder
 from mine_jax.features.backbone import family_of as family_of
@@ -30,3 +31,5 @@ from mine_jax.features.low_level import low_level_statistics as low_level_statis
 from mine_jax.features.precomputed import load_precomputed as load_precomputed
 from mine_jax.features.store import ShardedTokens as ShardedTokens
 from mine_jax.features.store import open_store as open_store
+
+__all__ = _public(globals())

@@ -3,6 +3,7 @@
 PyTorch and diffusers stay in `makers/diffusion.py`, which works in a process of its own.
 """
 
+from mine_jax import _public
 from mine_jax.validation.causal import causal_voxels as causal_voxels
 from mine_jax.validation.causal import with_causal as with_causal
 from mine_jax.validation.comparisons import compare as compare
@@ -29,3 +30,5 @@ from mine_jax.validation.pairs import choose_pairs as choose_pairs
 from mine_jax.validation.pairs import with_control_words as with_control_words
 from mine_jax.validation.pairs import with_distractors as with_distractors
 from mine_jax.validation.validate import validate as validate
+
+__all__ = _public(globals())
