@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from mine_jax import data
+from mine_jax import config, data, open_run, run
+from mine_jax.run import graph
 
 SHAPE = (5, 4, 3)
 AFFINE = np.array([[1.8, 0, 0, -4], [0, 1.8, 0, -3], [0, 0, 1.8, -2], [0, 0, 0, 1.0]])
@@ -113,6 +114,31 @@ def nsd(tmp_path):
         tiny.write_hdf5(number)
         tiny.write_nifti(number)
     return tiny
+
+
+@pytest.fixture
+def reported(tmp_path):
+    """Runs all stages on a section of data, with the phantom's small model; its voxels must be those of the reader."""
+
+    def run_all(section):
+        settings = config.from_dict(
+            {
+                "features": {"kind": "clip", "model": "phantom"},
+                "encoder": {"kind": "ridge", "decoys": 0, "halves": False},
+                "attribution": {"k": 8, "n_images": 4, "min_r2": -1e9},
+                "profile": {"n_permutations": 50, "n_bootstrap": 20},
+                "roi": {"n_permutations": 50, "n_bootstrap": 20},
+            }
+        )
+        run.execute(settings.model_copy(update={"data": section}), tmp_path / "run", graph.STEPS)
+        responses, table = data.load(section)[0], open_run(tmp_path / "run").table("voxels")
+        assert table["voxel_id"].tolist() == responses.voxel_ids.tolist() and table["rois"].tolist() == list(
+            responses.rois
+        )
+        assert table["r2"].notna().all() and "</html>" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
+        return table
+
+    return run_all
 
 
 @pytest.fixture

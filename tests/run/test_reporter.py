@@ -3,9 +3,11 @@
 import io
 import time
 
+import numpy as np
+
 from mine_jax._progress import State
 from mine_jax.run import reporter as reporters
-from mine_jax.run.record.summary import sentence
+from mine_jax.run.record.summary import finite_median, sentence
 
 
 def test_plain_lines_at_each_interval_even_when_nothing_reports():
@@ -57,3 +59,8 @@ def test_sentences_leave_out_what_is_not_known():
     summary = {"fitted": 1200, "r": 0.12345, "missing": None, "small": 1e-5, "by": {"FFA": "face"}, "reason": "why"}
     parts = ("{fitted} voxels", "r {r}, gap {small}", "none {missing}", "other {absent}", "prefers {by}")
     assert sentence(parts, summary) == "1,200 voxels, r 0.12, gap 1e-05, prefers FFA face, why"
+
+
+def test_medians_leave_out_what_is_not_finite_and_are_none_of_nothing():
+    assert finite_median(np.array([[3.0, np.nan], [1.0, np.inf]])) == 2.0
+    assert finite_median(np.full(3, np.nan)) is None and finite_median([]) is None

@@ -16,6 +16,13 @@ def finite_mean(values: Any) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
+def finite_median(values: Any) -> float | None:
+    """Computes the median of the finite ones of some values [...]; None where there are none."""
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else None
+
+
 def sentence(parts: Sequence[str], summary: Mapping[str, Any]) -> str:
     """Says what a stage found, rounded for people.
 

@@ -15,7 +15,7 @@ from mine_jax.pipeline import attributing
 from mine_jax.pipeline.fits import Fitted
 from mine_jax.run import files
 from mine_jax.run.execute import Step
-from mine_jax.run.record.summary import finite_mean
+from mine_jax.run.record.summary import finite_mean, finite_median
 
 
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
@@ -56,9 +56,9 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         "decoys": len(pairs.image_ids) - n_voxels,
         "k": critical.indices.shape[2],
         "max_completeness_gap": float(np.abs(attributions.completeness_gap).max()),
-        "median_faithfulness": finite_mean([np.nanmedian(faithfulness.faithfulness)]),
-        "median_faithfulness_of_halves": _median(of_halves[:n_voxels]),
-        "the_same_of_decoys": _median(of_halves[n_voxels:]),
+        "median_faithfulness": finite_median(faithfulness.faithfulness),
+        "median_faithfulness_of_halves": finite_median(of_halves[:n_voxels]),
+        "the_same_of_decoys": finite_median(of_halves[n_voxels:]),
         "voxels_r2_above_0.2": len(good),
         "share_hurt_more_than_random": finite_mean(good["left_without_ig"] < good["left_without_random"]),
     }
@@ -121,10 +121,6 @@ def _of_voxels(
 
 def _save_control(directory: Path, control: str, found: attributing.Attributed) -> None:
     files.save_control_attribution(directory, control, found.critical, found.faithfulness.faithfulness)
-
-
-def _median(values: np.ndarray) -> float | None:
-    return finite_mean([np.nanmedian(values)]) if np.isfinite(values).any() else None
 
 
 STEP = Step(

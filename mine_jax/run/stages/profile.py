@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mine_jax import encoder
 from mine_jax._progress import Progress, at_the_end
 from mine_jax.config import Config
@@ -14,7 +12,7 @@ from mine_jax.pipeline import claims, fits
 from mine_jax.run import files
 from mine_jax.run.evidence import evidence_tables
 from mine_jax.run.execute import Step
-from mine_jax.run.record.summary import finite_mean
+from mine_jax.run.record.summary import finite_mean, finite_median
 from mine_jax.types import CLAIMS, Profiles, reaches
 
 # Said where words could not be tested against low-level features.
@@ -41,7 +39,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         **{claim: int(reaches(profiles.claims, claim).sum()) for claim in CLAIMS[1:5]},
         "explained": int(profiles.explained.sum()),
         "decoys_explained": 0 if of_decoys is None else int(of_decoys.explained.sum()),
-        "median_reliability": finite_mean([np.nanmedian(profiles.reliability)]),
+        "median_reliability": finite_median(profiles.reliability),
         "mean_r_measured": finite_mean(profiles.r_measured[profiles.explained]),
     }
 

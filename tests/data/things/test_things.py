@@ -160,3 +160,9 @@ def test_what_does_not_belong_together(things):
     nibabel.save(image, things.root / "brainmasks/sub-01_space-T1w_brainmask.nii.gz")
     with pytest.raises(GeometryError, match="not in the brain mask"):
         data.load(things.config())
+
+
+@pytest.mark.slow
+def test_a_run_from_files_to_the_report(things, reported):
+    table = reported(things.config())
+    assert table[["i", "j", "k"]].to_numpy().tolist() == np.argwhere(things.mask).tolist()
