@@ -107,3 +107,10 @@ def test_what_does_not_belong_together(algonauts):
     algonauts.save_mask("rh", "all-vertices", {1: 1})
     with pytest.raises(GeometryError, match=r"4 columns, but .* marks 1 vertices"):
         data.load(algonauts.config())
+
+
+@pytest.mark.slow
+def test_a_run_from_files_to_the_report(algonauts, reported):
+    table = reported(algonauts.config())
+    assert table["vertex"].tolist() == [*LEFT, *RIGHT]
+    assert table["hemi"].tolist() == ["lh"] * len(LEFT) + ["rh"] * len(RIGHT)

@@ -217,3 +217,11 @@ def test_entities_of_names(tmp_path, name, entities, suffix):
     assert entities.items() <= found.entities.items() and found.suffix == suffix
     assert ("{hemi}" in found.path) == ("hemi" in entities)
     assert names.parse(tmp_path / "README.md") is None and names.parse(tmp_path / "a_b.nii") is None
+
+
+@pytest.mark.slow
+def test_a_run_from_files_to_the_report(bids, reported):
+    bids.write_volumes()
+    bids.write_mask([1, 5, 6, 20])
+    table = reported(bids.config())
+    assert table[["i", "j", "k"]].to_numpy().tolist() == np.stack(np.unravel_index([1, 5, 6, 20], SHAPE), 1).tolist()

@@ -131,3 +131,10 @@ def test_what_is_not_there(bold):
         data.load(bold.config())
     with pytest.raises(ConfigError, match="release 1"):
         data.load(bold.config(release=1, format="volumes"))
+
+
+@pytest.mark.slow
+def test_a_run_from_files_to_the_report(bold, reported):
+    bold.write_second()
+    table = reported(bold.config(test=0.2))
+    assert len(table) == sum(SIZES.values())

@@ -156,3 +156,9 @@ def test_photos_come_from_the_data_set_or_a_folder(laion, tmp_path):
         Image.fromarray(np.full((8, 8, 3), k, np.uint8)).save(folder / label, quality=100)
     _, stimuli = data.load(laion.config(images=str(folder)))
     assert [int(image[0, 0, 0]) for image in stimuli.read([LABELS[5].removesuffix(".jpg")])] == [5]
+
+
+@pytest.mark.slow
+def test_a_run_from_files_to_the_report(laion, reported):
+    table = reported(laion.config(roi=("face", "PPA"), test=0.25))
+    assert table[["i", "j", "k"]].to_numpy().tolist() == np.stack(np.unravel_index([8, 9, 20, 30], SHAPE), 1).tolist()
