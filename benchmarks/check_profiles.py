@@ -82,7 +82,7 @@ def measure(n_voxels: int, n_words: int, n_training: int, n_test: int) -> dict[s
         "words: weights",
         lambda: memory.concatenated(
             [
-                profile.word_weights(made.distribution.take(part), corpus, presence, measured[:n_training, part])
+                profile.word_weights(made.distribution.take(part), presence, measured[:n_training, part])
                 for part in memory.blocks(n_voxels, memory.BLOCK_BYTES // (16 * n_words))
             ]
         ),

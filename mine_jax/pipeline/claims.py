@@ -216,7 +216,7 @@ def _weights(both: list[Population], described: Described, training: Responses) 
             columns = np.searchsorted(training.voxel_ids, profiles.voxel_ids)
             for block in memory.blocks(len(columns), at_once):
                 measured = np.asarray(training.responses[:, columns[block]])
-                yield profile.word_weights(profiles.distribution.take(block), shares.mean, presence, measured)
+                yield profile.word_weights(profiles.distribution.take(block), presence, measured)
 
     return memory.concatenated(parts(), folder=described.folder)
 

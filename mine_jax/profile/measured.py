@@ -65,23 +65,19 @@ class MeasuredTest(NamedTuple):
         return MeasuredTest(*(part[voxels] for part in self))
 
 
-def word_weights(
-    distribution: SparseRows | np.ndarray, corpus: np.ndarray, presence: Presence, measured: np.ndarray
-) -> SparseRows:
+def word_weights(distribution: SparseRows | np.ndarray, presence: Presence, measured: np.ndarray) -> SparseRows:
     """Weighs the words of profiles by measured responses to training images.
 
     Args:
         distribution: [V, C] profiles as shares, dense or sparse.
-        corpus: [C] mean shares over a corpus.
         presence: of words in N images that had a part in the fit.
         measured: [N, V] responses to them, z-scored beta. A table [C, V] is made: give some voxels at a time.
 
     Returns:
-        [V, C] of the words with a positive salience: how their presence correlates with the responses, nothing where
-        it does so negatively. Responses that do not vary, or are not finite, weigh nothing.
+        [V, C] of the words of each profile, however small their shares: how their presence correlates with the
+        responses, nothing where it does so negatively. Responses that do not vary, or are not finite, weigh nothing.
     """
-    of_words = saliences(sparse_rows(distribution), corpus, positive=True)
-    r = presence.correlations(finite(measured))
+    of_words, r = sparse_rows(distribution), presence.correlations(finite(measured))
     return of_words.with_values(r[of_words.columns, of_words.rows]).positive()
 
 

@@ -197,15 +197,16 @@ def test_critical_tokens_are_told_from_the_images_they_are_from():
 
 def test_words_are_weighed_by_their_correlation_with_training_responses():
     distribution, image_words, measured = null_data(n_voxels=3)
-    distribution[0, 1:5] = 0.2
-    measured[:, 0] += 30 * image_words[:, 2] - 30 * image_words[:, 3]
+    # word 5 is rarer in the profile than in the corpus, word 6 is not in it
+    distribution[0] = 0
+    distribution[0, 1:6] = [0.2, 0.2, 0.2, 0.2, 0.01]
+    measured[:, 0] += 30 * image_words[:, 2] - 30 * image_words[:, 3] + 20 * image_words[:, 5] + 20 * image_words[:, 6]
     measured[:, 1] = np.nan
-    weights = profile.word_weights(distribution, CORPUS, Presence.of(image_words), measured).dense()
-    named = np.flatnonzero(salience(distribution[0], CORPUS) > 0)
-    expected = np.array([np.corrcoef(image_words[:, word], measured[:, 0])[0, 1] for word in named])
-    assert expected[list(named).index(3)] < 0 < expected[list(named).index(2)]
-    np.testing.assert_allclose(weights[0, named], np.maximum(expected, 0), atol=1e-6)
-    assert not np.delete(weights[0], named).any() and not weights[1].any()
+    weights = profile.word_weights(distribution, Presence.of(image_words), measured).dense()
+    expected = np.array([np.corrcoef(image_words[:, word], measured[:, 0])[0, 1] for word in range(12)])
+    assert salience(distribution[0], CORPUS)[5] < 0 < min(expected[[2, 5, 6]]) and expected[3] < 0
+    np.testing.assert_allclose(weights[0], np.where(distribution[0] > 0, np.maximum(expected, 0), 0), atol=1e-6)
+    assert not weights[1].any()
 
 
 def test_a_voxel_of_any_of_many_words_is_found_although_its_profile_says_most_of_one():
@@ -216,7 +217,7 @@ def test_a_voxel_of_any_of_many_words_is_found_although_its_profile_says_most_of
     distribution[0, :8] = [0.5, *[0.085] * 7]
     measured = image_words[:, :8].sum(1, keepdims=True) * 4 + rng.standard_normal((600, 1))
     test = image_words[400:], measured[400:]
-    weights = profile.word_weights(distribution, CORPUS, Presence.of(image_words[:400]), measured[:400])
+    weights = profile.word_weights(distribution, Presence.of(image_words[:400]), measured[:400])
     plain = profile.measured_test(distribution, CORPUS, *test, n_permutations=500)
     weighed = profile.measured_test(distribution, CORPUS, *test, weights=weights, n_permutations=500)
     best = np.corrcoef(test[0][:, :8].sum(1), test[1][:, 0])[0, 1]
@@ -228,7 +229,7 @@ def test_weighing_words_keeps_p_of_noise_uniform(n_test):
     """Responses of training and test images are both noise: what fits the one says nothing of the other."""
     distribution, image_words, noise = null_data(n_images=300 + n_test, seed=n_test)
     distribution[:, ::2] += 0.1
-    weights = profile.word_weights(distribution, CORPUS, Presence.of(image_words[:300]), noise[:300])
+    weights = profile.word_weights(distribution, Presence.of(image_words[:300]), noise[:300])
     test = profile.measured_test(
         distribution, CORPUS, image_words[300:], noise[300:], weights=weights, n_permutations=500
     )
