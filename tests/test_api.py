@@ -76,7 +76,8 @@ def test_docstring(function):
 
 
 @pytest.mark.parametrize(
-    "package", ["data", "features", "encoder", "validation", "report", "phantom", "pipeline", "artifacts"]
+    "package",
+    "data features encoder attribution description profile validation roi report phantom pipeline artifacts".split(),
 )
 def test_help_lists_the_functions_of_a_package_and_no_modules(package):
     module = importlib.import_module(f"mine_jax.{package}")

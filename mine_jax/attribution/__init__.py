@@ -1,5 +1,6 @@
 """Stage 4: which image-tokens drive a voxel, and whether they really do."""
 
+from mine_jax import _public
 from mine_jax.attribution.attribute import attribute_and_patch as attribute_and_patch
 from mine_jax.attribution.attribute import choose_images as choose_images
 from mine_jax.attribution.attribute import faithfulness_of_halves as faithfulness_of_halves
@@ -13,3 +14,5 @@ from mine_jax.attribution.curves import median_faithfulness as median_faithfulne
 from mine_jax.attribution.curves import relative_curves as relative_curves
 from mine_jax.attribution.integrated_gradients import integrated_gradients as integrated_gradients
 from mine_jax.attribution.patching import patch_tokens as patch_tokens
+
+__all__ = _public(globals())

@@ -16,12 +16,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import encoder
+from mine_jax._checks import takes
 from mine_jax._progress import Progress, silent
 from mine_jax.attribution.blocks import image_rows
 from mine_jax.attribution.critical_tokens import critical_tokens, n_critical
 from mine_jax.attribution.integrated_gradients import integrate
 from mine_jax.attribution.patching import Patching, PatchSettings, patch
-from mine_jax.attribution.path import Path, PathSettings, check_settings
+from mine_jax.attribution.path import OF_ARRAYS, Path, PathSettings, check_settings
 from mine_jax.memory import scratch
 from mine_jax.memory.chunks import Chunks, chunk_size
 from mine_jax.types import Attributions, CriticalTokens, Encoders, Faithfulness, ImageTokens
@@ -38,6 +39,7 @@ class Settings(PathSettings, PatchSettings, total=False):
 HELD_SCORES = 1 << 24
 
 
+@takes(OF_ARRAYS, encoders=Encoders, tokens=ImageTokens)
 def attribute_and_patch(
     encoders: Encoders,
     tokens: ImageTokens,

@@ -7,15 +7,17 @@ from typing import Unpack
 import numpy as np
 from jax.sharding import Mesh
 
+from mine_jax._checks import takes
 from mine_jax._progress import Progress, silent
 from mine_jax.attribution.blocks import image_rows
 from mine_jax.attribution.integrated_gradients import integrate
-from mine_jax.attribution.path import Path, PathSettings, check_settings
+from mine_jax.attribution.path import OF_ARRAYS, Path, PathSettings, check_settings
 from mine_jax.errors import ConfigError
 from mine_jax.memory.chunks import Chunks
 from mine_jax.types import Attributions, CriticalTokens, Encoders, ImageTokens
 
 
+@takes(OF_ARRAYS, encoders=Encoders, tokens=ImageTokens)
 def find_critical_tokens(
     encoders: Encoders,
     tokens: ImageTokens,
@@ -94,6 +96,7 @@ def n_critical(k: int | float, n_tokens: int) -> int:
     return count
 
 
+@takes("mine_jax.attribution.integrated_gradients(encoders, tokens) makes them.", attributions=Attributions)
 def critical_tokens(attributions: Attributions, *, k: int | float = 50) -> CriticalTokens:
     """Takes the K tokens with the largest attribution of every pair.
 

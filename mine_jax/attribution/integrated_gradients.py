@@ -15,14 +15,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import encoder, memory, sharding, statistics
+from mine_jax._checks import takes
 from mine_jax._progress import Progress, silent
 from mine_jax.attribution import blocks
 from mine_jax.attribution.methods import METHODS, How, Integrals
-from mine_jax.attribution.path import Path, PathSettings, check_settings
+from mine_jax.attribution.path import OF_ARRAYS, Path, PathSettings, check_settings
 from mine_jax.memory.chunks import Chunks
 from mine_jax.types import Attributions, Encoders, ImageTokens
 
 
+@takes(OF_ARRAYS, encoders=Encoders, tokens=ImageTokens)
 def integrated_gradients(
     encoders: Encoders,
     tokens: ImageTokens,

@@ -22,10 +22,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import encoder, memory, sharding
+from mine_jax._checks import takes
 from mine_jax._progress import Progress, at_the_end, silent
 from mine_jax.attribution import blocks
 from mine_jax.attribution.critical_tokens import n_critical
-from mine_jax.attribution.path import Baseline, Path, check_settings
+from mine_jax.attribution.path import OF_ARRAYS, Baseline, Path, check_settings
 from mine_jax.attribution.terms import Terms, block_terms, readout_one
 from mine_jax.memory.chunks import Chunks
 from mine_jax.types import Architecture, Array, Attributions, Encoders, Faithfulness, ImageTokens
@@ -91,6 +92,7 @@ class Points(NamedTuple):
     random_orders: Array
 
 
+@takes(OF_ARRAYS, encoders=Encoders, tokens=ImageTokens)
 def patch_tokens(
     encoders: Encoders,
     tokens: ImageTokens,

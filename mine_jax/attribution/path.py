@@ -14,6 +14,11 @@ from mine_jax import sharding
 from mine_jax.types import Array
 
 Baseline = str | Array | None
+# What to do with bare arrays.
+OF_ARRAYS = (
+    "Encoders are those of mine_jax.encoder.fit, or `encoders_` of a fitted VoxelEncoder; an array X becomes tokens by "
+    "ImageTokens.from_array(X)."
+)
 QUADRATURES = ("gausslegendre", "midpoint")
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mine_jax._checks import takes
 from mine_jax._progress import Progress, silent
 from mine_jax.description.lens import TokenWords
 from mine_jax.errors import DataError
@@ -21,6 +22,11 @@ SMOOTHING = 1e-3
 _BLOCK_ENTRIES = 1 << 19
 
 
+@takes(
+    "mine_jax.attribution.critical_tokens and mine_jax.description.top_words make them.",
+    critical=CriticalTokens,
+    words=TokenWords,
+)
 def describe(
     critical: CriticalTokens,
     words: TokenWords,

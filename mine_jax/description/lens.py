@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mine_jax import sharding
+from mine_jax._checks import takes
 from mine_jax._progress import Progress, silent
 from mine_jax.description.words import Vocabulary, clean_vocabulary
 from mine_jax.features import lens_scores
@@ -19,6 +20,11 @@ from mine_jax.memory import SparseRows, column_means, summed_rows
 from mine_jax.memory.plan import in_chunks
 from mine_jax.types import Array, ImageTokens, Lens
 
+# What to do with bare arrays.
+_OF_ARRAYS = (
+    "A lens is mine_jax.types.Lens(words, unembedding=W, bias=b); an array X becomes tokens by "
+    "ImageTokens.from_array(X)."
+)
 # Scores of one chunk, images x tokens x words: 256 MiB of float32.
 _CHUNK_SCORES = 1 << 26
 
@@ -57,6 +63,7 @@ class TokenWords:
         return column_means(self.per_image())
 
 
+@takes(_OF_ARRAYS, lens=Lens, tokens=ImageTokens)
 def top_words(
     lens: Lens,
     tokens: ImageTokens,

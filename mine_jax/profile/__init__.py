@@ -1,5 +1,6 @@
 """Stage 6: descriptions to functional profiles: what may be claimed of each voxel, and why not more."""
 
+from mine_jax import _public
 from mine_jax.description.presence import Seen as Seen
 from mine_jax.profile.build import build as build
 from mine_jax.profile.build import mean_shares as mean_shares
@@ -33,3 +34,5 @@ from mine_jax.profile.measured import word_weights as word_weights
 from mine_jax.profile.reliability import agreement as agreement
 from mine_jax.profile.reliability import agreement_with_others as agreement_with_others
 from mine_jax.profile.reliability import common_profile as common_profile
+
+__all__ = _public(globals())

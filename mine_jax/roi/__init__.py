@@ -1,5 +1,6 @@
 """Stage 8: what category-selective areas prefer, what is inside them, queries, and maps."""
 
+from mine_jax import _public
 from mine_jax.roi.categories import CATEGORIES as CATEGORIES
 from mine_jax.roi.contrasts import across_subjects as across_subjects
 from mine_jax.roi.contrasts import contrasts as contrasts
@@ -12,3 +13,5 @@ from mine_jax.roi.selectivity import category_shares as category_shares
 from mine_jax.roi.selectivity import memberships as memberships
 from mine_jax.roi.selectivity import selectivity as selectivity
 from mine_jax.roi.structure import structure as structure
+
+__all__ = _public(globals())

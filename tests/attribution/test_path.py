@@ -5,11 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mine_jax.attribution import attribute_and_patch, find_critical_tokens, integrated_gradients, patch_tokens
+from mine_jax import description
+from mine_jax.attribution import (
+    attribute_and_patch,
+    critical_tokens,
+    find_critical_tokens,
+    integrated_gradients,
+    patch_tokens,
+)
 from mine_jax.attribution.methods import METHODS
 from mine_jax.attribution.patching import Patching, PatchSettings
 from mine_jax.attribution.path import Path, PathSettings
 from mine_jax.config import AttributionConfig
+from mine_jax.errors import DataError
 
 
 @pytest.mark.parametrize("kind", [Path, Patching])
@@ -67,3 +75,18 @@ def test_any_number_of_steps_is_one_program(make, method):
     assert METHODS[method]._cache_size() - compiled == 1
     gaps = [np.abs(one.completeness_gap).max() for one in found]
     assert gaps[0] > 10 * gaps[1] and gaps[2] < 1e-5
+
+
+def test_bare_arrays_are_answered_with_what_to_call(make):
+    encoders, array = make.encoders("query"), np.zeros((2, 9, 4), np.float32)
+    for function in (integrated_gradients, find_critical_tokens, attribute_and_patch, patch_tokens):
+        with pytest.raises(DataError, match=r"ImageTokens\.from_array"):
+            function(encoders, array)
+        with pytest.raises(DataError, match=r"mine_jax.encoder.fit"):
+            function(array, make.tokens(2))
+    with pytest.raises(DataError, match=r"integrated_gradients\(encoders, tokens\) makes them"):
+        critical_tokens(array)
+    with pytest.raises(DataError, match="Lens"):
+        description.top_words(array, make.tokens(2))
+    with pytest.raises(DataError, match="critical_tokens"):
+        description.describe(array, array, corpus=np.ones(3))
