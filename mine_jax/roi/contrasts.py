@@ -58,10 +58,18 @@ def contrasts(
     means = np.stack([(rows / rows.sum()) @ table for rows in members])
     words = np.unique([_leading(mean) for mean in means])
     table, means = table[:, words], means[:, words]
-    whole = [_Side.of(table, rows, place) for rows in members]
-    units = None if place is None else surrogates.variances_of_contrasts(place, members)
-    found: list[dict[str, Any]] = []
     both = list(combinations(range(len(members)), 2))
+
+    def still(done: int, total: int) -> None:
+        """Lets signals through; what is done once for each area does not count."""
+        progress(0, len(both))
+
+    whole = []
+    for rows in members:
+        still(0, 1)
+        whole.append(_Side.of(table, rows, place))
+    units = None if place is None else surrogates.variances_of_contrasts(place, members, progress=still)
+    found: list[dict[str, Any]] = []
     for done, (a, b) in enumerate(both):
         progress(done, len(both))
         overlap = members[a] & members[b]

@@ -194,12 +194,13 @@ def variance_of_weighted_sums(place: Space, weights: np.ndarray) -> np.ndarray:
     return np.array([(weights**2).sum(), *smooth])
 
 
-def variances_of_contrasts(place: Space, areas: np.ndarray) -> np.ndarray:
+def variances_of_contrasts(place: Space, areas: np.ndarray, *, progress: Progress = silent) -> np.ndarray:
     """Computes how much the difference of the means of two areas varies, for a field of each width.
 
     Args:
         place: where the V voxels are.
         areas: [A, V] bool.
+        progress: called with (done, total) blocks of areas.
 
     Returns:
         [A, A, 1 + widths], what `variance_of_weighted_sums` gives for the difference of the means of each two areas.
@@ -212,8 +213,10 @@ def variances_of_contrasts(place: Space, areas: np.ndarray) -> np.ndarray:
     parts = list(blocks(n_areas, BLOCK_BYTES // (8 * n_values)))
     weights = (place.kernels * place.counted).reshape(len(place.widths), -1) / n_values
     for number, first in enumerate(parts):
+        progress(number, len(parts))
         own = _spectra(place, areas[first] / sizes[first, None])
         for second in parts[number:]:
+            progress(number, len(parts))
             others = own if second == first else _spectra(place, areas[second] / sizes[second, None])
             for some in blocks(own.shape[2], _FREQUENCIES):
                 for width, weight in enumerate(weights[:, some]):
