@@ -123,7 +123,7 @@ def reported(tmp_path):
     def run_all(section):
         settings = config.from_dict(
             {
-                "features": {"kind": "clip", "model": "phantom"},
+                "features": {"kind": "clip", "model": "phantom", "low_level": False},
                 "encoder": {"kind": "ridge", "decoys": 0, "halves": False},
                 "attribution": {"k": 8, "n_images": 4, "min_r2": -1e9},
                 "profile": {"n_permutations": 50, "n_bootstrap": 20},
