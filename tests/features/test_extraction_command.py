@@ -14,6 +14,7 @@ from PIL import Image
 
 from mine_jax.config import read
 from mine_jax.errors import CheckpointError
+from mine_jax.run import execute
 from mine_jax.run.graph import STEPS
 from mine_jax.run.reporter import Reporter
 from mine_jax.run.stages.features import extract_part
@@ -70,7 +71,8 @@ def test_two_processes_write_the_bytes_of_one(project):
     reduced = project / "reduced"
     with pytest.raises(CheckpointError, match="needs stage data, which is not up to date: not run yet"):
         extract_part(read(config), out, STEPS, part=(0, 2), reporter=Reporter())
-    finish(start("data", config, *options))
+    settings = read(config, overrides=options[3::2])
+    execute(settings, out, STEPS, until="data")
     parts = [start("features", config, *options, "--shard", f"{i}/2") for i in range(2)]
     for process in parts:
         finish(process)
@@ -78,9 +80,9 @@ def test_two_processes_write_the_bytes_of_one(project):
     assert not list((out / "features").rglob("part-*"))
     shards = tokens_in(out / "features")
     assert len(shards) == 3
-    finish(start("features", config, *options))
+    execute(settings, out, STEPS, only="features")
     assert tokens_in(out / "features") == shards
-    finish(start("run", config, "--out", reduced, *options[2:], "--until", "features"))
+    execute(settings, reduced, STEPS, until="features")
     names = sorted(path.relative_to(reduced) for path in (reduced / "features").rglob("*") if path.is_file())
     assert names == sorted(path.relative_to(out) for path in (out / "features").rglob("*") if path.is_file())
     assert len(names) > 12
@@ -91,7 +93,7 @@ def test_two_processes_write_the_bytes_of_one(project):
 def test_killed_extraction_resumes_to_the_same_bytes(project):
     """F-68: SIGKILL during extraction."""
     config, whole, cut = project / "run.toml", project / "whole", project / "cut"
-    finish(start("run", config, "--out", whole, "--until", "features"))
+    execute(read(config), whole, STEPS, until="features")
     process = start("run", config, "--out", cut, "--until", "features")
     deadline = time.monotonic() + 600
     while process.poll() is None and not tokens_in(cut / "features") and time.monotonic() < deadline:
@@ -101,7 +103,7 @@ def test_killed_extraction_resumes_to_the_same_bytes(project):
     assert process.returncode == -signal.SIGKILL
     expected, before = tokens_in(whole / "features"), tokens_in(cut / "features")
     assert 0 < len(before) < len(expected) == 3
-    finish(start("features", config, "--out", cut))
+    execute(read(config), cut, STEPS, only="features")
     assert tokens_in(cut / "features") == expected
     for name in ("meta.json", "lens/meta.json"):
         assert (cut / "features" / name).read_bytes() == (whole / "features" / name).read_bytes()
