@@ -144,9 +144,9 @@ def powers(measured: dict[int, dict[str, dict[str, float]]]) -> dict[str, float]
 
 
 def summary(measured: dict[int, dict[str, dict[str, float]]]) -> dict[str, float]:
-    """Returns power and memory of each stage, and the memory of the largest, at the last size."""
+    """Returns power (of two sizes or more) and memory of each stage, and that of the largest, at the last size."""
     last = measured[max(measured)]
-    found = {f"{name} power": power for name, power in powers(measured).items()}
+    found = {f"{name} power": power for name, power in powers(measured).items() if np.isfinite(power)}
     found |= {f"{name} mib": stage["peak_bytes"] / 2**20 for name, stage in last.items()}
     return found | {"peak mib": max(stage["peak_bytes"] for stage in last.values()) / 2**20}
 

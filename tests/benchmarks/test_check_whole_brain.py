@@ -26,5 +26,6 @@ def test_powers_are_slopes_between_the_last_two_sizes():
     text = check.table(measured)
     assert "encoder" in text and "1000 MiB, within 4 GiB" in text
     assert check.summary(measured)["roi power"] == pytest.approx(2.0)
+    assert "roi power" not in check.summary({10: of(10)})
     measured[1000]["roi"]["peak_bytes"] = 5 << 30
     assert "MORE THAN 4 GiB" in check.table(measured)
