@@ -20,6 +20,8 @@ MAX_EXACT = 13
 # Float64 copies that are made at once.
 BLOCK_BYTES = 1 << 22
 _SIGNS_AT_ONCE = 1000
+# Positions of units that bootstrap samples hold at once.
+_DRAWN_AT_ONCE = 1 << 20
 # Draws that reach the observed statistic after which a sequential test ends: p is then known to a tenth of itself.
 ENOUGH_REACHING = 100
 # Draws after which columns are sorted out whose test has ended.
@@ -83,8 +85,8 @@ def bootstrap_interval(
     """Computes the percentile interval of a statistic over units drawn with replacement.
 
     Args:
-        statistic: takes positions of units [n_bootstrap, n_units], gives one value (or array) per row;
-            NaN where a draw has none, which does not count.
+        statistic: takes positions of units [n, n_units] of n <= n_bootstrap samples, gives one value (or array) per
+            row; NaN where a draw has none, which does not count.
         n_units: units to draw from: voxels, images or pairs.
         n_bootstrap: samples.
         rng: source of the draws.
@@ -92,7 +94,10 @@ def bootstrap_interval(
     Returns:
         The 95 % interval.
     """
-    samples = statistic(rng.integers(n_units, size=(n_bootstrap, n_units)))
+    # of many units some samples after the others: the same draws in less memory
+    step = max(1, _DRAWN_AT_ONCE // max(1, n_units))
+    sizes = [min(step, n_bootstrap - start) for start in range(0, n_bootstrap, step)]
+    samples = np.concatenate([statistic(rng.integers(n_units, size=(size, n_units))) for size in sizes])
     quantile = np.nanquantile if np.isnan(samples).any() else np.quantile
     return Interval(*quantile(samples, INTERVAL, axis=0))
 

@@ -67,6 +67,22 @@ def test_bootstrap_interval_matches_scipy_and_skips_draws_without_a_value():
     assert some == (2.0, 2.0)
 
 
+def test_a_bootstrap_of_many_units_draws_the_same_in_less_memory(monkeypatch):
+    values, sizes = np.random.default_rng(0).standard_normal((37, 2)), []
+
+    def mean(draws):
+        sizes.append(len(draws))
+        return values[draws].mean(1)
+
+    def interval():
+        return statistics.bootstrap_interval(mean, 37, n_bootstrap=50, rng=np.random.default_rng(1))
+
+    whole = interval()
+    monkeypatch.setattr(statistics, "_DRAWN_AT_ONCE", 37 * 8)
+    np.testing.assert_array_equal(interval(), whole)
+    assert sizes == [50, *[8] * 6, 2]
+
+
 def test_permutation_p_is_never_zero():
     np.testing.assert_allclose(statistics.permutation_p(np.array([0, 99]), 99), [0.01, 1.0])
 
