@@ -2,7 +2,7 @@
 
 Statistics of [N, V] arrays go over axis 0 and are computed in float64. Intervals cover 95 %.
 A p-value from random draws is (1 + exceeding draws) / (1 + draws), and is never 0. Where each draw costs work, a
-test ends once so many of them reach what was observed that it will not be significant: see `SequentialP`.
+test ends once so many of them reach what was observed that p is known to a tenth of itself: see `SequentialP`.
 """
 
 from __future__ import annotations
@@ -136,10 +136,10 @@ def permutation_p(exceeding: np.ndarray | int, n_permutations: np.ndarray | int)
 
 
 class SequentialP:
-    """Counts random draws that reach observed statistics, each until so many do that it is far from significant.
+    """Counts random draws that reach observed statistics, each until 100 do.
 
-    Of draws under the null, 100 of which reach a statistic after d draws, p is 100 / d. A test that needs all n draws
-    has p = (1 + exceeding) / (1 + n), as everywhere. Most statistics of a null need a tenth of the draws.
+    A statistic that the hundredth draw reaches after d draws has p = 100 / d, so of at most n draws p above 100 / n
+    are known to a tenth of themselves. One that fewer reach has p = (1 + exceeding) / (1 + n), as everywhere.
 
     Source: Besag & Clifford 1991, sequential Monte Carlo p-values.
     """

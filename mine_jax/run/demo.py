@@ -141,12 +141,13 @@ def _aside(
     def work() -> None:
         while left:
             subject = left.pop(0)
-            with _started(directory, subject, seed) as process:
+            # where no process can be started, the subject runs later, in this one
+            with contextlib.suppress(OSError), _started(directory, subject, seed) as process:
                 running.append(process)
                 for line in process.stdout or ():
                     reporter.say(f"{subject}: {line.rstrip()}")
-            if process.returncode == 0:
-                done.append(subject)
+                if process.wait() == 0:
+                    done.append(subject)
 
     thread = threading.Thread(target=work, daemon=True)
 

@@ -60,6 +60,15 @@ def test_an_error_ends_the_subjects_beside_it(tmp_path, monkeypatch):
     assert len(running) == 1 and running[0].poll() is not None and time.monotonic() - begin < 30
 
 
+def test_subjects_whose_process_does_not_start_are_left(tmp_path, monkeypatch):
+    def start(directory, subject, seed):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(demo, "_started", start)
+    with demo._aside(tmp_path, ["one", "two"], 0, Lines()) as wait:
+        assert wait() == []
+
+
 def test_nothing_runs_aside_without_other_subjects(tmp_path):
     with demo._aside(tmp_path, [], 0, Lines()) as wait:
         assert wait() == []
