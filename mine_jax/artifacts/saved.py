@@ -36,8 +36,9 @@ SCHEMA = 1
 _LONG_TEXT = 1 << 20
 # What the store of encoders needs beside the arrays: some twenty small files.
 _STORE_BYTES = 1 << 20
-# How often, and how far apart, a folder is deleted that others write to.
-_TRIES, _PAUSE_S = 20, 0.1
+# A folder that threads of the store may still write to is deleted this often, this far apart, until it stayed away for
+# a number of looks: a file that is written late brings its folders back.
+_TRIES, _PAUSE_S, _LOOKS = 30, 0.1, 6
 # Arrays of sparse rows.
 _SPARSE = ("starts", "columns", "values")
 _TYPES = {
@@ -269,21 +270,25 @@ def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
         shutil.rmtree(directory / "params", ignore_errors=True)
         for name in ("params", "meta.json"):
             (temporary / name).replace(directory / name)
+        temporary.rmdir()
     except (OSError, ValueError) as error:
         # the store raises ValueError for what the disk refuses, a page that names the cause last
         why = str(error) if len(str(error)) < 300 else f"...{str(error)[-120:]}"
         raise ResourceError(f"cannot write {directory}: {why}. Free space or choose another folder.") from error
     finally:
-        _remove(temporary)
+        if temporary.exists():
+            _remove(temporary)
     return directory
 
 
 def _remove(folder: Path) -> None:
     """Deletes a folder that threads of the store may still be writing to, after one of them failed."""
+    looks = 0
     for _ in range(_TRIES):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
+        looks = 0 if folder.exists() else looks + 1
+        if looks == _LOOKS:
             return
+        shutil.rmtree(folder, ignore_errors=True)
         time.sleep(_PAUSE_S)
 
 
