@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mine_jax
-from mine_jax import data, report, run
+from mine_jax import data, report, run, sharding
 from mine_jax._signals import stop_flag
 from mine_jax.config import Config, PhantomConfig, from_dict
 from mine_jax.phantom import scenes
@@ -63,8 +63,7 @@ def demo(
     # one subject is enough to see what diffusion models do; the exact ones stand beside them
     models = {subject: "phantom" if with_diffusion and subject == first else "oracle" for subject in subjects}
     reporter.say(f"{first}:")
-    run_subject(directory, first, seed=seed, models=models[first], until="encoder", reporter=reporter)
-    # what was compiled is there now; diffusion models leave a core to the other subjects
+    # encoders of a few hundred voxels keep one core busy
     with _aside(directory, others if _has_room() else [], seed, reporter) as wait:
         run_subject(directory, first, seed=seed, models=models[first], reporter=reporter)
         done = wait()
@@ -123,8 +122,7 @@ def _has_room() -> bool:
     """Whether a second process has a core of its own, and needs no accelerator that this one holds."""
     import jax
 
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return count > 1 and jax.default_backend() == "cpu"
+    return sharding.available_cores() > 1 and jax.default_backend() == "cpu"
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 What goes where (`mesh`), several processes as one (`processes`), free bytes (`memory`), threads on the host (`cores`).
 """
 
+from mine_jax.sharding.cores import available_cores as available_cores
 from mine_jax.sharding.cores import own_cores as own_cores
 from mine_jax.sharding.cores import single_thread as single_thread
 from mine_jax.sharding.memory import free_bytes as free_bytes

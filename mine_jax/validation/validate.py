@@ -166,7 +166,7 @@ def _read_all(
         layer=inputs.reading.layer if backbone is inputs.backbone else -1,
         dtype=inputs.reading.dtype,
         batch_size=inputs.reading.batch_size,
-        progress=bar.part(len(names)),
+        progress=bar.part(),
     )
 
 

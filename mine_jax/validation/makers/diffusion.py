@@ -40,9 +40,9 @@ _BATCHED = (
     "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLInpaintPipeline",
 )
-# Parameters up to which threads within an operation of a CPU are not used: at 2.5 million two took up to twice the time
-# of one; larger ones were not measured.
-_SMALL = 50_000_000
+# Bytes of files up to which a pipeline is small, 50 million parameters: threads within an operation of a CPU are of no
+# use to it. At 2.5 million two took up to twice the time of one; larger ones were not measured.
+_SMALL_BYTES = 200_000_000
 _WHY = "generate and edit images"
 
 
@@ -217,13 +217,15 @@ def load(
     return PipelineEditor(pipeline, steps=steps, guidance=guidance, image_guidance=image_guidance, size=size)
 
 
-def spare_threads(model: PipelineGenerator | PipelineEditor) -> None:
-    """Lets PyTorch work in one thread in this process, if the pipeline is small and on a CPU."""
-    torch = require("torch", extra="edit", why=_WHY)
-    parts = [part for part in model.pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    parameters = [parameter for part in parts for parameter in part.parameters()]
-    if all(p.device.type == "cpu" for p in parameters) and sum(p.numel() for p in parameters) < _SMALL:
-        torch.set_num_threads(1)
+def is_small(directory: str) -> bool:
+    """Tells whether one core is all that the pipeline in a directory can use, and several fit beside each other."""
+    return sum(path.stat().st_size for path in artifacts.files_below(directory)) <= _SMALL_BYTES
+
+
+def spare_threads(directory: str) -> None:
+    """Lets PyTorch work in one thread on this process's CPU, if the pipeline in a directory is small."""
+    if is_small(directory):
+        require("torch", extra="edit", why=_WHY).set_num_threads(1)
 
 
 def check_directory(directory: str, *, role: str) -> str:

@@ -6,11 +6,14 @@ a perfect generator or editor would reach.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mine_jax import sharding
 from mine_jax._progress import Progress
 from mine_jax.config import ValidationConfig
 from mine_jax.description import TokenWords
@@ -30,6 +33,7 @@ N_TRUE_MASKS = 24
 # Time until a pipeline has made an image, in those of reading one: about that of the smallest ones on a CPU. For the
 # time that is left only.
 _COST = 20
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -55,24 +59,34 @@ class ImageSet:
 
 
 class Bar:
-    """One progress bar over several parts of work."""
+    """One progress bar over several parts of work, some of them in other threads."""
 
     def __init__(self, progress: Progress) -> None:
         """Keeps the callback; `total` is set when it is known."""
-        self.progress, self.done, self.total = progress, 0, 1
+        self.progress, self.total = progress, 1
+        self._parts: list[int] = []
 
     def tick(self) -> None:
         """Says that work goes on."""
-        self.progress(min(self.done, self.total), self.total)
+        self.progress(min(sum(self._parts), self.total), self.total)
 
-    def part(self, size: int, *, cost: int = 1) -> Progress:
-        """Returns the progress callback of the next part: so many images, each of a cost in those of reading one."""
-        start = self.done
-        self.done += size * cost
+    def part(self, *, cost: int = 1, stop: threading.Event | None = None) -> Progress:
+        """Returns the progress callback of a part.
+
+        Args:
+            cost: of each of its images, in those of reading one.
+            stop: of a part in another thread, which must not move the bar itself: once set, the callback raises.
+        """
+        number = len(self._parts)
+        self._parts.append(0)
 
         def report(done: int, total: int) -> None:
             del total
-            self.progress(min(start + done * cost, self.total), self.total)
+            self._parts[number] = done * cost
+            if stop is None:
+                self.tick()
+            elif stop.is_set():
+                raise CancelledError
 
         return report
 
@@ -129,12 +143,53 @@ def make_all(
     todo = [[item for item in order.items if item is not None] for order in orders]
     costs = [1 if order.model.exact else _COST for order in orders]
     bar.total = sum(len(items) * (cost + 1) for items, cost in zip(todo, costs, strict=True)) + len(pairs)
-    image_sets = []
-    for order, items, cost in zip(orders, todo, costs, strict=True):
-        progress = bar.part(len(items), cost=cost)
-        records = models.make(order.model, items, images, name=order.name, retries=settings.retries, progress=progress)
-        image_sets.append(ImageSet(order.model, order.plan, order.items, records))
-    return image_sets
+    records = _carry_out(orders, todo, costs, images, retries=settings.retries, bar=bar)
+    return [ImageSet(order.model, order.plan, order.items, made) for order, made in zip(orders, records, strict=True)]
+
+
+def _carry_out(
+    orders: Sequence[_Order],
+    todo: Sequence[list[Item]],
+    costs: Sequence[int],
+    images: Path,
+    *,
+    retries: int,
+    bar: Bar,
+) -> list[dict[str, dict[str, Any]]]:
+    """Lets every model make its images, small pipelines side by side: as many as there are cores, longest first.
+
+    Returns:
+        The records of each order.
+    """
+    stop, waiting = threading.Event(), dict[int, Future]()
+
+    def carry_out(number: int, progress: Progress) -> dict[str, dict[str, Any]]:
+        order = orders[number]
+        return models.make(order.model, todo[number], images, name=order.name, retries=retries, progress=progress)
+
+    is_aside = [models.is_small(order.model) for order in orders]
+    with ThreadPoolExecutor(sharding.available_cores()) as pool:
+        try:
+            for number in sorted(range(len(orders)), key=lambda number: -len(todo[number])):
+                if is_aside[number]:
+                    progress = bar.part(cost=costs[number], stop=stop)
+                    waiting[number] = pool.submit(carry_out, number, progress)
+            made = {
+                number: carry_out(number, bar.part(cost=costs[number]))
+                for number in range(len(orders))
+                if not is_aside[number]
+            }
+            left = set(waiting.values())
+            while left:
+                done, left = wait(left, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                bar.tick()
+            made |= {number: future.result() for number, future in waiting.items()}
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    return [made[number] for number in range(len(orders))]
 
 
 class _Order(NamedTuple):

@@ -107,6 +107,11 @@ def with_exact(model: Model, role: str, truth: Truth | None) -> tuple[Model, ...
     return (model, *masked, exact)
 
 
+def is_small(model: Model) -> bool:
+    """Tells whether a model is a pipeline that works in one core of a process of its own."""
+    return model.loader is not None and diffusion.is_small(model.loader["directory"])
+
+
 def make(
     model: Model, items: Sequence[Item], folder: Path, *, name: str, retries: int, progress: Progress
 ) -> dict[str, dict[str, Any]]:

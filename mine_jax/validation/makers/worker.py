@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         model = diffusion.load(**job["loader"])
-        diffusion.spare_threads(model)
+        diffusion.spare_threads(job["loader"]["directory"])
         pictures.make_pictures(
             items,
             model,
