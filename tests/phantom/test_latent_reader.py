@@ -21,7 +21,7 @@ def planted(n, rng):
 def trained():
     latents, shown = planted(256, np.random.default_rng(0))
     torch.manual_seed(0)
-    return latent_reader.fit(latents, shown, n_readers=2, n_steps=120, seed=0), latents.float(), torch.from_numpy(shown)
+    return latent_reader.fit(latents, shown, n_readers=2, n_steps=60, seed=0), latents.float(), torch.from_numpy(shown)
 
 
 def test_readers_ask_for_the_concept_that_is_missing(trained):
