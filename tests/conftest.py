@@ -44,6 +44,17 @@ def _young_heap():
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def quickly_compiled():
+    """For files that compile longer than they compute: programs, also of processes started, are not made fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def key():
     """A random key, the same in every test."""

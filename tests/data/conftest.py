@@ -117,7 +117,7 @@ def nsd(tmp_path):
 
 
 @pytest.fixture
-def reported(tmp_path):
+def reported(tmp_path, quickly_compiled):
     """Runs all stages on a section of data, with the phantom's small model; its voxels must be those of the reader."""
 
     def run_all(section):
