@@ -10,6 +10,8 @@ if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=2".strip()
 # Threads of LAPACK would wait for each other in the many small eigenproblems of a fit.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Those of PyTorch spin while they wait for each other, and every worker of pytest has some.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs are compiled once for all workers, for processes that tests start, and for the next session.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
