@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mine_jax._numbers import decimal
 from mine_jax.convert import frames
 from mine_jax.types import CLAIMS, Encoders, Profiles, Responses, Scores
 
@@ -63,7 +64,7 @@ class Verdicts:
         shown = table.assign(height=height).sort_values(["height", "r2"], ascending=False, kind="stable")
         for row in shown.head(_N_VOXELS).to_dict("records"):
             said = row["words"] if row["explained"] == "true" else row["reason"]
-            lines.append(f"  voxel {row['voxel_id']}  R2 {row['r2']:.2f}  {row['claim']}: {said}")
+            lines.append(f"  voxel {row['voxel_id']}  R2 {decimal(row['r2'])}  {row['claim']}: {said}")
         if self.left_out:
             lines.append(f"  left out: {'; '.join(self.left_out)}")
         return "\n".join(lines)

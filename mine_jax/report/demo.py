@@ -118,7 +118,7 @@ def _facts(run: reading.Run, directory: Path) -> dict[str, Any]:
     if voxels is not None:
         usable = voxels.loc[voxels["status"] == "ok", "r2"].dropna()
         facts.append(run.unit.count(len(usable)))
-        facts += [f"mean R² {usable.mean():.2f}"] if len(usable) else []
+        facts += [f"mean R² {page.decimal(usable.mean())}"] if len(usable) else []
         facts.append(f"{page.count(int(voxels['explained'].sum()))} explained")
     target = run.directory / report.NAME
     relative = os.path.relpath(target.resolve(), directory.resolve()).replace(os.sep, "/")

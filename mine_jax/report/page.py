@@ -19,6 +19,14 @@ from typing import Any
 import numpy as np
 
 from mine_jax import _optional
+from mine_jax._numbers import count as count
+from mine_jax._numbers import decimal as decimal
+from mine_jax._numbers import duration as duration
+from mine_jax._numbers import interval as interval
+from mine_jax._numbers import p_value as p_value
+from mine_jax._numbers import share as share
+from mine_jax._numbers import signed as signed
+from mine_jax._numbers import size as size
 
 _NUMBER = re.compile(r"(?:[<>=]*\s*-?[\d.,]+(?:e[+-]?\d+)?%?(?: to -?[\d.,]+(?:e[+-]?\d+)?)?|not known|)")
 
@@ -170,7 +178,9 @@ def _environment(jinja2: Any) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, count=count, share=share, p_value=p_value, capital=capital)
+    environment.filters.update(
+        decimal=decimal, signed=signed, size=size, count=count, share=share, p_value=p_value, capital=capital
+    )
     return environment
 
 
@@ -200,33 +210,6 @@ class Unit:
 def capital(text: Any) -> str:
     """Returns a text with a capital first letter, for the start of a sentence or a heading."""
     return str(text)[:1].upper() + str(text)[1:]
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """Writes a number with some significant digits; "not known" for NaN and None."""
-    if value is None or not np.isfinite(float(value)):
-        return "not known"
-    if float(value) == int(value) and abs(value) < 1e6:
-        return f"{int(value):,}"
-    return f"{float(value):.{digits}g}" if abs(value) < 1e4 else f"{float(value):,.0f}"
-
-
-def count(value: int, noun: str = "", plural: str = "") -> str:
-    """Writes a count with thousands separators, and its noun in the right number."""
-    word = noun if value == 1 else plural or f"{noun}s"
-    return f"{int(value):,} {word}" if noun else f"{int(value):,}"
-
-
-def share(value: float) -> str:
-    """Writes a fraction 0..1 as a percentage."""
-    return "not known" if value is None or not np.isfinite(value) else f"{100 * value:.3g}%"
-
-
-def p_value(value: Any) -> str:
-    """Writes a probability; very small ones as "< 0.001"."""
-    if value is None or not np.isfinite(float(value)):
-        return "not known"
-    return "< 0.001" if float(value) < 1e-3 else f"{float(value):.2g}"
 
 
 # A path of at least two parts that starts at a root; not a fraction, an URL or a relative path.

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from mine_jax import roi
+from mine_jax._numbers import count, decimal, interval, p_value
 from mine_jax.errors import ConfigError, GeometryError, MissingInputError
 from mine_jax.run import files
 from mine_jax.types import Responses
 
 _MAX_Q = 0.05
-_NULL = "compared with what decoys hold of {n} random word(s): the more words, the larger the share that they need"
+_NULL = "compared with what decoys hold of {n}: the more words, the larger the share that they need"
 _SHOWN = 10
 
 
@@ -51,7 +52,11 @@ def query(directory: Path, text: str, *, out: Path | None = None) -> str:
     value, q = np.full((2, len(responses.voxel_ids)), np.nan)
     value[rows], q[rows] = answer.values, answer.q
     table = pd.DataFrame({"voxel_id": responses.voxel_ids, "rois": responses.rois, "value": value, "q": q})
-    lines = [f"words: {', '.join(answer.words)}", _NULL.format(n=len(answer.words)), *_best(table)]
+    lines = [
+        f"words: {', '.join(answer.words)}",
+        _NULL.format(n=count(len(answer.words), "random word")),
+        *_best(table),
+    ]
     lines += _areas(table, config.roi.min_worded)
     if out is not None:
         lines += [f"wrote {path}" for path in _write(table, responses, out)]
@@ -79,11 +84,10 @@ def subjects(directory: Path) -> str:
         return f"no area of {', '.join(run.name for run in runs)} has a tested preference"
     lines = [f"{'area':>16}  {'category':>12}  {'enrichment':>22}  {'prefer it':>9}  {'p':>7}  {'q':>7}"]
     for row in table.sort_values("enrichment", ascending=False).drop_duplicates("roi").to_dict("records"):
-        interval = f"{row['enrichment']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
-        count = f"{row['n_preferred']} of {row['n_subjects']}"
-        lines.append(
-            f"{row['roi']:>16}  {row['category']:>12}  {interval:>22}  {count:>9}  {row['p']:7.2g}  {row['q']:7.2g}"
-        )
+        enrichment = f"{decimal(row['enrichment'])} ({interval(row['low'], row['high'])})"
+        preferring = f"{row['n_preferred']} of {row['n_subjects']}"
+        p, q = p_value(row["p"]), p_value(row["q"])
+        lines.append(f"{row['roi']:>16}  {row['category']:>12}  {enrichment:>22}  {preferring:>9}  {p:>7}  {q:>7}")
     return "\n".join(lines)
 
 
@@ -93,7 +97,7 @@ def _best(table: pd.DataFrame) -> list[str]:
     if len(found):
         lines.append(f"{'voxel':>10}  {'share':>6}  {'q':>8}  area")
     for voxel, rois, value, q in found.head(_SHOWN).itertuples(index=False):
-        lines.append(f"{voxel:>10}  {value:6.3f}  {q:8.2g}  {rois}")
+        lines.append(f"{voxel:>10}  {decimal(value):>6}  {p_value(q):>8}  {rois}")
     return lines
 
 
@@ -104,7 +108,7 @@ def _areas(table: pd.DataFrame, min_share: float) -> list[str]:
     for area, part in sorted(members.items(), key=lambda item: -item[1]["value"].fillna(0).mean()):
         n = int((part["q"] <= _MAX_Q).sum())
         found = "  found" if n >= max(min_share * len(part), 1) else ""
-        lines.append(f"{area:>16}  {part['value'].fillna(0).mean():10.3f}  {n} of {len(part)}{found}")
+        lines.append(f"{area:>16}  {decimal(part['value'].fillna(0).mean()):>10}  {n} of {len(part)}{found}")
     return lines
 
 

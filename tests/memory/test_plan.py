@@ -199,7 +199,7 @@ def test_dry_run_says_chunks_and_memory(tmp_path):
     features = PrecomputedConfig(tokens=str(tmp_path / "tokens.npy"))
     config = config.model_copy(update={"features": features})
     text = "\n".join(STEPS["encoder"].plan(config, tmp_path))
-    assert "free" in text and "700 voxels" in text and "TFLOP" in text
+    assert "free" in text and "700 voxels" in text and "FLOP" in text
     assert "run.voxel_chunk = 256" in text and "MiB" in text
     ridge = config.model_copy(update={"encoder": RidgeConfig()})
     assert "run.voxel_chunk = 256" in "\n".join(STEPS["encoder"].plan(ridge, tmp_path))

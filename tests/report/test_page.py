@@ -32,30 +32,6 @@ def test_redact(text, shown):
     assert page.redact(text) == shown
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (0.12345, "0.123"),
-        (3, "3"),
-        (12345.0, "12,345"),
-        (float("nan"), "not known"),
-        (None, "not known"),
-        (0, "0"),
-        (1e-9, "1e-09"),
-    ],
-)
-def test_number(value, shown):
-    assert page.number(value) == shown
-
-
-def test_count_and_shares():
-    assert page.count(1, "voxel") == "1 voxel"
-    assert page.count(12345, "voxel") == "12,345 voxels"
-    assert page.share(0.5) == "50%"
-    assert page.p_value(1e-5) == "< 0.001"
-    assert page.p_value(0.0234) == "0.023"
-
-
 def test_bars_hold_zero():
     bars = page.Bars("x", [page.Bar("a", 2.0, 1.0, 3.0), page.Bar("b", -1.0)])
     assert bars.span() == (-1.0, 3.0)

@@ -120,7 +120,7 @@ def test_figures_say_which_voxels(run, reader):
     voxels = pd.read_csv(run / "voxels.tsv", sep="\t")
     usable = voxels[voxels["status"] == "ok"]
     assert f"R² of {len(usable)} voxels of {len(voxels)}: status ok, finite R²." in html
-    assert f"{usable['r2'].mean():.3f}" in html
+    assert f"<bdi>{usable['r2'].mean():.2f}</bdi>" in html
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, flags=re.S)
     assert len(captions) > 10 and all(caption.strip() for caption in captions)
 

@@ -79,7 +79,7 @@ def _summary(unit: page.Unit, voxels: pd.DataFrame, covers: str) -> page.Table:
         if len(values):
             low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
             cells = (values.mean(), middle, low, high, values.min(), values.max())
-            rows.append((text, page.count(len(values)), *(f"{v:.3f}" for v in cells)))
+            rows.append((text, page.count(len(values)), *(page.decimal(v) for v in cells)))
     n_test = voxels["n_test"].dropna().unique() if "n_test" in voxels else []
     images = f" Scored on {page.count(int(n_test[0]), 'test image')}." if len(n_test) == 1 else ""
     caption = f"{covers}.{images} R² is the coefficient of determination around the test mean and may be negative."
@@ -94,8 +94,8 @@ def _r2(unit: page.Unit, r2: pd.Series, covers: str) -> page.Picture:
     n_below = int((values < low).sum())
     fig = figures.accuracy_distribution(values, units=page.capital(unit.many), limits=(low, high))
     alt = (
-        f"Histogram of R². Mean {values.mean():.2f}, median {np.median(values):.2f}, "
-        f"from {values.min():.2f} to {values.max():.2f}."
+        f"Histogram of R². Mean {page.decimal(values.mean())}, median {page.decimal(np.median(values))}, "
+        f"from {page.decimal(values.min())} to {page.decimal(values.max())}."
     )
     outside = f" {unit.count(n_below)} below {low:g} stand in the first bar." if n_below else ""
     return canvas.picture(fig, alt=alt, caption=f"R² of {covers}.{outside}")
@@ -113,7 +113,8 @@ def _normalized(unit: page.Unit, normalized: pd.Series, n_all: int) -> page.Pict
         f"R² as a share of the noise ceiling, {unit.count(len(values))} of {page.count(n_all)}: "
         f"status ok and a noise ceiling high enough to divide by.{outside}"
     )
-    alt = f"Histogram of R² divided by the noise ceiling. Mean {values.mean():.2f}, median {np.median(values):.2f}."
+    mean, median = page.decimal(values.mean()), page.decimal(np.median(values))
+    alt = f"Histogram of R² divided by the noise ceiling. Mean {mean}, median {median}."
     return canvas.picture(fig, alt=alt, caption=caption)
 
 
@@ -127,7 +128,7 @@ def _against_ceiling(unit: page.Unit, voxels: pd.DataFrame, n_all: int) -> page.
         f"known. {unit.count(above)} above the dashed line: both axes are estimates with an error."
     )
     correlation = pearson(x, y) if len(x) > 2 else np.nan
-    alt = f"Scatter plot of R² against the noise ceiling; correlation {page.number(correlation, 2)}."
+    alt = f"Scatter plot of R² against the noise ceiling; correlation {page.decimal(correlation)}."
     return canvas.picture(fig, alt=alt, caption=caption)
 
 
@@ -151,7 +152,7 @@ def _areas(unit: page.Unit, voxels: pd.DataFrame) -> page.Picture | None:
     )
     best, worst = names[0], names[-1]
     alt = (
-        f"Box plots of R² for {len(names)} areas, from median {np.median(large[best]):.2f} in {best} "
-        f"to {np.median(large[worst]):.2f} in {worst}."
+        f"Box plots of R² for {len(names)} areas, from median {page.decimal(np.median(large[best]))} in {best} "
+        f"to {page.decimal(np.median(large[worst]))} in {worst}."
     )
     return canvas.picture(fig, alt=alt, caption=caption)

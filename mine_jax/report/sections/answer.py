@@ -79,7 +79,7 @@ def content_of(runs: Sequence[reading.Run]) -> dict[str, Any]:
     voxels = pd.concat([table for _, table in told], ignore_index=True)
     usable = voxels[voxels["status"] == "ok"]
     r2 = usable["r2"].dropna()
-    accuracy = f", with a mean R² of {mean_r2(r2.to_numpy()):.2f} on held-out images" if len(r2) else ""
+    accuracy = f", with a mean R² of {page.decimal(mean_r2(r2.to_numpy()))} on held-out images" if len(r2) else ""
     n_described = int(voxels["explained"].sum())
     sentence = (
         f"{told[0][0].unit.count(len(usable))} of {page.count(len(voxels))} were fitted{accuracy}; "

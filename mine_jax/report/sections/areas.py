@@ -20,6 +20,7 @@ BARS_PER_AREA = 6
 NO_COLOR = "#b3b3b3"
 # Maps of plain values shown, in this order; label maps are shown all.
 VALUE_MAPS = ("r2", "r2_normalized")
+_COUNTS = ("n_voxels", "n_clusters")
 HEADINGS = {
     "roi": "Area",
     "n_voxels": "Number",
@@ -167,14 +168,14 @@ def _contrasts(table: pd.DataFrame | None) -> page.Table | None:
 def _cells(best: Any, column: str) -> tuple[str, ...]:
     if best is None:
         return ("none passes", "", "", "")
-    interval = f"{best['low']:.2f} to {best['high']:.2f}" if {"low", "high"} <= set(best.index) else "not known"
-    return (best[column], page.number(best["enrichment"]), interval, page.p_value(best.get("q")))
+    interval = page.interval(best.get("low"), best.get("high"))
+    return (best[column], page.decimal(best["enrichment"]), interval, page.p_value(best.get("q")))
 
 
 def _bar(row: dict[str, Any], column: str) -> page.Bar:
     known = pd.notna(row.get("low", np.nan)) and pd.notna(row.get("high", np.nan))
     q = f", q {page.p_value(row['q'])}" if "q" in row else ""
-    note = f"{row['enrichment']:.2f}{q}"
+    note = f"{page.decimal(row['enrichment'])}{q}"
     return page.Bar(
         str(row[column]), row["enrichment"], row["low"] if known else None, row["high"] if known else None, note
     )
@@ -197,7 +198,9 @@ def _cell(name: str, value: Any) -> str:
         return "yes" if str(value).lower() == "true" else "no"
     if name.endswith(("_p", "_q")):
         return page.p_value(value)
-    return page.number(value) if isinstance(value, int | float) else str(value)
+    if name in _COUNTS:
+        return page.count(value)
+    return page.decimal(value) if isinstance(value, int | float) else str(value)
 
 
 def _value_map(run: reading.Run, name: str, path: Path) -> dict[str, Any]:
@@ -210,9 +213,9 @@ def _value_map(run: reading.Run, name: str, path: Path) -> dict[str, Any]:
     fig = slices.draw(volume, affine, areas, colors=style.color_map("cividis"), low=0.0, high=high, label=title)
     caption = (
         f"{title} of {run.unit.count(len(known))}; white: none. Colors end at 0 and at the 99% quantile, "
-        f"{high:.2g}. {_where(areas, affine)}"
+        f"{page.decimal(high)}. {_where(areas, affine)}"
     )
-    middle = f"median {np.median(known):.2g}" if len(known) else "no values"
+    middle = f"median {page.decimal(np.median(known))}" if len(known) else "no values"
     alt = f"Slices of the volume map of {title}; {middle}."
     return {"picture": canvas.picture(fig, alt=alt, caption=caption), "chips": []}
 

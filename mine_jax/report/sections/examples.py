@@ -224,7 +224,7 @@ def _words(
     for row in reading.records(None if table is None else table.sort_values("weight", ascending=False, kind="stable")):
         bars = words.setdefault((row.voxel_id, row.image_id), [])
         if len(bars) < WORDS_PER_IMAGE:
-            bars.append(page.Bar(row.word, row.weight, note=f"{row.weight:.2f}"))
+            bars.append(page.Bar(row.word, row.weight, note=page.decimal(row.weight)))
     profiles = run.rows("profile/words.tsv", ids, ("voxel_id", "rank", "word"))
     places = {(row.voxel_id, row.word): int(row.rank) for row in reading.records(profiles)}
     explained = dict(zip(picked["voxel_id"], picked["explained"], strict=True))
@@ -267,7 +267,7 @@ def _in_words(unit: page.Unit, field: np.ndarray, pair: Any, grid: tuple[int, in
     ground = "" if has_photo else " The photo itself was not available."
     return (
         f"Heat map of image {pair.image_id} for {unit} {pair.voxel_id}: the strongest token lies at "
-        f"{vertical} {horizontal}, with {field.max():.2g}.{ground}"
+        f"{vertical} {horizontal}, with {page.size(field.max())}.{ground}"
     )
 
 

@@ -32,7 +32,7 @@ def _curves(unit: page.Unit, curves: pd.DataFrame, kind: str) -> page.Picture:
         part = curves[curves["order"] == order].sort_values("k")
         if len(part):
             half = part.iloc[len(part) // 2]
-            ends.append(f"{text}: {half['relative_performance']:.2f} at k = {half['k']:g}")
+            ends.append(f"{text}: {page.decimal(half['relative_performance'])} at k = {half['k']:g}")
     title, expected = KINDS[kind]
     n = curves["n_voxels"].dropna().unique() if "n_voxels" in curves else np.array([])
     covers = f"{unit.count(int(n.max())) if len(n) else f'All {unit.many}'} with attributed images"
@@ -49,12 +49,19 @@ def _pairs(run: reading.Run) -> page.Table | None:
     if pairs is None or pairs.empty:
         return None
     rows = []
+    # of each measure: text, and how its values are written
     names = {
-        "faithfulness": "Faithfulness: area between the curves of highest first and random (0 none better, 1 best)",
-        "k_adaptive": "Tokens needed to reach the set level of sufficiency (few: localised, many: distributed)",
-        "completeness_gap": "Completeness gap of integrated gradients (absolute; 0 is exact)",
+        "faithfulness": (
+            "Faithfulness: area between the curves of highest first and random (0 none better, 1 best)",
+            page.decimal,
+        ),
+        "k_adaptive": (
+            "Tokens needed to reach the set level of sufficiency (few: localised, many: distributed)",
+            page.count,
+        ),
+        "completeness_gap": ("Completeness gap of integrated gradients (absolute; 0 is exact)", page.decimal),
     }
-    for name, text in names.items():
+    for name, (text, written) in names.items():
         if name not in pairs:
             continue
         values = pd.to_numeric(pairs[name], errors="coerce").dropna().to_numpy(float)
@@ -62,7 +69,7 @@ def _pairs(run: reading.Run) -> page.Table | None:
         values = values[values >= 0] if name == "k_adaptive" else values
         if len(values):
             cells = np.quantile(values, (0.05, 0.5, 0.95))
-            rows.append((text, page.count(len(values)), *(page.number(float(v)) for v in cells)))
+            rows.append((text, page.count(len(values)), *(written(v) for v in cells)))
     caption = (
         f"All {page.count(len(pairs), 'pair')} of {run.unit} and image in attribution/pairs.tsv where the value is "
         f"known ({run.unit.count(pairs['voxel_id'].nunique())})."

@@ -17,7 +17,9 @@ MAX_REASONS = 12
 def build(run: reading.Run) -> page.Section:
     """Builds the section "what was run": key numbers, configuration, versions, times."""
     stages = [stage for stage in run.stages() if stage.name != "report"]
-    times = [page.Bar(one.name, one.seconds, note=_duration(one.seconds)) for one in stages if one.seconds is not None]
+    times = [
+        page.Bar(one.name, one.seconds, note=page.duration(one.seconds, 1)) for one in stages if one.seconds is not None
+    ]
     return page.Section(
         "overview",
         "What was run",
@@ -27,7 +29,7 @@ def build(run: reading.Run) -> page.Section:
             "settings": [_settings(name, values) for name, values in run.configuration.items()],
             "versions": _pairs("Versions and devices", _versions(run)),
             "times": page.Bars("Seconds of each stage", times) if times else None,
-            "total": _duration(sum(bar.value for bar in times)),
+            "total": page.duration(sum(bar.value for bar in times), 1),
             "states": [(one.name, one.state) for one in stages if one.seconds is None],
         },
     )
@@ -82,7 +84,7 @@ def _facts(run: reading.Run) -> list[tuple[str, str]]:
         facts.append((page.count(len(voxels)), f"{run.unit.many} in the data"))
         facts.append((page.count(len(usable)), f"{run.unit.many} fitted and scored"))
         if len(usable):
-            facts.append((f"{usable.mean():.2f}", "mean R² of these, on held-out images"))
+            facts.append((page.decimal(usable.mean()), "mean R² of these, on held-out images"))
         facts.append((page.count(int(voxels["explained"].sum())), f"{run.unit.many} with words that stand their tests"))
     images = run.table("images.tsv", ("image_id",))
     if images is not None:
@@ -130,13 +132,6 @@ def _written(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{k}: {_written(v)}" for k, v in value.items())
     return str(value)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
 def _status_reason(status: str) -> str:

@@ -62,7 +62,7 @@ def _bars(words: pd.DataFrame) -> page.Bars:
     for row in first.to_dict("records"):
         low, high = row.get("low"), row.get("high")
         known = low is not None and high is not None and pd.notna(low) and pd.notna(high)
-        note = f"#{int(row['rank'])} · {row['weight']:.2f}"
+        note = f"#{int(row['rank'])} · {page.decimal(row['weight'])}"
         bars.append(page.Bar(row["word"], row["weight"], low if known else None, high if known else None, note))
     return page.Bars("Weight of each word", bars)
 
@@ -73,12 +73,12 @@ def _by_voxel(table: pd.DataFrame | None) -> dict[int, dict[str, Any]]:
 
 def _facts(voxel: Any, row: dict[str, Any]) -> list[str]:
     facts = [f"claim {voxel.claim}"] if hasattr(voxel, "claim") else []
-    facts.append(f"R² {voxel.r2:.2f}")
+    facts.append(f"R² {page.decimal(voxel.r2)}")
     if "n_images" in row:
         facts.append(page.count(int(row["n_images"]), "image"))
     for name, text in (("reliability", "reliability over two refits"), ("r_measured", "r with measured responses")):
         if name in row:
-            facts.append(f"{text} {page.number(row[name], 2)}")
+            facts.append(f"{text} {page.decimal(row[name])}")
     if "q_words" in row:
         facts.append(f"q {page.p_value(row['q_words'])}")
     return facts

@@ -104,7 +104,7 @@ def claims(directory: Path, unit: page.Unit) -> page.Table | None:
     shown = [name for name in (*CLAIMS[1:5], "first", "first_five") if name in table]
     table[shown] = table[shown].apply(pd.to_numeric, errors="coerce")
     rows = [
-        (row["kind"], written(row["n"]), *(page.share(row[name]) if pd.notna(row[name]) else "" for name in shown))
+        (row["kind"], written(row["n"], 0), *(page.share(row[name]) if pd.notna(row[name]) else "" for name in shown))
         for row in table.to_dict("records")
     ]
     caption = (
@@ -128,10 +128,10 @@ def rows_of(table: pd.DataFrame) -> list[tuple[str, ...]]:
     for row, is_aimed, is_met in zip(table.to_dict("records"), aimed, met, strict=True):
         verdict = ("yes" if is_met else "no") if is_aimed else ""
         name = row["metric"].replace("_", " ")
-        goal = written(row["target"])
+        goal = written(row["target"], 2)
         if goal and not goal.startswith(("<", ">")):
             goal = f"{'<=' if row['sign'] in (-1, '-1') else '>='} {goal}"
-        rows.append((name, written(row["value"]), written(row["n"]), goal, verdict))
+        rows.append((name, written(row["value"]), written(row["n"], 0), goal, verdict))
     return rows
 
 
@@ -140,11 +140,11 @@ def has_target(table: pd.DataFrame) -> pd.Series:
     return table["met"].notna() & (table["met"].astype(str).str.strip() != "")
 
 
-def written(value: Any) -> str:
-    """Writes a cell that may be a number, a text such as ">= 0.9", or empty."""
+def written(value: Any, digits: int = 3) -> str:
+    """Writes a cell that may be a number, a text such as ">= 0.9", or empty; rates are judged in thousandths."""
     if value is None or (not isinstance(value, str) and pd.isna(value)):
         return ""
     try:
-        return page.number(float(value))
+        return page.decimal(float(value), digits)
     except ValueError:
         return str(value)

@@ -96,12 +96,12 @@ def _summary(run: reading.Run, summary: pd.DataFrame) -> dict[str, Any]:
         label = comparison(row, run.unit)
         known = {key: float(row[key]) for key in STATISTICS if key in row and pd.notna(row[key])}
         if "effect" in known and all(row[name] == value for name, value in first.items()):
-            note = f"{known['effect']:.2f}" + (f", q {page.p_value(known['q'])}" if "q" in known else "")
+            note = page.decimal(known["effect"]) + (f", q {page.p_value(known['q'])}" if "q" in known else "")
             bar = page.Bar(label, known["effect"], known.get("low"), known.get("high"), note)
             bars[_question(row)].append(bar)
-        interval = f"{known['low']:.3g} to {known['high']:.3g}" if {"low", "high"} <= set(known) else "not known"
+        interval = page.interval(known.get("low"), known.get("high"))
         n_pairs = page.count(int(known["n_pairs"])) if "n_pairs" in known else "not known"
-        effect, p, q = page.number(known.get("effect")), page.p_value(known.get("p")), page.p_value(known.get("q"))
+        effect, p, q = page.decimal(known.get("effect")), page.p_value(known.get("p")), page.p_value(known.get("q"))
         rows.append((label, *(str(row[name]) for name in first), effect, interval, p, q, n_pairs))
     caption = (
         f"All {page.count(len(rows), 'comparison')} of validation/summary.tsv, over all their pairs with a usable "
@@ -168,7 +168,7 @@ def _voxels(run: reading.Run) -> page.Table | None:
         ("not moved more than by hard distractors", table[~passed]),
     ):
         effects = pd.to_numeric(part["effect"], errors="coerce").dropna()
-        middle = page.number(float(effects.median())) if len(effects) else "not known"
+        middle = page.decimal(effects.median()) if len(effects) else "not known"
         rows.append((text, page.count(len(part)), page.share(len(part) / len(table)), middle))
     judge = f" ({table['evaluator'].iloc[0]})" if "evaluator" in table else ""
     caption = (
@@ -330,7 +330,10 @@ def _true_shifts(run: reading.Run, edits: pd.DataFrame | None) -> page.Picture |
     usable = with_truth(edits) if edits is not None else pd.DataFrame()
     if usable.empty:
         return None
-    labels = [f"{name}: r = {r:.2f} ({page.count(n, 'edit')})" for name, (r, n) in shift_correlations(usable).items()]
+    labels = [
+        f"{name}: r = {page.decimal(r)} ({page.count(n, 'edit')})"
+        for name, (r, n) in shift_correlations(usable).items()
+    ]
     fig = figures.true_shifts(usable, unit=run.unit.one, scale=run.scale)
     caption = (
         f"Predicted shift against what the exact edit does to the simulated {run.unit}, "

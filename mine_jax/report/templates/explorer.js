@@ -9,6 +9,9 @@
     data[name] = new kinds[value.type](bytes.buffer);
   }
   const n = data.ids.length;
+  // numbers as the other parts of the page write them
+  const plain = (x) => (Number.isFinite(x) ? x.toFixed(2).replace(/^-(0\.00)$/, "$1") : "not known");
+  const signed = (x) => (Number.isFinite(x) && !plain(x).startsWith("-") ? "+" : "") + plain(x);
   const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
   const canvas = $("explorer-map"), pen = canvas.getContext("2d");
   const words = data.claims.indexOf("words");
@@ -66,7 +69,7 @@
     } else {
       const bar = make("span", { className: "ramp" });
       bar.style.background = `linear-gradient(90deg, ${RAMP.map((c) => `rgb(${c.join(",")})`).join(",")})`;
-      box.append(make("span", { className: "rampbox" }, "0", bar, `${layer.high.toPrecision(2)} or more`));
+      box.append(make("span", { className: "rampbox" }, "0", bar, `${plain(layer.high)} or more`));
     }
     if (layer.note) box.append(make("p", { className: "soft", textContent: layer.note }));
   }
@@ -137,7 +140,7 @@
       pen.strokeRect(layout.left - 4, layout.top - 4, width - 52, layout.side + 8);
       pen.fillText(data.axes[0], layout.left, layout.top + layout.side + 30);
       data.ticks.forEach(([low, high], axis) => {
-        const [a, b] = [low, high].map((value) => Math.abs(value) < 100 ? +value.toPrecision(2) : Math.round(value));
+        const [a, b] = [low, high].map((value) => Math.abs(value) < 100 ? plain(value) : Math.round(value));
         if (axis === 0) pen.fillText(a, layout.left, layout.top + layout.side + 14), pen.fillText(b, width - 44, layout.top + layout.side + 14);
         else pen.fillText(a, 2, layout.top + layout.side), pen.fillText(b, 2, layout.top + 10), pen.fillText(data.axes[1], 2, layout.top + 26);
       });
@@ -194,8 +197,6 @@
     image.src = picture.uri;
     return shown;
   }
-  const signed = (x) => (Number.isFinite(x) ? (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2) : "not known");
-  const plain = (x) => (Number.isFinite(x) ? x.toFixed(2) : "not known");
   function bars(v) {
     const list = make("ul", { className: "bars" });
     let top = 1e-6;

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mine_jax._numbers import decimal, size
+
 
 def finite_mean(values: Any) -> float | None:
     """Computes the mean of the finite ones of some values [n]; None where there are none."""
@@ -47,5 +49,5 @@ def _rounded(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_rounded(one)}" for name, one in value.items()) or "none"
     if isinstance(value, float):
-        return f"{value:.2f}" if 0.005 <= abs(value) < 1000 or value == 0 else f"{value:.2g}"
+        return decimal(value) if abs(value) < 1000 else size(value)
     return f"{value:,}" if isinstance(value, int) else str(value)

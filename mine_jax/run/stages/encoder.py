@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import encoder, features, memory, sharding, statistics
+from mine_jax._numbers import decimal, prefixed
 from mine_jax._progress import Progress, at_the_end, part_of
 from mine_jax.config import Config, EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
@@ -78,9 +79,12 @@ def _mean_r2(values: np.ndarray) -> float | None:
 
 def _worse_than_ridge(r2: float | None, r2_ridge: float | None) -> str:
     """Warns of encoders that predict worse than the reference ridge: what they attribute explains less."""
-    if r2 is None or r2_ridge is None or r2 >= r2_ridge:
+    if r2 is None or r2_ridge is None or round(r2, 3) >= round(r2_ridge, 3):
         return ""
-    return 'the encoders predict worse than ridge on the mean token: try encoder.linear = true, or kind = "ridge"'
+    return (
+        "the encoders predict worse than ridge on the mean token (mean test R2 "
+        f'{decimal(r2, 3)} against {decimal(r2_ridge, 3)}): try encoder.linear = true, or kind = "ridge"'
+    )
 
 
 def share(config: Config, directory: Path, progress: Progress) -> None:
@@ -121,7 +125,7 @@ def plan(config: Config, directory: Path) -> list[str]:
     # three products per training step, two products and one Gram matrix per closed-form readout
     work = 2 * n_images * n_voxels * e.heads * width * (5 * n_cells + e.heads * width) * (e.epochs + 1) * e.members
     lines += [f"{n_voxels} voxels, {n_images} images x {n_cells} cells x width {width}"]
-    lines += [*_chunks(planned), f"work at most {work / 1e12:.2g} TFLOP"]
+    lines += [*_chunks(planned), f"work at most {prefixed(work, 'FLOP')}"]
     return lines + _what_would_fit(e, planned.chunk, free, n_images=n_images, token_shape=token_shape)
 
 
