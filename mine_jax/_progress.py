@@ -8,15 +8,21 @@ calls for long work take True in its place, and show a bar on a terminal.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
+
+from mine_jax._numbers import count, duration, size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Progress = Callable[[int, int], None]
+# Between lines about work that is not shown on a terminal.
+PLAIN_INTERVAL_S = 30.0
 
 
 def silent(done: int, total: int) -> None:
@@ -40,53 +46,89 @@ class State:
     def __init__(self) -> None:
         """Starts the clock."""
         self._first = self._done = self._total = 0
-        self._start = self._begun = time.monotonic()
+        self._start = self._begun = self._last = time.monotonic()
 
     def update(self, done: int, total: int) -> None:
         """Takes what is done."""
+        self._last = time.monotonic()
         if total != self._total or done < self._done:
-            self._first, self._start = done, time.monotonic()
+            self._first, self._start = done, self._last
         self._done, self._total = done, total
 
     def text(self) -> str:
-        """Says what is done, how fast, and how long the rest takes."""
+        """Says what is done, how fast, and how long the rest takes, as long as that can be told."""
         now = time.monotonic()
+        so_far = f"{duration(now - self._begun)} so far"
         if not self._total:
-            return f"working, {_duration(now - self._begun)}"
+            return f"working, {so_far}"
         if self._done >= self._total:
-            return f"finishing, {_duration(now - self._begun)}"
-        parts = [f"{self._done}/{self._total} ({self._done / self._total:.0%})"]
-        passed, n_steps = now - self._start, self._done - self._first
-        if n_steps > 0 and passed > 0:
-            parts.append(f"{n_steps / passed:.3g}/s")
-            parts.append(f"{_duration((self._total - self._done) * passed / n_steps)} left")
+            return f"finishing, {so_far}"
+        parts = [f"{count(self._done)} of {count(self._total)} ({self._done / self._total:.0%})"]
+        n_steps = self._done - self._first
+        each_s = (self._last - self._start) / n_steps if n_steps > 0 else 0.0
+        left_s = (self._total - self._done) * each_s - (now - self._last)
+        # work of another kind, or a compilation, has begun where the rest should have been done by now
+        parts += [f"{size(1 / each_s)}/s", f"{duration(max(left_s, 1.0))} left"] if left_s > 0 else [so_far]
         return ", ".join(parts)
 
 
 @contextlib.contextmanager
 def bar(name: str, console: Console) -> Generator[Progress, None, None]:
     """Gives a callback that moves a bar while the block runs."""
-    from rich import progress
+    from rich import progress, text
 
-    columns = (
-        progress.TextColumn("{task.description:<12}"),
-        progress.BarColumn(),
-        progress.TextColumn("{task.fields[text]}"),
-    )
     state = State()
+
+    class Said(progress.ProgressColumn):
+        """What is done, as it stands when the bar is drawn."""
+
+        def render(self, task: progress.Task) -> text.Text:
+            """Writes the column."""
+            del task
+            return text.Text(state.text())
+
+    columns = (progress.TextColumn("{task.description:<12}"), progress.BarColumn(), Said())
     with progress.Progress(*columns, console=console, transient=True) as shown_bar:
-        task = shown_bar.add_task(name, total=None, text="")
+        task = shown_bar.add_task(name, total=None)
 
         def update(done: int, total: int) -> None:
             state.update(done, total)
-            shown_bar.update(task, completed=done, total=total, text=state.text())
+            shown_bar.update(task, completed=done, total=total)
 
         yield update
 
 
 @contextlib.contextmanager
-def shown(name: str, progress: Progress | bool) -> Generator[Progress, None, None]:
-    """Gives the callback that was given; for True one that moves a bar if standard error is a terminal."""
+def lines(name: str, say: Callable[[str], None], *, interval_s: float) -> Generator[Progress, None, None]:
+    """Gives a callback; a thread says a line at each interval, also while nothing reports."""
+    state, finished = State(), threading.Event()
+
+    def watch() -> None:
+        while not finished.wait(interval_s):
+            say(f"{name}: {state.text()}")
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield state.update
+    finally:
+        finished.set()
+        thread.join()
+
+
+def write_line(stream: TextIO, text: str) -> None:
+    """Writes one line; nobody may be there to read it, which is no reason to stop."""
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        stream.write(text + "\n")
+        stream.flush()
+
+
+@contextlib.contextmanager
+def shown(name: str, progress: Progress | bool, *, elsewhere: bool = False) -> Generator[Progress, None, None]:
+    """Gives the callback that was given; for True one that moves a bar if standard error is a terminal.
+
+    With `elsewhere`, True writes lines where there is no terminal, as in a notebook.
+    """
     if callable(progress):
         yield progress
     elif progress and sys.stderr.isatty():
@@ -94,11 +136,8 @@ def shown(name: str, progress: Progress | bool) -> Generator[Progress, None, Non
 
         with bar(name, Console(stderr=True)) as update:
             yield update
+    elif progress and elsewhere:
+        with lines(name, functools.partial(write_line, sys.stderr), interval_s=PLAIN_INTERVAL_S) as update:
+            yield update
     else:
         yield silent
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

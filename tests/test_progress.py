@@ -26,7 +26,7 @@ def sit_before_a_terminal(monkeypatch):
     return sys.stderr
 
 
-@pytest.mark.parametrize(("progress", "text"), [(True, "3/4 (75%)"), (False, "")])
+@pytest.mark.parametrize(("progress", "text"), [(True, "3 of 4 (75%)"), (False, "")])
 def test_bar_on_a_terminal(monkeypatch, progress, text):
     terminal = sit_before_a_terminal(monkeypatch)
     with shown("work", progress) as report:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mine_jax import artifacts, features, memory, sharding
+from mine_jax._numbers import duration
 from mine_jax._progress import Progress
 from mine_jax._signals import StopFlag, stop_flag
 from mine_jax.config import Config
@@ -347,7 +348,7 @@ class _Run:
         )
         self.save()
         found = sentence(self.steps[name].found, summary)
-        self.reporter.found(f"{name}: done in {entry['seconds']:.1f} s" + (f": {found}" if found else ""))
+        self.reporter.found(f"{name}: done in {duration(entry['seconds'], 1)}" + (f": {found}" if found else ""))
 
     def _record(self, name: str, before: dict[str, Any], old: Iterable[str]) -> list[str]:
         """Hashes what a stage wrote, deletes what an earlier version of it left; returns its files."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 from collections.abc import Generator
 from typing import TextIO
 
-from mine_jax._progress import Progress, State, bar, silent
-
-PLAIN_INTERVAL_S = 30.0
+from mine_jax._progress import PLAIN_INTERVAL_S, Progress, bar, lines, silent, write_line
 
 
 class Reporter:
@@ -40,29 +37,17 @@ class PlainReporter(Reporter):
 
     def say(self, text: str) -> None:
         """Writes one line."""
-        _write(self._stream, text)
+        write_line(self._stream, text)
 
     def found(self, text: str) -> None:
         """Writes one line to standard output."""
-        _write(sys.stdout, text)
+        write_line(sys.stdout, text)
 
     @contextlib.contextmanager
     def task(self, name: str) -> Generator[Progress, None, None]:
-        """Gives a callback; a thread writes a line at each interval, also while nothing reports."""
-        state = State()
-        finished = threading.Event()
-
-        def watch() -> None:
-            while not finished.wait(self._interval_s):
-                self.say(f"{name}: {state.text()}")
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield state.update
-        finally:
-            finished.set()
-            thread.join()
+        """Gives a callback; a line is written at each interval, also while nothing reports."""
+        with lines(name, self.say, interval_s=self._interval_s) as update:
+            yield update
 
 
 class TerminalReporter(Reporter):
@@ -79,7 +64,7 @@ class TerminalReporter(Reporter):
 
     def found(self, text: str) -> None:
         """Writes one line to standard output."""
-        _write(sys.stdout, text)
+        write_line(sys.stdout, text)
 
     @contextlib.contextmanager
     def task(self, name: str) -> Generator[Progress, None, None]:
@@ -91,10 +76,3 @@ class TerminalReporter(Reporter):
 def default_reporter() -> Reporter:
     """Returns the reporter that fits standard error: a bar on a terminal, lines elsewhere."""
     return TerminalReporter() if sys.stderr.isatty() else PlainReporter()
-
-
-def _write(stream: TextIO, text: str) -> None:
-    """Writes one line; nobody may be there to read it, which is no reason to stop."""
-    with contextlib.suppress(BrokenPipeError, ValueError):
-        stream.write(text + "\n")
-        stream.flush()
