@@ -28,21 +28,24 @@ STAGES = {
 _MODULES = (*STAGES, "artifacts", "config", "errors", "estimators", "phantom", "pipeline", "types")
 
 # What stands above the stages -> where it is.
-_FUNCTIONS = dict.fromkeys(("load", "open_run", "publish"), "mine_jax.run.finished")
+_NAMES = {
+    **dict.fromkeys(("load", "open_run", "publish"), "mine_jax.run.finished"),
+    "VoxelEncoder": "mine_jax.estimators",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a stage, module or function at its first use."""
+    """Loads a stage, module, function or class at its first use."""
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Lists the stages, modules and functions, loaded or not."""
-    return sorted({"STAGES", *(name for name in globals() if name.startswith("__")), *_MODULES, *_FUNCTIONS})
+    """Lists the stages, modules, functions and classes, loaded or not."""
+    return sorted({"STAGES", *(name for name in globals() if name.startswith("__")), *_MODULES, *_NAMES})
 
 
 def _public(names: dict[str, Any]) -> list[str]:

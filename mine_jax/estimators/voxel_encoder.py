@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mine_jax import artifacts, attribution, description, encoder
 from mine_jax._checks import check_type
+from mine_jax._progress import Progress, shown
 from mine_jax.config import EncoderConfig, QueryConfig, RidgeConfig, from_dict
 from mine_jax.errors import ConfigError, DataError
 from mine_jax.statistics import r2
@@ -33,6 +35,8 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         validation: share of the images that decide when a query encoder stops.
         random_state: a seed, or what scikit-learn takes.
         settings: other keys of the configuration's `encoder` section, such as {"epochs": 5, "members": 3}.
+        verbose: shows how far fits, predictions and attributions are: a bar on a terminal, a line every 30 s
+            elsewhere.
 
     Attributes:
         encoders_: the fitted encoders; functions of `mine_jax.encoder` and `mine_jax.attribution` take them.
@@ -47,6 +51,7 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         validation: float = 0.15,
         random_state: Any = 0,
         settings: Mapping[str, Any] | None = None,
+        verbose: bool | int = False,
     ) -> None:
         """Keeps the settings; `fit` checks them."""
         self.kind = kind
@@ -54,6 +59,7 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.validation = validation
         self.random_state = random_state
         self.settings = settings
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fits the encoders of all voxels at once.
@@ -82,7 +88,9 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         training, validation = (
             Split(tokens.take_images(rows), all_responses.take_images(rows)) for rows in (rest, held)
         )
-        self.encoders_ = encoder.fit(training, key=int(drawn.randint(2**31 - 1)), validation=validation, config=config)
+        key = int(drawn.randint(2**31 - 1))
+        with self._shown("fit") as report:
+            self.encoders_ = encoder.fit(training, key=key, validation=validation, config=config, progress=report)
         # of the voxels that could not be fitted
         self._mean = np.zeros(responses.shape[1])
         self._mean[~self.fitted_] = np.nan_to_num(responses[:, ~self.fitted_].mean(0, dtype=np.float64))
@@ -110,7 +118,9 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             Responses [N, V] in the units of y; [N] where y was a vector.
         """
         tokens = self._tokens(X, is_fit=False)
-        predicted = np.where(self.fitted_, encoder.predict(self.encoders_, tokens), self._mean)
+        with self._shown("predict") as report:
+            predicted = encoder.predict(self.encoders_, tokens, progress=report)
+        predicted = np.where(self.fitted_, predicted, self._mean)
         return predicted[:, 0] if self._is_vector else predicted
 
     def r2_of(self, X: Any, y: Any) -> np.ndarray:
@@ -145,9 +155,9 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Raises:
             DataError: for a voxel that there is not, or none at all.
         """
-        return attribution.integrated_gradients(
-            self.encoders_.take(self._positions(voxels)), self._tokens(X, is_fit=False)
-        )
+        chosen, tokens = self.encoders_.take(self._positions(voxels)), self._tokens(X, is_fit=False)
+        with self._shown("attribute") as report:
+            return attribution.integrated_gradients(chosen, tokens, progress=report)
 
     def describe(
         self, X: Any, lens: Lens, *, voxels: Sequence[int] | None = None, k: int | float = 0.15
@@ -200,11 +210,15 @@ class VoxelEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         state = artifacts.read_json(Path(directory) / "estimator.json")
         state["grid"] = None if state["grid"] is None else tuple(state["grid"])
-        estimator = cls(**{name: state[name] for name in cls().get_params()})
+        estimator = cls(**{name: state[name] for name in cls().get_params() if name in state})
         estimator.encoders_ = artifacts.load(directory)
         estimator._mean, estimator._is_vector = np.asarray(state["mean"]), state["is_vector"]
         estimator.n_features_in_ = state["n_features"]
         return estimator
+
+    def _shown(self, name: str) -> AbstractContextManager[Progress]:
+        """Gives the progress callback of one piece of work."""
+        return shown(name, bool(self.verbose), elsewhere=True)
 
     def _config(self) -> EncoderConfig:
         if self.kind not in _KINDS:

@@ -1,6 +1,9 @@
 """The estimator: any arrays in, predictions in their units out, and what scikit-learn expects of it."""
 
+import io
+import json
 import re
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 
-from mine_jax import data, encoder
+import mine_jax
+from mine_jax import _progress, data, encoder
 from mine_jax.config import RidgeConfig
 from mine_jax.errors import AlignmentError, ConfigError, DataError
 from mine_jax.estimators import VoxelEncoder
@@ -102,6 +106,39 @@ def test_saved_and_loaded(tmp_path, kind):
     loaded = VoxelEncoder.load(estimator.save(str(tmp_path / "model")))
     np.testing.assert_array_equal(loaded.predict(X), estimator.predict(X))
     assert loaded.kind == kind and loaded.grid == (3, 3) and loaded.settings == settings
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_long_work_is_silent_unless_it_is_asked_to_speak(monkeypatch, is_terminal):
+    X, y = planted(40)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(_progress, "PLAIN_INTERVAL_S", 0.01)
+    whole = encoder.fit
+    monkeypatch.setattr(encoder, "fit", lambda *args, **more: (time.sleep(0.1), whole(*args, **more))[1])
+    shown = {}
+    for verbose in (0, 1):
+        stream = io.StringIO()
+        stream.isatty = lambda: is_terminal
+        monkeypatch.setattr("sys.stderr", stream)
+        model = VoxelEncoder("ridge", settings={"folds": 2}, verbose=verbose).fit(X, y)
+        model.predict(X), model.attribute(X)
+        shown[verbose] = stream.getvalue()
+    assert shown[0] == "" and "fit" in shown[1] and (is_terminal or re.search(r"^fit: .* so far$", shown[1], re.M))
+
+
+def test_an_estimator_saved_before_a_setting_came_is_read(tmp_path):
+    X, y = planted(40)
+    model = VoxelEncoder("ridge", settings={"folds": 3}).fit(X, y)
+    file = model.save(tmp_path) / "estimator.json"
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps({name: value for name, value in state.items() if name != "verbose"}))
+    loaded = VoxelEncoder.load(tmp_path)
+    assert loaded.verbose is False
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
+def test_it_stands_beside_the_stages():
+    assert mine_jax.VoxelEncoder is VoxelEncoder and "VoxelEncoder" in dir(mine_jax)
 
 
 def test_clones_are_not_fitted_and_keep_the_settings():
