@@ -10,6 +10,7 @@ from typing import Any
 
 import pydantic
 
+from mine_jax._numbers import count
 from mine_jax.config.keys import kinds, models, nearest, takes_list
 from mine_jax.config.sections import Section
 from mine_jax.config.whole import Config, hub_id, paths
@@ -64,7 +65,7 @@ def from_dict(values: dict[str, Any], *, base: Path | None = None, source: str =
         problems += ["values are nested too deeply."]
     if config is None or problems:
         shown = "\n".join(f"  {problem}" for problem in problems)
-        raise ConfigError(f"{source} has {len(problems)} problem(s):\n{shown}")
+        raise ConfigError(f"{source} has {count(len(problems), 'problem')}:\n{shown}")
     return config if base is None else _resolved(config, base)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from mine_jax import artifacts
 from mine_jax._checks import check_shape
+from mine_jax._numbers import count
 from mine_jax._progress import Progress, silent
 from mine_jax.data.ids import read as read_ids
 from mine_jax.errors import AlignmentError, DataError, MissingInputError
@@ -104,7 +105,9 @@ def _read_mask(path: Path, ids: np.ndarray, n_tokens: int) -> np.ndarray:
     check_shape("features.mask", mask, "N P", N=len(ids), P=n_tokens)
     empty = ~mask.any(1)
     if empty.any():
-        raise DataError(f"{path} masks every token of {int(empty.sum())} image(s), first {str(ids[empty.argmax()])!r}.")
+        raise DataError(
+            f"{path} masks every token of {count(empty.sum(), 'image')}, first {str(ids[empty.argmax()])!r}."
+        )
     return mask
 
 

@@ -147,7 +147,7 @@ def test_image_without_a_real_token(files):
     mask = np.ones((N, P), bool)
     mask[4] = False
     paths = files(mask=mask)
-    with pytest.raises(DataError, match=r"every token of 1 image\(s\), first 'im4'"):
+    with pytest.raises(DataError, match=r"every token of 1 image, first 'im4'"):
         read(paths, mask=paths["mask"])
 
 

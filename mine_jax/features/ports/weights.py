@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mine_jax import artifacts
+from mine_jax._numbers import count
 from mine_jax.errors import MissingInputError, WeightsError
 
 _log = logging.getLogger("mine_jax")
@@ -103,7 +104,7 @@ def weight_files(directory: Path) -> list[Path]:
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise WeightsError(
-            f"{directory} lacks {len(missing)} weight file(s): {', '.join(missing[:5])}. Copy them again."
+            f"{directory} lacks {count(len(missing), 'weight file')}: {', '.join(missing[:5])}. Copy them again."
         )
     for path in paths:
         check_inside(path, directory)
@@ -250,7 +251,7 @@ class Tensors:
         if self.bad:
             bad = sorted(set(self.bad))
             raise WeightsError(
-                f"{len(bad)} tensor(s) hold NaN or infinity: {', '.join(bad[:8])}. Copy the checkpoint again."
+                f"NaN or infinity in {count(len(bad), 'tensor')}: {', '.join(bad[:8])}. Copy the checkpoint again."
             )
 
 

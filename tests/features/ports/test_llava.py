@@ -360,7 +360,7 @@ def test_missing_and_damaged_tensors(saved):
     tensors["language_model.model.layers.1.mlp.up_proj.weight"][3, 4] = np.nan
     safetensors.numpy.save_file(tensors, path)
     for mesh in ({"data": 1}, {"model": 2}):
-        with pytest.raises(WeightsError, match=r"hold NaN or infinity: language_model\.layers\.1\.mlp\.up_proj"):
+        with pytest.raises(WeightsError, match=r"NaN or infinity in 1 tensor: language_model\.layers\.1\.mlp\.up_proj"):
             load_backbone(LlavaConfig(model=str(directory)), mesh=mesh)
 
 

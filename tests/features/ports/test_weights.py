@@ -51,7 +51,7 @@ def test_wrong_shape(tensors, rewrite):
 def test_nonfinite_weight(value, tensors, rewrite):
     """F-50: NaN and infinity."""
     tensors[KEY][3, 4] = value
-    with pytest.raises(WeightsError, match=f"1 tensor.* hold NaN or infinity: {KEY}"):
+    with pytest.raises(WeightsError, match=f"NaN or infinity in 1 tensor: {KEY}"):
         load(rewrite(tensors))
 
 
@@ -102,7 +102,7 @@ def test_shards_give_the_same_model(checkpoint, tensors):
     shard(checkpoint, tensors)
     np.testing.assert_array_equal(load(checkpoint).encode(pixels)[-1], expected)
     (checkpoint / "b.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"lacks 1 weight file\(s\): b.safetensors"):
+    with pytest.raises(WeightsError, match=r"lacks 1 weight file: b.safetensors"):
         load(checkpoint)
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from mine_jax import sharding
+from mine_jax._numbers import count
 from mine_jax._progress import Progress, silent
 from mine_jax.errors import ConfigError, DataError, WeightsError
 from mine_jax.features.backbone import resolve_layer
@@ -317,8 +318,9 @@ def read_prompt(
     places = np.flatnonzero(ids == config.image_token)
     if len(places) != 1:
         raise WeightsError(
-            f"the tokenizer in {directory} makes {len(places)} image id(s) {config.image_token} of {text!r}, where "
-            f"there must be one. Is {image_text} an added token of it, with the `image_token_index` of config.json?"
+            f"the tokenizer in {directory} makes {count(len(places), 'image id')} {config.image_token} of {text!r}, "
+            f"where there must be one. Is {image_text} an added token of it, with the `image_token_index` of "
+            "config.json?"
         )
     image = np.full(config.n_placeholders, config.image_token, np.int32)
     ids = np.concatenate([ids[: places[0]], image])
@@ -346,11 +348,11 @@ def image_spans(ids: np.ndarray, config: VisionLanguage) -> np.ndarray:
     is_image = np.asarray(ids) == config.image_token
     counts, first = is_image.sum(1), is_image.argmax(1)
     last = is_image.shape[1] - 1 - is_image[:, ::-1].argmax(1)
-    for row, count in enumerate(counts):
-        if count != config.n_placeholders or last[row] - first[row] + 1 != count:
+    for row, n_ids in enumerate(counts):
+        if n_ids != config.n_placeholders or last[row] - first[row] + 1 != n_ids:
             rows, columns = config.grid
             raise DataError(
-                f"prompt {row} has {count} image ids in positions {first[row]} to {last[row]}, but one image is an "
+                f"prompt {row} has {n_ids} image ids in positions {first[row]} to {last[row]}, but one image is an "
                 f"unbroken run of {config.n_placeholders}: {rows} x {columns} patches"
                 f"{f', {config.n_before} before them' if config.n_before else ''}"
                 f"{f', {config.row_end} after each row' if config.row_end else ''}. "
