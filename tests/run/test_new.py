@@ -117,12 +117,36 @@ def test_rows_without_an_id_are_odd(tmp_path, shape, said):
     assert ("ODD: ids.txt names 8 images" in text) == said and ("transposed?" in text) == (shape == (5, 8))
 
 
+def test_a_list_with_a_line_for_each_row_names_them_and_one_for_each_voxel_may_be_areas(tmp_path):
+    np.save(tmp_path / "responses.npy", np.zeros((8, 5), np.float32))
+    (tmp_path / "ids.txt").write_text("".join(f"p{i // 2}\n" for i in range(8)))
+    (tmp_path / "notes.txt").write_text("a\nb\n")
+    (tmp_path / "areas.txt").write_text("V1\n" * 5)
+    given = [tmp_path / name for name in ("responses.npy", "notes.txt", "ids.txt")]
+    assert surveys.survey("folder", given).values["image_ids"] == str(tmp_path / "ids.txt")
+    text = " ".join("\n".join(new("folder", given)).replace("# ", "").split())
+    assert "ODD: 4 images stand here more than once, so rows are trials: give a table `trials`" in text
+    with pytest.raises(errors.ConfigError, match=r"areas\.txt has a line for each of the 5 voxels .* voxel_id"):
+        surveys.survey("folder", [*given, tmp_path / "areas.txt"])
+
+
+def test_an_array_of_three_axes_holds_image_tokens(tmp_path, recordings):
+    np.save(tmp_path / "tokens.npy", np.zeros((N, 64, 3), np.float32))
+    own = read(tmp_path, "folder", recordings / "responses.npy", recordings / "ids.txt", tmp_path / "tokens.npy")
+    assert own.features.kind == "precomputed" and own.features.tokens == str(tmp_path / "tokens.npy")
+    assert own.features.token_image_ids == own.data.image_ids == str(recordings / "ids.txt")
+    assert f"precomputed features: {N} images x 64 tokens x 3, no words" in inputs.check(own)
+
+
 def test_what_is_not_understood_is_named(tmp_path):
     (tmp_path / "notes.doc").touch()
     with pytest.raises(errors.MissingInputError, match="nsddata_betas/ppdata/subj01"):
         list(new("nsd", [tmp_path]))
     with pytest.raises(errors.ConfigError, match=r"cannot tell what .*notes\.doc is"):
         list(new("folder", [tmp_path / "notes.doc"]))
+    (tmp_path / "responses.csv").write_text(f"image,{','.join(f'v{i}' for i in range(60))}\n")
+    with pytest.raises(errors.ConfigError, match=r"columns are image, v0, v1, v2 and 57 more\. .*numpy\.save"):
+        list(new("folder", [tmp_path / "responses.csv"]))
     with pytest.raises(errors.ConfigError, match="Kinds: folder, nsd"):
         list(new("phantom", []))
     with pytest.raises(errors.MissingInputError, match=r"no file or folder .*nothing"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import string
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 
+from mine_jax._numbers import count
 from mine_jax.data import images
 from mine_jax.data.containers import csv, series, volumes
 from mine_jax.data.surveys.found import Found
@@ -14,6 +16,8 @@ from mine_jax.data.surveys.published import SHARE
 from mine_jax.errors import ConfigError
 
 _IDS = "image_ids"
+# Columns of a table that a message names.
+_SHOWN = 4
 
 
 def folder(paths: Sequence[Path]) -> Found:
@@ -37,16 +41,22 @@ def folder(paths: Sequence[Path]) -> Found:
             by_key.setdefault(key, []).append(path)
             notes[key] = note
         elif path in paths:
+            columns = f" Its columns are {_some(note.split(', '))}." if note else ""
             raise ConfigError(
-                f"cannot tell what {path} is. Understood are .npy arrays [images or trials, voxels], NIfTI, MGH and "
-                "GIFTI files, .txt lists of image ids, .tsv tables of trials or areas, and folders or ZIPs of photos."
+                f"cannot tell what {path} is.{columns} Understood are .npy arrays [images or trials, voxels] "
+                "(numpy.save writes one), NIfTI, MGH and GIFTI files, .txt lists of image ids, .tsv or .csv tables of "
+                "trials (image_id, session, run) or areas (voxel_id, roi), and folders or ZIPs of photos."
             )
     if "trials" in by_key:
         by_key.pop(_IDS, None)
+    if len(by_key.get(_IDS, [])) > 1 and len(by_key.get("responses", [])) == 1:
+        by_key[_IDS] = _of_rows(by_key[_IDS], by_key["responses"][0])
     values: dict[str, object] = {key: _named(key, files) for key, files in by_key.items()}
     notes = {key: note for key, note in notes.items() if note and key in values}
     if _IDS in by_key and len(by_key.get("responses", [])) == 1:
         notes["responses"] = notes.get("responses", "") + _odd(by_key["responses"][0], by_key[_IDS][0])
+    if _IDS in by_key:
+        notes[_IDS] = _repeated(by_key[_IDS][0])
     return Found({**values, "test": SHARE}, {**notes, "test": "no split is given: a share of all"})
 
 
@@ -87,11 +97,58 @@ def _odd(responses: Path, ids: Path) -> str:
     if not responses.name.endswith(series.SUFFIXES):
         return ""
     opened = series.open_series(responses)
-    n_ids = sum(bool(line.strip()) for line in ids.read_text(encoding="utf-8", errors="replace").splitlines())
+    n_ids = len(lines_of(ids))
     if opened.n_rows == n_ids:
         return ""
     is_turned = opened.n_positions == n_ids
     return f" ODD: {ids.name} names {n_ids} images" + (": is the array transposed?" if is_turned else "")
+
+
+def _of_rows(lists: Sequence[Path], responses: Path) -> list[Path]:
+    """The lists that name the rows of the responses; all where that does not tell them apart.
+
+    Raises:
+        ConfigError: if another one has a line for each voxel: areas are a table.
+    """
+    opened = series.open_series(responses)
+    n_lines = {path: len(lines_of(path)) for path in lists}
+    of_rows = [path for path in lists if n_lines[path] == opened.n_rows]
+    of_voxels = [path for path in lists if n_lines[path] == opened.n_positions != opened.n_rows]
+    if of_rows and of_voxels:
+        raise ConfigError(
+            f"{of_voxels[0]} has a line for each of the {opened.n_positions} voxels of {responses.name}. Are these "
+            "areas? Areas are a .tsv table with the columns voxel_id (from 0, the column of the array) and roi."
+        )
+    return of_rows if len(of_rows) == 1 else list(lists)
+
+
+def _repeated(ids: Path) -> str:
+    """What a note says of a list that names images more than once; "" for one that does not."""
+    named = lines_of(ids)
+    n_repeated = sum(n > 1 for n in Counter(named).values())
+    if not n_repeated:
+        return ""
+    images = count(n_repeated, "image stands", "images stand")
+    return f"ODD: {images} here more than once, so rows are trials: give a table `trials` (image_id, session, run)"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Some names, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def lines_of(path: Path) -> list[str]:
+    """Reads the lines of a text that are not empty.
+
+    Args:
+        path: of the text.
+
+    Returns:
+        Lines without the spaces around them.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _columns(path: Path) -> list[str]:

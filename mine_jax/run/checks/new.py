@@ -12,6 +12,7 @@ from mine_jax.config import Config, keys
 from mine_jax.config.keys import Key
 from mine_jax.data import surveys
 from mine_jax.features.backbone import FETCH
+from mine_jax.features.store import memory_map
 
 _COLUMNS = 100
 
@@ -21,7 +22,8 @@ def new(kind: str, paths: Sequence[Path]) -> Iterator[str]:
 
     Args:
         kind: of data.
-        paths: files and folders of the data set; a folder with a checkpoint among them is the model.
+        paths: files and folders of the data set; a folder with a checkpoint among them is the model, and a .npy of
+            three axes holds image-tokens.
 
     Yields:
         Lines of TOML.
@@ -31,10 +33,13 @@ def new(kind: str, paths: Sequence[Path]) -> Iterator[str]:
     """
     families = {path: features.family_of(path) for path in paths}
     models = [path for path in paths if families[path]]
-    found = surveys.survey(kind, [path for path in paths if path not in models])
+    tokens = [path for path in paths if _holds_tokens(path)]
+    found = surveys.survey(kind, [path for path in paths if path not in (*models, *tokens)])
     family, model = "clip", None
     if models:
         family, model = str(families[models[0]]), str(models[0].resolve())
+    elif tokens:
+        family = "precomputed"
     elif "root" in found.values and phantom.is_phantom(found.values["root"]):
         model = "phantom"
     yield f"# Written by `mine-jax new {kind}`. Relative paths belong to the folder of this file. Commented keys show"
@@ -45,10 +50,24 @@ def new(kind: str, paths: Sequence[Path]) -> Iterator[str]:
     yield ""
     yield from _section("data", kind, found.values, found.notes)
     known = {} if model is None else {"model": model}
+    if family == "precomputed":
+        known = _of_tokens(tokens[0], paths)
     yield from _section("features", family, known, {} if known else {"model": f"A folder that you have, or: {FETCH}."})
     for section in Config.model_fields:
         if section not in ("data", "features"):
             yield f"# [{section}]  {Config.model_fields[section].description}"
+
+
+def _holds_tokens(path: Path) -> bool:
+    return path.suffix == ".npy" and path.is_file() and memory_map(path).ndim == 3
+
+
+def _of_tokens(tokens: Path, paths: Sequence[Path]) -> dict[str, str]:
+    """The keys of image-tokens [N, P, D], with a list of N ids where one is given."""
+    n_images = len(memory_map(tokens))
+    lists = [path for path in paths if path.suffix == ".txt" and len(surveys.lines_of(path)) == n_images]
+    ids = {"token_image_ids": str(lists[-1].resolve())} if lists else {}
+    return {"tokens": str(tokens.resolve()), **ids}
 
 
 def _section(section: str, kind: str, values: Mapping[str, Any], notes: Mapping[str, str]) -> Iterator[str]:
