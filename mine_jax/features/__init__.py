@@ -22,6 +22,7 @@ from mine_jax.features.lens import project_tokens as project_tokens
 from mine_jax.features.lens import read_words as read_words
 from mine_jax.features.lens import reduced_lens as reduced_lens
 from mine_jax.features.lens import visual_words as visual_words
+from mine_jax.features.lens import why_no_lens as why_no_lens
 from mine_jax.features.load import extract_part as extract_part
 from mine_jax.features.load import load_backbone_like as load_backbone_like
 from mine_jax.features.load import load_features as load_features

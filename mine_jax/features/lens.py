@@ -220,6 +220,35 @@ def build_lens(
         return None
 
 
+def why_no_lens(backbone: Backbone, word_list: str | Path | None, templates: Sequence[str]) -> str | None:
+    """Says why a backbone that nobody asked for words reads none; None if it does.
+
+    Two words are tried.
+
+    Args:
+        backbone: the frozen model.
+        word_list: file of words, see `read_words`; None for the checkpoint's list, else the shipped one.
+        templates: prompts with one `{}`.
+
+    Returns:
+        The reason, or None.
+
+    Raises:
+        ConfigError: if words were asked for and the model reads none.
+        WeightsError: likewise, if its tokenizer does not fit.
+    """
+    asked, checkpoint_templates = backbone.lens_defaults()
+    if word_list is not None:
+        asked = read_words(word_list)
+    try:
+        backbone.lens((visual_words() if asked is None else asked)[:2], checkpoint_templates or templates)
+    except (ConfigError, WeightsError) as error:
+        if asked is not None:
+            raise
+        return str(error)
+    return None
+
+
 def visual_words() -> np.ndarray:
     """Returns the words [W] that ship with the package: what photos show, in English.
 

@@ -123,6 +123,23 @@ def test_checkpoint_with_other_tensors_is_named(folder):
         checked(folder, features={"kind": "clip", "model": "model"})
 
 
+def test_a_checkpoint_without_its_tokenizer_reads_no_words(folder):
+    import importlib.resources
+    import shutil
+
+    source, model = importlib.resources.files("mine_jax") / "phantom" / "weights" / "clip", folder / "model"
+    shutil.copytree(str(source), model)
+    for path in model.glob("*token*"):
+        path.unlink()
+    given = {"features": {"kind": "clip", "model": "model"}, "attribution": {"k": 4}}
+    # lens.json asks for words
+    with pytest.raises(errors.WeightsError, match="tokenizer"):
+        checked(folder, **given)
+    (model / "lens.json").unlink()
+    (warning,) = [finding for finding in checked(folder, **given) if "no lens" in finding]
+    assert warning.startswith("warning: ") and "tokenizer" in warning
+
+
 def test_phantom_that_is_not_written_yet_is_no_error():
     found = inputs.check(config.from_dict({"data": {"kind": "phantom"}, "features": {"model": "phantom"}}))
     assert "writes it" in found[0] and any("tokens x" in finding for finding in found)

@@ -111,6 +111,11 @@ def _features(config: Config, progress: Progress) -> list[str]:
         findings = [f"{backbone.name}: {backbone.layers} layers, {n_tokens} tokens x {backbone.width}"]
         if settings.words is not None:
             findings.append(f"{len(features.read_words(settings.words))} words in {settings.words}")
+        # a language model reads words with its head, whose size makes it no matter of a check
+        templates = getattr(settings, "templates", None)
+        why = None if templates is None else features.why_no_lens(backbone, settings.words, templates)
+        if why is not None:
+            findings.append(f"warning: no lens, so later stages find no words: {why}")
     attribution.n_critical(config.attribution.k, n_tokens)
     return findings
 
