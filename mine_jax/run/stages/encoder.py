@@ -26,13 +26,14 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     """Fits and scores the encoders, the ridge they are compared with, and the low-level rival of voxels and decoys."""
     splits = files.load_splits(config, directory)
     batches = fits.batches(config, splits)
-    batch, n_fits, after = batches.whole, 1 + len(batches.halves), at_the_end(progress)
-    encoders = fits.fitted(config, config.encoder, batch, part_of(progress, 0, n_fits), batches.moments)
+    batch, reference, more = batches.whole, _reference(config.encoder), _more_layers(config, directory)
+    n_fits = 1 + len(batches.halves) + (reference is not None) + len(more)
+    own = (part_of(progress, i, n_fits) for i in range(n_fits))
+    encoders = fits.fitted(config, config.encoder, batch, next(own), batches.moments)
     all_scores = fits.scored(config, encoders, batch)
     files.save_encoders(directory, encoders, all_scores)
     for i, half in enumerate(batches.halves):
-        own = part_of(progress, 1 + i, n_fits)
-        fitted = fits.fitted(config, config.encoder, half, own, batches.half_moments[i])
+        fitted = fits.fitted(config, config.encoder, half, next(own), batches.half_moments[i])
         seen = [half[name].responses.image_ids for name in ("train", "val")]
         files.save_half(directory, i, fitted, np.concatenate(seen))
     scores = all_scores.take(~encoder.is_decoy(all_scores.voxel_ids))
@@ -48,14 +49,13 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
     if "linear" in encoders.per_voxel:
         terms = np.asarray(encoders.per_voxel["linear"])[: len(usable)]
         summary["voxels_with_linear_term"] = int((terms[usable] != 0).any(1).sum())
-    reference = _reference(config.encoder)
     if reference is not None:
-        linear = fits.scored(config, fits.fitted(config, reference, splits, after, batches.moments), splits)
+        linear = fits.scored(config, fits.fitted(config, reference, splits, next(own), batches.moments), splits)
         files.save_reference(directory, linear)
         summary["mean_r2_ridge"] = _mean_r2(linear.r2[usable])
     by_layer = {splits["train"].tokens.layer: scores}
-    for layer, split in _more_layers(config, directory):
-        by_layer[layer] = fits.scored(config, fits.fitted(config, config.encoder, split, after), split)
+    for layer, split in more:
+        by_layer[layer] = fits.scored(config, fits.fitted(config, config.encoder, split, next(own)), split)
     files.save_layers(directory, files.load_responses(directory), by_layer)
     files.remove_rival(directory)
     rival = _rival(config, directory, batch)
@@ -63,7 +63,7 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         low_level = _scored_rival(all_scores, rival, batch["test"])
         files.save_rival(directory, rival.predicted, low_level)
         summary["mean_r2_low_level"] = _mean_r2(low_level.r2[: len(usable)][usable])
-    lags = encoder.compare_lags(*splits.values(), progress=after)
+    lags = encoder.compare_lags(*splits.values(), progress=at_the_end(progress))
     if lags is not None:
         summary |= {"r_by_lag": {f"{lag:+d}": r for lag, r in lags.rows.items()}, "r_of_lags": lags.said}
     warnings = [
