@@ -15,6 +15,15 @@ _N_WORDS = 3
 # Of a voxel that was fitted, and that no profile was built for.
 TOO_POOR = "not profiled: R2 on the images that chose its encoder (r2_selection) is below attribution.min_r2"
 
+# Status of a voxel that was not fitted or scored -> why nothing is said of it.
+UNFIT = {
+    "constant": "responses do not vary",
+    "nonfinite": "responses are not finite",
+    "low_ceiling": "noise ceiling is below data.min_noise_ceiling",
+    "diverged": "the fit did not converge",
+    "n_test<2": "fewer than 2 test images have responses",
+}
+
 
 def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | None) -> pd.DataFrame:
     """Tables what is known of voxels so far; numbers of later stages are empty.
@@ -44,7 +53,7 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
     words = np.full(n_voxels, "", dtype=object)
     claim, reason = np.full(n_voxels, CLAIMS[0], dtype=object), np.array(["not profiled"] * n_voxels, dtype=object)
     unfit = (table["status"] != "ok").to_numpy()
-    reason[unfit] = table["status"].to_numpy()[unfit]
+    reason[unfit] = [UNFIT[status] for status in table["status"].to_numpy()[unfit]]
     if profiles is not None:
         reason[~unfit] = TOO_POOR
         rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)

@@ -7,9 +7,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from mine_jax.convert import frames
 from mine_jax.errors import DataError, GeometryError, MissingExtraError
 from mine_jax.memory.sparse import sparse_rows
-from mine_jax.types import Profiles, Responses, Scores, Volume
+from mine_jax.types import STATUSES, Profiles, Responses, Scores, Volume
 
 IDS = np.array([3, 7, 20])
 SHAPE, AFFINE = (2, 3, 4), np.diag([2.0, 2.0, 3.0, 1.0])
@@ -99,3 +100,10 @@ def test_a_missing_xarray_is_named_with_its_extra(scores, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(MissingExtraError, match=r"mine_jax\[xarray\]"):
         scores.to_xarray()
+
+
+def test_a_voxel_that_was_not_fitted_has_its_reason_in_words(responses, scores):
+    assert set(frames.UNFIT) == set(STATUSES) - {"ok"}
+    table = frames.voxels(responses, scores, None)
+    assert list(table["status"]) == ["ok", "constant", "ok"]
+    assert list(table["reason"]) == ["not profiled", "responses do not vary", "not profiled"]

@@ -21,7 +21,7 @@ def test_index(make_run, tmp_path, reader):
     assert path == tmp_path / "report.html"
     assert re.findall(r'href="([^#"]+)"', html) == ["subj01/report.html"]
     assert "subj &lt;b&gt; 02 (its report has not been written)" in html
-    assert "0.61 (not met)" in html and "1 of 2 targets met" in html
+    assert "0.610 (not met)" in html and "1 of 2 targets met" in html
     assert html.count('alt="Scene') == 10
     assert html.count("<script") == 1 and str(tmp_path) not in html
 

@@ -378,7 +378,7 @@ def test_voxels_that_their_words_move_are_counted(run, reader):
     text = " ".join(Page(write_report(run, read_images=reader).read_text(encoding="utf-8")).text.split())
     assert "(8 tested, 3 moved)" in text
     assert "All 8 voxels of validation/voxels.tsv" in text and "evaluator (judge)" in text
-    assert "moved by their words 3 37.5% 0.5" in text
+    assert "moved by their words 3 38% 0.50" in text
 
 
 @pytest.mark.usefixtures("quick")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mine_jax import artifacts
-from mine_jax.errors import ConfigError, DataError, GeometryError
+from mine_jax.errors import ConfigError, DataError, GeometryError, MissingInputError
 from mine_jax.run import files, queries
 from mine_jax.types import Responses, Volume
 from tests.roi.planted import CATEGORIES, CORPUS, profiles
@@ -65,6 +65,11 @@ def test_what_is_refused(asked, tmp_path):
     asked["responses"] = Responses(**{**vars(responses), "indices": None, "volume": None})
     with pytest.raises(GeometryError, match="no geometry"):
         queries.query(Path("run"), "man", out=tmp_path / "man.nii.gz")
+
+
+def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
+    with pytest.raises(MissingInputError, match=r"is no run directory: it has no run\.json"):
+        queries.query(tmp_path / "typo", "man")
 
 
 def test_subjects_of_a_folder(monkeypatch, tmp_path):

@@ -70,7 +70,7 @@ def volume_maps(run: reading.Run) -> page.Section:
     folder = run.directory / "maps"
     paths = {path.name.removesuffix(".nii.gz"): path for path in sorted(folder.glob("*.nii.gz"))}
     if not paths:
-        return page.Section(anchor, title, missing=f"{run.why_missing('roi', 'maps')} Data without geometry have none.")
+        return page.Section(anchor, title, missing=_why_no_maps(run))
     labels = [name for name, path in paths.items() if name != "top_category" and maps.read_legend(path)]
     shown = [*labels, *(name for name in VALUE_MAPS if name in paths)]
     figures = list(filter(None, (one_map(run, name) for name in shown)))
@@ -139,9 +139,9 @@ def _heat(unit: page.Unit, table: pd.DataFrame) -> page.Picture:
     n_areas, n_labels = min(table["roi"].nunique(), MAX_AREAS), min(table[column].nunique(), MAX_AREAS)
     n_marked = int(is_preferred(table).sum())
     caption = (
-        f"Enrichment of each {column} in {page.count(n_areas, 'area')}. Star: preferred. Dot: q at most {MAX_Q} "
-        f"but not preferred, since another is larger or a threshold is missed. An area with few {unit.many} with words "
-        "has no q."
+        f"Enrichment (difference of shares) of each {column} in {page.count(n_areas, 'area')}. Star: preferred. "
+        f"Dot: q at most {MAX_Q} but not preferred, since another is larger or a threshold is missed. An area with "
+        f"few {unit.many} with words has no q."
     )
     alt = f"Heat map of enrichment, {n_areas} areas by {n_labels}; {n_marked} preferences."
     return canvas.picture(figures.area_categories(table), alt=alt, caption=caption)
@@ -201,6 +201,12 @@ def _cell(name: str, value: Any) -> str:
     if name in _COUNTS:
         return page.count(value)
     return page.decimal(value) if isinstance(value, int | float) else str(value)
+
+
+def _why_no_maps(run: reading.Run) -> str:
+    if any(stage.name == "roi" and stage.state == "done" for stage in run.stages()):
+        return "This run has no maps of a volume: its data say nothing of where voxels lie there."
+    return run.why_missing("roi", "maps")
 
 
 def _value_map(run: reading.Run, name: str, path: Path) -> dict[str, Any]:

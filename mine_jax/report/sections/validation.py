@@ -83,7 +83,7 @@ def why_missing(run: reading.Run) -> str:
     """
     generator, editor = run.setting("validation", "generator"), run.setting("validation", "editor")
     if generator == "none" and editor == "none":
-        return "Validation was switched off for this run: neither a generator nor an editor is configured."
+        return "Nothing was generated or edited in this run: neither a generator nor an editor is configured."
     return run.why_missing("validation", "validation/summary.tsv")
 
 

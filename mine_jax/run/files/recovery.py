@@ -39,7 +39,13 @@ def verify(directory: Path, *globs: str) -> None:
 
 
 def load_configuration(directory: Path) -> Config:
-    """Reads the configuration that a run was made from."""
+    """Reads the configuration that a run was made from.
+
+    Raises:
+        MissingInputError: if the folder is no run directory.
+    """
+    if not is_run(directory):
+        raise MissingInputError(f"{directory} is no run directory: it has no {manifest.NAME}.")
     return from_dict(artifacts.read_json(directory / manifest.NAME)["configuration"])
 
 

@@ -90,6 +90,4 @@ def open_run(directory: str | Path) -> Run:
         MissingInputError: if it is none.
     """
     directory = Path(directory)
-    if not files.is_run(directory):
-        raise MissingInputError(f"{directory} is no run directory: it has no run.json.")
     return Run(directory, files.load_configuration(directory))
