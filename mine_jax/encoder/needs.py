@@ -10,7 +10,7 @@ from mine_jax.config import QueryConfig, RidgeConfig
 from mine_jax.encoder.linear.banded import N_CANDIDATES
 from mine_jax.encoder.linear.components import MOST_IMAGES
 from mine_jax.encoder.query.images import IMAGE_CHUNK
-from mine_jax.encoder.query.readout import logits_at_once
+from mine_jax.encoder.query.readout import logits_at_once, tile
 from mine_jax.memory.chunks import voxels_at_once
 from mine_jax.memory.plan import Need, Plan, plan_chunk
 
@@ -94,15 +94,20 @@ def query_need(config: QueryConfig, *, n_images: int, token_shape: tuple[int, in
     kept = 4 * parameters + 6 * moving + 2 * n_heads * n_cells + n_images
     # sums and what one part of the images adds to them; eigenvectors and the work space of their solver
     grams = 4 * size**2
-    # of all voxels together the readout takes as few images at once as keep its logits below a constant
-    at_once, constant = (1, 3 * logits_at_once()) if config.trunk == "shared" else (IMAGE_CHUNK, 0)
-    attended = 2 * at_once * size
-    logits = 3 * at_once * n_heads * n_cells
+    read_at_once = _readout_need(size, n_heads * n_cells, is_shared=config.trunk == "shared")
     tokens = n_images * n_cells * n_inputs * (2 if config.storage == "bfloat16" else _FLOAT)
     linear = _linear_need(config, n_images, n_cells * n_inputs, size)
-    # twice: folded into parts for the readout; members have copies of their own
-    fixed = (1 + config.members) * min(tokens, config.resident_bytes) + _FLOAT * constant
-    return Need(fixed + linear.fixed, _FLOAT * (kept + grams + attended + logits) + linear.each)
+    # members have copies of their own
+    fixed = config.members * min(tokens, config.resident_bytes) + read_at_once.fixed
+    return Need(fixed + linear.fixed, _FLOAT * (kept + grams) + read_at_once.each + linear.each)
+
+
+def _readout_need(size: int, n_logits: int, *, is_shared: bool) -> Need:
+    """Counts the bytes of what a readout reads at once: attended tokens, and logits with what they become."""
+    if is_shared:  # of all voxels together: as few images, or voxels, as keep the logits below a constant
+        return Need(_FLOAT * 3 * logits_at_once(), _FLOAT * 2 * size)
+    images = tile(voxels_at_once(), IMAGE_CHUNK, n_logits).images
+    return Need(0, _FLOAT * images * (2 * size + 3 * n_logits))
 
 
 def _linear_need(config: QueryConfig, n_images: int, n_columns: int, size: int) -> Need:

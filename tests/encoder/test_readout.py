@@ -100,6 +100,32 @@ def test_chunking_changes_nothing(image_chunk):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.parametrize("options", [{}, {"heads": 2, "groups": 2}, {"masked": True}], ids=str)
+def test_tiles_and_parts_that_do_not_divide_change_nothing(options, monkeypatch):
+    """67 voxels in three tiles, 41 images in parts of six: every sum as of float64 NumPy."""
+    monkeypatch.setattr(readout, "_LOGITS", {"cpu": 1500})
+    monkeypatch.setattr(readout, "_LEAST_VOXELS", 24)
+    arrays, mask = case(n_images=41, n_voxels=67, **options)
+    weights = np.arange(41) % 5 > 0
+    heads = arrays["query"].shape[1]
+    assert readout.tile(67, 41, 5 * heads) == (23, 12 // heads)
+    got = readout.add(None, **arrays, weights=weights, mask=None if mask is None else jnp.asarray(mask))
+    got = readout.add(got, **arrays, weights=weights, mask=None if mask is None else jnp.asarray(mask))
+    attended = attended_tokens(arrays["query"], arrays["position"], arrays["keys"], mask)[weights]
+    y = arrays["responses"][weights].astype(np.float64)
+    expected = {
+        "gram": np.einsum("nvi,nvj->vij", attended, attended),
+        "cross": np.einsum("nvi,nv->vi", attended, y),
+        "total": attended.sum(0),
+        "y_total": y.sum(0),
+        "y_square": (y**2).sum(0),
+        "count": len(y),
+    }
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], 2 * np.asarray(value), rtol=1e-5, atol=1e-4, err_msg=name)
+
+
 def test_constant_response_gives_zero():
     arrays, _ = case()
     arrays["responses"][:] = 2

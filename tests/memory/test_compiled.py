@@ -151,17 +151,17 @@ def test_free_bytes_are_those_of_the_fullest_device(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize(
-    ("platform", "n_voxels", "n_images"), [("cpu", 256, 64), ("gpu", 4096, 256), ("tpu", 4096, 256)]
+    ("platform", "n_voxels", "n_images", "tile"),
+    [("cpu", 256, 64, (64, 28)), ("gpu", 4096, 256, (4096, 113)), ("tpu", 4096, 256, (4096, 113))],
 )
-def test_what_is_done_at_once_follows_the_platform(platform, n_voxels, n_images, monkeypatch):
-    """Loop trips of readouts, fits and predictions; a readout reads as many images as its logits allow."""
+def test_what_is_done_at_once_follows_the_platform(platform, n_voxels, n_images, tile, monkeypatch):
+    """Loop trips of readouts, fits and predictions; what a readout reads at once fits a cache, or fills a device."""
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     config, given = QueryConfig(width=96), {"n_images": 1000, "token_shape": (576, 1024)}
     assert needs.plan_query(config, n_voxels=N_VOXELS, available=1 << 40, **given).chunk == n_voxels
     assert needs.plan_ridge(RidgeConfig(), n_voxels=N_VOXELS, available=1 << 40, **given).chunk == n_voxels
     assert memory.images_at_once() == n_images
-    per_image = n_voxels * 576
-    assert min(128, readout.logits_at_once() // per_image) >= 100
+    assert readout.tile(n_voxels, 128, 576) == tile
 
     # the public solver takes as many voxels as suit the device, too
     rng = np.random.default_rng(0)

@@ -21,14 +21,38 @@ from mine_jax.types import Array
 
 # Penalties per unit of mean token variance, as powers of ten.
 PENALTIES = tuple(10.0 ** np.arange(-1, 6.01, 0.5))
-# Attention of so many (image, voxel, head, cell) is held at once: on accelerators enough images to fill products.
-_LOGITS, _LOGITS_ELSEWHERE = {"cpu": 1 << 26}, 1 << 28
+# Attention of so many (image, voxel, head, cell) is held at once: on CPUs as much as fits a cache, in tiles of voxels
+# that have at least a number; on accelerators of all voxels, and enough images to fill products.
+_LOGITS, _LOGITS_ELSEWHERE = {"cpu": 1 << 20}, 1 << 28
+_LEAST_VOXELS = 64
 _F32 = {"preferred_element_type": jnp.float32}
+
+
+class Tile(NamedTuple):
+    """How many voxels and images a readout reads at once."""
+
+    voxels: int
+    images: int
 
 
 def logits_at_once() -> int:
     """Returns of how many (image, voxel, head, cell) attention is held at once on the default device."""
     return _LOGITS.get(jax.default_backend(), _LOGITS_ELSEWHERE)
+
+
+def tile(n_voxels: int, n_images: int, n_logits: int) -> Tile:
+    """Chooses how many voxels and images are read at once on the default device.
+
+    Args:
+        n_voxels: V.
+        n_images: at most.
+        n_logits: of one voxel and image, H C.
+    """
+    at_once = logits_at_once() // n_logits
+    least = min(n_voxels, _LEAST_VOXELS) if jax.default_backend() in _LOGITS else n_voxels
+    images = max(1, min(n_images, at_once // least))
+    n_tiles = -(-n_voxels // max(least, at_once // images))
+    return Tile(-(-n_voxels // n_tiles), images)
 
 
 @functools.partial(jax.jit, static_argnames=("image_chunk",))
@@ -64,9 +88,8 @@ def add(
         `y_square` [V] and `count` []; with components also `linear_cross` [V, R, H E] and `linear_y` [V, R].
     """
     n_voxels, n_heads, width = query.shape
-    size = n_heads * width
-    logits = n_voxels * n_heads * keys.shape[1]
-    image_chunk = max(1, min(image_chunk, logits_at_once() // logits))
+    n_images, n_cells = keys.shape[:2]
+    size, weights = n_heads * width, jnp.asarray(weights, jnp.float32)
     if sums is None:
         shapes = {"gram": (n_voxels, size, size), "cross": (n_voxels, size), "total": (n_voxels, size)}
         shapes |= {"y_total": (n_voxels,), "y_square": (n_voxels,), "count": ()}
@@ -74,27 +97,48 @@ def add(
             n_components = components.shape[1]
             shapes |= {"linear_cross": (n_voxels, n_components, size), "linear_y": (n_voxels, n_components)}
         sums = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    size_of = tile(n_voxels, min(image_chunk, n_images), n_heads * n_cells)
+    images, n_parts = (keys, keys if values is None else values, mask, components), -(-n_images // size_of.images)
 
-    def one_part(sums: dict[str, jax.Array], part: tuple[Any, ...]) -> tuple[dict[str, jax.Array], None]:
-        chunk_keys, y, w, chunk_mask, chunk_values, z = part
-        chunk_values = chunk_keys if chunk_values is None else chunk_values
-        attended = attended_tokens(query, position, chunk_keys, chunk_values, chunk_mask) * w[:, None, None]
-        y = y * w[:, None]
-        more = {
-            "gram": jnp.einsum("bvi,bvj->vij", attended, attended, **_F32),
-            "cross": jnp.einsum("bvi,bv->vi", attended, y, **_F32),
-            "total": attended.sum(0),
-            "y_total": y.sum(0),
-            "y_square": (y**2).sum(0),
-            "count": w.sum(),
-        }
-        if z is not None:
-            more["linear_cross"] = jnp.einsum("br,bvi->vri", z, attended, **_F32)
-            more["linear_y"] = jnp.einsum("br,bv->vr", z, y, **_F32)
-        return jax.tree.map(jnp.add, sums, more), None
+    def one_tile(of_tile: tuple[dict[str, jax.Array], Array, Array, Array]) -> dict[str, jax.Array]:
+        sums, query, position, responses = of_tile
 
-    parts = folded((keys, responses, jnp.asarray(weights, jnp.float32), mask, values, components), image_chunk)
-    return lax.scan(one_part, sums, parts)[0]
+        def one_part(sums: dict[str, jax.Array], part: jax.Array) -> tuple[dict[str, jax.Array], None]:
+            # the last part reaches back to images that were read, which weigh nothing then
+            start = jnp.minimum(part * size_of.images, n_images - size_of.images)
+            rows = functools.partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=size_of.images)
+            w = jnp.where(start + jnp.arange(size_of.images) < part * size_of.images, 0.0, rows(weights))
+            part_keys, part_values, part_mask, z = jax.tree.map(rows, images)
+            attended = attended_tokens(query, position, part_keys, part_values, part_mask) * w[:, None, None]
+            # products over images are several times faster where the rows of a voxel lie together
+            attended, y = attended.transpose(1, 0, 2), rows(responses, axis=1) * w[None]
+            more = {
+                "gram": jnp.einsum("vbi,vbj->vij", attended, attended, **_F32),
+                "cross": jnp.einsum("vbi,vb->vi", attended, y, **_F32),
+                "total": attended.sum(1),
+                "y_total": y.sum(1),
+                "y_square": (y**2).sum(1),
+            }
+            if z is not None:
+                more["linear_cross"] = jnp.einsum("br,vbi->vri", z, attended, **_F32)
+                more["linear_y"] = jnp.einsum("br,vb->vr", z, y, **_F32)
+            return jax.tree.map(jnp.add, sums, more), None
+
+        return lax.scan(one_part, sums, jnp.arange(n_parts))[0]
+
+    count = {"count": sums["count"] + weights.sum()}
+    of_voxels = ({name: sums[name] for name in sums if name != "count"}, query, position, responses.T)
+    if size_of.voxels == n_voxels:
+        return one_tile(of_voxels) | count
+    tiles = lax.map(one_tile, jax.tree.map(functools.partial(_in_tiles, size=size_of.voxels), of_voxels))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n_voxels], tiles) | count
+
+
+def _in_tiles(array: jax.Array, size: int) -> jax.Array:
+    """Cuts [V, ...] into tiles [n, size, ...], with zeros at the end."""
+    pad = -array.shape[0] % size
+    padded = jnp.pad(array, ((0, pad), *[(0, 0)] * (array.ndim - 1))) if pad else array
+    return padded.reshape(-1, size, *array.shape[1:])
 
 
 @functools.partial(jax.jit, static_argnames=("heads", "method"))
@@ -183,17 +227,22 @@ def _chosen_by_eigenvalues(moments: _Moments, count: jax.Array) -> tuple[jax.Arr
 
 
 def attended_tokens(query: Array, position: Array, keys: Array, values: Array, mask: Array | None) -> jax.Array:
-    """Returns attended tokens [B, V, H E]: what each head of each voxel sees of each image."""
+    """Returns attended tokens [B, V, H E]: what each head of each voxel sees of each image.
+
+    Voxels and heads are the last axes of the attention: products write it as it lies, and the softmax over cells works
+    on many of them at once.
+    """
     shared = keys.shape[2] == 1
     if shared:
-        logits = jnp.einsum("vhe,bce->bvhc", query, keys[:, :, 0], **_F32)
+        logits = jnp.einsum("bce,vhe->bcvh", keys[:, :, 0], query, **_F32)
     else:
-        logits = jnp.einsum("vhe,bche->bvhc", query, keys, **_F32)
-    attention = mine_kernels.masked_softmax(logits + position[None], None if mask is None else mask[:, None, None])
+        logits = jnp.einsum("bche,vhe->bcvh", keys, query, **_F32)
+    seen = None if mask is None else mask[:, :, None, None]
+    attention = mine_kernels.masked_softmax(logits + position.transpose(2, 0, 1)[None], seen, axis=1)
     if shared:
-        attended = jnp.einsum("bvhc,bce->bvhe", attention, values[:, :, 0], **_F32)
+        attended = jnp.einsum("bcvh,bce->bvhe", attention, values[:, :, 0], **_F32)
     else:
-        attended = jnp.einsum("bvhc,bche->bvhe", attention, values, **_F32)
+        attended = jnp.einsum("bcvh,bche->bvhe", attention, values, **_F32)
     return attended.reshape(*attended.shape[:2], -1)
 
 

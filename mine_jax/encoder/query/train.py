@@ -43,7 +43,7 @@ from mine_jax.errors import ConfigError
 from mine_jax.types import Array
 
 # Products (queries by keys) that must be saved for new programs, which take seconds to compile, to pay off.
-_WORTH, _WORTH_ELSEWHERE = {"cpu": 2e10}, 2e13
+_WORTH, _WORTH_ELSEWHERE = {"cpu": 4e9}, 2e13
 
 
 class Trained(NamedTuple):
