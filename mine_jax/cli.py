@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 import mine_jax
-from mine_jax._programs import keep_programs
 from mine_jax._signals import end_if_stopped, end_in_time, raise_on_signals
 from mine_jax.errors import ConfigError, MineError, Stopped, of_system
 
@@ -93,6 +92,8 @@ def demo(
     Reads nothing. Writes the phantom, a run for each of its two subjects, truth.tsv and report.html into DIR. An
     interrupted demo goes on.
     """
+    from mine_jax.run.programs import keep_programs
+
     keep_programs()
     from mine_jax.run import demo as whole
 
@@ -333,6 +334,8 @@ def predict(
     """
     if out.suffix != ".tsv":
         raise ConfigError(f"--out must be a file that ends in .tsv, but is {out}.")
+    from mine_jax.run.programs import keep_programs
+
     keep_programs()
     from mine_jax import artifacts
     from mine_jax.run.finished import open_run
@@ -412,6 +415,8 @@ def study(
 
     Reads nothing. Writes a run for each phantom, and tables and a figure over all of them, into DIR.
     """
+    from mine_jax.run.programs import keep_programs
+
     keep_programs()
     from mine_jax.run.recovery import study as studies
 
@@ -565,6 +570,8 @@ def _config(path: Path, overrides: list[str] | None) -> Config:
     from mine_jax.config import read
 
     config = read(path, overrides=overrides or ())
+    from mine_jax.run.programs import keep_programs
+
     keep_programs(config.run.compilation_cache)
     stay_offline(config)
     return config

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mine_jax import _programs
+from mine_jax.run import programs
 
 PROGRAM = """
 import sys, jax, jax.numpy as jnp
-from mine_jax._programs import keep_programs
+from mine_jax.run.programs import keep_programs
 print(keep_programs(sys.argv[1]))
 found = []
 jax.monitoring.register_event_listener(lambda name, **rest: found.append(name))
@@ -58,4 +58,4 @@ def test_a_place_that_cannot_be_written_is_no_error(tmp_path, name):
 def test_the_folder_of_the_user(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     monkeypatch.setattr(sys, "platform", "linux")
-    assert _programs.user_cache() == Path("/somewhere/mine_jax/programs")
+    assert programs.user_cache() == Path("/somewhere/mine_jax/programs")
