@@ -41,7 +41,9 @@ class Verdicts:
         table = frames.voxels(self.responses, self.scores, self.profiles)
         if self.profiles is None:
             return table
-        return table.merge(frames.profile_voxels(self.profiles).drop(columns="claim"), on="voxel_id", how="left")
+        of_profiles = frames.profile_voxels(self.profiles).drop(columns="claim")
+        # voxels without a profile have no number of images: not 6.0 of the others
+        return table.merge(of_profiles.astype({"n_images": "Int64"}), on="voxel_id", how="left")
 
     @property
     def words(self) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mine_jax._numbers import decimal
 from mine_jax._progress import Progress, silent
 from mine_jax.data import ids as image_lists
 from mine_jax.memory.rows import release
@@ -42,7 +43,7 @@ class Lags(NamedTuple):
     @property
     def said(self) -> str:
         """The r of all lags of rows, in words."""
-        return ", ".join(f"{r:.2f} at {lag:+d}" if lag else f"{r:.2f} at 0" for lag, r in self.rows.items())
+        return ", ".join(f"{decimal(r)} at {f'{lag:+d}' if lag else 0}" for lag, r in self.rows.items())
 
     @property
     def warning(self) -> str:
