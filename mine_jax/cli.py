@@ -121,7 +121,7 @@ def phantom(
     shape: Annotated[str, typer.Option(metavar="X,Y,Z", help="Voxels along each axis.")] = "24,24,18",
     seed: Seed = 0,
 ) -> None:
-    """Writes phantom subjects in NSD's own file layout, with the truth.
+    """Writes phantom subjects as NSD's files, with the truth.
 
     Reads nothing. Writes nsddata, nsddata_betas, nsddata_stimuli, phantom.json and phantom_truth.tsv into DIR.
     """
@@ -216,7 +216,7 @@ def check(
         bool, typer.Option("--freeze", help="Writes the sha256 of every input beside CONFIG; later commands compare.")
     ] = False,
 ) -> None:
-    """Opens and checks every input of every stage; fits and encodes nothing.
+    """Opens and checks every input of every stage; fits nothing.
 
     Reads CONFIG and the files that it names. Prints what was found; writes nothing but the list of --freeze. With
     features.allow_download it fetches a model of the hub into the local cache, to open it.
@@ -264,9 +264,9 @@ def explain(
         ),
     ] = None,
 ) -> None:
-    """Explains the keys of a configuration: type, default, where that is from, and meaning.
+    """Explains the keys of a configuration, with their defaults.
 
-    Reads and writes nothing.
+    Says of each its type, its default and where that is from, and what it means. Reads and writes nothing.
     """
     from mine_jax.config.show import show
 
@@ -302,7 +302,7 @@ def query(
         typer.Option("--out", metavar="FILE", help="Every voxel's answer: a map (.nii.gz) or a table (.tsv)."),
     ] = None,
 ) -> None:
-    """Finds the voxels that prefer a word, a list of words, or what a sentence speaks of.
+    """Finds the voxels that prefer words, or what a sentence says.
 
     A voxel's value is the share of its profile that falls on these words, beyond what images show anyway. q compares
     it with decoys, over all voxels; only voxels whose claim is at least "words" can have a small q. A map has the
@@ -327,7 +327,7 @@ def predict(
         str | None, typer.Option(metavar="ID,...", help="Voxels; by default all that were fitted.")
     ] = None,
 ) -> None:
-    """Predicts the responses to new photos with the encoders of a run.
+    """Predicts responses to new photos with a run's encoders.
 
     Reads the encoders of the run, its model and the photos. Writes a table with a row for each photo and a column for
     each voxel, in z-scored beta.
@@ -355,9 +355,10 @@ def publish(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run with profiles.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.", show_default=False)],
 ) -> None:
-    """Writes encoders, lens and profiles of a run to a folder to give away.
+    """Writes what a run found to a folder to give away.
 
-    Reads the run. Writes a model card, two tables and the arrays into DIR, without photos, responses or paths.
+    Reads the run. Writes encoders, lens and profiles, a model card and two tables into DIR; no photos, no responses, no
+    paths.
     """
     from mine_jax.run.finished import open_run
     from mine_jax.run.finished import publish as write
@@ -375,9 +376,9 @@ def figures(
     ),
     kind: Annotated[str, typer.Option("--format", metavar="KIND", help="pdf, svg or png.")] = "pdf",
 ) -> None:
-    """Writes the figures of a run for papers, and says which were left out and why.
+    """Writes the figures of a run for papers.
 
-    Reads the tables of the run. Writes one file per figure into FOLDER.
+    Reads the tables of the run. Writes one file per figure into FOLDER; says which were left out and why.
     """
     from mine_jax.run.stages.report import draw_figures
 
@@ -408,10 +409,10 @@ def study(
         "phantom,phantom-captions"
     ),
 ) -> None:
-    """Runs many phantoms: how often claims are right, and how often voxels are found.
+    """Runs many phantoms: how often claims are right.
 
-    The largest number of images is run with every model, the others with the first. True noise ceilings lie
-    between .05 and .7. An interrupted study goes on.
+    It shows how often voxels are found, too. The largest number of images is run with every model, the others with the
+    first. True noise ceilings lie between .05 and .7. An interrupted study goes on.
 
     Reads nothing. Writes a run for each phantom, and tables and a figure over all of them, into DIR.
     """
@@ -438,9 +439,10 @@ def doctor() -> None:
 
 @app.command(epilog="Example: mine-jax backbones")
 def backbones() -> None:
-    """Lists the families of image models: what each reads, usual models, their tokens and memory.
+    """Lists the families of image models that can be read.
 
-    Reads the configurations of usual models, which the package has. Writes nothing.
+    Says what each reads, usual models, their image-tokens and memory. Reads the configurations of usual models, which
+    the package has. Writes nothing.
     """
     from mine_jax.features.families.table import lines
 
@@ -456,9 +458,10 @@ def bench(
     size: Annotated[str | None, typer.Option(metavar="NAME", help="Of a suite: smoke, roi, subject, ...")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where a suite writes its JSON file.")] = None,
 ) -> None:
-    """Runs the benchmarks of the repository, or everything that an accelerator has to show.
+    """Runs the benchmarks of the repository.
 
-    Reads nothing. Writes the rows to FILE, or those of a suite into DIR, where one is named.
+    The suite `accelerator` is everything that one has to show. Reads nothing. Writes the rows to FILE, or those of a
+    suite into DIR, where one is named.
     """
     root = Path(mine_jax.__file__).resolve().parent.parent
     if not (root / "benchmarks" / "run.py").is_file():

@@ -95,6 +95,13 @@ def test_help_of_each_command_has_an_example_and_says_what_it_reads_and_writes(c
     assert re.search(r"\b[Rr]eads\b", out) and re.search(r"\b[Ww]rites\b", out)
 
 
+def test_no_line_of_the_help_is_cut_at_80_columns(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = call("--help")
+    listed = out.split("Commands:")[1].splitlines()
+    assert code == 0 and len(listed) > 20 and not [line for line in listed if line.endswith("...")]
+
+
 def test_help_lists_every_command_and_loads_nothing_heavy():
     code = (
         "import sys, mine_jax.cli as cli\nsys.argv = ['mine-jax', '--help']\n"
