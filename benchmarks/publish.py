@@ -31,7 +31,7 @@ python -m benchmarks.run --case roi --what ridge --scale voxels=1000,2000,4000 -
 python -m benchmarks.check_whole_brain_ridge --json benchmarks/results/whole_brain_ridge_check.json
 python -m benchmarks.check_whole_brain --voxels 10000,30000,100000,300000 \\
   --json benchmarks/results/whole_brain.json
-python -m benchmarks.check_whole_brain --encoder query --epochs 3 --voxels 3000,10000 \\
+python -m benchmarks.check_whole_brain --encoder query --epochs 3 --voxels 10000,30000 \\
   --json benchmarks/results/whole_brain_query.json
 python -m benchmarks.check_reliability --kills 20 --damages 50 --inputs 25
 python -m benchmarks.check_parallel --devices 2
