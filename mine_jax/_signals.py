@@ -41,7 +41,7 @@ while time.monotonic() < end:
     if os.getppid() != owner:
         sys.exit()
 name = signal.Signals(next(number for number in seen if number in numbers)).name
-os.write(2, f"mine-jax: killed after {name}: a library let nothing else run; go on with --resume.\\n".encode())
+os.write(2, f"mine-jax: killed after {name}: a library let nothing else run; `run --resume` goes on.\\n".encode())
 os.kill(owner, signal.SIGKILL)
 """
 _is_raised, _is_watched = threading.Event(), threading.Event()

@@ -15,7 +15,7 @@ _N_WORDS = 3
 # Of a voxel that was fitted, and that no profile was built for.
 TOO_POOR = "not profiled: R2 on the images that chose its encoder (r2_selection) is below attribution.min_r2"
 
-# Status of a voxel that was not fitted or scored -> why nothing is said of it.
+# Status of a voxel that was not fitted or scored -> why nothing is said of it; another status says it itself.
 UNFIT = {
     "constant": "responses do not vary",
     "nonfinite": "responses are not finite",
@@ -53,7 +53,7 @@ def voxels(responses: Responses, scores: Scores | None, profiles: Profiles | Non
     words = np.full(n_voxels, "", dtype=object)
     claim, reason = np.full(n_voxels, CLAIMS[0], dtype=object), np.array(["not profiled"] * n_voxels, dtype=object)
     unfit = (table["status"] != "ok").to_numpy()
-    reason[unfit] = [UNFIT[status] for status in table["status"].to_numpy()[unfit]]
+    reason[unfit] = [UNFIT.get(status, status) for status in table["status"].to_numpy()[unfit]]
     if profiles is not None:
         reason[~unfit] = TOO_POOR
         rows = np.searchsorted(responses.voxel_ids, profiles.voxel_ids)

@@ -135,4 +135,4 @@ def test_a_signal_ends_a_call_that_holds_the_interpreter(tmp_path, number):
     """F-69: no thread of Python runs then, as while a large library is read from a slow disk."""
     code, said, told = ended("holding", number, tmp_path)
     assert code == -signal.SIGKILL and not said
-    assert told == (f"mine-jax: killed after {number.name}: a library let nothing else run; go on with --resume.\n")
+    assert told == (f"mine-jax: killed after {number.name}: a library let nothing else run; `run --resume` goes on.\n")

@@ -47,6 +47,10 @@ def tile(n_voxels: int, n_images: int, n_logits: int) -> Tile:
         n_voxels: V.
         n_images: at most.
         n_logits: of one voxel and image, H C.
+
+    Returns:
+        Equal tiles of voxels, the last filled up, and images: the tile's logits are at most `logits_at_once`, unless
+        one image of the fewest voxels has more.
     """
     at_once = logits_at_once() // n_logits
     least = min(n_voxels, _LEAST_VOXELS) if jax.default_backend() in _LOGITS else n_voxels
@@ -110,18 +114,7 @@ def add(
             w = jnp.where(start + jnp.arange(size_of.images) < part * size_of.images, 0.0, rows(weights))
             part_keys, part_values, part_mask, z = jax.tree.map(rows, images)
             attended = attended_tokens(query, position, part_keys, part_values, part_mask) * w[:, None, None]
-            # products over images are several times faster where the rows of a voxel lie together
-            attended, y = attended.transpose(1, 0, 2), rows(responses, axis=1) * w[None]
-            more = {
-                "gram": jnp.einsum("vbi,vbj->vij", attended, attended, **_F32),
-                "cross": jnp.einsum("vbi,vb->vi", attended, y, **_F32),
-                "total": attended.sum(1),
-                "y_total": y.sum(1),
-                "y_square": (y**2).sum(1),
-            }
-            if z is not None:
-                more["linear_cross"] = jnp.einsum("br,vbi->vri", z, attended, **_F32)
-                more["linear_y"] = jnp.einsum("br,vb->vr", z, y, **_F32)
+            more = _sums_of_part(attended, rows(responses, axis=1) * w[None], z)
             return jax.tree.map(jnp.add, sums, more), None
 
         return lax.scan(one_part, sums, jnp.arange(n_parts))[0]
@@ -132,6 +125,23 @@ def add(
         return one_tile(of_voxels) | count
     tiles = lax.map(one_tile, jax.tree.map(functools.partial(_in_tiles, size=size_of.voxels), of_voxels))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n_voxels], tiles) | count
+
+
+def _sums_of_part(attended: jax.Array, y: jax.Array, components: Array | None) -> dict[str, jax.Array]:
+    """Sums over the images of one part, of attended tokens [b, v, S], responses [v, b] and components [b, R]."""
+    # products over images are several times faster where the rows of a voxel lie together
+    attended = attended.transpose(1, 0, 2)
+    sums = {
+        "gram": jnp.einsum("vbi,vbj->vij", attended, attended, **_F32),
+        "cross": jnp.einsum("vbi,vb->vi", attended, y, **_F32),
+        "total": attended.sum(1),
+        "y_total": y.sum(1),
+        "y_square": (y**2).sum(1),
+    }
+    if components is not None:
+        sums["linear_cross"] = jnp.einsum("br,vbi->vri", components, attended, **_F32)
+        sums["linear_y"] = jnp.einsum("br,vb->vr", components, y, **_F32)
+    return sums
 
 
 def _in_tiles(array: jax.Array, size: int) -> jax.Array:

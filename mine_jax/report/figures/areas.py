@@ -44,7 +44,7 @@ def area_categories(selectivity: pd.DataFrame) -> Any:
         place = categories.index(row["label"]), areas.index(row["roi"])
         ax.text(*place, "★" if is_marked else "·", ha="center", va="center", fontsize=8, color=color)
     style.name_cells(ax, areas, categories)
-    fig.colorbar(image, ax=ax, fraction=0.05, pad=0.02, label="Enrichment")
+    fig.colorbar(image, ax=ax, fraction=0.05, pad=0.02, label="Enrichment\n(difference of shares)")
     return fig
 
 

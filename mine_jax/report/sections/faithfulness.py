@@ -59,7 +59,7 @@ def _pairs(run: reading.Run) -> page.Table | None:
             "Tokens needed to reach the set level of sufficiency (few: localised, many: distributed)",
             page.count,
         ),
-        "completeness_gap": ("Completeness gap of integrated gradients (absolute; 0 is exact)", page.decimal),
+        "completeness_gap": ("Completeness gap of integrated gradients (absolute; 0 is exact)", page.size),
     }
     for name, (text, written) in names.items():
         if name not in pairs:
