@@ -2,13 +2,15 @@
 
 Every loop of every stage calls it at least once per chunk. A callback may raise to stop
 the work; the command line's one does so after SIGTERM or Ctrl-C. Functions that a script
-calls for long work take True in its place, and show a bar on a terminal.
+calls for long work take True in its place, and show a bar on a terminal. What would be said
+twice is `silenced`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import sys
 import threading
 import time
@@ -121,6 +123,18 @@ def write_line(stream: TextIO, text: str) -> None:
     with contextlib.suppress(BrokenPipeError, ValueError):
         stream.write(text + "\n")
         stream.flush()
+
+
+@contextlib.contextmanager
+def silenced(logger_name: str) -> Generator[None, None, None]:
+    """Holds back what a logger says while the block runs, for what is raised or said again elsewhere."""
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -1,13 +1,14 @@
 """A script's long work shows a bar where someone sits before a terminal, and there alone."""
 
 import io
+import logging
 import sys
 
 import numpy as np
 import pytest
 
 from mine_jax import data, features, phantom, pipeline
-from mine_jax._progress import shown
+from mine_jax._progress import shown, silenced
 from mine_jax.config import ClipConfig, PhantomConfig
 from mine_jax.types import Lens
 
@@ -70,3 +71,13 @@ def test_every_long_step_of_a_script_shows_itself_unless_it_is_told_not_to(tmp_p
         assert terminal.getvalue() == ""
     data.load(PhantomConfig(root=str(tmp_path / "phantom0")))
     assert "data" in terminal.getvalue()
+
+
+def test_silenced_holds_back_one_logger_and_puts_its_level_back(caplog):
+    caplog.set_level(logging.INFO, logger="mine_jax.told")
+    with pytest.raises(OSError, match="full"), silenced("mine_jax.told"):
+        logging.getLogger("mine_jax.told").error("the disk is full")
+        logging.getLogger("mine_jax.other").error("something else")
+        raise OSError("the disk is full")
+    logging.getLogger("mine_jax.told").info("goes on")
+    assert caplog.messages == ["something else", "goes on"]

@@ -7,7 +7,6 @@ import dataclasses
 import errno
 import glob
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mine_jax import types
+from mine_jax._progress import silenced
 from mine_jax.artifacts.disk import (
     described_by,
     member,
@@ -251,7 +251,8 @@ def _save_encoders(encoders: types.Encoders, directory: Path) -> Path:
     try:
         temporary.mkdir(parents=True)
         _check_space(temporary, sum(array.nbytes for arrays in tree.values() for array in arrays.values()))
-        with _quiet_store(), _without_globs(temporary.resolve()) as plain, _checkpointer() as checkpointer:
+        # the store logs errors that it raises, too
+        with silenced("absl"), _without_globs(temporary.resolve()) as plain, _checkpointer() as checkpointer:
             checkpointer.save(plain / "params", tree)
         files = sorted(p for p in (temporary / "params").rglob("*") if p.is_file())
         meta = {
@@ -296,18 +297,6 @@ def _check_space(directory: Path, n_bytes: int) -> None:
     """Raises OSError where the disk has too little: the store finds out in threads, each of which says so."""
     if shutil.disk_usage(directory).free < n_bytes + _STORE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@contextlib.contextmanager
-def _quiet_store() -> Generator[None, None, None]:
-    """Keeps the store from logging errors that it raises, too."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _encoder_tree(encoders: types.Encoders) -> dict[str, dict[str, np.ndarray]]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mine_jax._progress import Progress, silent
+from mine_jax._progress import Progress, silenced, silent
 from mine_jax.config import DataConfig, FolderConfig, NsdConfig, PhantomConfig
 from mine_jax.data import copies, folder, loading, splits, tables
 from mine_jax.data.containers import csv, series, spheres, volumes
@@ -95,7 +93,7 @@ def expected_shape(config: DataConfig) -> tuple[int, int] | None:
         found to be constant or to hold NaN count. None where files are missing, damaged or do not fit.
     """
     try:
-        with _silenced():
+        with silenced("mine_jax"):  # the data stage warns again
             if isinstance(config, (NsdConfig, PhantomConfig)):
                 opened = _open_nsd(config)
                 shown = opened.design.images[nsd_design.trial_positions(opened.sessions)]
@@ -105,18 +103,6 @@ def expected_shape(config: DataConfig) -> tuple[int, int] | None:
     except MineError:
         return None  # said where they are read
     return found if all(found) else None
-
-
-@contextlib.contextmanager
-def _silenced() -> Generator[None]:
-    """Holds back warnings, which the data stage gives again."""
-    logger = logging.getLogger("mine_jax")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 class _Nsd(NamedTuple):
