@@ -51,6 +51,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides a value of the file; repeatable."),
 ]
+GoesOn = Annotated[bool, typer.Option("--resume", help="As for `run`: a stage always goes on with the run in DIR.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=(1 << 63) - 1, help="Seed of everything that is drawn.")]
 
 
@@ -172,7 +173,8 @@ def run(
 
 
 def _stage_command(name: str) -> Callable[..., None]:
-    def command(config: ConfigFile, out: Out, overrides: Overrides = None) -> None:
+    def command(config: ConfigFile, out: Out, overrides: Overrides = None, resume: GoesOn = False) -> None:
+        del resume  # also without
         _execute(config, overrides, out, only=name)
 
     return command
@@ -182,11 +184,13 @@ def _features(
     config: ConfigFile,
     out: Out,
     overrides: Overrides = None,
+    resume: GoesOn = False,
     shard: Annotated[
         str | None,
         typer.Option("--shard", metavar="I/N", help="One of N processes (I from 0) that share the work; then without."),
     ] = None,
 ) -> None:
+    del resume  # also without
     from mine_jax.run.stages.features import extract_part
 
     if shard is not None:

@@ -233,11 +233,22 @@ def test_run_resume_and_one_stage(call, tmp_path, config, steps):
     code, text, err = call("run", config, "--out", out, "--resume")
     assert code == 0 and text.count("roi: done") == 1 and "roi: done" not in err
     assert re.search(r"^data, .*: unchanged, skipped$", err, re.MULTILINE) and "encoder.width: 16 -> 8" in err
-    code, _, err = call("profile", config, "--out", out)
-    assert code == 0 and "profile: unchanged" in err
+    for options in ((), ("--resume",)):
+        code, _, err = call("profile", config, "--out", out, *options)
+        assert code == 0 and "profile: unchanged" in err
     assert json.loads((out / "run.json").read_text())["command"][0] == "mine-jax"
     code, _, _ = call("run", config, "--out", out, "--overwrite")
     assert code == 0
+
+
+@pytest.mark.parametrize("stage", mine_jax.STAGES)
+def test_every_stage_takes_resume_and_says_that_it_always_goes_on(call, tmp_path, config, steps, stage):
+    out = tmp_path / "out"
+    assert call("run", config, "--out", out, "--until", stage)[0] == 0
+    (out / stage / "out.txt").unlink()
+    code, text, _ = call(stage, config, "--out", out, "--resume")
+    assert code == 0 and f"\n{stage}: done" in f"\n{text}" and (out / stage / "out.txt").is_file()
+    assert "always goes on with the run in DIR" in " ".join(call(stage, "--help")[1].split())
 
 
 def test_dry_run_writes_nothing(call, tmp_path, config, steps):
