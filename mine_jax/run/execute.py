@@ -1,8 +1,8 @@
 """The stage graph: which stage is stale, run, resume, stop.
 
 A stage is skipped when everything that decides its result is unchanged (the
-configuration it reads, its input files, the stages before it, the package version) and
-every file it wrote still has the sha256 recorded in `run.json`.
+configuration it reads, its input files, the stages before it, the package version, the
+code that it names) and every file it wrote still has the sha256 recorded in `run.json`.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Step:
         outputs: globs of the files it owns, below the run directory; several stages may own one file. Files that
             appear while it runs and are not among these belong to somebody else.
         inputs: files and folders outside the run directory whose change makes the result stale.
+        code: packages and modules of which any change of the source makes the result stale, also within a version: for
+            results that are cheap to make anew.
         makes_inputs: those of its inputs that it may write itself; they count as they are after it, all others as
             they were before.
         partial: globs of outputs that survive a stop or failure and that a re-run may keep as they
@@ -65,6 +67,7 @@ class Step:
     sections: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     inputs: Callable[[Config], list[Path]] = lambda config: []
+    code: tuple[str, ...] = ()
     makes_inputs: Callable[[Config], list[Path]] = lambda config: []
     partial: tuple[str, ...] = ()
     plan: Callable[[Config, Path], list[str]] | None = None
@@ -306,7 +309,7 @@ class _Run:
             inputs[path] = self._inputs[path]
             self.manifest.setdefault("inputs", {})[str(path)] = self._inputs[path]
         needs = {need: self.manifest["stages"].get(need, {}).get("fingerprint", "") for need in step.needs}
-        return manifest_file.depends_on(self.config, sections=step.sections, inputs=inputs, needs=needs)
+        return manifest_file.depends_on(self.config, sections=step.sections, inputs=inputs, needs=needs, code=step.code)
 
     def _one(self, name: str, reason: str, flag: StopFlag) -> None:
         logger.info("%s: runs%s", name, "" if reason == _NEW else f" ({reason})")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import jax
 import pytest
@@ -175,6 +176,64 @@ def test_of_inputs_only_those_that_a_stage_makes_are_read_after_it(stages, out, 
     record = run.execute(DATA, out, steps)
     assert record["inputs"][str(made)] == artifacts.sha256(made)
     assert run.stale(DATA, out, steps)["data"] == f"input {stages.source.name} changed"
+
+
+@pytest.fixture
+def pages(tmp_path, monkeypatch):
+    """A package with a template and a module beside it, whose source a stage can name."""
+    for file, text in {"pages/__init__.py": "", "pages/templates/page.html.j2": "<p>", "numbers_.py": "X = 1"}.items():
+        (tmp_path / "code" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "code" / file).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    yield tmp_path / "code"
+    manifest.code_hash.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("pages/templates/page.html.j2", "pages"),
+        ("pages/more.py", "pages"),
+        ("numbers_.py", "numbers_"),
+        ("pages/README.md", None),
+        ("pages/.page.swp", None),
+        ("pages/__pycache__/more.pyc", None),
+    ],
+)
+def test_stage_that_names_code_runs_again_where_its_source_changed(stages, out, pages, file, name):
+    steps = stages.steps()
+    steps["report"] = replace(steps["report"], code=("pages", "numbers_"))
+    run.execute(DATA, out, steps)
+    kept = json.loads((out / "run.json").read_text())["stages"]
+    assert (
+        set(kept["report"]["depends_on"]["code"]) == {"pages", "numbers_"} and "code" not in kept["data"]["depends_on"]
+    )
+    (pages / file).parent.mkdir(exist_ok=True)
+    (pages / file).write_text("<p>anew")
+    manifest.code_hash.cache_clear()
+    reasons = run.stale(DATA, out, steps)
+    assert reasons == {"data": None, "encoder": None, "report": None if name is None else f"the code of {name} changed"}
+    assert run.execute(DATA, out, steps, resume=True)["ran"] == ([] if name is None else ["report"])
+
+
+def test_code_that_an_earlier_version_did_not_record_counts_as_changed_once(stages, out, pages):
+    run.execute(DATA, out, stages.steps())
+    steps = stages.steps()
+    steps["report"] = replace(steps["report"], code=("pages",))
+    assert run.stale(DATA, out, steps)["report"] == "the code of pages changed"
+    assert [run.execute(DATA, out, steps, resume=True)["ran"] for _ in range(2)] == [["report"], []]
+
+
+def test_source_of_the_report_is_read_once_and_needs_no_import():
+    code = (
+        "import sys, mine_jax\nfrom mine_jax.run.record import manifest\n"
+        "first = manifest.code_hash('mine_jax.report')\n"
+        "print(len(first), 'mine_jax.report' in sys.modules, manifest.code_hash.cache_info().misses)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["64", "False", "1"]
+    with pytest.raises(ModuleNotFoundError, match="no_such"):
+        manifest.code_hash("no_such")
 
 
 def test_input_that_is_gone_keeps_results_with_a_warning(stages, out, caplog):

@@ -9,6 +9,7 @@ import datetime
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import logging
 import platform
@@ -32,6 +33,8 @@ BLOCK_BYTES = 1 << 20
 MAX_LISTED = 2000
 MISSING = "missing"
 _PARTIAL = "partial:"
+# Files of a package that decide nothing: what Python compiled, and what people read.
+_NO_CODE = (".pyc", ".md")
 _PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "orbax-checkpoint", "nibabel", "pandas", "torch", "diffusers")
 logger = logging.getLogger("mine_jax")
 
@@ -154,6 +157,28 @@ def is_partial(identity: str) -> bool:
 
 
 @functools.cache
+def code_hash(name: str) -> str:
+    """Identifies the source of a package, with its templates, or of one module; its pages of text do not count.
+
+    Args:
+        name: as it is imported; it is not imported here.
+
+    Returns:
+        The sha256 of all its files, read once in a process.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no source of {name}", name=name)
+    if spec.submodule_search_locations is None:
+        return artifacts.sha256(Path(spec.origin))
+    digest, root = hashlib.sha256(), Path(spec.origin).parent
+    for file in artifacts.files_below(root):
+        if file.suffix not in _NO_CODE and not any(part.startswith(".") for part in file.relative_to(root).parts):
+            digest.update(f"{file.relative_to(root).as_posix()}\0{artifacts.sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+@functools.cache
 def _sha256(path: Path, state: tuple[int, int, int]) -> str:
     """Reads each version of a file once in a process."""
     del state
@@ -180,7 +205,12 @@ _ALONE = ("data.unit_name", "features.allow_download")
 
 
 def depends_on(
-    config: Config, *, sections: Iterable[str], inputs: Mapping[Path, str | dict[str, str]], needs: Mapping[str, str]
+    config: Config,
+    *,
+    sections: Iterable[str],
+    inputs: Mapping[Path, str | dict[str, str]],
+    needs: Mapping[str, str],
+    code: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Collects everything that decides a stage's result.
 
@@ -191,6 +221,7 @@ def depends_on(
         sections: names of sections, or `section.key`.
         inputs: `input_state` of each input.
         needs: fingerprint of each stage whose outputs are read.
+        code: packages and modules whose source counts.
 
     Returns:
         Plain values; equal ones mean an equal result.
@@ -210,6 +241,7 @@ def depends_on(
         # Two inputs of one name are both kept.
         name = path.name if path.name not in named else str(path)
         named[name] = value
+    sources = {name: code_hash(name) for name in code}
     # Through JSON, so that fresh values compare equal to those read back.
     return json.loads(
         json.dumps(
@@ -219,6 +251,7 @@ def depends_on(
                 "config": values,
                 "inputs": named,
                 "needs": dict(needs),
+                **({"code": sources} if sources else {}),
             }
         )
     )
@@ -232,7 +265,8 @@ def fingerprint(parts: dict[str, Any]) -> str:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Says in words what changed between two results of `depends_on`.
 
-    An input that is no longer there is not a change: the result made from it is kept, with a warning.
+    An input that is no longer there is not a change: the result made from it is kept, with a warning. Code that was not
+    recorded, by an earlier version, counts as changed.
     """
     changes = []
     for key in ("schema", "version"):
@@ -248,6 +282,11 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
             logger.warning("input %s is no longer there; what was made from it is kept unchecked", name)
         elif before != after:
             changes.append(f"input {name} changed{_which(before, after)}")
+    changes.extend(
+        f"the code of {name} changed"
+        for name, value in new.get("code", {}).items()
+        if old.get("code", {}).get(name) != value
+    )
     changes.extend(
         f"stage {name} was made anew" for name, value in new["needs"].items() if old.get("needs", {}).get(name) != value
     )
