@@ -6,6 +6,7 @@ A reader is one file or folder (`folder.py`, `nsd/`) and one row of `loading.REA
 from mine_jax import _public
 from mine_jax.data.checking import check as check
 from mine_jax.data.checking import expected_shape as expected_shape
+from mine_jax.data.checking import why_not_read as why_not_read
 from mine_jax.data.containers.spheres import warning_of_places as warning_of_places
 from mine_jax.data.copies import MOST_PHOTOS as MOST_PHOTOS
 from mine_jax.data.copies import Thumbnails as Thumbnails
@@ -29,5 +30,6 @@ from mine_jax.data.splits import assign_splits as assign_splits
 from mine_jax.data.splits import split_rows as split_rows
 from mine_jax.data.splits import warning_of_few as warning_of_few
 from mine_jax.data.splits import with_low_ceiling as with_low_ceiling
+from mine_jax.data.surveys.sizes import published_sizes as published_sizes
 
 __all__ = _public(globals())

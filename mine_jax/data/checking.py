@@ -92,17 +92,40 @@ def expected_shape(config: DataConfig) -> tuple[int, int] | None:
         N and V as `load` will give them; at most, as it leaves out sessions that do not vary. Voxels that will be
         found to be constant or to hold NaN count. None where files are missing, damaged or do not fit.
     """
+    counted = _counted(config)
+    return None if isinstance(counted, MineError) or not all(counted) else counted
+
+
+def why_not_read(config: DataConfig) -> str:
+    """Says which file of the data section is missing, or does not fit.
+
+    Args:
+        config: section [data].
+
+    Returns:
+        The first error, with all other files that are not there; "" where `expected_shape` finds no error.
+    """
+    error = _counted(config)
+    if not isinstance(error, MineError):
+        return ""
+    try:
+        named = {str(path) for path in loading.inputs(config) if not path.exists()}
+    except MineError:
+        named = set()
+    also = sorted(path for path in named if path not in str(error))
+    return f"{error} Not there, either: {', '.join(also)}." if also else str(error)
+
+
+def _counted(config: DataConfig) -> tuple[int, int] | MineError:
     try:
         with silenced("mine_jax"):  # the data stage warns again
             if isinstance(config, (NsdConfig, PhantomConfig)):
                 opened = _open_nsd(config)
                 shown = opened.design.images[nsd_design.trial_positions(opened.sessions)]
-                found = len(np.unique(shown)), len(opened.voxel_ids)
-            else:
-                found = loading.expected_shape(config)
-    except MineError:
-        return None  # said where they are read
-    return found if all(found) else None
+                return len(np.unique(shown)), len(opened.voxel_ids)
+            return loading.expected_shape(config)
+    except MineError as error:
+        return error
 
 
 class _Nsd(NamedTuple):

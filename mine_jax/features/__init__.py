@@ -13,6 +13,7 @@ from mine_jax.features.dense.reduce import reduce_like as reduce_like
 from mine_jax.features.extract import extract as extract
 from mine_jax.features.extract import extract_layers as extract_layers
 from mine_jax.features.families.table import backbones as backbones
+from mine_jax.features.families.table import usual_model as usual_model
 from mine_jax.features.hub import fetched_files as fetched_files
 from mine_jax.features.hub import hub_files as hub_files
 from mine_jax.features.hub import hub_folder as hub_folder

@@ -190,9 +190,10 @@ def test_streamed_tokens_count_at_most_their_budget():
 
 
 def test_dry_run_says_chunks_and_memory(tmp_path):
-    """Before the data stage nothing is known; after it the plan names the chunk and the bytes."""
-    config = Config()
-    assert STEPS["encoder"].plan(config, tmp_path) == STEPS["attribution"].plan(config, tmp_path)
+    """Where nothing says how many image-tokens there are, nothing is; else the plan names the chunk and the bytes."""
+    config = Config().model_copy(update={"features": PrecomputedConfig()})
+    unknown = ["sizes are known after the data and features stages"]
+    assert STEPS["encoder"].plan(config, tmp_path) == unknown == STEPS["attribution"].plan(config, tmp_path)
     (tmp_path / "data").mkdir()
     np.save(tmp_path / "data" / "responses.npy", np.zeros((90, 700), np.float32))
     np.save(tmp_path / "tokens.npy", np.zeros((90, 16, 32), np.float16))
@@ -232,7 +233,7 @@ def test_dry_run_says_what_does_not_fit(tmp_path, monkeypatch):
     assert "DOES NOT FIT: 1 voxel" in text and "DOES NOT FIT" not in planned(heads=heads)
     text = planned(trunk="shared")
     together = int(text.split(" fit (see data.roi)")[0].rsplit(" ", 1)[1])
-    assert "DOES NOT FIT: 12000 voxels" in text and 500 < together < 12_000
+    assert "DOES NOT FIT: 12,000 voxels" in text and 500 < together < 12_000
     assert "DOES NOT FIT" not in planned(together, trunk="shared")
     config = config.model_copy(update={"run": one_device.model_copy(update={"voxel_chunk": 12_000})})
     assert "set run.voxel_chunk = " in planned(heads=1)

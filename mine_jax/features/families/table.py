@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from mine_jax import memory
+from mine_jax.config import ModelConfig
 from mine_jax.features.families.registry import FAMILIES, TESTED_TRANSFORMERS, kind_of
 from mine_jax.features.families.usual import USUAL
 from mine_jax.features.ports.params import parameter_shapes
@@ -22,6 +23,39 @@ _LENSES = {
     "text": "a text lens: words in sentences, read by the text tower",
     "head": "the LM head: pieces of the language model's own vocabulary",
 }
+
+
+# What stands for a kind of which no usual model is named, where it is not the first of USUAL.
+_EXAMPLES = {"clip": "openai/clip-vit-large-patch14"}
+
+
+class UsualModel(NamedTuple):
+    """A usual model: its id, whether the configuration names it, image-tokens P and their width D, bytes of weights."""
+
+    model: str
+    is_named: bool
+    n_tokens: int
+    width: int
+    weights_bytes: int
+
+
+def usual_model(config: ModelConfig) -> UsualModel:
+    """Sizes of the usual model that a configuration names, or of one of its kind.
+
+    Args:
+        config: the section [features]; `model` need not be there. A hub id, or a folder of its name, names a model.
+
+    Returns:
+        Its sizes, with the grid, the reduction and the type of weights of the configuration.
+    """
+    of_kind = [name for name, values in USUAL.items() if kind_of(values["model_type"]) == config.kind]
+    wanted = Path(config.model or "").name
+    named = next((name for name in of_kind if Path(name).name == wanted), None)
+    model = named or _EXAMPLES.get(config.kind, of_kind[0])
+    sizes = _sizes(USUAL[model])
+    rows, columns = getattr(config, "grid", None) or sizes["grid"]
+    width = min(config.reduce or sizes["width"], sizes["width"])
+    return UsualModel(model, named is not None, rows * columns, width, sizes[f"{config.weights}_bytes"])
 
 
 def backbones() -> pd.DataFrame:

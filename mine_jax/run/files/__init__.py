@@ -20,10 +20,7 @@ from mine_jax.run.files.encoders import save_half as save_half
 from mine_jax.run.files.encoders import save_layers as save_layers
 from mine_jax.run.files.encoders import save_reference as save_reference
 from mine_jax.run.files.encoders import save_rival as save_rival
-from mine_jax.run.files.headers import UNKNOWN as UNKNOWN
-from mine_jax.run.files.headers import Sizes as Sizes
 from mine_jax.run.files.headers import responses_shape as responses_shape
-from mine_jax.run.files.headers import sizes as sizes
 from mine_jax.run.files.headers import tokens_shape as tokens_shape
 from mine_jax.run.files.inputs import data_folder as data_folder
 from mine_jax.run.files.inputs import data_source as data_source
@@ -48,6 +45,11 @@ from mine_jax.run.files.owned import DECOYS as DECOYS
 from mine_jax.run.files.owned import HALVES as HALVES
 from mine_jax.run.files.owned import KEPT as KEPT
 from mine_jax.run.files.owned import OUTPUTS as OUTPUTS
+from mine_jax.run.files.planned import UNKNOWN as UNKNOWN
+from mine_jax.run.files.planned import Planned as Planned
+from mine_jax.run.files.planned import Sizes as Sizes
+from mine_jax.run.files.planned import planned_images as planned_images
+from mine_jax.run.files.planned import planned_sizes as planned_sizes
 from mine_jax.run.files.recovery import causal_table as causal_table
 from mine_jax.run.files.recovery import comparisons_table as comparisons_table
 from mine_jax.run.files.recovery import is_run as is_run

@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from mine_jax import artifacts, data, features
 from mine_jax.config import Config, PhantomConfig, PrecomputedConfig
 from mine_jax.errors import MineError
 from mine_jax.phantom import write_nsd
 from mine_jax.run.files.inputs import data_source
-
-# What is said in place of sizes.
-UNKNOWN = "sizes are known after the data and features stages"
-
-
-class Sizes(NamedTuple):
-    """How large a run is: images N, voxels V, image-tokens P per image and their width D."""
-
-    n_images: int
-    n_voxels: int
-    n_tokens: int
-    token_width: int
-
-
-def sizes(config: Config, directory: Path) -> Sizes | None:
-    """Returns the sizes of a run, where headers of inputs or earlier stages tell them."""
-    responses, tokens = responses_shape(config, directory), tokens_shape(config, directory)
-    if responses is None or tokens is None or len(responses) != 2 or len(tokens) != 3:
-        return None
-    return Sizes(responses[0], responses[1], tokens[1], tokens[2])
 
 
 def responses_shape(config: Config, directory: Path | None) -> tuple[int, ...] | None:

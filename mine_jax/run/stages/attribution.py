@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mine_jax import attribution, memory
+from mine_jax._numbers import count
 from mine_jax._progress import Progress, part_of
 from mine_jax.config import Config
 from mine_jax.pipeline import attributing
@@ -82,12 +83,16 @@ def check(config: Config, directory: Path) -> None:
 
 def plan(config: Config, directory: Path) -> list[str]:
     """Says how many pairs will be attributed."""
-    sizes = files.sizes(config, directory)
-    if sizes is None:
+    planned = files.planned_sizes(config, directory)
+    if planned is None:
         return [files.UNKNOWN]
+    sizes = planned.sizes
     pairs = sizes.n_voxels * min(config.attribution.n_images, sizes.n_images)
     scores = memory.readable(6 * pairs * sizes.n_tokens)
-    return [f"at most {pairs} (voxel, image) pairs x {sizes.n_tokens} tokens: {scores} of scores on the host"]
+    size = (
+        f"at most {count(pairs)} (voxel, image) pairs x {count(sizes.n_tokens)} tokens: {scores} of scores on the host"
+    )
+    return [f"{size}, with the sizes of stage encoder" if planned.said else size]
 
 
 def _batches(config: Config, directory: Path) -> list[attributing.Pairs]:

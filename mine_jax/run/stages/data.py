@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from mine_jax import data, memory
+from mine_jax._numbers import count
 from mine_jax._progress import Progress
-from mine_jax.config import Config, PhantomConfig
+from mine_jax.config import Config, DataConfig, PhantomConfig
 from mine_jax.run import files
 from mine_jax.run.execute import Step
 
@@ -47,11 +48,24 @@ def plan(config: Config, directory: Path) -> list[str]:
         return [f"phantom {d.subject}: {d.n_images} images x {d.n_repeats} repeats, written to disk where missing"]
     shape = files.responses_shape(config, None)
     if shape is None:
-        return [f"{d.kind}: voxels and images are counted when the files are opened"]
+        why = data.why_not_read(d)
+        return [*([f"would stop the run: {why}"] if why else []), _published(d)]
     return [
         f"responses at most [{shape[0]}, {shape[1]}]: {memory.readable(4 * shape[0] * shape[1])}; "
         "sessions and voxels that do not vary, and voxels with NaN, are left out when values are read"
     ]
+
+
+def _published(d: DataConfig) -> str:
+    """Says what is known of the sizes of a data set without its files."""
+    n_images, n_voxels = data.published_sizes(d)
+    if n_images is None:
+        return f"{d.kind}: voxels and images are counted when the files are opened"
+    published = f"{d.kind} {d.subject} as published: {count(n_images, 'image')}"
+    if n_voxels is None:
+        return f"{published}; voxels are counted when the files are opened"
+    size = memory.readable(4 * n_images * n_voxels)
+    return f"{published}, {count(n_voxels, 'voxel')}: responses at most {size}"
 
 
 def inputs(config: Config) -> list[Path]:

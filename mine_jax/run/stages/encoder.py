@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mine_jax import encoder, features, memory, sharding, statistics
-from mine_jax._numbers import decimal, prefixed
+from mine_jax._numbers import count, decimal, prefixed
 from mine_jax._progress import Progress, at_the_end, part_of
 from mine_jax.config import Config, EncoderConfig, QueryConfig, RidgeConfig
 from mine_jax.encoder import needs
@@ -104,29 +104,51 @@ def share(config: Config, directory: Path, progress: Progress) -> None:
 
 def plan(config: Config, directory: Path) -> list[str]:
     """Says how many voxels are fitted at once, what that holds in memory, and how much is computed."""
-    sizes = files.sizes(config, directory)
+    planned = files.planned_sizes(config, directory)
     e, mesh, free = config.encoder, sharding.mesh(config.run.mesh), sharding.free_bytes()
-    if sizes is None:
+    if planned is None or planned.said:
         # one cell, no image, and tokens no narrower than the encoder: what does not fit then never will
         least = {"n_images": 0, "token_shape": (e.pool**2, e.width)}
-        return [files.UNKNOWN] + (_what_would_fit(e, 1, free, **least) if isinstance(e, QueryConfig) else [])
+        never = _what_would_fit(e, 1, free, **least) if isinstance(e, QueryConfig) else []
+        if planned is None or never:
+            return [files.UNKNOWN if planned is None else planned.said, *never]
+    sizes, lines = planned.sizes, [planned.said] if planned.said else []
     n_images, n_voxels, n_tokens, token_width = sizes
-    lines, wanted, token_shape = _devices(mesh, free), config.run.voxel_chunk, (n_tokens, token_width)
+    fit = _planned_fit(config, sizes, mesh)
+    lines += _devices(mesh, free)
     if isinstance(e, RidgeConfig):
-        n_voxels_each = -(-n_voxels // sharding.n_shards(mesh, *sharding.DEVICES))
-        planned = encoder.plan_ridge(
-            e, n_images=n_images, n_voxels=n_voxels_each, token_shape=token_shape, wanted=wanted
-        )
-        lines += [f"{n_voxels} voxels, {n_images} images, {e.folds} folds x {e.penalties} penalties"]
-        return lines + _chunks(planned)
-    n_voxels_each = -(-n_voxels // sharding.n_shards(mesh, sharding.VOXEL))
-    planned = encoder.plan_query(e, n_images=n_images, n_voxels=n_voxels_each, token_shape=token_shape, wanted=wanted)
+        lines += [f"{count(n_voxels)} voxels, {count(n_images)} images, {e.folds} folds x {e.penalties} penalties"]
+        return lines + _chunks(fit) + _growth(config, planned, mesh, fit)
     n_cells, width = n_tokens // e.pool**2, min(e.width, token_width)
     # three products per training step, two products and one Gram matrix per closed-form readout
     work = 2 * n_images * n_voxels * e.heads * width * (5 * n_cells + e.heads * width) * (e.epochs + 1) * e.members
-    lines += [f"{n_voxels} voxels, {n_images} images x {n_cells} cells x width {width}"]
-    lines += [*_chunks(planned), f"work at most {prefixed(work, 'FLOP')}"]
-    return lines + _what_would_fit(e, planned.chunk, free, n_images=n_images, token_shape=token_shape)
+    lines += [f"{count(n_voxels)} voxels, {count(n_images)} images x {n_cells} cells x width {width}"]
+    lines += [*_chunks(fit), f"work at most {prefixed(work, 'FLOP')}", *_growth(config, planned, mesh, fit)]
+    return lines + _what_would_fit(e, fit.chunk, free, n_images=n_images, token_shape=(n_tokens, token_width))
+
+
+def _planned_fit(config: Config, sizes: files.Sizes, mesh: Mesh | None, wanted: int | None = None) -> memory.Plan:
+    """Plans the fit of the encoders of the configuration."""
+    e, token_shape = config.encoder, (sizes.n_tokens, sizes.token_width)
+    wanted = wanted or config.run.voxel_chunk
+    if isinstance(e, RidgeConfig):
+        n_voxels = -(-sizes.n_voxels // sharding.n_shards(mesh, *sharding.DEVICES))
+        return encoder.plan_ridge(e, n_images=sizes.n_images, n_voxels=n_voxels, token_shape=token_shape, wanted=wanted)
+    n_voxels = -(-sizes.n_voxels // sharding.n_shards(mesh, sharding.VOXEL))
+    return encoder.plan_query(e, n_images=sizes.n_images, n_voxels=n_voxels, token_shape=token_shape, wanted=wanted)
+
+
+def _growth(config: Config, planned: files.Planned, mesh: Mesh | None, fit: memory.Plan) -> list[str]:
+    """Says how memory and work grow with the numbers that are only examples."""
+    names = [name for name in ("images", "voxels") if getattr(planned, name).is_example]
+    if not names:
+        return []
+    lines = [f"work grows in proportion to {' and '.join(names)}"]
+    if planned.images.is_example:
+        twice = planned.sizes._replace(n_images=2 * planned.images.n)
+        more = _planned_fit(config, twice, mesh, fit.chunk).bytes - fit.bytes
+        lines += [f"every further {planned.images.n:,} images hold about {memory.readable(more)} more"]
+    return lines
 
 
 def _more_layers(config: Config, directory: Path) -> list[tuple[int, dict[str, Split]]]:
@@ -200,7 +222,7 @@ def _what_would_fit(
     held = one.fixed + n_voxels * one.each
     if held <= free:
         return []
-    voxels = "1 voxel" if n_voxels == 1 else f"{n_voxels} voxels"
+    voxels = count(n_voxels, "voxel")
     least = "about" if n_images else f"where image-tokens have {width} columns, at least"
     lines = [f"DOES NOT FIT: {voxels} at once on a device: {least} {text(held)}; {text(free)} are free"]
     size, together = e.heads * width, memory.fitting(one, free)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from mine_jax import data, features, memory
+from mine_jax._numbers import count
 from mine_jax._progress import Progress, at_the_end
 from mine_jax.config import EMBEDDED_MODELS, Config, PrecomputedConfig
 from mine_jax.errors import CheckpointError, MissingInputError
@@ -160,11 +161,20 @@ def check(config: Config, directory: Path) -> None:
 def plan(config: Config, directory: Path) -> list[str]:
     """Says how large the image-tokens are."""
     shape, f = files.tokens_shape(config, directory), config.features
-    if shape is None:
-        if isinstance(f, PrecomputedConfig):
-            return ["image-tokens of a file"]
-        return [f"image-tokens of {f.model or 'the model'}, batches of {f.batch_size}"]
-    return [f"image-tokens {list(shape)}, memory-mapped: {memory.readable(int(np.prod(shape)) * 2)} in half precision"]
+    if isinstance(f, PrecomputedConfig):
+        return ["image-tokens of a file" if shape is None else f"image-tokens {list(shape)} of a file"]
+    each = 4 if f.dtype == "float32" else 2
+    if shape is not None:
+        return [
+            f"image-tokens {list(shape)}, memory-mapped: {memory.readable(int(np.prod(shape)) * each)} in {f.dtype}"
+        ]
+    images, model = files.planned_images(config, directory), features.usual_model(f)
+    size = memory.readable(each * images.n * model.n_tokens * model.width)
+    return [
+        f"{model.model}{'' if model.is_named else ', for instance,'} gives {count(model.n_tokens)} image-tokens x "
+        f"{count(model.width)} for each image, {size} in {f.dtype} for {images.said}; its weights are "
+        f"{memory.readable(model.weights_bytes)} in {f.weights}"
+    ]
 
 
 def inputs(config: Config) -> list[Path]:

@@ -9,8 +9,8 @@ import jax
 import pytest
 
 from mine_jax import cli
-from mine_jax.config import keys
-from mine_jax.features import backbones, family_of
+from mine_jax.config import from_dict, keys
+from mine_jax.features import backbones, family_of, usual_model
 from mine_jax.features.families import table
 from mine_jax.features.families.registry import FAMILIES, TESTED_TRANSFORMERS
 from mine_jax.features.families.usual import USUAL
@@ -71,9 +71,19 @@ def test_sizes_are_those_that_were_published(listed):
     assert listed.loc["google/siglip-so400m-patch14-384", "grid"] == (27, 27)
 
 
-def test_every_family_has_a_usual_model(listed):
-    assert set(listed["kind"]) == set(FAMILIES) == set(MODELS)
-    assert set(FAMILIES) < set(keys.kinds("features"))
+def test_a_configuration_names_a_usual_model_or_has_one_of_its_kind(listed):
+    def usual(**settings):
+        return usual_model(from_dict({"features": settings}).features)
+
+    for model, row in listed.iterrows():
+        assert usual(kind=row["kind"], model=f"models/{model}")[:2] == (model, True)
+    for kind in FAMILIES:
+        one = usual(kind=kind, model="mine")
+        assert not one.is_named and listed.loc[one.model, "kind"] == kind
+        assert one.weights_bytes == listed.loc[one.model, "float32_bytes"]
+    one = usual(kind="qwen2_5_vl", grid=[18, 24], reduce=512, weights="bfloat16")
+    assert (one.n_tokens, one.width) == (18 * 24, 512)
+    assert one.weights_bytes == listed.loc[one.model, "bfloat16_bytes"]
 
 
 @pytest.mark.parametrize("kind", MODELS)
