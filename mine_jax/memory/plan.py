@@ -119,7 +119,10 @@ def is_exhausted(error: BaseException) -> bool:
 
 def readable(n_bytes: float) -> str:
     """Returns bytes as people read them."""
-    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
+        if n_bytes >= unit:
+            return f"{n_bytes / unit:.1f} {name}"
+    return f"{n_bytes / 2**10:.1f} KiB"
 
 
 def _half(size: int, error: jax.errors.JaxRuntimeError, *, setting: str, multiple: int) -> int:

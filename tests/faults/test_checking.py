@@ -92,6 +92,12 @@ def test_plans_say_what_would_stop_a_run_and_runs_stop_before_the_first_stage(fo
     assert not (folder / "run" / "images.tsv").exists()
 
 
+def test_models_of_images_that_precomputed_features_cannot_read_are_said_to_be_unused(folder):
+    found = checked(folder, validation={"editor": "oracle"})
+    assert any(line.startswith("warning: not used: precomputed features: no model here") for line in found)
+    assert not any("not used" in line for line in checked(folder))
+
+
 def test_the_exact_editor_needs_a_phantom(folder):
     model = {"features": {"kind": "clip", "model": "phantom"}, "validation": {"editor": "oracle"}}
     (line,) = [line for line in plan(configured(folder, **model), folder, graph.STEPS) if "would stop" in line]

@@ -314,6 +314,20 @@ def test_second_run_needs_resume_or_overwrite(stages, out):
     assert execute(stages, out, overwrite=True)["ran"] == ["data", "encoder", "report"]
 
 
+def test_a_run_that_ended_before_anything_was_made_begins_anew_without_resume(stages, out):
+    def check(config_, directory):
+        raise errors.MissingInputError("no pipeline")
+
+    steps = stages.steps()
+    with pytest.raises(errors.MissingInputError):
+        run.execute(DATA, out, {**steps, "report": replace(steps["report"], check=check)})
+    stages.fault["data"] = errors.DataError("odd")
+    with pytest.raises(errors.DataError):
+        execute(stages, out)
+    stages.fault.clear()
+    assert files(out) == {"run.json"} and execute(stages, out)["ran"] == ["data", "encoder", "report"]
+
+
 def test_until_stops_there_and_resume_goes_on(stages, out):
     record = execute(stages, out, until="encoder")
     assert record["ran"] == ["data", "encoder"] and record["state"] == "incomplete"

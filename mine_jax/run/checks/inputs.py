@@ -125,6 +125,8 @@ def _validation(config: Config, progress: Progress) -> list[str]:
     validation.check(config, Path())
     chosen = models.choose(config.validation)
     findings = [f"{role}: {model.name}" for role, model in (chosen or {}).items()]
+    if chosen and isinstance(config.features, PrecomputedConfig):
+        findings.append(f"warning: not used: {validation.PRECOMPUTED}")
     judging = judging_features(config.validation.evaluator)
     if judging is not None:
         findings.append(f"evaluator: {features.load_backbone(judging).name}")

@@ -56,7 +56,9 @@ def opened(directory: Path, owned: Iterable[str], *, resume: bool, overwrite: bo
     if overwrite:
         _delete_run(directory, owned)
         return manifest_file.empty()
-    if all(path.name.startswith(".") for path in directory.iterdir()):
+    names = {path.name for path in directory.iterdir() if not path.name.startswith(".")}
+    # run.json alone is what is left of a run that ended before anything was made: nothing to protect
+    if not names or (names == {manifest_file.NAME} and not resume):
         return manifest_file.empty()
     if not resume:
         raise ConfigError(f"{directory} is not empty. Use --resume to go on, --overwrite, or another folder.")
