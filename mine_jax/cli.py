@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 import mine_jax
+from mine_jax._numbers import count
 from mine_jax._signals import end_if_stopped, end_in_time, raise_on_signals
 from mine_jax.errors import ConfigError, MineError, Stopped, of_system
 
@@ -351,7 +352,7 @@ def predict(
         table = fitted.predict(list(photos), voxels=wanted, progress=progress)
     table.columns = table.columns.astype(str)
     artifacts.write_table(out, table.reset_index())
-    typer.echo(f"predicted {table.shape[1]} voxels for {len(table)} photos: {out}")
+    typer.echo(f"predicted {count(table.shape[1], 'voxel')} for {count(len(table), 'photo')}: {out}")
 
 
 @app.command(epilog="Example: mine-jax publish runs/subj01 --out published")

@@ -69,6 +69,8 @@ class FolderConfig(PhotosConfig):
     """Text file with the image of each row of `responses`, one id per line: a file name of a photo, or a number."""
     trials: File = None
     """Table with image_id, session and run of each row of `responses`; rows are then trials, averaged by image."""
+    noise_ceiling: File = None
+    """Known noise ceilings [V] of averages, as .npy: shares of the variance of a row, NaN where not known."""
     mask: File = None
     """Volume of 0 and 1 in the space of a series: which voxels are read."""
     rois: File = None

@@ -233,7 +233,7 @@ def _status_findings(responses: Responses) -> list[str]:
     findings.append(
         f"median noise ceiling of the test images {np.median(ceiling):.2f}"
         if len(ceiling)
-        else "noise ceiling unknown: no repeats"
+        else "noise ceiling unknown: no repeats, and data.noise_ceiling names no file of known ones"
     )
     return findings
 

@@ -45,7 +45,7 @@ class Own:
 
     def config(self, **changes):
         paths = {"images": "photos", "responses": "responses.npy", "image_ids": "ids.txt", **changes}
-        keys = ("images", "responses", "image_ids", "trials", "mask", "rois", "sphere")
+        keys = ("images", "responses", "image_ids", "trials", "noise_ceiling", "mask", "rois", "sphere")
         resolved = {k: str(self.root / v) if k in keys and v is not None else v for k, v in paths.items()}
         return FolderConfig(**{"test": 0.25, **resolved})
 
@@ -365,6 +365,45 @@ def test_large_responses_are_memory_mapped(own, tmp_path, monkeypatch):
     responses, _ = data.load(own.config(), directory=tmp_path / "run")
     assert isinstance(responses.responses, np.memmap)
     np.testing.assert_array_equal(responses.responses, expected.responses)
+
+
+def test_known_ceilings_of_averages(own):
+    known = np.array([0.1, 0.5, np.nan, 1.0, 0.3], np.float32)
+    own.averages[:, 3] = 2.0
+    own.write("responses.npy", own.averages)
+    own.write("ceiling.npy", known)
+    config = own.config(noise_ceiling="ceiling.npy")
+    responses, _ = data.load(config)
+    # that of a voxel that cannot be used is not known; it is that of test rows, too
+    expected = np.where(np.arange(V) == 3, np.nan, known.astype(np.float64))
+    np.testing.assert_array_equal(responses.noise_ceiling, expected)
+    np.testing.assert_array_equal(
+        data.with_low_ceiling(responses, min_noise_ceiling=0.2).status[:3], ["low_ceiling", "ok", "ok"]
+    )
+    assert own.root / "ceiling.npy" in data.inputs(config)
+    assert "median noise ceiling of the test images 0.30" in data.check(config)
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "error", "message"),
+    [
+        (np.full(V, 40.0), {}, DataError, "Divide percents by 100"),
+        (np.full(V + 1, 0.4), {}, AlignmentError, "each of the 5 voxels"),
+        (np.array(["a"] * V), {}, AlignmentError, "a number for each"),
+        (None, {}, MissingInputError, "ceiling.npy"),
+        (
+            np.full(V, 0.4),
+            {"responses": "trials.npy", "image_ids": None, "trials": "trials.tsv"},
+            ConfigError,
+            "repeats",
+        ),
+    ],
+)
+def test_unusable_ceilings(own, values, changes, error, message):
+    if values is not None:
+        own.write("ceiling.npy", values)
+    with pytest.raises(error, match=message):
+        own.load(noise_ceiling="ceiling.npy", **changes)
 
 
 def test_low_ceilings_are_a_status(own):

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from mine_jax import artifacts
 from mine_jax._progress import Progress, silent
 from mine_jax.config import FolderConfig
 from mine_jax.data import ids, trials
@@ -18,7 +21,7 @@ from mine_jax.data.containers.sessions import check_rows
 from mine_jax.data.folder import rois
 from mine_jax.data.folder.photos import Joined, join
 from mine_jax.data.trials import Rows
-from mine_jax.errors import AlignmentError, ConfigError
+from mine_jax.errors import AlignmentError, ConfigError, DataError
 from mine_jax.types import Responses, Stimuli
 
 
@@ -34,8 +37,8 @@ def load_folder(
 
     Returns:
         Responses [N, V] float32, rows by ascending image id; voxels whose status is not "ok" hold 0.
-        `noise_ceiling` is that of all rows (`with_noise_ceiling` gives it for chosen ones); NaN for averages,
-        and where no image was repeated. And the Stimuli of the same images.
+        `noise_ceiling` is that of all rows (`with_noise_ceiling` gives it for chosen ones); of averages that of the
+        file `noise_ceiling`; NaN without one, and where no image was repeated. And the Stimuli of the same images.
 
     Raises:
         ConfigError: if a key is missing.
@@ -49,7 +52,10 @@ def load_folder(
     joined = _joined(config, sessions)
     sphere = spheres.read_spheres(config.sphere, sessions[0].space)
     voxel_ids, names, indices = rois.choose_voxels(config.mask, config.rois, config.roi_labels, sessions[0])
+    ceiling = _known_ceiling(config, len(voxel_ids))
     responses = joined.respond(sessions, voxel_ids, config, rois=names, directory=directory, progress=progress)
+    if ceiling is not None:
+        responses = replace(responses, noise_ceiling=np.where(responses.status == "ok", ceiling, np.nan))
     if indices is not None and responses.volume is None:
         responses = replace(responses, indices=indices)
     return spheres.placed(responses, sphere), joined.stimuli(responses.image_ids, progress=progress)
@@ -101,9 +107,33 @@ def inputs(config: FolderConfig) -> list[Path]:
     named = (config.responses, config.trials)
     patterns = [path for pattern in named if pattern is not None for path in positions.expand(pattern)]
     files = [file for path in patterns for file in positions.hemispheres_of(path) or (Path(path),)]
-    plain = [Path(path) for path in (config.images, config.image_ids) if path is not None]
+    plain = [Path(path) for path in (config.images, config.image_ids, config.noise_ceiling) if path is not None]
     areas = rois.inputs(config.mask, config.rois, config.roi_labels)
     return [*plain, *files, *areas, *spheres.files_of(config.sphere)]
+
+
+def _known_ceiling(config: FolderConfig, n_voxels: int) -> np.ndarray | None:
+    """Reads the noise ceilings [V] that were measured before rows were averaged; None where none are given."""
+    if config.noise_ceiling is None:
+        return None
+    path = Path(config.noise_ceiling)
+    if config.trials is not None:
+        raise ConfigError(
+            "data: `noise_ceiling` is for averages (`image_ids`); that of trials comes from their own repeats."
+        )
+    ceiling = artifacts.read_array(path)
+    if ceiling.dtype.kind not in "fiu" or ceiling.shape != (n_voxels,):
+        raise AlignmentError(
+            f"{path} must hold a number for each of the {n_voxels} voxels, but is {ceiling.dtype} of shape "
+            f"{ceiling.shape}."
+        )
+    known = ceiling[np.isfinite(ceiling)].astype(np.float64)
+    if len(known) and (known.min() < 0 or known.max() > 1):
+        raise DataError(
+            f"{path} must hold shares of variance from 0 to 1, but has {known.min():g} to {known.max():g}. Divide "
+            "percents by 100."
+        )
+    return ceiling.astype(np.float64)
 
 
 def _open_sessions(config: FolderConfig) -> list[Series]:

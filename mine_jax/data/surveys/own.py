@@ -86,6 +86,8 @@ def _meaning(path: Path) -> tuple[str, str]:
         if len([n for n in shape if n > 1]) > 3:
             return "responses", f"{shape}"
         return ("mask" if "mask" in path.name else "rois"), f"{shape}"
+    if path.suffix == ".npy" and "ceiling" in path.name:
+        return "noise_ceiling", ""
     if path.name.endswith(series.SUFFIXES):
         opened = series.open_series(path)
         return "responses", f"[{opened.n_rows}, {opened.n_positions}]"
