@@ -142,6 +142,16 @@ def test_an_opened_run_has_its_tables_and_predicts_photos(finished, tmp_path):
     assert len(words) and set(words["word"]) <= set(files.load_descriptions(out).words)
 
 
+def test_an_opened_run_draws_the_figures_of_the_command(finished, tmp_path):
+    drawn = mine_jax.open_run(finished[1]).plot(tmp_path / "plates", kind="svg")
+    said = report.draw_figures(finished[1], tmp_path / "again", kind="svg")
+    wrote = [line for line in said.splitlines() if line.startswith("wrote ")]
+    assert [path.name for path in drawn] == [Path(line).name for line in wrote]
+    assert len(drawn) > 4 and all(path.read_text().startswith("<?xml") for path in drawn)
+    with pytest.raises(ConfigError, match="not as 'gif'"):
+        mine_jax.open_run(finished[1]).plot(tmp_path / "plates", kind="gif")
+
+
 def test_a_published_folder_predicts_without_the_run(finished, tmp_path):
     made, out, root = finished
     photo, folder = tmp_path / "photo.png", tmp_path / "published"

@@ -51,6 +51,25 @@ class Run(FittedModel):
         """One row for each voxel: place, areas, accuracy, claim and its reason."""
         return self.table("voxels")
 
+    def plot(self, folder: str | Path, *, kind: str = "png") -> list[Path]:
+        """Draws the figures of the run for papers, as `mine-jax figures` does.
+
+        Args:
+            folder: receives one file per figure.
+            kind: of the files: pdf, svg or png.
+
+        Returns:
+            The files; figures of what the run does not have are left out.
+
+        Raises:
+            ConfigError: if `kind` is none of these.
+            IntegrityError: if one of the run's tables is not the one that was written.
+            MissingExtraError: if matplotlib is not installed.
+        """
+        from mine_jax.run.stages.report import write_plates
+
+        return write_plates(self.directory, Path(folder), kind=kind).written
+
     @functools.cached_property
     def encoders(self) -> Encoders:
         """Encoders of V voxels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from mine_jax._progress import Progress
 from mine_jax.config import Config
 from mine_jax.run import files
 from mine_jax.run.execute import Step
+
+if TYPE_CHECKING:
+    from mine_jax.report.plates import Plates
 
 
 def compute(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
@@ -38,14 +41,19 @@ def draw_figures(directory: Path, out: Path, *, kind: str) -> str:
         MissingInputError: if there is no run.
         IntegrityError: if one of its tables is not the one that was written.
     """
+    plates = write_plates(directory, out, kind=kind)
+    lines = [f"wrote {path}" for path in plates.written]
+    return "\n".join(lines + [f"left out {name}: {why}" for name, why in plates.left_out.items()])
+
+
+def write_plates(directory: Path, out: Path, *, kind: str) -> Plates:
+    """Does the work of `draw_figures`; returns the files, and why figures were left out."""
     from mine_jax import report
     from mine_jax.run.finished import open_run
 
     config = open_run(directory).config
     files.verify(directory, "*.tsv", "attribution/*.npy")
-    plates = report.write_figures(directory, out, kind=kind, read_images=_reader(config, directory))
-    lines = [f"wrote {path}" for path in plates.written]
-    return "\n".join(lines + [f"left out {name}: {why}" for name, why in plates.left_out.items()])
+    return report.write_figures(directory, out, kind=kind, read_images=_reader(config, directory))
 
 
 def _reader(config: Config, directory: Path) -> Callable[[Sequence[str]], list[np.ndarray]] | None:
