@@ -29,6 +29,11 @@ LONGEST = ("sharding/test_sharding.py", "run/test_stages.py", "kernels/test_voxe
 LONGEST += ("features/test_extraction_command.py", "validation/test_validate.py", "encoder/test_train.py")
 LONGEST += ("report/test_report.py", "benchmarks/test_accelerator.py", "test_readme.py")
 
+# Folders and files that compile longer than they compute, and ask what programs say, not how a compiler may make them
+# fast: `quickly_compiled`. Kernels, ridge, the training loop and whole runs are tested as users run them.
+QUICK = ("attribution", "estimators", "features", "pipeline", "sharding", "run/test_recordings.py")
+QUICK += ("encoder/test_fit.py", "encoder/test_linear.py", "encoder/test_predict.py")
+
 # A forgotten axis must fail, not broadcast.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -46,9 +51,16 @@ def _young_heap():
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compiler(request):
+    """Compiles what the files of `QUICK` need quickly."""
+    if any(request.path.is_relative_to(Path(__file__).parent / name) for name in QUICK):
+        request.getfixturevalue("quickly_compiled")
+
+
 @pytest.fixture(scope="module")
 def quickly_compiled():
-    """For files that compile longer than they compute: programs, also of processes started, are not made fast."""
+    """Does not make programs fast, also those of processes started."""
     jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

@@ -74,28 +74,27 @@ def demo(
     # the reports show the truth, so it comes first
     summary = truth(directory)
     for subject in subjects:
-        run_subject(directory, subject, seed=seed, models=models[subject], until="report", reporter=reporter)
+        reporter.say(f"{subject}:")
+        config = configuration(directory / "phantom", subject, seed=seed, models=models[subject])
+        run.execute(config, directory / subject, graph.STEPS, only="report", reporter=reporter)
     stimuli = data.open_stimuli(configuration(directory / "phantom", first).data)
     runs = [directory / subject for subject in subjects]
     page = report.write_demo_report(directory, runs, read_images=stimuli.read)
     return f"{summary}\nreport: {page}"
 
 
-def run_subject(
-    directory: Path, subject: str, *, seed: int, models: str, until: str = "roi", reporter: Reporter | None = None
-) -> None:
-    """Runs the stages of one subject of a demo whose phantom is written, or goes on with them.
+def run_subject(directory: Path, subject: str, *, seed: int, models: str, reporter: Reporter | None = None) -> None:
+    """Runs all stages but the report of one subject of a demo whose phantom is written, or goes on with them.
 
     Args:
         directory: of the demo.
         subject: its name.
         seed: of the run.
         models: what makes images, as for `configuration`.
-        until: last stage.
         reporter: shows progress; nothing by default.
     """
     config, out = configuration(directory / "phantom", subject, seed=seed, models=models), directory / subject
-    run.execute(config, out, graph.STEPS, until=until, resume=files.is_run(out), reporter=reporter)
+    run.execute(config, out, graph.STEPS, until="roi", resume=files.is_run(out), reporter=reporter)
 
 
 def configuration(root: Path, subject: str, *, seed: int = 0, models: str = "oracle") -> Config:

@@ -247,9 +247,11 @@ class _Run:
                             f"stage {only} needs stage {name}, which is not up to date: {reason}. "
                             f"Run it first: mine-jax {name}, or mine-jax run --resume."
                         )
+                    if only is not None and name != only:
+                        continue
                     if reason is None:
                         skipped.append(name)
-                    elif only is None or name == only:
+                    else:
                         self._say_skipped(skipped)
                         self._check(names[names.index(name) :])
                         self._one(name, reason, flag)

@@ -12,8 +12,6 @@ from mine_jax.errors import AlignmentError, ConfigError, DataError, IntegrityErr
 from mine_jax.run import graph
 from mine_jax.run.reporter import Reporter
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 
 @pytest.fixture
 def recordings(tmp_path):
