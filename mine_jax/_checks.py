@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
+from mine_jax._progress import shown
 from mine_jax.errors import DataError
 
 Parameters = ParamSpec("Parameters")
@@ -16,6 +17,7 @@ def takes(remedy: str, **types: type) -> Callable[[Callable[Parameters, Result]]
     """Makes a function check the types of its data before Python matches the rest of the call.
 
     So bare arrays are answered with what to call instead, also where there are too many or a keyword is missing.
+    A function with `progress` then takes True, which shows a bar on a terminal, and False as well.
 
     Args:
         remedy: what to do, a sentence.
@@ -32,7 +34,11 @@ def takes(remedy: str, **types: type) -> Callable[[Callable[Parameters, Result]]
             for name, wanted in types.items():
                 if name in given:
                     check_type(name, given[name], wanted, remedy=remedy)
-            return function(*args, **keywords)
+            progress = keywords.get("progress")
+            if not isinstance(progress, bool):
+                return function(*args, **keywords)
+            with shown(getattr(function, "__name__", "work").replace("_", " "), progress) as callback:
+                return cast(Any, function)(*args, **{**keywords, "progress": callback})
 
         return checked
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 UNKNOWN = "not known"
+_PLURALS = {"vertex": "vertices"}
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -53,9 +54,14 @@ def duration(seconds: float, digits: int = 0) -> str:
     return f"{count(minutes // 60)} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
-def count(value: Any, noun: str = "", plural: str = "") -> str:
+def plural(noun: str) -> str:
+    """Returns the word for several of a noun: voxels, vertices."""
+    return _PLURALS.get(noun, f"{noun}s")
+
+
+def count(value: Any, noun: str = "", many: str = "") -> str:
     """Writes a count with thousands separators, and its noun in the right number."""
-    word = noun if value == 1 else plural or f"{noun}s"
+    word = noun if value == 1 else many or plural(noun)
     return f"{int(value):,} {word}" if noun else f"{int(value):,}"
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mine_jax import data, features, phantom, pipeline
-from mine_jax._progress import shown, silenced
+from mine_jax._checks import takes
+from mine_jax._progress import shown, silenced, silent
 from mine_jax.config import ClipConfig, PhantomConfig
 from mine_jax.types import Lens
 
@@ -81,3 +82,19 @@ def test_silenced_holds_back_one_logger_and_puts_its_level_back(caplog):
         raise OSError("the disk is full")
     logging.getLogger("mine_jax.told").info("goes on")
     assert caplog.messages == ["something else", "goes on"]
+
+
+def test_functions_that_check_their_data_take_true_and_false_as_progress(monkeypatch):
+    calls, terminal = [], sit_before_a_terminal(monkeypatch)
+
+    @takes("no remedy.", data=list)
+    def counted(data, *, progress=silent):
+        progress(len(data), len(data))
+        return progress
+
+    assert counted([1], progress=False) is silent and counted([1]) is silent
+    counted([1, 2], progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(2, 2)] and terminal.getvalue() == ""
+    counted([1, 2], progress=True)
+    assert "2 of 2" in terminal.getvalue() or "finishing" in terminal.getvalue()
+    assert "counted" in terminal.getvalue()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mine_jax._checks import takes
 from mine_jax._progress import Progress, silent
 from mine_jax.description import saliences
 from mine_jax.description.describe import SMOOTHING, join
@@ -17,6 +18,7 @@ from mine_jax.statistics import Interval, quantiles_of_sorted
 from mine_jax.types import CLAIMS, Descriptions, Profiles
 
 
+@takes("mine_jax.description.describe makes them.", descriptions=Descriptions)
 def build(
     descriptions: Descriptions,
     faithfulness: np.ndarray,

@@ -24,6 +24,7 @@ from mine_jax._numbers import decimal as decimal
 from mine_jax._numbers import duration as duration
 from mine_jax._numbers import interval as interval
 from mine_jax._numbers import p_value as p_value
+from mine_jax._numbers import plural
 from mine_jax._numbers import share as share
 from mine_jax._numbers import signed as signed
 from mine_jax._numbers import size as size
@@ -184,9 +185,6 @@ def _environment(jinja2: Any) -> Any:
     return environment
 
 
-_PLURALS = {"vertex": "vertices"}
-
-
 @dataclass(frozen=True)
 class Unit:
     """What a run calls one column of its responses, for instance a neuron; written as it is, it is the singular."""
@@ -200,7 +198,7 @@ class Unit:
     @property
     def many(self) -> str:
         """The word for several: voxels, vertices."""
-        return _PLURALS.get(self.one, f"{self.one}s")
+        return plural(self.one)
 
     def count(self, value: int) -> str:
         """Writes a number of units: 1 voxel, 2 voxels."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mine_jax import artifacts, features, memory, sharding
-from mine_jax._numbers import duration
+from mine_jax._numbers import duration, plural
 from mine_jax._progress import Progress
 from mine_jax._signals import StopFlag, stop_flag
 from mine_jax.config import Config
@@ -352,7 +352,7 @@ class _Run:
             files=self._record(name, before, old),
         )
         self.save()
-        found = sentence(self.steps[name].found, summary)
+        found = sentence(self.steps[name].found, summary, units=plural(self.config.data.unit_name))
         self.reporter.found(f"{name}: done in {duration(entry['seconds'], 1)}" + (f": {found}" if found else ""))
 
     def _record(self, name: str, before: dict[str, Any], old: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ from mine_jax.statistics import bootstrap_interval, false_discovery_rate, pearso
 
 SUMMARY = (
     *("test", "comparison", "source", "voxels", "evaluator", "effect", "low", "high", "p", "q", "n_pairs"),
-    *("effect_size", "share", "evaluator_r2", "maker"),
+    *("effect_size", "share", "evaluator_r2", "maker", "n_same"),
 )
 # Comparisons with the same of these are one family of tests: controls and exact rows have families of their own.
 FAMILY = ("test", "evaluator", "voxels", "maker")
@@ -35,6 +35,7 @@ class Comparison(NamedTuple):
         share: share of pairs with a positive difference; ties count half.
         p: two-sided, sign-flip permutation.
         n_pairs: pairs with a finite difference.
+        n_same: pairs that were left out since their control is the same as what it controls.
     """
 
     effect: float
@@ -44,6 +45,7 @@ class Comparison(NamedTuple):
     share: float
     p: float
     n_pairs: int
+    n_same: int = 0
 
 
 def compare(

@@ -195,6 +195,7 @@ def compare_generation(table: pd.DataFrame, **options: Any) -> list[tuple[dict[s
     Returns:
         Labels and comparison: description minus each control, for the described and for the exchanged
         voxels, and description minus the original image; the same for true responses where they are known.
+        Pairs whose control has the prompt of the description are left out, and counted.
     """
     comparisons: list[tuple[dict[str, str], Comparison]] = []
     kinds = [(name, {"predicted": "described", "exchanged": "exchanged"}) for name in table["evaluator"].unique()]
@@ -204,16 +205,19 @@ def compare_generation(table: pd.DataFrame, **options: Any) -> list[tuple[dict[s
         is_true = evaluator == TRUTH
         usable = table[table["evaluator"] == (table["evaluator"].iloc[0] if is_true else evaluator)]
         usable = usable[usable["status"] == "ok"]
+        by_pair = {"index": ["voxel_id", "image_id"], "columns": "condition"}
+        prompts = usable.pivot_table(**by_pair, values="prompt", aggfunc="first")
         for column, voxels in columns.items():
-            wide = usable.pivot_table(index=["voxel_id", "image_id"], columns="condition", values=column)
+            wide = usable.pivot_table(**by_pair, values=column)
             groups = wide.index.get_level_values("voxel_id").to_numpy()
             for control in ("random", "lowest"):
                 if {"description", control} <= set(wide.columns):
-                    difference = (wide["description"] - wide[control]).to_numpy()
+                    difference = wide["description"] - wide[control]
+                    is_same = (prompts["description"] == prompts[control]).reindex(wide.index)
+                    compared = compare(difference.mask(is_same).to_numpy(), groups=groups, **options)
                     labels = {"test": "generation", "comparison": f"description minus {control}", "voxels": voxels}
-                    comparisons.append(
-                        ({**labels, "evaluator": evaluator}, compare(difference, groups=groups, **options))
-                    )
+                    comparison = compared._replace(n_same=int((is_same & difference.notna()).sum()))
+                    comparisons.append(({**labels, "evaluator": evaluator}, comparison))
         described = usable[usable["condition"] == "description"].groupby(["voxel_id", "image_id"])
         new, old = ("true_response", "true_original") if is_true else ("predicted", "original")
         means = described[[new, old]].mean()

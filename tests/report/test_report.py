@@ -368,7 +368,7 @@ def test_controls_with_the_prompt_of_the_treatment_are_counted(run, reader):
     same = (table["condition"] == "random") & table["voxel_id"].isin(voxels[:3])
     artifacts.write_table(path, table.assign(prompt=table["prompt"].where(~same, "a photo of description")))
     text = read(write_report(run, read_images=reader, max_examples=1)).text
-    assert f"which cannot differ: 3 of {len(voxels)} of the random words." in text
+    assert f"which are left out of the tests: 3 of {len(voxels)} of the random words." in text
 
 
 def test_voxels_that_their_words_move_are_counted(run, reader):

@@ -72,8 +72,9 @@ def test_terminal_bar(capsys):
 
 def test_sentences_leave_out_what_is_not_known():
     summary = {"fitted": 1200, "r": 0.12345, "missing": None, "small": 1e-5, "by": {"FFA": "face"}, "reason": "why"}
-    parts = ("{fitted} voxels", "r {r}, gap {small}", "none {missing}", "other {absent}", "prefers {by}")
+    parts = ("{fitted} {units}", "r {r}, gap {small}", "none {missing}", "other {absent}", "prefers {by}")
     assert sentence(parts, summary) == "1,200 voxels, r 0.12, gap 0.00, prefers FFA face, why"
+    assert sentence(parts[:1], summary, units="neurons") == "1,200 neurons, why"
 
 
 def test_medians_leave_out_what_is_not_finite_and_are_none_of_nothing():

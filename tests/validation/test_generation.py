@@ -48,6 +48,19 @@ def test_a_generator_that_ignores_its_prompt_shows_no_effect(pairs, planted):
     assert result["description minus original image"].effect < -1
 
 
+def test_controls_with_the_prompt_of_the_description_are_left_out_and_counted(pairs, planted):
+    """Equal prompts with equal seeds give equal pictures: they would dilute the effect with zeros."""
+    from dataclasses import replace
+
+    alike = [replace(pair, random=pair.description) if p < 2 else pair for p, pair in enumerate(pairs)]
+    compared = compare_generation(table_of(alike, planted, plan_generation(alike)), **OPTIONS)
+    found = {(labels["comparison"], labels["voxels"]): result for labels, result in compared}
+    random, lowest = (found[f"description minus {name}", "described"] for name in ("random", "lowest"))
+    assert (random.n_pairs, random.n_same) == (4, 2) and (lowest.n_pairs, lowest.n_same) == (6, 0)
+    assert random.effect == pytest.approx(1.5)
+    assert found["description minus random", "exchanged"].n_same == 2
+
+
 def test_unusable_images_are_never_scored(pairs, planted):
     """F-88: counted, not scored."""
     planned = plan_generation(pairs, n_seeds=1)

@@ -386,7 +386,9 @@ def _same_prompts(generation: pd.DataFrame | None) -> str:
         pairs = prompts[["description", name]].dropna()
         same = int((pairs["description"] == pairs[name]).sum())
         told += [f"{page.count(same)} of {page.count(len(pairs))} of the {name} words"] if same else []
-    return f"Controls with the very prompt of the description, which cannot differ: {', '.join(told)}." if told else ""
+    if not told:
+        return ""
+    return f"Controls with the very prompt of the description, which are left out of the tests: {', '.join(told)}."
 
 
 def _stored(table: pd.DataFrame, name: str, files: dict[Any, Path]) -> pd.DataFrame:

@@ -25,17 +25,18 @@ def finite_median(values: Any) -> float | None:
     return float(np.median(values)) if len(values) else None
 
 
-def sentence(parts: Sequence[str], summary: Mapping[str, Any]) -> str:
+def sentence(parts: Sequence[str], summary: Mapping[str, Any], *, units: str = "voxels") -> str:
     """Says what a stage found, rounded for people.
 
     Args:
         parts: texts with fields in braces that are named as in the summary; one that lacks a field is left out.
         summary: the numbers of the stage; `reason` and `warning` are always said.
+        units: what columns of the responses are called, for `{units}`.
 
     Returns:
         The parts, separated by commas; "" without any.
     """
-    shown = {name: _rounded(value) for name, value in summary.items() if value is not None}
+    shown = {name: _rounded(value) for name, value in summary.items() if value is not None} | {"units": units}
     said = [part.format_map(shown) for part in parts if _fields(part) <= shown.keys()]
     said += [shown[name] for name in ("reason", "warning") if name in shown]
     return ", ".join(said)

@@ -136,5 +136,5 @@ STEP = Step(
     plan=plan,
     check=check,
     share=share,
-    found=("{voxels} voxels, {pairs} images of them", "median faithfulness {median_faithfulness}"),
+    found=("{voxels} {units}, {pairs} images of them", "median faithfulness {median_faithfulness}"),
 )

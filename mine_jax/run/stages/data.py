@@ -117,5 +117,5 @@ STEP = Step(
     makes_inputs=lambda config: inputs(config) if isinstance(config.data, PhantomConfig) else [],
     partial=files.KEPT["data"],
     plan=plan,
-    found=("{usable} of {voxels} voxels usable", "{images} images ({train} train, {val} val, {test} test)"),
+    found=("{usable} of {voxels} {units} usable", "{images} images ({train} train, {val} val, {test} test)"),
 )

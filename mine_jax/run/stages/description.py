@@ -64,5 +64,5 @@ STEP = Step(
     needs=("features", "attribution"),
     sections=("description", "run.precision"),
     outputs=files.OUTPUTS["description"],
-    found=("{pairs} images of voxels in {words} words",),
+    found=("{pairs} images of {units} in {words} words",),
 )

@@ -259,7 +259,7 @@ STEP = Step(
     plan=plan,
     share=share,
     found=(
-        "{fitted} voxels",
+        "{fitted} {units}",
         "mean test R2 {mean_r2}",
         "ridge on the mean token {mean_r2_ridge}",
         "R2 / noise ceiling {mean_r2_normalized}",

@@ -90,7 +90,7 @@ STEP = Step(
     sections=("profile", "run.seed"),
     outputs=files.OUTPUTS["profile"],
     found=(
-        "{explained} of {profiled} voxels explained",
+        "{explained} of {profiled} {units} explained",
         "{predicted} predicted, {reliable} reliable, {words} with words, {localised} localised",
     ),
 )

@@ -148,7 +148,7 @@ STEP = Step(
     inputs=inputs,
     check=check,
     partial=files.KEPT["validation"],
-    found=("{pairs} pairs", "{causal} voxels moved by their own words"),
+    found=("{pairs} pairs", "{causal} {units} moved by their own words"),
 )
 
 
