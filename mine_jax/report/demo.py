@@ -98,7 +98,7 @@ def _by_run(runs: list[reading.Run]) -> page.Table | None:
     metrics = list(dict.fromkeys(metric for table in tables.values() for metric in table["metric"]))
     rows = []
     for metric in metrics:
-        rows.append([metric.replace("_", " "), *(_cell(table[table["metric"] == metric]) for table in tables.values())])
+        rows.append([recovery.measure(metric), *(_cell(table[table["metric"] == metric]) for table in tables.values())])
     return page.Table(
         "The same measures in each run, with the verdict where there is a target.", ("Measure", *tables), rows
     )

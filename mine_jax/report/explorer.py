@@ -106,7 +106,7 @@ def _areas(run: reading.Run) -> list[dict[str, str]]:
     for name, part in answer.by_area(run).groupby("area"):
         area = str(name)
         n = int(part["explained"].sum())
-        text = f"{run.unit.count(len(part))}, {page.count(n)} described."
+        text = f"{run.unit.count(len(part))}, {page.count(n)} explained."
         if preferred is not None:
             text += f" Prefers {preferred[area]}." if area in preferred else " No preferred category."
         if words.get(area):

@@ -29,7 +29,7 @@ from mine_jax._numbers import share as share
 from mine_jax._numbers import signed as signed
 from mine_jax._numbers import size as size
 
-_NUMBER = re.compile(r"(?:[<>=]*\s*-?[\d.,]+(?:e[+-]?\d+)?%?(?: to -?[\d.,]+(?:e[+-]?\d+)?)?|not known|)")
+_NUMBER = re.compile(r"(?:[<>=≤≥]*\s*-?[\d.,]+(?:e[+-]?\d+)?%?(?: to -?[\d.,]+(?:e[+-]?\d+)?)?|not known|)")
 
 
 class Uri(str):
@@ -208,6 +208,14 @@ class Unit:
 def capital(text: Any) -> str:
     """Returns a text with a capital first letter, for the start of a sentence or a heading."""
     return str(text)[:1].upper() + str(text)[1:]
+
+
+_R2 = re.compile(r"\bR2\b")
+
+
+def squared(text: Any) -> str:
+    """Returns a text in which R2, as terminals and tables write it, is R²."""
+    return _R2.sub("R²", str(text))
 
 
 # A path of at least two parts that starts at a root; not a fraction, an URL or a relative path.

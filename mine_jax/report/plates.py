@@ -104,7 +104,7 @@ def _heat_maps(run: reading.Run) -> Any:
 
 
 def _no_words(run: reading.Run) -> str:
-    return f"No {run.unit} has words that stand their tests."
+    return f"No {run.unit} is explained."
 
 
 def _profiles(run: reading.Run) -> Any:
@@ -123,11 +123,11 @@ def _area_words(run: reading.Run) -> Any:
     if run.voxels is None or not run.voxels["explained"].any():
         return _no_words(run)
     spread = answer.by_area(run)
-    described = spread[spread["explained"]]
-    words = run.rows(WORDS, described["voxel_id"].tolist(), ("word", "weight"))
+    explained = spread[spread["explained"]]
+    words = run.rows(WORDS, explained["voxel_id"].tolist(), ("word", "weight"))
     if words is None or words.empty:
         return run.why_missing("profile", WORDS)
-    return figures.area_words(words.merge(described[["voxel_id", "area"]], on="voxel_id"))
+    return figures.area_words(words.merge(explained[["voxel_id", "area"]], on="voxel_id"))
 
 
 def _area_categories(run: reading.Run) -> Any:

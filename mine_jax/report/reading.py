@@ -17,7 +17,7 @@ import pandas as pd
 
 from mine_jax import artifacts
 from mine_jax.errors import IntegrityError, MissingInputError
-from mine_jax.report.page import Unit
+from mine_jax.report.page import Unit, squared
 
 ReadImages = Callable[[Sequence[str]], list[np.ndarray]]
 NO_AREA = "no area"
@@ -72,7 +72,7 @@ class Run:
 
     @cached_property
     def voxels(self) -> pd.DataFrame | None:
-        """Rows of `voxels.tsv`, with `explained` as booleans and numbers as floats."""
+        """Rows of `voxels.tsv`, with `explained` as booleans, numbers as floats, and reasons as pages write them."""
         table = self.table("voxels.tsv", ("voxel_id", "status", "r2"))
         if table is None:
             return None
@@ -82,6 +82,7 @@ class Run:
         for name in ("rois", "reason"):
             if name not in table:
                 table[name] = ""
+        table["reason"] = table["reason"].map(squared, na_action="ignore")
         return table
 
     @cached_property
@@ -157,7 +158,7 @@ class Run:
             seconds = entry.get("seconds")
             seconds = seconds if isinstance(seconds, int | float) else None
             summary = entry.get("summary")
-            warning = str(summary.get("warning", "")) if isinstance(summary, dict) else ""
+            warning = squared(summary.get("warning", "")) if isinstance(summary, dict) else ""
             states.append(StageState(name, str(entry.get("state", "")), seconds, warning))
         return states
 

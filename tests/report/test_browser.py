@@ -79,7 +79,7 @@ def test_a_word_is_searched(page, report):
     voxels = pd.read_csv(report.parent / "voxels.tsv", sep="\t")
     having = set(words.loc[words["word"] == "face", "voxel_id"]) & set(voxels.loc[voxels["explained"], "voxel_id"])
     legend = page.inner_text("#explorer-legend")
-    assert "Weight of “face” in the profile" in legend and f"{len(having)} described voxels" in legend
+    assert "Weight of “face” in the profile" in legend and f"{len(having)} explained voxels" in legend
     assert page.input_value("#explorer-layer") == "word"
     after = pixels(page)
     assert before.shape == after.shape and (before != after).any()

@@ -51,5 +51,5 @@ def test_the_first_screen_is_the_answer_over_all_subjects(make_run, tmp_path):
     text = re.sub(r"<[^>]*>", " ", html)
     text = " ".join(text[text.index("What was found") : text.index("Subjects")].split())
     voxels = pd.read_csv(runs[0] / "voxels.tsv", sep="\t", keep_default_na=False)
-    assert f"{2 * (voxels['claim'] == 'words').sum()} described" in text
+    assert f"{2 * (voxels['claim'] == 'words').sum()} explained" in text
     assert re.search(r"FFA face \(2 of 2\) [\w, ]*face", text) and "V1 no preference" in text

@@ -41,7 +41,7 @@ def test_embeds_the_numbers_of_the_run(make_run, reader):
     np.testing.assert_allclose(data["r2"], voxels["r2"], rtol=1e-6)
     np.testing.assert_array_equal(data["places"].reshape(-1, 3), voxels[["i", "j", "k"]])
     assert [data["claims"][c] for c in data["claim"]] == voxels["claim"].tolist()
-    assert [data["reasons"][c] for c in data["reason"]] == voxels["reason"].tolist()
+    assert [data["reasons"][c] for c in data["reason"]] == voxels["reason"].str.replace("R2", "R²").tolist()
     assert [";".join(data["area_sets"][c]) for c in data["area"]] == voxels["rois"].tolist()
     words = pd.read_csv(run / "profile/words.tsv", sep="\t")
     for place in (0, 7, len(voxels) - 1):
@@ -128,10 +128,10 @@ def test_a_browser_shows_voxels_areas_and_words(make_run, reader, quick):
     assert "Claim: words." in shown and f">{word}</button>" in shown
     shown, _ = panel("#area=FFA")
     n = voxels["rois"].str.split(";").map(lambda areas: "FFA" in areas)
-    assert f"{n.sum()} voxels, {voxels.loc[n, 'explained'].sum()} described. Prefers face." in shown
+    assert f"{n.sum()} voxels, {voxels.loc[n, 'explained'].sum()} explained. Prefers face." in shown
     _, legend = panel("#word=face")
     with_face = set(words.loc[words["word"] == "face", "voxel_id"]) & set(voxels.loc[voxels["explained"], "voxel_id"])
-    assert "Weight of “face” in the profile" in legend and f"{len(with_face)} described voxels with it" in legend
+    assert "Weight of “face” in the profile" in legend and f"{len(with_face)} explained voxels with it" in legend
 
 
 DRIVER = """

@@ -8,6 +8,8 @@ import sys
 import xml.etree.ElementTree
 
 import matplotlib
+import matplotlib.backends.backend_agg
+import matplotlib.text
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,9 +17,10 @@ import scipy.stats
 
 from mine_jax import artifacts
 from mine_jax.errors import ConfigError
-from mine_jax.report import figures, plates, write_figures
-from mine_jax.report.figures import style
+from mine_jax.report import figures, plates, reading, write_figures
+from mine_jax.report.figures import heat, style
 from mine_jax.report.sections import accuracy
+from tests.report.conftest import GRID, read_images, scene
 from tests.report.planted import truth_voxels
 
 
@@ -201,3 +204,71 @@ def test_backend_of_a_notebook_that_is_not_here_stops_nothing():
     environment = {**os.environ, "MPLBACKEND": "module://no_such_package.backend_inline"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def drawn(with_truth):
+    """Name of each function of the library -> a figure of it, drawn."""
+    run = reading.open_run(with_truth, read_images=read_images)
+    made = {name: draw(run) for name, draw in plates._FIGURES.items()}
+    voxels, truth = accuracy.scored(run.voxels), artifacts.read_table(with_truth / "truth_voxels.tsv")
+    long = "an-area-with-a-name-much-longer-than-any-axis-has-room-for"
+    photo = heat.fit_to_grid(scene("3"), GRID, crop=None)
+    shown = figures.HeatMap("", photo, np.linspace(-1, 1, 64), np.arange(5), GRID, 1.0)
+    made |= {
+        "faithfulness_curves": made.pop("faithfulness"),
+        "profile_bars": made.pop("profiles"),
+        "accuracy_distribution": figures.accuracy_distribution(voxels["r2"].to_numpy(), limits=(-0.1, 1.0)),
+        "accuracy_by_area, long names": figures.accuracy_by_area({long: np.linspace(-0.2, 0.9, 30)}),
+        "claims_by_area, long names": figures.claims_by_area(pd.DataFrame({"area": [long], "claim": ["words"]})),
+        "false_discoveries": figures.false_discoveries(truth),
+        "power_against_ceiling": figures.power_against_ceiling(truth),
+        "worth_of_claims, by images": figures.worth_of_claims(
+            truth_voxels(seeds=2, sizes=(500, 2000), models=("phantom", "phantom-captions"))
+        ),
+        "heat_map": figures.heat_map(shown),
+        "heat_scale": figures.heat_scale(),
+    }
+    for fig in made.values():
+        matplotlib.backends.backend_agg.FigureCanvasAgg(fig).draw()
+    return made
+
+
+def ticks(axis):
+    """The labels of an axis, by whether they are drawn: those of ticks outside its limits, or of no axis, never are."""
+    low, high = sorted(axis.get_view_interval())
+    near = 1e-6 * (high - low)
+    labels = {True: [], False: []}
+    for tick in axis.get_major_ticks() + axis.get_minor_ticks():
+        is_inside = low - near <= tick.get_loc() <= high + near
+        labels[bool(is_inside and axis.axes.axison)] += [tick.label1, tick.label2]
+    return labels
+
+
+def test_no_text_of_any_figure_leaves_its_canvas(drawn):
+    library = {name for name, value in vars(figures).items() if callable(value)} - {"HeatMap", "EditPair", "save"}
+    assert library == {name.split(",")[0] for name in drawn}
+    for name, fig in drawn.items():
+        axes = [axis for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)]
+        never = {id(label) for axis in axes for label in ticks(axis)[False]}
+        texts = [text for text in fig.findobj(matplotlib.text.Text) if text.get_visible() and id(text) not in never]
+        seen = [text for text in texts if text.get_text().strip()]
+        assert seen or name == "heat_map"
+        for text in seen:
+            box = text.get_window_extent()
+            is_inside = min(box.x0, box.y0) >= -0.5 and box.x1 <= fig.bbox.x1 + 0.5 and box.y1 <= fig.bbox.y1 + 0.5
+            assert is_inside, f"{name}: {text.get_text()!r} at {box.extents} of {fig.bbox.extents}"
+
+
+def test_every_axis_of_numbers_says_what_they_are(drawn):
+    number = re.compile(r"[\u2212-]?[\d.,]+(?:e[\u2212-]?\d+)?")
+    n_axes = 0
+    for name, fig in drawn.items():
+        for ax in fig.axes:
+            for axis, over_all in ((ax.xaxis, fig.get_supxlabel()), (ax.yaxis, fig.get_supylabel())):
+                labels = [label.get_text() for label in ticks(axis)[True] if label.get_visible()]
+                labels = [label for label in labels if label]
+                if labels and all(number.fullmatch(label) for label in labels):
+                    n_axes += 1
+                    assert axis.get_label_text() or over_all, f"{name}: no label for {labels}"
+    assert n_axes >= len(drawn)

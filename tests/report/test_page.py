@@ -53,3 +53,7 @@ def test_units_are_written_in_the_right_number():
 def test_json_cannot_end_its_script():
     text = page.Json('{"a": "</script><b>&"}')
     assert not set("<>&") & set(text.__html__()) and json.loads(text.__html__()) == {"a": "</script><b>&"}
+
+
+def test_r2_is_written_as_pages_do():
+    assert page.squared("R2 below 0.1 (r2_selection, R2); CR2, R21") == "R² below 0.1 (r2_selection, R²); CR2, R21"

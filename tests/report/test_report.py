@@ -270,10 +270,10 @@ def test_no_voxel_explained(run):
     assert "No voxel of this run is explained" in text
     assert "not explained: q above 0.05" in text
     first = text[text.index("What was found") : text.index("Explore the voxels")]
-    assert re.search(r"What stops most \(\d+\): q above 0\.05\.", first) and "Described voxels" in first
+    assert re.search(r"What stops most \(\d+\): q above 0\.05\.", first) and "Explained voxels" in first
     (run / "roi/selectivity.tsv").unlink()
     text = read(write_report(run, max_examples=1)).text
-    assert "Described voxels" not in text  # no words and no preference: nothing to list
+    assert "Explained voxels" not in text  # no words and no preference: nothing to list
 
 
 @pytest.mark.usefixtures("quick")
@@ -376,7 +376,7 @@ def test_voxels_that_their_words_move_are_counted(run, reader):
     table["evaluator"], table["causal"] = "judge", [True] * 3 + [False] * 5
     artifacts.write_table(run / "validation" / "voxels.tsv", table)
     text = " ".join(Page(write_report(run, read_images=reader).read_text(encoding="utf-8")).text.split())
-    assert "(8 tested, 3 moved)" in text
+    assert "(8 tested, 3 moved, 3 of them not localised)" in text
     assert "All 8 voxels of validation/voxels.tsv" in text and "evaluator (judge)" in text
     assert "moved by their words 3 38% 0.50" in text
 
@@ -398,7 +398,7 @@ def test_the_first_screen_is_the_answer(run):
     first = " ".join(first.split())
     n = int((voxels["claim"] == "words").sum())
     share = re.escape(page.share(n / (voxels["status"] == "ok").sum()))
-    for rung in ("predicted", "reliable", "described"):
+    for rung in ("predicted", "reliable", "explained"):
         assert re.search(rf"{n} {rung} {share}; decoys 1 of 50", first)
     assert re.search(r"0 causal 0% \(not tested\)", first)
     for area, word in (("FFA face", "face"), ("PPA place", "house")):
@@ -525,3 +525,16 @@ def test_comparisons_stand_under_what_they_answer(name, question):
 )
 def test_comparisons_are_written_in_words(row, label):
     assert validation.comparison(row, page.Unit()) == label
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_page_has_one_name_for_r_squared_and_for_the_rung(run):
+    record = json.loads((run / "run.json").read_text())
+    record["stages"]["data"]["summary"] = {"warning": "Of copies R2 is no test"}
+    (run / "run.json").write_text(json.dumps(record))
+    table = artifacts.read_table(run / "voxels.tsv")
+    reason = table["reason"].where(table["explained"], "R2 below 0.1")
+    artifacts.write_table(run / "voxels.tsv", table.assign(reason=reason))
+    text = re.sub(r"<script.*?</script>", "", write_report(run, max_examples=1).read_text(encoding="utf-8"), flags=re.S)
+    assert "Of copies R² is no test" in text and "R² below 0.1" in text and not re.search(r"\bR2\b", text)
+    assert "explained" in text and not re.search(r"\bdescribed\b(?! in words)", text)

@@ -108,7 +108,7 @@ def _false_discoveries(ax: Any, voxels: pd.DataFrame) -> None:
         top = max(top, float(mean.max()), float(full))
     limit = max(0.21, 1.15 * top)
     ax.plot([0, limit], [0, limit], color=style.GREY, linewidth=0.8, linestyle="--", label="as claimed")
-    star = "claim “words”, all rules" if several else f"claim “words”, all rules: {full:.3f}"
+    star = "explained, by all rules" if several else f"explained, by all rules: {full:.3f}"
     ax.plot([], [], color=style.INK, marker="*", markersize=7, linestyle="", label=star)
     ax.set(xlabel="Claimed: q at most", ylabel="True: share without words", xlim=(0, 0.21), ylim=(0, limit))
     ax.set_xticks(np.linspace(0, 0.2, 5))
@@ -128,7 +128,7 @@ def _against_ceiling(ax: Any, voxels: pd.DataFrame) -> None:
         return [rows.loc[rows["bin"] == b, "explained"].mean() for b in range(len(centres))]
 
     _by_model_and_kind(ax, binned, centres, share)
-    ax.set(xlabel="True noise ceiling (fraction of variance)", ylabel="Share that reaches “words”")
+    ax.set(xlabel="True noise ceiling (fraction of variance)", ylabel="Share explained")
 
 
 def _against_images(ax: Any, voxels: pd.DataFrame) -> None:

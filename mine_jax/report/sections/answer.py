@@ -22,7 +22,7 @@ MAPS = ("top_category", "r2")
 RUNGS = {
     "predicted": ("predicted", "responses to images that chose the encoder are predicted better than those of decoys"),
     "reliable": ("reliable", "two encoders, fitted on disjoint images, give the same profile"),
-    "words": ("described", "the words predict responses to new images"),
+    "words": ("explained", "described in words that predict responses to new images"),
     "localised": ("localised", "the words come from the critical tokens, not from the whole image"),
     "causal": ("causal", "inserting or removing what the words name moves the response"),
 }
@@ -80,13 +80,13 @@ def content_of(runs: Sequence[reading.Run]) -> dict[str, Any]:
     usable = voxels[voxels["status"] == "ok"]
     r2 = usable["r2"].dropna()
     accuracy = f", with a mean R² of {page.decimal(mean_r2(r2.to_numpy()))} on held-out images" if len(r2) else ""
-    n_described = int(voxels["explained"].sum())
+    n_explained = int(voxels["explained"].sum())
     sentence = (
         f"{told[0][0].unit.count(len(usable))} of {page.count(len(voxels))} were fitted{accuracy}; "
-        f"{page.count(n_described)} respond to something that words describe."
+        f"{page.count(n_explained)} are explained: described in words that predict responses to new images."
     )
     why = usable.loc[usable["reason"] != "", "reason"].value_counts()
-    if not n_described and len(why):
+    if not n_explained and len(why):
         sentence += f" What stops most ({page.count(int(why.iloc[0]))}): {why.index[0]}."
     shown = [run for run, _ in told]
     return {"sentence": sentence, "warnings": warnings, "rungs": ladder(shown), "areas": _areas(shown)}
@@ -118,6 +118,9 @@ def ladder(runs: Sequence[reading.Run]) -> list[Rung]:
         note = ""
         if claim == "causal":
             note = f"{page.count(tested)} tested, {page.count(moved)} moved" if tested else "not tested"
+            # without a word why, moved voxels beside none that is causal read as a mistake
+            lower = moved - int(reached.sum())
+            note += f", {page.count(lower)} of them not localised" if lower > 0 else ""
         rungs.append(Rung(*RUNGS[claim], int(reached.sum()), float(reached.mean()), beside, note))
     return rungs
 
@@ -142,15 +145,15 @@ def _areas(runs: Sequence[reading.Run]) -> page.Table | None:
     rows = []
     for name, size in list(sizes.to_dict("index").items())[:MAX_AREAS]:
         area = str(name)
-        described = f"{page.count(size['explained'])} of {page.count(size['n'])}"
+        explained = f"{page.count(size['explained'])} of {page.count(size['n'])}"
         shown = f"all {unit.many}" if set(sizes.index) == {reading.NO_AREA} else area
-        rows.append((shown, _preference(area, tested), ", ".join(words.get(area, [])) or "none", described))
-    left = f" The {page.count(len(rows))} areas with most described {unit.many}." if len(sizes) > len(rows) else ""
+        rows.append((shown, _preference(area, tested), ", ".join(words.get(area, [])) or "none", explained))
+    left = f" The {page.count(len(rows))} areas with most explained {unit.many}." if len(sizes) > len(rows) else ""
     caption = (
-        f"Words: those with the most weight over the described {unit.many} of the area, each counted with the low end "
+        f"Words: those with the most weight over the explained {unit.many} of the area, each counted with the low end "
         f"of its interval. Preferred category: tested against maps as smooth as these.{left}"
     )
-    return page.Table(caption, ("Area", "Preferred category", "Words", f"Described {unit.many}"), rows)
+    return page.Table(caption, ("Area", "Preferred category", "Words", f"Explained {unit.many}"), rows)
 
 
 def _preference(area: str, tested: list[dict[str, str]]) -> str:
@@ -164,7 +167,7 @@ def _preference(area: str, tested: list[dict[str, str]]) -> str:
 
 
 def leading_words(runs: Sequence[reading.Run]) -> dict[str, list[str]]:
-    """Finds the words that the described voxels of each area have in common.
+    """Finds the words that the explained voxels of each area have in common.
 
     Args:
         runs: opened runs.

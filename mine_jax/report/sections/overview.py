@@ -85,7 +85,8 @@ def _facts(run: reading.Run) -> list[tuple[str, str]]:
         facts.append((page.count(len(usable)), f"{run.unit.many} fitted and scored"))
         if len(usable):
             facts.append((page.decimal(usable.mean()), "mean R² of these, on held-out images"))
-        facts.append((page.count(int(voxels["explained"].sum())), f"{run.unit.many} with words that stand their tests"))
+        meant = f"{run.unit.many} explained, in words that predict responses to new images"
+        facts.append((page.count(int(voxels["explained"].sum())), meant))
     images = run.table("images.tsv", ("image_id",))
     if images is not None:
         facts.append((page.count(len(images)), "images"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def worth_of_claims(runs: Sequence[reading.Run]) -> list[page.Picture]:
     claimed = voxels[voxels["explained"]]
     wordless = int(claimed["kind"].isin(WORDLESS).sum())
     covers = f"{unit.count(len(voxels))} of {VOXELS}{several}"
-    told = f"{page.count(wordless)} of {page.count(len(claimed))} {unit.many} claimed to have words have none"
+    told = f"{page.count(wordless)} of {page.count(len(claimed))} explained {unit.many} have no words planted"
     return [
         canvas.picture(
             figures.false_discoveries(voxels),
@@ -89,8 +90,8 @@ def worth_of_claims(runs: Sequence[reading.Run]) -> list[page.Picture]:
         ),
         canvas.picture(
             figures.power_against_ceiling(voxels),
-            alt=f"Share of {unit.many} with planted words that reach words, by kind and noise ceiling.",
-            caption=f"Planted {unit.many} that reach words, against their true noise ceiling, {covers}.",
+            alt=f"Share of {unit.many} with planted words that are explained, by kind and noise ceiling.",
+            caption=f"Planted {unit.many} that are explained, against their true noise ceiling, {covers}.",
         ),
     ]
 
@@ -127,12 +128,20 @@ def rows_of(table: pd.DataFrame) -> list[tuple[str, ...]]:
     rows = []
     for row, is_aimed, is_met in zip(table.to_dict("records"), aimed, met, strict=True):
         verdict = ("yes" if is_met else "no") if is_aimed else ""
-        name = row["metric"].replace("_", " ")
         goal = written(row["target"], 2)
         if goal and not goal.startswith(("<", ">")):
-            goal = f"{'<=' if row['sign'] in (-1, '-1') else '>='} {goal}"
-        rows.append((name, written(row["value"]), written(row["n"], 0), goal, verdict))
+            goal = f"{'≤' if row['sign'] in (-1, '-1') else '≥'} {goal}"
+        rows.append((measure(row["metric"]), written(row["value"]), written(row["n"], 0), goal, verdict))
     return rows
+
+
+def measure(metric: str) -> str:
+    """Returns how a page names a measure of a truth table.
+
+    Args:
+        metric: its name in the table.
+    """
+    return re.sub("`(.*?)`", r"“\1”", page.squared(metric.replace("_", " ")))
 
 
 def has_target(table: pd.DataFrame) -> pd.Series:

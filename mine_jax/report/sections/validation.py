@@ -182,7 +182,8 @@ def _voxels(run: reading.Run) -> page.Table | None:
 def _statuses(noun: str, table: pd.DataFrame | None) -> page.Table | None:
     if table is None or table.empty or "status" not in table:
         return None
-    rows = [(status or "not recorded", page.count(n)) for status, n in table["status"].value_counts().items()]
+    names = table["status"].str.replace("_", " ").replace("", "not recorded")
+    rows = [(status, page.count(n)) for status, n in names.value_counts().items()]
     return page.Table(f"All {page.count(len(table), noun)} by status.", ("Status", "Rows"), rows)
 
 

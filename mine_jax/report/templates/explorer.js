@@ -50,7 +50,7 @@
     for (let v = 0; v < n; v++) if (holds(v)) values[v] = weightOf(v, state.word);
     const answering = values.filter((x) => x > 0).length;
     return { title: `Weight of “${state.word}” in the profile`, values, high: quantile(values.filter((x) => x > 0), 0.99),
-      note: `${answering} described ${answering === 1 ? data.unit : data.units} with it; grey: no words are claimed.` };
+      note: `${answering} explained ${answering === 1 ? data.unit : data.units} with it; grey: no words are claimed.` };
   }
   function legend(layer) {
     const box = $("explorer-legend");
