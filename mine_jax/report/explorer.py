@@ -5,27 +5,20 @@ Numbers are base64 of little-endian arrays. Above `MAX_VOXELS` voxels, one stand
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mine_jax.report import canvas, page, reading, slices
-from mine_jax.report.figures import heat
-from mine_jax.report.sections import answer, areas, examples
+from mine_jax.report import evidence, page, reading, slices
+from mine_jax.report.sections import answer, areas
 from mine_jax.roi import maps
 from mine_jax.types import CLAIMS
 
 MAX_VOXELS = 20_000
-MAX_IMAGES = 400
 WORDS = 10
-IMAGES_PER_VOXEL = 3
-TOKENS = 16
-PIXELS = 112
-NO_TOKEN = 65535
-_DTYPES = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32, "i4": np.int32, "f4": np.float32, "f8": np.float64}
+ENRICHMENTS = 5
 
 
 def build(run: reading.Run) -> page.Section:
@@ -47,7 +40,7 @@ def collect(run: reading.Run) -> tuple[dict[str, Any], str]:
         Plain values with encoded arrays, and a sentence that says which voxels they cover.
     """
     table = run.voxels if run.voxels is not None else pd.DataFrame()
-    voxels, rule = _thinned(run.unit, table)
+    voxels, rule, side = _thinned(run.unit, table)
     claims = voxels["claim"] if "claim" in voxels else pd.Series("none", index=voxels.index)
     sets, area = np.unique(voxels["rois"].to_numpy(str), return_inverse=True)
     reasons, reason = np.unique(voxels["reason"].fillna("").to_numpy(str), return_inverse=True)
@@ -55,36 +48,33 @@ def collect(run: reading.Run) -> tuple[dict[str, Any], str]:
         "unit": run.unit.one,
         "units": run.unit.many,
         "ids": _ids(voxels["voxel_id"].to_numpy()),
-        "r2": _array(voxels["r2"], "f4"),
-        "ceiling": _array(voxels["noise_ceiling"], "f4"),
+        "r2": evidence.array(voxels["r2"], "f4"),
+        "ceiling": evidence.array(voxels["noise_ceiling"], "f4"),
         "claims": CLAIMS,
-        "claim": _array([max(0, CLAIMS.index(c)) if c in CLAIMS else 0 for c in claims], "u1"),
+        "claim": evidence.array([max(0, CLAIMS.index(c)) if c in CLAIMS else 0 for c in claims], "u1"),
         "area_sets": [[page.clean(run.area_name(a)) for a in reading.areas_of(names)] for names in sets],
-        "area": _array(area, "u4"),
+        "area": evidence.array(area, "u4"),
         "reasons": [page.clean(text) for text in reasons],
-        "reason": _array(reason, "u4"),
+        "reason": evidence.array(reason, "u4"),
         "areas": _areas(run),
         **_category(run, voxels),
-        **_places(run, voxels),
+        **_places(run, voxels, side),
         **_words(run, voxels),
-        **_images(run, voxels),
+        **evidence.images(run, voxels),
+        **evidence.curves(run, voxels),
+        **evidence.edits(run, voxels),
     }
     return data, rule
 
 
-def _array(values: Any, kind: str) -> dict[str, str]:
-    raw = np.asarray(values).astype(np.dtype(_DTYPES[kind]).newbyteorder("<"))
-    return {"type": kind, "base64": base64.b64encode(raw.tobytes()).decode("ascii")}
-
-
 def _ids(ids: np.ndarray) -> dict[str, str]:
-    return _array(ids, "i4" if np.abs(ids).max() < 2**31 else "f8")
+    return evidence.array(ids, "i4" if np.abs(ids).max() < 2**31 else "f8")
 
 
-def _thinned(unit: page.Unit, voxels: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Keeps the best predicted voxel of each block, in blocks as small as the limit allows."""
+def _thinned(unit: page.Unit, voxels: pd.DataFrame) -> tuple[pd.DataFrame, str, int]:
+    """Keeps the best predicted voxel of each block, in blocks as small as the limit allows; returns their side."""
     if len(voxels) <= MAX_VOXELS:
-        return voxels, f"All {unit.count(len(voxels))} of voxels.tsv."
+        return voxels, f"All {unit.count(len(voxels))} of voxels.tsv.", 1
     has_places = {"i", "j", "k"} <= set(voxels) and voxels[["i", "j", "k"]].notna().all(axis=None)
     ranked = voxels.sort_values("r2", ascending=False, kind="stable", na_position="last")
     places = ranked[["i", "j", "k"]].to_numpy(int) if has_places else np.argsort(np.argsort(ranked.index))[:, None]
@@ -94,14 +84,17 @@ def _thinned(unit: page.Unit, voxels: pd.DataFrame) -> tuple[pd.DataFrame, str]:
             break
     kept = ranked.iloc[np.sort(first)].sort_index()
     block = " x ".join([str(side)] * places.shape[1])
-    return kept, (
+    rule = (
         f"{unit.count(len(kept))} of {page.count(len(voxels))}: the best predicted one of each block of "
         f"{block}, since the page holds no more than {page.count(MAX_VOXELS)}."
     )
+    return kept, rule, side
 
 
-def _areas(run: reading.Run) -> list[dict[str, str]]:
+def _areas(run: reading.Run) -> list[dict[str, Any]]:
+    """What is found in each area: a text, the largest enrichments with q, and how its voxels differ."""
     words, preferred = answer.leading_words([run]), areas.preferred_categories(run)
+    enriched, inside = areas.enrichments(run, limit=ENRICHMENTS), areas.structures(run)
     listed = []
     for name, part in answer.by_area(run).groupby("area"):
         area = str(name)
@@ -111,7 +104,9 @@ def _areas(run: reading.Run) -> list[dict[str, str]]:
             text += f" Prefers {preferred[area]}." if area in preferred else " No preferred category."
         if words.get(area):
             text += f" Leading words: {', '.join(words[area])}."
-        listed.append({"name": page.clean(run.area_name(area)), "text": page.clean(text)})
+        bars = [{**vars(bar), "label": page.clean(bar.label)} for bar in enriched.get(area, [])]
+        named = {"name": page.clean(run.area_name(area)), "text": page.clean(text)}
+        listed.append({**named, "bars": bars, "structure": inside.get(area, "")})
     return listed
 
 
@@ -125,23 +120,26 @@ def _category(run: reading.Run, voxels: pd.DataFrame) -> dict[str, Any]:
     is_inside = ((places >= 0) & (places < np.array(volume.shape))).all(axis=1)
     codes = np.zeros(len(voxels), int)
     codes[is_inside] = np.nan_to_num(volume[tuple(places[is_inside].T)]).astype(int)
-    present = [code for code in pd.Series(codes).value_counts().index if code != 0]
+    present = [code for code in areas.by_frequency(volume) if code in set(codes.tolist())]
     if not present:
         return {"category": None}
     number = {0: 0, **{code: place for place, code in enumerate(present, start=1)}}
     names = ["none claimed", *(page.clean(legend.get(code, f"label {code}")) for code in present)]
-    return {"category": _array([number[code] for code in codes], "u2"), "categories": names}
+    return {"category": evidence.array([number[code] for code in codes], "u2"), "categories": names}
 
 
-def _places(run: reading.Run, voxels: pd.DataFrame) -> dict[str, Any]:
-    """Places in the volume; without geometry, places in a scatter plot of accuracy."""
+def _places(run: reading.Run, voxels: pd.DataFrame, side: int) -> dict[str, Any]:
+    """Places in the volume, in blocks of `side`; without geometry, places in a scatter plot of accuracy."""
     if {"i", "j", "k"} <= set(voxels) and voxels[["i", "j", "k"]].notna().all(axis=None):
         paths = sorted((run.directory / "maps").glob("*.nii.gz"))
         affine = maps.read_map(paths[0])[1] if paths else np.eye(4)
         where = slices.space(affine)
         letters = where.letters if paths else (("", ""),) * 3
-        places = _array(voxels[["i", "j", "k"]].to_numpy(), "u2")
-        return {"places": places, "letters": letters, "names": where.names, "step": where.step, "origin": where.origin}
+        places = evidence.array(voxels[["i", "j", "k"]].to_numpy(int) // side, "u2")
+        # the middle of a block
+        origin = [start + step * (side - 1) / 2 for start, step in zip(where.origin, where.step, strict=True)]
+        step = [side * step for step in where.step]
+        return {"places": places, "letters": letters, "names": where.names, "step": step, "origin": origin}
     y = np.nan_to_num(np.clip(voxels["r2"].to_numpy(float), -0.2, None))
     x, name = voxels["noise_ceiling"].to_numpy(float), "noise ceiling"
     if not np.isfinite(x).any():
@@ -150,7 +148,7 @@ def _places(run: reading.Run, voxels: pd.DataFrame) -> dict[str, Any]:
     x = np.nan_to_num(x)
     spans = [(float(values.min()), float(max(values.max(), values.min() + 1e-6))) for values in (x, y)]
     scaled = [(values - low) / (high - low) for values, (low, high) in zip((x, y), spans, strict=True)]
-    return {"places": None, "xy": _array(np.stack(scaled, axis=1), "f4"), "axes": (name, "R²"), "ticks": spans}
+    return {"places": None, "xy": evidence.array(np.stack(scaled, axis=1), "f4"), "axes": (name, "R²"), "ticks": spans}
 
 
 def _words(run: reading.Run, voxels: pd.DataFrame) -> dict[str, Any]:
@@ -167,48 +165,8 @@ def _words(run: reading.Run, voxels: pd.DataFrame) -> dict[str, Any]:
     names, code = np.unique(table["word"].to_numpy(str), return_inverse=True)
     return {
         "words": [page.clean(name) for name in names],
-        "first": _array(_starts(table["place"], len(ids)), "u4"),
-        "word": _array(code, "u4"),
-        "rank": _array(table["rank"], "u2"),
-        **{name: _array(table[name], "f4") for name in ("weight", "low", "high")},
+        "first": evidence.array(evidence.starts(table["place"], len(ids)), "u4"),
+        "word": evidence.array(code, "u4"),
+        "rank": evidence.array(table["rank"], "u2"),
+        **{name: evidence.array(table[name], "f4") for name in ("weight", "low", "high")},
     }
-
-
-def _images(run: reading.Run, voxels: pd.DataFrame) -> dict[str, Any]:
-    """For each voxel, the test images first, those that it responds to most by prediction."""
-    ids, grid = voxels["voxel_id"].tolist(), run.grid
-    empty = {"images": [], "example_first": _array(np.zeros(len(ids) + 1), "u4"), "grid": grid or (1, 1), "n_tokens": 0}
-    pairs = run.table("attribution/pairs.tsv", ("voxel_id", "image_id", "predicted"))
-    tokens = run.array("attribution/tokens.npy")
-    if pairs is None or tokens is None or grid is None or run.read_images is None or len(tokens) != len(pairs):
-        return empty
-    ranked = examples.ranked(run, pairs.assign(row=np.arange(len(pairs))))
-    ranked = ranked.assign(place=pd.Index(ids).get_indexer(ranked["voxel_id"]))
-    ranked = ranked[ranked["place"] >= 0]
-    wanted = ranked.groupby("voxel_id").head(IMAGES_PER_VOXEL)["image_id"].value_counts(sort=True)
-    pool = sorted(wanted.sort_index().sort_values(ascending=False, kind="stable").index[:MAX_IMAGES])
-    chosen = ranked[ranked["image_id"].isin(pool)].groupby("voxel_id").head(IMAGES_PER_VOXEL)
-    chosen = chosen.sort_values("place", kind="stable")
-    crop = examples.crop_of(run)
-    pictures = []
-    for name, photo in run.photos(pool).items():
-        small = canvas.pixels(heat.fit_to_grid(photo, grid, crop=crop), alt="", size=PIXELS)
-        pictures.append({"id": page.clean(str(name)), "split": run.split_of(name), "uri": str(small.uri)})
-    kept = np.full((len(chosen), TOKENS), NO_TOKEN)
-    first = np.asarray(tokens)[chosen["row"].to_numpy(int), :TOKENS]
-    kept[:, : first.shape[1]] = np.where(first < 0, NO_TOKEN, first)
-    return {
-        "images": pictures,
-        "example_first": _array(_starts(chosen["place"], len(ids)), "u4"),
-        "example_image": _array(pd.Index(pool).get_indexer(chosen["image_id"]), "u2"),
-        "example_predicted": _array(chosen["predicted"], "f4"),
-        "example_measured": _array(run.measured(chosen["voxel_id"], chosen["image_id"]), "f4"),
-        "example_tokens": _array(kept, "u2"),
-        "grid": grid,
-        "n_tokens": TOKENS,
-    }
-
-
-def _starts(places: pd.Series, n: int) -> np.ndarray:
-    """Returns where the rows of each of n voxels begin, and the end [n + 1]; places ascend."""
-    return np.searchsorted(places.to_numpy(), np.arange(n + 1))

@@ -106,6 +106,27 @@ def test_a_click_shows_the_voxel_that_lies_there(page, report):
     assert np.ptp(marked, axis=0).max() < 40
 
 
+def test_heat_maps_are_switched_to_photos(page, report):
+    pairs = pd.read_csv(report.parent / "attribution/pairs.tsv", sep="\t")
+    page.fill("#explorer-find", str(pairs["voxel_id"].iloc[0]))
+    page.keyboard.press("Enter")
+    first = "#explorer-panel .examples canvas"
+
+    def colored():
+        page.wait_for_function(f"document.querySelector('{first}').toDataURL().length > 5000")
+        uri = page.evaluate(f"document.querySelector('{first}').toDataURL()")
+        with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as image:
+            drawn = np.asarray(image.convert("RGB")).astype(int)
+        # sky and grass are blue and green; heat on grey is orange or violet
+        return ((drawn[..., 1] > drawn[..., 0] + 20) | (drawn[..., 2] > drawn[..., 0] + 30)).mean()
+
+    heat = colored()
+    assert "full color at ±" in page.inner_text("#explorer-panel")
+    page.click("#explorer-heat")
+    assert colored() > 0.5 > 0.1 > heat
+    assert page.evaluate("document.activeElement.textContent") == "Show the heat maps"
+
+
 def test_maps_are_switched(page):
     seen = {}
     names = page.eval_on_selector_all("#explorer-layer option", "options => options.map((option) => option.value)")

@@ -1,6 +1,7 @@
 """The explorer: its embedded numbers are those of the run, and its script shows them in a browser."""
 
 import base64
+import itertools
 import json
 import re
 import subprocess
@@ -11,10 +12,10 @@ import pytest
 
 from benchmarks.screenshots import chromium
 from mine_jax import artifacts
-from mine_jax.report import explorer, reading, write_report
+from mine_jax.report import evidence, explorer, reading, write_report
 from tests.report.planted import many_voxels
 
-KINDS = {"u1": "<u1", "u2": "<u2", "u4": "<u4", "i4": "<i4", "f4": "<f4", "f8": "<f8"}
+KINDS = {"i1": "<i1", "u1": "<u1", "u2": "<u2", "u4": "<u4", "i4": "<i4", "f4": "<f4", "f8": "<f8"}
 BROWSER = chromium()
 
 
@@ -69,7 +70,80 @@ def test_images_are_test_images_first_with_the_measured_response(make_run, reade
     assert [picture["split"] == "test" for picture in shown] == (~own["seen"]).tolist()
     np.testing.assert_allclose(data["example_measured"][list(rows)], responses[own["image_id"], place])
     outlined = data["example_tokens"].reshape(-1, data["n_tokens"])[rows[0]]
-    assert set(outlined) - {explorer.NO_TOKEN} == set(tokens[own.index[0]])
+    assert set(outlined) - {evidence.NO_TOKEN} == set(tokens[own.index[0]])
+
+
+def shares(run):
+    """Patching curves of 4 images a voxel, that fall or rise from 1 or 0 as written, and the shares they stand for."""
+    table = artifacts.read_table(run / "attribution/pairs.tsv").drop_duplicates("voxel_id")[["voxel_id"]].iloc[::-1]
+    artifacts.write_table(run / "attribution/voxels.tsv", table)
+    rng, folder = np.random.default_rng(3), run / "attribution/faithfulness"
+    artifacts.write_array(folder / "k_values.npy", np.array([0, 5, 20, 64], np.int32))
+    base, scale = rng.normal(size=(len(table), 4, 1)), rng.uniform(0.5, 2, (len(table), 1, 1))
+    known = {}
+    for kind in ("necessity", "sufficiency"):
+        for order in ("ig", "random"):
+            known[kind, order] = share = np.sort(rng.uniform(0, 1, (len(table), 1, 4)), axis=2)
+            share[..., 0], share[..., -1] = 0, 1
+            share[:] = share[..., ::-1] if kind == "necessity" else share
+            artifacts.write_array(folder / f"{kind}.{order}.npy", (base + scale * share).astype(np.float32))
+    return table["voxel_id"].tolist(), known
+
+
+@pytest.mark.usefixtures("quick")
+def test_heat_maps_curves_and_edits_are_those_of_the_voxel(make_run, reader):
+    run = make_run()
+    ids, known = shares(run)
+    data = embedded(run, reader)
+    heat, pairs = np.load(run / "attribution/heat.npy"), pd.read_csv(run / "attribution/pairs.tsv", sep="\t")
+    place = int(np.flatnonzero(np.diff(data["example_first"]))[5])
+    rows = range(*data["example_first"][place : place + 2])
+    names = [int(data["images"][data["example_image"][row]]["id"]) for row in rows]
+    own = pairs.reset_index().set_index(["voxel_id", "image_id"])["index"]
+    scores = heat[[own[data["ids"][place], name] for name in names]].astype(float)
+    limit = np.quantile(np.abs(scores), 0.995)
+    assert data["heat_limit"][place] == pytest.approx(limit)
+    drawn = data["heat"].reshape(-1, 64)[data["example_heat"][list(rows)] - 1] / 127
+    np.testing.assert_allclose(drawn, np.clip(scores / limit, -1, 1), atol=0.5 / 127 + 1e-6)
+    assert data["curve_ks"] == [0, 5, 20, 64]
+    curves = data["curves"].reshape(len(data["ids"]), 4, 4)
+    at, order = ids.index(data["ids"][place]), list(known)
+    for c, name in enumerate(order):
+        np.testing.assert_allclose(curves[place, c] / 120 - 0.5, known[name][at, 0], atol=0.5 / 120 + 1e-6)
+    assert (curves[~np.isin(data["ids"], ids)] == evidence.NO_CURVE).all()
+    edits = pd.read_csv(run / "validation/edits.tsv", sep="\t")
+    wanted = edits[edits["action"] != "noop"].drop_duplicates(["voxel_id", "action"])
+    shown = [(int(data["ids"][e["voxel"]]), e["text"], e["before"], e["after"]) for e in data["edits"]]
+    verbs = wanted["words"] + wanted["action"].map({"insert": " inserted", "remove": " removed"})
+    assert shown == list(zip(wanted["voxel_id"], verbs, wanted["before"], wanted["after"], strict=True))
+
+
+@pytest.mark.usefixtures("quick")
+def test_heat_maps_beyond_their_bytes_are_those_of_the_weakest_voxels(make_run, reader, monkeypatch):
+    run = make_run()
+    monkeypatch.setattr(evidence, "MAX_HEAT_BYTES", 64 * 30)
+    data = embedded(run, reader)
+    voxels = pd.read_csv(run / "voxels.tsv", sep="\t")
+    has = np.array([data["example_heat"][first:end].any() for first, end in itertools.pairwise(data["example_first"])])
+    could = np.diff(data["example_first"]) > 0
+    assert len(data["heat"]) <= 64 * 32 and has.sum() == 10
+    assert voxels.loc[has, "explained"].all()
+    rest = voxels[could & ~has & voxels["explained"]]
+    assert voxels.loc[has, "r2"].min() >= rest["r2"].max()
+
+
+@pytest.mark.usefixtures("quick")
+def test_areas_have_their_enrichments_and_structure(make_run):
+    run = make_run()
+    data = embedded(run)
+    table = pd.read_csv(run / "roi/selectivity.tsv", sep="\t")
+    area = next(area for area in data["areas"] if area["name"] == "PPA")
+    own = table[table["roi"] == "PPA"].sort_values("enrichment", ascending=False).head(5)
+    assert [bar["label"] for bar in area["bars"]] == own["category"].tolist()
+    np.testing.assert_allclose(
+        [[b["value"], b["low"], b["high"]] for b in area["bars"]], own[["enrichment", "low", "high"]]
+    )
+    assert area["bars"][0]["note"].endswith("q 0.001") and "Clusters: 2; Cluster stability: 0.81" in area["structure"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -96,6 +170,11 @@ def test_one_voxel_stands_for_a_block(make_run, monkeypatch):
     best = blocks.groupby("block")["r2"].max()
     assert len(best) == len(data["ids"])
     np.testing.assert_allclose(np.sort(data["r2"]), np.sort(best), rtol=1e-6)
+    # on a map of blocks, each as wide as several voxels, in millimetres of its middle
+    assert len(np.unique(data["places"].reshape(-1, 3), axis=0)) == len(best)
+    np.testing.assert_array_equal(data["places"].reshape(-1, 3).min(0), run.voxels[["i", "j", "k"]].min() // side)
+    np.testing.assert_allclose(data["step"], 1.8 * side, rtol=1e-6)
+    np.testing.assert_allclose(data["origin"], 1.8 * (side - 1) / 2, rtol=1e-6)
 
 
 @pytest.mark.usefixtures("quick")

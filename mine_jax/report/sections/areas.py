@@ -98,6 +98,48 @@ def one_map(run: reading.Run, name: str) -> dict[str, Any] | None:
     return _label_map(run, name, path, legend) if (np.isfinite(codes) & (codes != 0)).any() else None
 
 
+def by_frequency(volume: np.ndarray) -> list[int]:
+    """Returns the labels of a map, those of most voxels first, as all maps of a page color them.
+
+    Args:
+        volume: labels [x, y, z], 0 for none, NaN outside.
+    """
+    codes, counts = np.unique(volume[np.isfinite(volume)].astype(int), return_counts=True)
+    return [int(code) for code in codes[np.argsort(-counts, kind="stable")] if code > 0]
+
+
+def enrichments(run: reading.Run, *, limit: int) -> dict[str, list[page.Bar]]:
+    """Reads the largest enrichments of each area, with interval and q; empty where they were not tested.
+
+    Args:
+        run: opened run.
+        limit: how many of each area.
+    """
+    table = selectivity(run)
+    if table is None:
+        return {}
+    column = label_column(table)
+    ordered = table.dropna(subset=["enrichment"]).sort_values("enrichment", ascending=False, kind="stable")
+    return {
+        str(area): [_bar(row, column) for row in part.head(limit).to_dict("records")]
+        for area, part in ordered.groupby("roi")
+    }
+
+
+def structures(run: reading.Run) -> dict[str, str]:
+    """Writes what roi/structure.tsv says of each area, in one line; empty without it.
+
+    Args:
+        run: opened run.
+    """
+    table = run.table("roi/structure.tsv", ("roi",))
+    columns = [name for name in HEADINGS if table is not None and name in table.columns and name != "roi"]
+    return {
+        str(row["roi"]): "; ".join(f"{HEADINGS[name]}: {_cell(name, row[name])}" for name in columns) + "."
+        for row in ([] if table is None else table.to_dict("records"))
+    }
+
+
 def _preferred(unit: page.Unit, table: pd.DataFrame) -> dict[str, Any]:
     column = label_column(table)
     cards, rows = [], []
@@ -229,8 +271,7 @@ def _value_map(run: reading.Run, name: str, path: Path) -> dict[str, Any]:
 def _label_map(run: reading.Run, name: str, path: Path, legend: dict[int, str]) -> dict[str, Any]:
     volume, affine = maps.read_map(path)
     codes, counts = np.unique(volume[np.isfinite(volume)].astype(int), return_counts=True)
-    ranked = [int(code) for code in codes[np.argsort(-counts, kind="stable")] if code > 0]
-    shown = ranked[: len(style.CATEGORIES)]
+    shown = by_frequency(volume)[: len(style.CATEGORIES)]
     colors = {code: style.CATEGORIES[place] for place, code in enumerate(shown)}
     drawn = np.full(volume.shape, np.nan, np.float32)
     for place, code in enumerate(shown):

@@ -191,10 +191,19 @@ def _limits(chosen: pd.DataFrame, fields: dict[int, np.ndarray]) -> dict[int, fl
     """Finds for each voxel the score that gets the full color; empty without scores."""
     limits = {}
     for voxel, rows in chosen.groupby("voxel_id")["row"] if fields else ():
-        values = np.abs(np.concatenate([fields[row] for row in rows]))
-        high = float(np.quantile(values, FULL_COLOR))
-        limits[int(str(voxel))] = high if high > 0 else float(values.max(initial=0)) or 1.0
+        limits[int(str(voxel))] = full_color(np.concatenate([fields[row] for row in rows]))
     return limits
+
+
+def full_color(scores: np.ndarray) -> float:
+    """Returns the absolute score that gets the full color in the heat maps of a voxel.
+
+    Args:
+        scores: of the tokens of its images, any shape.
+    """
+    values = np.abs(scores)
+    high = float(np.quantile(values, FULL_COLOR))
+    return high if high > 0 else float(values.max(initial=0)) or 1.0
 
 
 def _token_scores(run: reading.Run, chosen: pd.DataFrame, grid: tuple[int, int] | None) -> _TokenScores:

@@ -211,11 +211,41 @@ def _edits(run: reading.Run, edits: pd.DataFrame | None, files: dict[Any, Path])
 
 def _chosen(edits: pd.DataFrame, files: dict[Any, Path], limit: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The edits that are shown, and all exact ones."""
+    usable, exact = _first(edits, files)
+    return _spread(usable, limit), exact
+
+
+def _first(edits: pd.DataFrame, files: dict[Any, Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The first insertion and removal of each voxel by the configured model, and all exact edits."""
     stored = _stored(edits, "edits", files)
     stored = stored[stored["action"].isin(list(VERBS)) & (stored["source"] != "bystanders")]
     stored = stored.drop_duplicates([*EDIT, "maker"])
     usable, exact = (part.drop_duplicates(EDIT[:3]) for part in _by_maker(stored))
-    return _spread(usable.drop_duplicates(["voxel_id", "action"]), limit), exact
+    return usable.drop_duplicates(["voxel_id", "action"]), exact
+
+
+def edits_of_voxels(run: reading.Run, *, limit: int) -> list[dict[str, Any]]:
+    """Reads an insertion and a removal of each voxel that was tested so.
+
+    Args:
+        run: opened run.
+        limit: largest number of edits.
+
+    Returns:
+        voxel_id, words, what was done, the photos `old` and `new` [height, width, 3] uint8, predicted responses
+        `before` and `after`, and the evaluator that predicts them; none without stored pictures or a reader of photos.
+    """
+    edits = run.table(EDITS, EDIT_COLUMNS)
+    if edits is None or edits.empty or run.read_images is None:
+        return []
+    files = _files(run.directory / "validation" / "images")
+    rows = _first(edits, files)[0].head(limit).to_dict("records")
+    photos, listed = run.photos([row["image_id"] for row in rows]), []
+    for row in rows:
+        told = {name: row[name] for name in ("voxel_id", "words", "before", "after")}
+        told |= {"old": photos[row["image_id"]], "new": _read(_file_of(row, "edits", files))}
+        listed.append({**told, "what": VERBS[row["action"]], "evaluator": str(row.get("evaluator", ""))})
+    return [told for told in listed if told["new"] is not None and np.isfinite([told["before"], told["after"]]).all()]
 
 
 def edit_pairs(run: reading.Run, *, limit: int) -> list[figures.EditPair] | str:

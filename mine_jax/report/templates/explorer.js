@@ -2,7 +2,7 @@
 (function () {
   if (!$("explorer-data")) return;
   const data = JSON.parse($("explorer-data").textContent);
-  const kinds = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i4: Int32Array, f4: Float32Array, f8: Float64Array };
+  const kinds = { i1: Int8Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i4: Int32Array, f4: Float32Array, f8: Float64Array };
   for (const [name, value] of Object.entries(data)) {
     if (!value || !value.base64) continue;
     const bytes = Uint8Array.from(atob(value.base64), (c) => c.charCodeAt(0));
@@ -17,7 +17,7 @@
   const words = data.claims.indexOf("words");
   const holds = (v) => data.claim[v] >= words;
   const inArea = (v, area) => data.area_sets[data.area[v]].includes(area);
-  const state = { layer: "r2", word: "", area: "", voxel: -1, page: 0 };
+  const state = { layer: "r2", word: "", area: "", voxel: -1, page: 0, heat: true };
   const NONE = "#c9c9c9";
   const RAMP = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [200, 184, 102], [254, 232, 56]];
   const PALETTE = ["#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#E08214"];
@@ -71,6 +71,7 @@
       bar.style.background = `linear-gradient(90deg, ${RAMP.map((c) => `rgb(${c.join(",")})`).join(",")})`;
       box.append(make("span", { className: "rampbox" }, "0", bar, `${plain(layer.high)} or more`));
     }
+    if (borders.length) box.append(make("p", { className: "soft", textContent: "Lines: borders of areas." }));
     if (layer.note) box.append(make("p", { className: "soft", textContent: layer.note }));
   }
   function chosenLayer() {
@@ -94,6 +95,18 @@
     }
     return { low, size: high - low + 1 };
   });
+  // sides of voxels where an area ends: 0 left, 1 right, 2 back, 3 front
+  const borders = [];
+  if (data.places && data.area_sets.length > 1) {
+    const key = (i, j, k) => (k * 65536 + j) * 65536 + i, area = new Map();
+    for (let v = 0; v < n; v++) area.set(key(...data.places.subarray(3 * v, 3 * v + 3)), data.area[v]);
+    for (let v = 0; v < n; v++) {
+      const [i, j, k] = data.places.subarray(3 * v, 3 * v + 3);
+      [[i - 1, j], [i + 1, j], [i, j - 1], [i, j + 1]].forEach(([a, b], side) => {
+        if (area.get(key(a, b, k)) !== data.area[v]) borders.push([v, side]);
+      });
+    }
+  }
   let perPage = 1;
   function layOut(width) {
     spots.fill(NaN);
@@ -154,6 +167,18 @@
       pen.fillRect(spots[3 * v] - size / 2, spots[3 * v + 1] - size / 2, Math.max(size - 0.4, 1), Math.max(size - 0.4, 1));
     }
     pen.globalAlpha = 1;
+    pen.strokeStyle = "#1a1a1a";
+    pen.lineWidth = 0.8;
+    pen.beginPath();
+    for (const [v, side] of borders) {
+      const half = spots[3 * v + 2] / 2;
+      if (!(half > 0)) continue;
+      const [x, y] = [spots[3 * v], spots[3 * v + 1]], along = side < 2;
+      const sign = side === 0 || side === 3 ? -half : half;
+      pen.moveTo(along ? x + sign : x - half, along ? y - half : y + sign);
+      pen.lineTo(along ? x + sign : x + half, along ? y + half : y + sign);
+    }
+    pen.stroke();
     if (state.voxel >= 0 && spots[3 * state.voxel + 2] > 0) {
       const half = Math.max(spots[3 * state.voxel + 2] / 2, 3) + 2;
       for (const [color, line] of [["#fff", 5], ["#d55e00", 2.5]]) {
@@ -169,16 +194,36 @@
     $("explorer-page").textContent = `Slices ${state.page * perPage + 1} to ${Math.min(slices.length, (state.page + 1) * perPage)} of ${slices.length}`;
   }
 
+  // orange raises the prediction, violet lowers it, on a grey copy: as in the other heat maps of the page
+  function heatOver(over, example) {
+    const [rows, columns] = data.grid, at = (data.example_heat[example] - 1) * rows * columns;
+    const small = make("canvas", { width: columns, height: rows }), on = small.getContext("2d"), field = on.createImageData(columns, rows);
+    for (let token = 0; token < rows * columns; token++) {
+      const share = data.heat[at + token] / 127;
+      field.data.set([...(share > 0 ? [201, 98, 0] : [84, 39, 136]), 255 * 0.85 * Math.abs(share) ** 0.7], 4 * token);
+    }
+    on.putImageData(field, 0, 0);
+    for (const [mode, color] of [["saturation", "#808080"], ["source-over", "rgba(255,255,255,.45)"]]) {
+      over.globalCompositeOperation = mode;
+      over.fillStyle = color;
+      over.fillRect(0, 0, over.canvas.width, over.canvas.height);
+    }
+    over.imageSmoothingQuality = "high";
+    over.drawImage(small, 0, 0, over.canvas.width, over.canvas.height);
+  }
+  const hasHeat = (e) => Boolean(data.heat && data.example_heat[e]);
   function tokensOver(picture, example) {
     const shown = make("canvas", { width: 240, height: Math.round((240 * data.grid[0]) / data.grid[1]) });
     shown.setAttribute("role", "img");
-    shown.setAttribute("aria-label", `Image ${picture.id} with its critical tokens outlined`);
+    const isHeat = state.heat && hasHeat(example);
+    shown.setAttribute("aria-label", `Image ${picture.id}${isHeat ? ", as a heat map," : ""} with its critical tokens outlined`);
     const over = shown.getContext("2d"), image = new Image();
     image.onload = () => {
       over.drawImage(image, 0, 0, shown.width, shown.height);
+      if (isHeat) heatOver(over, example);
       const cell = shown.width / data.grid[1], tokens = new Set();
       for (let i = 0; i < data.n_tokens; i++) tokens.add(data.example_tokens[example * data.n_tokens + i]);
-      for (const [color, line] of [["#fff", 5], ["#d55e00", 2.5]]) {
+      for (const [color, line] of [["#fff", 5], [isHeat ? "#1a1a1a" : "#d55e00", 2.5]]) {
         over.strokeStyle = color;
         over.lineWidth = line;
         over.beginPath();
@@ -218,6 +263,66 @@
     }
     return list;
   }
+  const picture = (uri, text) => make("figure", {}, make("img", { src: uri, alt: text }), make("figcaption", { textContent: text }));
+  function photos(v) {
+    const cards = make("div", { className: "examples" });
+    for (let e = data.example_first[v]; e < data.example_first[v + 1]; e++) {
+      const image = data.images[data.example_image[e]];
+      const text = `Image ${image.id} (${image.split}): predicted ${signed(data.example_predicted[e])}, measured ${signed(data.example_measured[e])}.`;
+      cards.append(make("figure", {}, tokensOver(image, e), make("figcaption", { textContent: text })));
+    }
+    if (!cards.children.length) return [];
+    const parts = [make("h4", { textContent: "Images, with critical tokens outlined" })];
+    if (hasHeat(data.example_first[v])) {
+      const toggle = make("button", { type: "button", textContent: state.heat ? "Show the photos" : "Show the heat maps" });
+      toggle.addEventListener("click", () => { state.heat = !state.heat; show(v); $("explorer-heat").focus(); });
+      toggle.id = "explorer-heat";
+      const scale = `Orange raises the prediction, violet lowers it; full color at ±${plain(data.heat_limit[v])} per token.`;
+      parts.push(make("p", {}, toggle, state.heat ? make("span", { className: "soft", textContent: ` ${scale}` }) : ""));
+    }
+    return [...parts, cards];
+  }
+  function curves(v) {
+    const ks = data.curve_ks, most = ks[ks.length - 1], each = 4 * ks.length * v;
+    if (!ks.length || data.curves[each] === 255) return [];
+    // the page holds no address, not even this one of a namespace
+    const space = make("div", { innerHTML: "<svg></svg>" }).firstChild.namespaceURI;
+    const svg = (tag, attributes, text) => {
+      const element = document.createElementNS(space, tag);
+      for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+      if (text !== undefined) element.textContent = text;
+      return element;
+    };
+    const value = (c, i) => data.curves[each + c * ks.length + i] / 120 - 0.5;
+    const cards = make("div", { className: "curves" });
+    ["Necessity: tokens patched", "Sufficiency: tokens kept"].forEach((title, kind) => {
+      const y = (share) => 10 + 80 * (1 - (share + 0.1) / 1.2), x = (k) => 30 + (162 * k) / most;
+      const text = `${title}. Share of the response at ${ks.join(", ")} tokens: ${ks.map((_, i) => plain(value(2 * kind, i))).join(", ")}.`;
+      const chart = svg("svg", { viewBox: "0 0 200 120", role: "img", "aria-label": text });
+      for (const share of [0, 0.5, 1]) {
+        chart.append(svg("line", { x1: 30, x2: 192, y1: y(share), y2: y(share), class: "grid" }), svg("text", { x: 26, y: y(share) + 3.5, "text-anchor": "end" }, share));
+      }
+      for (const k of [0, most]) chart.append(svg("text", { x: x(k), y: 104, "text-anchor": "middle" }, k));
+      chart.append(svg("text", { x: 111, y: 116, "text-anchor": "middle" }, title));
+      for (const [order, name] of [[1, "random"], [0, "ig"]]) {
+        const points = ks.map((k, i) => `${x(k)},${y(Math.max(-0.1, Math.min(1.1, value(2 * kind + order, i))))}`);
+        chart.append(svg("polyline", { points: points.join(" "), class: name }));
+      }
+      cards.append(chart);
+    });
+    const text = "Share of the response to the whole image, mean over its images. Solid: tokens of the highest attribution first; dashed: in random order.";
+    return [make("h4", { textContent: "Do its critical tokens drive it?" }), cards, make("p", { className: "soft", textContent: text })];
+  }
+  function edits(v) {
+    const own = data.edits.filter((edit) => edit.voxel === v);
+    if (!own.length) return [];
+    const parts = [make("h4", { textContent: "Edited images" })];
+    for (const edit of own) {
+      const cards = make("div", { className: "examples pairs" }, picture(edit.old, `Before: predicted ${signed(edit.before)}`), picture(edit.new, `After, ${edit.text}: predicted ${signed(edit.after)}`));
+      parts.push(cards, make("p", {}, `Shift ${signed(edit.after - edit.before)}`, edit.judge ? `, predicted by ${edit.judge}.` : "."));
+    }
+    return parts;
+  }
   function panel(...children) {
     $("explorer-panel").replaceChildren(...children);
   }
@@ -232,19 +337,30 @@
       parts.push(make("h4", { textContent: holds(v) ? "Profile" : "Profile (no words are claimed)" }), bars(v));
       if (!holds(v)) parts[parts.length - 1].classList.add("unsure");
     } else parts.push(make("p", { className: "soft", textContent: "It has no profile." }));
-    const cards = make("div", { className: "examples" });
-    for (let e = data.example_first[v]; e < data.example_first[v + 1]; e++) {
-      const picture = data.images[data.example_image[e]];
-      const text = `Image ${picture.id} (${picture.split}): predicted ${signed(data.example_predicted[e])}, measured ${signed(data.example_measured[e])}.`;
-      cards.append(make("figure", {}, tokensOver(picture, e), make("figcaption", { textContent: text })));
-    }
-    if (cards.children.length) parts.push(make("h4", { textContent: "Images, with critical tokens outlined" }), cards);
-    if ($(`voxel-${data.ids[v]}`)) parts.push(make("p", {}, make("a", { href: `#voxel-${data.ids[v]}`, textContent: "Its heat maps and words, image by image" })));
+    parts.push(...photos(v), ...curves(v), ...edits(v));
+    if ($(`voxel-${data.ids[v]}`)) parts.push(make("p", {}, make("a", { href: `#voxel-${data.ids[v]}`, textContent: "Its words, image by image" })));
     panel(...parts);
     remember("voxel", data.ids[v]);
     draw();
     // on a narrow screen the panel is below the map
     if ($("explorer-panel").getBoundingClientRect().top > innerHeight - 60) $("explorer-panel").scrollIntoView({ block: "nearest" });
+  }
+  function enrichments(bars) {
+    if (!bars.length) return [];
+    const list = make("ul", { className: "bars" }), ends = bars.flatMap((bar) => [bar.value, bar.low, bar.high]).filter(Number.isFinite);
+    const low = Math.min(0, ...ends), span = Math.max(0, ...ends) - low || 1, at = (value) => (100 * (value - low)) / span;
+    const part = (className, from, to) => {
+      const span = make("span", { className });
+      span.style.left = `${at(Math.min(from, to))}%`;
+      span.style.width = `${Math.abs(at(to) - at(from))}%`;
+      return span;
+    };
+    for (const bar of bars) {
+      const track = make("span", { className: "track" }, part(bar.value < 0 ? "fill negative" : "fill", 0, bar.value));
+      if (bar.low !== null) track.append(part("interval", bar.low, bar.high));
+      list.append(make("li", {}, make("span", { textContent: bar.label }), track, make("span", { className: "note", textContent: bar.note })));
+    }
+    return [make("h4", { textContent: "Enrichment: share of its profiles, less that of other areas" }), list];
   }
   function showArea(name) {
     state.area = name;
@@ -260,7 +376,8 @@
     }
     const all = make("button", { type: "button", textContent: "Show all areas" });
     all.addEventListener("click", () => { state.area = ""; $("explorer-find").value = ""; panel(); remember(""); draw(); });
-    panel(make("h3", { textContent: name }), make("p", { textContent: area.text }), all,
+    const inside = area.structure ? [make("h4", { textContent: `How its ${data.units} differ` }), make("p", { className: "soft", textContent: area.structure })] : [];
+    panel(make("h3", { textContent: name }), make("p", { textContent: area.text }), all, ...enrichments(area.bars), ...inside,
       make("h4", { textContent: `Best predicted ${data.units}` }), list);
     remember("area", name);
     draw();
