@@ -1,4 +1,4 @@
-"""Takes pictures of a report in a browser: wide, on a phone, dark, and as it prints.
+"""Takes pictures of a report in a browser: on wide and usual screens, on a phone, dark; and prints it to PDF.
 
     python -m benchmarks.screenshots DIR/report.html --out shots/
 
@@ -17,9 +17,10 @@ from typing import Any
 
 # Name -> size of the window, and what the page is told of the screen.
 VIEWS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
-    "wide": ((1400, 900), {"color_scheme": "light"}),
+    "wide": ((1600, 1000), {"color_scheme": "light"}),
+    "usual": ((1280, 900), {"color_scheme": "light"}),
     "narrow": ((400, 800), {"color_scheme": "light"}),
-    "dark": ((1400, 900), {"color_scheme": "dark"}),
+    "dark": ((1280, 900), {"color_scheme": "dark"}),
     # the width of A4 without its margins
     "print": ((720, 1000), {"media": "print"}),
 }
@@ -47,7 +48,7 @@ def browser() -> Generator[Any]:
 
 
 def take(report: Path, out: Path) -> list[Path]:
-    """Writes one picture of the whole page for each view.
+    """Writes one picture of the whole page for each view, and the PDF that it prints to.
 
     Args:
         report: HTML file.
@@ -70,6 +71,9 @@ def take(report: Path, out: Path) -> list[Path]:
             page.wait_for_function("Array.from(document.images).every((image) => image.complete)")
             written.append(out / f"{name}.png")
             page.screenshot(path=written[-1], full_page=True)
+            if media.get("media") == "print":
+                written.append(out / "print.pdf")
+                page.pdf(path=written[-1], format="A4")
             page.close()
     return written
 

@@ -21,14 +21,15 @@ def picture(fig: Any, *, alt: str, caption: str = "") -> Picture:
     agg = _optional.require("matplotlib.backends.backend_agg", extra="report", why=style.WHY)
     drawn = agg.FigureCanvasAgg(fig)
     drawn.draw()
-    return Picture(_uri(np.asarray(drawn.buffer_rgba())[..., :3], lossless=True), alt, caption)
+    rgb = np.asarray(drawn.buffer_rgba())[..., :3]
+    return Picture(_uri(rgb, lossless=True), alt, caption, rgb.shape[1::-1])
 
 
 def pixels(rgb: np.ndarray, *, alt: str, caption: str = "", size: int = MAX_PHOTO_PIXELS) -> Picture:
     """Embeds an image [height, width, 3] uint8; sides above `size` pixels are made smaller."""
     image = Image.fromarray(np.ascontiguousarray(rgb))
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
-    return Picture(_uri(np.asarray(image), lossless=False), alt, caption)
+    return Picture(_uri(np.asarray(image), lossless=False), alt, caption, image.size)
 
 
 def _uri(rgb: np.ndarray, *, lossless: bool) -> Uri:

@@ -71,11 +71,12 @@ def script(*names: str) -> Script:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with what it shows in words and a caption that names the voxels it covers."""
+    """A picture with what it shows in words, a caption that names the voxels it covers, and its width and height."""
 
     uri: Uri
     alt: str
     caption: str = ""
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,15 @@ def test_nothing_is_wider_than_a_phone(page, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_nothing_is_wider_than_paper(page):
+    page.set_viewport_size({"width": 720, "height": 1000})
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    wide = """() => [...document.querySelectorAll("main *")].filter((part) => part.getBoundingClientRect().right > 721)
+      .map((part) => part.textContent.slice(0, 80))"""
+    assert page.evaluate(wide) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_finding_of_axe(page, scheme):
     page.emulate_media(color_scheme=scheme)

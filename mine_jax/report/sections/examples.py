@@ -17,7 +17,7 @@ WORDS_PER_IMAGE = 6
 # Quantile of a voxel's absolute scores that gets the full color.
 FULL_COLOR = 0.995
 # Examples beyond these are closed until a reader opens them.
-OPEN = 4
+OPEN = 2
 SCALE = "Color bar from violet, tokens that lower the prediction, over white, 0, to orange, those that raise it."
 
 

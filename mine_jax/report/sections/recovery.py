@@ -25,12 +25,12 @@ def build(run: reading.Run) -> page.Section:
     if not run.truth.is_file():
         return page.Section(anchor, title, missing=why_missing(run))
     table = load(run.truth)
-    met = reading.is_true(table["met"])[has_target(table)]
-    caption = (
-        f"All {page.count(len(table), 'measure')} of truth.tsv; n is the number of cases behind each. "
-        f"{page.count(int(met.sum()))} of {page.count(len(met), 'target')} met."
-    )
-    shown = {"table": page.Table(caption, COLUMNS, rows_of(table)), "claims": claims(run.truth.parent, run.unit)}
+    caption = f"All {page.count(len(table), 'measure')} of truth.tsv; n is the number of cases behind each."
+    shown = {
+        "met": targets_met(table),
+        "table": page.Table(caption, COLUMNS, rows_of(table)),
+        "claims": claims(run.truth.parent, run.unit),
+    }
     return page.Section(anchor, title, {**shown, "pictures": worth_of_claims([run])})
 
 
@@ -142,6 +142,18 @@ def measure(metric: str) -> str:
         metric: its name in the table.
     """
     return re.sub("`(.*?)`", r"“\1”", page.squared(metric.replace("_", " ")))
+
+
+def targets_met(table: pd.DataFrame) -> str:
+    """Says how many targets of a truth table are met, and which are not.
+
+    Args:
+        table: of `load`.
+    """
+    aimed = table[has_target(table)]
+    missed = [measure(name) for name in aimed.loc[~reading.is_true(aimed["met"]), "metric"]]
+    told = f"{page.count(len(aimed) - len(missed))} of {page.count(len(aimed), 'target')} met."
+    return told + (f" Not met: {', '.join(missed)}." if missed else "")
 
 
 def has_target(table: pd.DataFrame) -> pd.Series:

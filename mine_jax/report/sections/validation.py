@@ -15,6 +15,8 @@ from mine_jax.report.figures.edits import ACTIONS, shift_correlations
 
 MAX_EDITS = 12
 MAX_GENERATED = 6
+# Cards beyond these are closed until a reader opens them.
+OPEN = 3
 STATISTICS = ("effect", "low", "high", "p", "q", "n_pairs")
 JUDGES = {"evaluator": "Judged by", "maker": "Pictures by"}
 SOURCES = {"description": "the image's words", "profile": "the profile's words"}
@@ -65,7 +67,8 @@ def build(run: reading.Run) -> page.Section:
     content = {
         "voxels": _voxels(run),
         "summary": None if summary is None or summary.empty else _summary(run, summary),
-        "statuses": [t for t in (_statuses("edit", edits), _statuses("generated image", generation)) if t is not None],
+        "statuses": list(filter(None, (_statuses("edit", edits), _statuses("generated image", generation)))),
+        "open": OPEN,
         "edits": _edits(run, edits, files),
         "shifts": [p for p in (_shifts(run, edits), _true_shifts(run, edits)) if p is not None],
         "same": _same_prompts(generation),
@@ -179,12 +182,12 @@ def _voxels(run: reading.Run) -> page.Table | None:
     return page.Table(caption, (page.capital(run.unit.many), "Number", "Share", "Median effect"), rows)
 
 
-def _statuses(noun: str, table: pd.DataFrame | None) -> page.Table | None:
+def _statuses(noun: str, table: pd.DataFrame | None) -> str:
     if table is None or table.empty or "status" not in table:
-        return None
+        return ""
     names = table["status"].str.replace("_", " ").replace("", "not recorded")
-    rows = [(status, page.count(n)) for status, n in names.value_counts().items()]
-    return page.Table(f"All {page.count(len(table), noun)} by status.", ("Status", "Rows"), rows)
+    counts = ", ".join(f"{page.count(n)} {status}" for status, n in names.value_counts().items())
+    return f"{page.capital(page.count(len(table), noun))} by status: {counts}."
 
 
 def _evaluators(*tables: pd.DataFrame | None) -> list[str]:
