@@ -184,7 +184,9 @@ def test_twenty_thousand_voxels_stay_below_the_limit(tmp_path):
     values, _ = explorer.collect(reading.open_run(tmp_path))
     # images add at most 3 x (2 + 4 + 4 + 32) bytes a voxel, and 400 pictures of some 4 KB
     images = n * 3 * 42 * 4 / 3 + 400 * 6e3
-    assert len(json.dumps(values)) + images < 20e6
+    # their heat maps and curves at 11 numbers of tokens; and edits, two pictures each
+    beside = (evidence.MAX_HEAT_BYTES + n * 3 * 4 + n * 4 * 11) * 4 / 3 + 2 * evidence.MAX_EDITED * 6e3
+    assert len(json.dumps(values)) + images + beside < 20e6
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
