@@ -7,6 +7,9 @@ DIR ?= demo/subj01
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Bytecode of packages is made when they are first imported, not of all their modules in advance.
+INSTALL := $(PIP) install --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-browser screenshots docs check lint stress test-lowest test-newest clean
 
@@ -63,25 +66,25 @@ clean:
 
 $(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing the package and its locked dependencies into $(VENV) (a few minutes)'
-	$(PIP) install --quiet -c constraints.txt -e '.[all,edit]'
+	$(INSTALL) -c constraints.txt -e '.[all,edit]'
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing the package, its locked dependencies and the test tools into $(VENV) (a few minutes)'
-	$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	$(INSTALL) -c constraints.txt -e '.[test]'
 	@touch $@
 
 $(VENV)/.installed-browser $(VENV)/.installed-docs: $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e '.[test,$*]'
+	$(INSTALL) -c constraints.txt -e '.[test,$*]'
 	@touch $@
 
 $(VENV)/.installed-lowest: pyproject.toml .ci/lowest.py | $(BIN)/python
 	$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt
-	$(PIP) install --quiet -c $(VENV)/lowest.txt -e '.[test]'
+	$(INSTALL) -c $(VENV)/lowest.txt -e '.[test]'
 	@touch $@
 
 $(VENV)/.installed-newest: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --upgrade --upgrade-strategy eager -e '.[test]'
+	$(INSTALL) --upgrade --upgrade-strategy eager -e '.[test]'
 	@touch $@
 
 # Debian splits venv from python3: a machine may have virtualenv, or pip alone, instead.

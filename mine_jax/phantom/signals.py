@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.fft
 
 from mine_jax.phantom import scenes as scene_module
 from mine_jax.phantom.scenes import CATEGORY_OF, COLORS, CONCEPTS, Scene
@@ -135,12 +136,13 @@ def _energy(luminance: np.ndarray, feature: str, tuned: float) -> np.ndarray:
     frequency = ORIENTED_FREQUENCY if feature == "orientation" else tuned
     with np.errstate(divide="ignore"):
         radial = np.exp(-(np.log(radius / frequency) ** 2) / (2 * _LOG_WIDTH**2))
-    spectrum = np.fft.fft2(luminance)
+    spectrum = scipy.fft.fft2(luminance, workers=-1)
     angle = np.arctan2(along[:, None], along[None])
     total = np.zeros(luminance.shape)
     for preferred in (tuned,) if feature == "orientation" else ANGLES:
         # one half of the plane only: the filter is complex, its magnitude the energy of a quadrature pair
         away = np.angle(np.exp(1j * (angle - preferred)))
         oriented = np.exp(-(away**2) / (2 * _ANGLE_WIDTH**2))
-        total += np.abs(np.fft.ifft2(spectrum * (radial * oriented))) ** 2
+        filtered = scipy.fft.ifft2(spectrum * (radial * oriented), overwrite_x=True, workers=-1)
+        total += filtered.real**2 + filtered.imag**2
     return total
