@@ -40,7 +40,7 @@ def demo(
         reporter: shows progress; nothing by default.
 
     Returns:
-        The recovery summary and where the report is, ready to print.
+        The recovery summary, where the report is and what to look at in it, ready to print.
     """
     directory, reporter = Path(directory), reporter or Reporter()
     base = PhantomConfig()
@@ -80,7 +80,7 @@ def demo(
     stimuli = data.open_stimuli(configuration(directory / "phantom", first).data)
     runs = [directory / subject for subject in subjects]
     page = report.write_demo_report(directory, runs, read_images=stimuli.read)
-    return f"{summary}\nreport: {page}"
+    return "\n".join([summary, f"report: {page}", *_to_look_at(page, runs[0])])
 
 
 def run_subject(directory: Path, subject: str, *, seed: int, models: str, reporter: Reporter | None = None) -> None:
@@ -115,6 +115,17 @@ def configuration(root: Path, subject: str, *, seed: int = 0, models: str = "ora
         "run": {"seed": seed},
     }
     return from_dict(values)
+
+
+def _to_look_at(page: Path, run_directory: Path) -> list[str]:
+    """Names the three things of a demo that are worth a look first."""
+    own = run_directory / "report.html"
+    return [
+        "three things to look at:",
+        f'  what drives a voxel: the explorer of {own}; click a voxel, or type a word such as face',
+        f'  whether it is the cause: "Validation" in {own}, photos with words put in and taken out',
+        f"  whether it is true: {page}, what was claimed beside what was planted, in both subjects",
+    ]
 
 
 def _has_room() -> bool:
