@@ -10,15 +10,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import KDTree
 
 from mine_jax.report import evidence, page, reading, slices
 from mine_jax.report.sections import answer, areas
 from mine_jax.roi import maps
-from mine_jax.types import CLAIMS
+from mine_jax.types import CLAIMS, SPHERE_RADIUS
 
 MAX_VOXELS = 20_000
 WORDS = 10
 ENRICHMENTS = 5
+# Between the hemispheres of a flat map, millimetres.
+_BETWEEN = 12.0
+_HEMISPHERES = {"lh": "left hemisphere", "rh": "right hemisphere"}
 
 
 def build(run: reading.Run) -> page.Section:
@@ -40,7 +44,8 @@ def collect(run: reading.Run) -> tuple[dict[str, Any], str]:
         Plain values with encoded arrays, and a sentence that says which voxels they cover.
     """
     table = run.voxels if run.voxels is not None else pd.DataFrame()
-    voxels, rule, side = _thinned(run.unit, table)
+    flat = _flattened(run, table)
+    voxels, rule, side = _thinned(run.unit, table, flat)
     claims = voxels["claim"] if "claim" in voxels else pd.Series("none", index=voxels.index)
     sets, area = np.unique(voxels["rois"].to_numpy(str), return_inverse=True)
     reasons, reason = np.unique(voxels["reason"].fillna("").to_numpy(str), return_inverse=True)
@@ -58,7 +63,7 @@ def collect(run: reading.Run) -> tuple[dict[str, Any], str]:
         "reason": evidence.array(reason, "u4"),
         "areas": _areas(run),
         **_category(run, voxels),
-        **_places(run, voxels, side),
+        **_places(run, voxels, side, flat),
         **_words(run, voxels),
         **evidence.images(run, voxels),
         **evidence.curves(run, voxels),
@@ -71,13 +76,18 @@ def _ids(ids: np.ndarray) -> dict[str, str]:
     return evidence.array(ids, "i4" if np.abs(ids).max() < 2**31 else "f8")
 
 
-def _thinned(unit: page.Unit, voxels: pd.DataFrame) -> tuple[pd.DataFrame, str, int]:
+def _thinned(unit: page.Unit, voxels: pd.DataFrame, flat: pd.DataFrame | None = None) -> tuple[pd.DataFrame, str, int]:
     """Keeps the best predicted voxel of each block, in blocks as small as the limit allows; returns their side."""
     if len(voxels) <= MAX_VOXELS:
         return voxels, f"All {unit.count(len(voxels))} of voxels.tsv.", 1
     has_places = {"i", "j", "k"} <= set(voxels) and voxels[["i", "j", "k"]].notna().all(axis=None)
     ranked = voxels.sort_values("r2", ascending=False, kind="stable", na_position="last")
-    places = ranked[["i", "j", "k"]].to_numpy(int) if has_places else np.argsort(np.argsort(ranked.index))[:, None]
+    if has_places:
+        places = ranked[["i", "j", "k"]].to_numpy(int)
+    elif flat is not None:
+        places = np.floor(flat.loc[ranked.index, ["x", "y"]].to_numpy()).astype(int)
+    else:
+        places = np.argsort(np.argsort(ranked.index))[:, None]
     for side in range(2, len(voxels)):
         _, first = np.unique(places // side, axis=0, return_index=True)
         if len(first) <= MAX_VOXELS:
@@ -128,8 +138,47 @@ def _category(run: reading.Run, voxels: pd.DataFrame) -> dict[str, Any]:
     return {"category": evidence.array([number[code] for code in codes], "u2"), "categories": names}
 
 
-def _places(run: reading.Run, voxels: pd.DataFrame, side: int) -> dict[str, Any]:
-    """Places in the volume, in blocks of `side`; without geometry, places in a scatter plot of accuracy."""
+def _flattened(run: reading.Run, voxels: pd.DataFrame) -> pd.DataFrame | None:
+    """Places of vertices on a flat map, where their spheres are known: `hemi`, and `x`, `y` in mm of the sphere.
+
+    Each hemisphere is seen from outside, upright, the right one beside the left one. Areas keep their size: Lambert's
+    azimuthal projection, about the middle of the hemisphere's vertices.
+    """
+    path, ids = run.directory / "data" / "sphere.npy", run.directory / "data" / "voxel_ids.npy"
+    if not {"hemi", "voxel_id"} <= set(voxels) or not path.is_file() or not ids.is_file():
+        return None
+    rows = pd.Index(np.load(ids)).get_indexer(voxels["voxel_id"])
+    if (rows < 0).any():
+        return None
+    directions = np.load(path)[rows].astype(float)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    flat, edge = pd.DataFrame({"hemi": voxels["hemi"], "x": 0.0, "y": 0.0}), 0.0
+    for _, part in flat.groupby("hemi", sort=True):
+        seen = directions[voxels.index.get_indexer(part.index)]
+        middle = seen.mean(0) / max(np.linalg.norm(seen.mean(0)), 1e-9)
+        up = np.array([0.0, 0.0, 1.0]) - middle[2] * middle
+        up = up / np.linalg.norm(up) if np.linalg.norm(up) > 1e-6 else np.array([0.0, 1.0, 0.0])
+        scale = SPHERE_RADIUS * np.sqrt(2 / np.maximum(1 + seen @ middle, 1e-3))
+        x, y = scale * (seen @ np.cross(up, middle)), scale * (seen @ up)
+        flat.loc[part.index, "x"], flat.loc[part.index, "y"] = x - x.min() + edge, y - y.min()
+        edge += float(np.ptp(x)) + _BETWEEN
+    return flat
+
+
+def _on_flat_map(flat: pd.DataFrame) -> dict[str, Any]:
+    """What the page draws of a flat map: places in mm, the distance of neighbours, and each hemisphere's left end."""
+    at = flat[["x", "y"]].to_numpy()
+    nearest = KDTree(at).query(at, k=2)[0][:, 1] if len(at) > 1 else np.ones(1)
+    starts = [(_HEMISPHERES.get(str(name), str(name)), float(x)) for name, x in flat.groupby("hemi")["x"].min().items()]
+    return {
+        "places": None,
+        "flat": {"extent": at.max(0).tolist(), "spacing": float(np.median(nearest)), "parts": starts},
+        "xy": evidence.array(at, "f4"),
+    }
+
+
+def _places(run: reading.Run, voxels: pd.DataFrame, side: int, flat: pd.DataFrame | None) -> dict[str, Any]:
+    """Places in the volume, in blocks of `side`, or on a flat map; without geometry, in a scatter plot of accuracy."""
     if {"i", "j", "k"} <= set(voxels) and voxels[["i", "j", "k"]].notna().all(axis=None):
         paths = sorted((run.directory / "maps").glob("*.nii.gz"))
         affine = maps.read_map(paths[0])[1] if paths else np.eye(4)
@@ -140,6 +189,8 @@ def _places(run: reading.Run, voxels: pd.DataFrame, side: int) -> dict[str, Any]
         origin = [start + step * (side - 1) / 2 for start, step in zip(where.origin, where.step, strict=True)]
         step = [side * step for step in where.step]
         return {"places": places, "letters": letters, "names": where.names, "step": step, "origin": origin}
+    if flat is not None:
+        return _on_flat_map(flat.loc[voxels.index])
     y = np.nan_to_num(np.clip(voxels["r2"].to_numpy(float), -0.2, None))
     x, name = voxels["noise_ceiling"].to_numpy(float), "noise ceiling"
     if not np.isfinite(x).any():

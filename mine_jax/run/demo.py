@@ -122,7 +122,7 @@ def _to_look_at(page: Path, run_directory: Path) -> list[str]:
     own = run_directory / "report.html"
     return [
         "three things to look at:",
-        f'  what drives a voxel: the explorer of {own}; click a voxel, or type a word such as face',
+        f"  what drives a voxel: the explorer of {own}; click a voxel, or type a word such as face",
         f'  whether it is the cause: "Validation" in {own}, photos with words put in and taken out',
         f"  whether it is true: {page}, what was claimed beside what was planted, in both subjects",
     ]

@@ -159,6 +159,63 @@ def test_without_geometry_voxels_lie_by_accuracy(make_run):
     assert np.corrcoef(y[usable], table["r2"][usable])[0, 1] > 0.99
 
 
+def on_a_surface(run):
+    """Gives the voxels of a run places on two patches of spheres of 100 mm; returns unit vectors and hemispheres."""
+    table = artifacts.read_table(run / "voxels.tsv")
+    rng = np.random.default_rng(0)
+    hemi = np.where(np.arange(len(table)) < len(table) // 2, "lh", "rh")
+    middle = np.where(hemi[:, None] == "lh", [-0.6, -0.8, 0.1], [0.6, -0.8, 0.1])
+    at = middle + 0.15 * rng.standard_normal((len(table), 3))
+    at /= np.linalg.norm(at, axis=1, keepdims=True)
+    artifacts.write_table(
+        run / "voxels.tsv", table.drop(columns=["i", "j", "k"]).assign(hemi=hemi, vertex=range(len(at)))
+    )
+    (run / "data").mkdir(exist_ok=True)
+    order = rng.permutation(len(at))
+    np.save(run / "data" / "voxel_ids.npy", table["voxel_id"].to_numpy()[order])
+    np.save(run / "data" / "sphere.npy", (100 * at[order]).astype(np.float32))
+    return at, hemi
+
+
+@pytest.mark.usefixtures("quick")
+def test_vertices_lie_on_a_flat_map_of_their_spheres(make_run):
+    run = make_run()
+    at, hemi = on_a_surface(run)
+    data = embedded(run)
+    assert data["places"] is None and [name for name, _ in data["flat"]["parts"]] == [
+        "left hemisphere",
+        "right hemisphere",
+    ]
+    flat = data["xy"].reshape(-1, 2).astype(float)
+    left, right = (np.flatnonzero(hemi == name) for name in ("lh", "rh"))
+    assert flat[left, 0].max() < flat[right, 0].min() == pytest.approx(data["flat"]["parts"][1][1], abs=1e-3)
+    for part in (left, right):
+        # the area of a small triangle is that on the sphere, within what a patch of 30 degrees bends
+        a, b, c = (part[i::3][: len(part) // 3] for i in range(3))
+        on_sphere = 100**2 * np.linalg.norm(np.cross(at[b] - at[a], at[c] - at[a]), axis=1)
+        edges = flat[b] - flat[a], flat[c] - flat[a]
+        on_map = np.abs(edges[0][:, 0] * edges[1][:, 1] - edges[0][:, 1] * edges[1][:, 0])
+        assert np.corrcoef(on_sphere, on_map)[0, 1] > 0.98 and np.median(on_map / on_sphere) == pytest.approx(
+            1, abs=0.1
+        )
+        # upright, and seen from outside: in front of a viewer behind the head, x grows to the right
+        assert np.corrcoef(at[part, 2], flat[part, 1])[0, 1] > 0.9
+        assert np.corrcoef(at[part, 0], flat[part, 0])[0, 1] > 0.9
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_vertex_stands_for_a_block_of_the_flat_map(make_run, monkeypatch):
+    run = make_run()
+    on_a_surface(run)
+    monkeypatch.setattr(explorer, "MAX_VOXELS", 40)
+    values, rule = explorer.collect(reading.open_run(run))
+    data = decoded(values)
+    assert 20 <= len(data["ids"]) <= 40 and re.search(r"block of (\d+) x \1, since", rule)
+    side = int(re.search(r"block of (\d+) x", rule)[1])
+    blocks = np.floor(data["xy"].reshape(-1, 2) / side)
+    assert len(np.unique(blocks, axis=0)) == len(blocks)
+
+
 def test_one_voxel_stands_for_a_block(make_run, monkeypatch):
     run = reading.open_run(make_run())
     monkeypatch.setattr(explorer, "MAX_VOXELS", 40)

@@ -110,6 +110,12 @@
   let perPage = 1;
   function layOut(width) {
     spots.fill(NaN);
+    if (data.flat) {
+      const [across, up] = data.flat.extent, top = 22, scale = Math.min((width - 16) / (across || 1), 560 / (up || 1));
+      const size = Math.max(3, scale * data.flat.spacing);
+      for (let v = 0; v < n; v++) spots.set([8 + scale * data.xy[2 * v], top + scale * (up - data.xy[2 * v + 1]), size], 3 * v);
+      return { height: top + scale * up + 34, cells: [], scale, bottom: top + scale * up };
+    }
     if (!data.places) {
       const [left, top, side] = [44, 10, Math.min(width - 56, 520)];
       for (let v = 0; v < n; v++) spots.set([left + data.xy[2 * v] * (width - 60), top + (1 - data.xy[2 * v + 1]) * side, 5], 3 * v);
@@ -149,7 +155,12 @@
       pen.fillText(y[1], left - 13, top + 9);
       pen.fillText(y[0], left - 13, bottom);
     }
-    if (!data.places) {
+    if (data.flat) {
+      for (const [name, start] of data.flat.parts) pen.fillText(name, 8 + layout.scale * start, 12);
+      const bar = [50, 20, 10, 5, 2, 1].find((mm) => layout.scale * mm < width / 3) || 1;
+      pen.fillRect(8, layout.bottom + 16, layout.scale * bar, 3);
+      pen.fillText(`${bar} mm on the sphere`, 14 + layout.scale * bar, layout.bottom + 21);
+    } else if (!data.places) {
       pen.strokeRect(layout.left - 4, layout.top - 4, width - 52, layout.side + 8);
       pen.fillText(data.axes[0], layout.left, layout.top + layout.side + 30);
       data.ticks.forEach(([low, high], axis) => {
