@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import KDTree
 
 from mine_jax.report import evidence, page, reading, slices
 from mine_jax.report.sections import answer, areas
@@ -167,6 +166,8 @@ def _flattened(run: reading.Run, voxels: pd.DataFrame) -> pd.DataFrame | None:
 
 def _on_flat_map(flat: pd.DataFrame) -> dict[str, Any]:
     """What the page draws of a flat map: places in mm, the distance of neighbours, and each hemisphere's left end."""
+    from scipy.spatial import KDTree
+
     at = flat[["x", "y"]].to_numpy()
     nearest = KDTree(at).query(at, k=2)[0][:, 1] if len(at) > 1 else np.ones(1)
     starts = [(_HEMISPHERES.get(str(name), str(name)), float(x)) for name, x in flat.groupby("hemi")["x"].min().items()]
