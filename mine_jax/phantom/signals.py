@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.fft
 
 from mine_jax.phantom import scenes as scene_module
 from mine_jax.phantom.scenes import CATEGORY_OF, COLORS, CONCEPTS, Scene
@@ -130,6 +129,8 @@ def _chroma(images: np.ndarray, axis: float) -> np.ndarray:
 
 def _energy(luminance: np.ndarray, feature: str, tuned: float) -> np.ndarray:
     """Squared magnitude [N, size, size] of a log-Gabor filter: oriented, or of all orientations of a frequency."""
+    import scipy.fft
+
     size = luminance.shape[1]
     along = np.fft.fftfreq(size, 1 / size)
     radius = np.hypot(along[:, None], along[None])
