@@ -335,7 +335,7 @@ def predict(
     """Predicts responses to new photos with a run's encoders.
 
     Reads the encoders of the run, its model and the photos. Writes a table with a row for each photo and a column for
-    each voxel, in z-scored beta.
+    each voxel, in the units that the encoders were fitted in, as a rule z-scored responses.
     """
     if out.suffix != ".tsv":
         raise ConfigError(f"--out must be a file that ends in .tsv, but is {out}.")

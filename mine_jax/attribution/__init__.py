@@ -7,6 +7,7 @@ from mine_jax.attribution.attribute import faithfulness_of_halves as faithfulnes
 from mine_jax.attribution.critical_tokens import critical_tokens as critical_tokens
 from mine_jax.attribution.critical_tokens import find_critical_tokens as find_critical_tokens
 from mine_jax.attribution.critical_tokens import n_critical as n_critical
+from mine_jax.attribution.critical_tokens import warning_of_many as warning_of_many
 from mine_jax.attribution.curves import extent as extent
 from mine_jax.attribution.curves import left_without as left_without
 from mine_jax.attribution.curves import mean_curves as mean_curves

@@ -86,7 +86,7 @@ def n_critical(k: int | float, n_tokens: int) -> int:
     Raises:
         ConfigError: if K tokens are all there are: nothing would be left to be uncritical.
     """
-    count = k if isinstance(k, int) else max(1, round(k * n_tokens))
+    count = _count(k, n_tokens)
     if count >= n_tokens:
         todo = f"Set fewer than {n_tokens}, or a share such as 0.1" if n_tokens > 1 else "Stop at the encoder stage"
         raise ConfigError(
@@ -94,6 +94,29 @@ def n_critical(k: int | float, n_tokens: int) -> int:
             f"all would be critical. {todo}."
         )
     return count
+
+
+def _count(k: int | float, n_tokens: int) -> int:
+    return k if isinstance(k, int) else max(1, round(k * n_tokens))
+
+
+def warning_of_many(k: int | float, n_tokens: int) -> str:
+    """Says where most image-tokens are critical, so that they single out nothing.
+
+    Args:
+        k: as of `n_critical`.
+        n_tokens: P.
+
+    Returns:
+        str: empty where at most half of them are, or all, which is an error of `n_critical`.
+    """
+    count = _count(k, n_tokens)
+    if 2 * count <= n_tokens or count >= n_tokens:
+        return ""
+    return (
+        f"{count} of {n_tokens} image-tokens are critical, so they single out little of an image: "
+        f"set attribution.k to about {max(1, n_tokens // 8)}, or to a share such as 0.1"
+    )
 
 
 @takes("mine_jax.attribution.integrated_gradients(encoders, tokens) makes them.", attributions=Attributions)

@@ -17,7 +17,7 @@ from mine_jax.types import ImageTokens, Responses, Split, Stimuli
 _log = logging.getLogger(__name__)
 NAMES = ("train", "val", "test")
 # With so many test images or fewer the tests of the ladder hold, but find little (`mine-jax study`).
-_FEW_TEST_IMAGES = 100
+_FEW_TEST_IMAGES, _FEW_IMAGES = 100, 500
 _OF_ARRAYS = "Of arrays, make them with Responses.from_array(Y) and ImageTokens.from_array(X)."
 
 
@@ -149,7 +149,7 @@ def with_low_ceiling(responses: Responses, *, min_noise_ceiling: float) -> Respo
 
 
 def warning_of_few(assigned: np.ndarray) -> str:
-    """Says where there are too few test images for much to be found.
+    """Says where there are too few images, or test images, for much to be found.
 
     Args:
         assigned: [N] of `assign_splits`.
@@ -157,10 +157,15 @@ def warning_of_few(assigned: np.ndarray) -> str:
     Returns:
         str: empty where there are enough.
     """
-    n_test = int((assigned == "test").sum())
-    if n_test > _FEW_TEST_IMAGES:
-        return ""
-    return f"only {n_test} test images: with {_FEW_TEST_IMAGES} or fewer, few words can be told from chance"
+    n_test, n_images = int((assigned == "test").sum()), len(assigned)
+    if n_test <= _FEW_TEST_IMAGES:
+        return f"only {n_test} test images: with {_FEW_TEST_IMAGES} or fewer, few words can be told from chance"
+    if n_images <= _FEW_IMAGES:
+        return (
+            f"only {n_images} images: with {_FEW_IMAGES} or fewer, profiles of halves of them rarely agree, and few "
+            "words can be told from chance"
+        )
+    return ""
 
 
 def _test_ids(ids: np.ndarray, stimuli: Stimuli, test: str) -> np.ndarray:

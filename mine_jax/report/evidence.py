@@ -18,9 +18,7 @@ from mine_jax.report.sections import examples, validation
 
 MAX_IMAGES = 400
 IMAGES_PER_VOXEL = 3
-TOKENS = 16
 PIXELS = 112
-NO_TOKEN = 65535
 MAX_EDITED = 60
 # Of heat maps, one byte per token.
 MAX_HEAT_BYTES = 2_000_000
@@ -57,7 +55,7 @@ def images(run: reading.Run, voxels: pd.DataFrame) -> dict[str, Any]:
         voxels: rows of voxels.tsv, those that the page holds.
     """
     ids, grid = voxels["voxel_id"].tolist(), run.grid
-    empty = {"images": [], "example_first": array(np.zeros(len(ids) + 1), "u4"), "grid": grid or (1, 1), "n_tokens": 0}
+    empty = {"images": [], "example_first": array(np.zeros(len(ids) + 1), "u4"), "grid": grid or (1, 1)}
     pairs = run.table("attribution/pairs.tsv", ("voxel_id", "image_id", "predicted"))
     tokens = run.array("attribution/tokens.npy")
     if pairs is None or tokens is None or grid is None or run.read_images is None or len(tokens) != len(pairs):
@@ -74,18 +72,18 @@ def images(run: reading.Run, voxels: pd.DataFrame) -> dict[str, Any]:
     for name, photo in run.photos(pool).items():
         small = canvas.pixels(heat.fit_to_grid(photo, grid, crop=crop), alt="", size=PIXELS)
         pictures.append({"id": page.clean(str(name)), "split": run.split_of(name), "uri": str(small.uri)})
-    kept = np.full((len(chosen), TOKENS), NO_TOKEN)
-    first = np.asarray(tokens)[chosen["row"].to_numpy(int), :TOKENS]
-    kept[:, : first.shape[1]] = np.where(first < 0, NO_TOKEN, first)
+    n_tokens, critical = grid[0] * grid[1], np.asarray(tokens[chosen["row"].to_numpy(int)])
+    is_critical = np.zeros((len(chosen), n_tokens), bool)
+    row, rank = np.nonzero((critical >= 0) & (critical < n_tokens))
+    is_critical[row, critical[row, rank]] = True
     return {
         "images": pictures,
         "example_first": array(starts(chosen["place"], len(ids)), "u4"),
         "example_image": array(pd.Index(pool).get_indexer(chosen["image_id"]), "u2"),
         "example_predicted": array(chosen["predicted"], "f4"),
         "example_measured": array(run.measured(chosen["voxel_id"], chosen["image_id"]), "f4"),
-        "example_tokens": array(kept, "u2"),
+        "example_critical": array(np.packbits(is_critical, axis=1, bitorder="little"), "u1"),
         "grid": grid,
-        "n_tokens": TOKENS,
         **_heat(run, voxels, chosen, grid),
     }
 

@@ -145,7 +145,9 @@ class Run:
     @property
     def scale(self) -> str:
         """The unit of responses and of all that is predicted or attributed."""
-        return "response units" if self.setting("data", "zscore") == "none" else "z-scored beta"
+        if self.setting("data", "zscore") == "none":
+            return "response units"
+        return "z-scored responses" if self.setting("data", "kind") == "folder" else "z-scored beta"
 
     def stages(self) -> list[StageState]:
         """Returns the state of each stage, in the order of `run.json`."""

@@ -7,6 +7,7 @@ from mine_jax.roi.contrasts import contrasts as contrasts
 from mine_jax.roi.labels import map_labels as map_labels
 from mine_jax.roi.maps import write_maps as write_maps
 from mine_jax.roi.query import Answer as Answer
+from mine_jax.roi.query import passed_over as passed_over
 from mine_jax.roi.query import query as query
 from mine_jax.roi.query import words_of as words_of
 from mine_jax.roi.selectivity import category_shares as category_shares

@@ -100,12 +100,36 @@ def words_of(text: str, *, vocabulary: np.ndarray, categories: Mapping[str, Sequ
     Raises:
         DataError: if there are none, or if one of a list is unknown, with the nearest words.
     """
+    return _read(text, vocabulary, categories)[0]
+
+
+def passed_over(text: str, *, vocabulary: np.ndarray, categories: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Reads which parts of a sentence `words_of` passes over, in its order.
+
+    Args:
+        text: as of `words_of`.
+        vocabulary: [C] str.
+        categories: names that stand for lists of words, beside themselves.
+
+    Returns:
+        Parts of the text, each once, in lower case.
+
+    Raises:
+        DataError: as of `words_of`.
+    """
+    return _read(text, vocabulary, categories)[1]
+
+
+def _read(
+    text: str, vocabulary: np.ndarray, categories: Mapping[str, Sequence[str]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Words of the vocabulary that a text names, and the parts that name none."""
     known = {str(word).lower(): str(word) for word in vocabulary}
     expand = {name.lower(): [known[w.lower()] for w in (name, *words) if w.lower() in known] for name, words in
               categories.items()}  # fmt: skip
     items = [item.strip().lower() for item in text.split(",") if item.strip()]
     longest = max(len(name.split()) for name in [*known, *expand, ""] or [""])
-    found: list[str] = []
+    found, unknown = list[str](), list[str]()
     for item in items:
         parts = re.findall(r"[^\s.,;:!?\"()]+", item)
         here, start = [], 0
@@ -115,13 +139,14 @@ def words_of(text: str, *, vocabulary: np.ndarray, categories: Mapping[str, Sequ
                 if words:
                     break
             here += words
+            unknown += [] if words else [parts[start]]
             start += n if words else 1
         if not here:
             raise DataError(_unknown(item, [*known, *expand]))
         found += here
     if not found:
         raise DataError("the query is empty. Give a word, words separated by commas, or a sentence.")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(unknown))
 
 
 def _known(name: str, known: Mapping[str, str], expand: Mapping[str, list[str]]) -> list[str]:

@@ -245,7 +245,8 @@ class _Run:
                     if only is not None and name != only and reason is not None:
                         raise CheckpointError(
                             f"stage {only} needs stage {name}, which is not up to date: {reason}. "
-                            f"Run it first: mine-jax {name}, or mine-jax run --resume."
+                            "Run it first, with the same configuration and --out: "
+                            f"mine-jax {name}, or mine-jax run with --resume."
                         )
                     if only is not None and name != only:
                         continue
@@ -285,11 +286,11 @@ class _Run:
         entry = self.manifest["stages"].get(name)
         if entry is None:
             return _NEW
-        if entry.get("state") != "done":
-            return f"{entry.get('state')} before"
-        changes = manifest_file.differences(entry.get("depends_on", {}), self._depends_on(name))
-        if changes:
-            return "; ".join(changes[:5]) + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")
+        is_done, depended_on = entry.get("state") == "done", entry.get("depends_on", {})
+        changes = manifest_file.differences(depended_on, self._depends_on(name)) if is_done or depended_on else []
+        said = [*([] if is_done else [f"{entry.get('state')} before"]), *changes]
+        if said:
+            return "; ".join(said[:5]) + (f" and {len(said) - 5} more" if len(said) > 5 else "")
         order = list(self.steps)
         for file in entry.get("files", ()):
             record = self.manifest["files"].get(file)
@@ -318,7 +319,7 @@ class _Run:
         parts, before, start = self._depends_on(name), run_directory.snapshot(self.directory), time.monotonic()
         old = self.manifest["stages"].get(name, {}).get("files", [])
         made = self.steps[name].makes_inputs(self.config)
-        entry: dict[str, Any] = {"state": "running", "started": manifest_file.now(), "files": old}
+        entry: dict[str, Any] = {"state": "running", "started": manifest_file.now(), "files": old, "depends_on": parts}
         self.manifest["stages"][name] = entry
         self.save()
         try:

@@ -15,6 +15,7 @@ from mine_jax.types import Responses
 
 _MAX_Q = 0.05
 _NULL = "compared with what decoys hold of {n}: the more words, the larger the share that they need"
+_NONE = 'no {unit} of this run reaches the claim "words", and only those can have a small q: none can be found'
 _SHOWN = 10
 
 
@@ -39,12 +40,13 @@ def query(directory: Path, text: str, *, out: Path | None = None) -> str:
     profiles, config = files.load_profiles(directory), files.load_configuration(directory)
     if profiles is None:
         raise MissingInputError(f"{directory} has no profiles: {files.why_no_profiles(directory)}.")
+    categories = config.roi.categories or roi.CATEGORIES
     answer = roi.query(
         profiles,
         text,
         corpus=files.corpus(directory),
         decoys=files.load_profiles(directory, decoys=True),
-        categories=config.roi.categories or roi.CATEGORIES,
+        categories=categories,
         seed=config.run.seed,
     )
     responses = files.load_responses(directory)
@@ -52,8 +54,11 @@ def query(directory: Path, text: str, *, out: Path | None = None) -> str:
     value, q = np.full((2, len(responses.voxel_ids)), np.nan)
     value[rows], q[rows] = answer.values, answer.q
     table = pd.DataFrame({"voxel_id": responses.voxel_ids, "rois": responses.rois, "value": value, "q": q})
+    unknown = roi.passed_over(text, vocabulary=profiles.words, categories=categories)
     lines = [
         f"words: {', '.join(answer.words)}",
+        *([f"not in the vocabulary, passed over: {', '.join(unknown)}"] if unknown else []),
+        *([] if profiles.explained.any() else [_NONE.format(unit=config.data.unit_name)]),
         _NULL.format(n=count(len(answer.words), "random word")),
         *_best(table),
     ]

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from mine_jax.attribution import critical_tokens, find_critical_tokens, integrated_gradients
+from mine_jax.attribution import critical_tokens, find_critical_tokens, integrated_gradients, warning_of_many
 from mine_jax.errors import ConfigError
 from mine_jax.types import Attributions
 
@@ -38,6 +38,23 @@ def test_nan_comes_last():
     got = critical_tokens(attributions([[[np.nan, -5, np.nan, -np.inf, 3]]]), k=4)
     assert got.indices[0, 0].tolist() == [4, 1, 3, 0]
     assert np.isnan(got.scores[0, 0, 3:]).all()
+
+
+@pytest.mark.parametrize(
+    ("k", "n_tokens", "text"),
+    [
+        (50, 64, "50 of 64 image-tokens are critical"),
+        (0.75, 8, "6 of 8"),
+        (32, 64, ""),
+        (0.1, 64, ""),
+        (50, 576, ""),
+        (64, 64, ""),
+    ],
+)
+def test_where_most_tokens_are_critical_a_smaller_number_is_proposed(k, n_tokens, text):
+    warning = warning_of_many(k, n_tokens)
+    assert text in warning and bool(warning) is bool(text)
+    assert f"set attribution.k to about {n_tokens // 8}" in warning or not text
 
 
 @pytest.mark.parametrize("k", [5, 6, 50])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mine_jax import data
+from mine_jax.data import splits
 from mine_jax.errors import AlignmentError, ConfigError, DataError
 from mine_jax.types import ImageTokens, Responses, Stimuli
 
@@ -148,3 +149,12 @@ def test_split_rows(responses):
     assert part.name == "train+val"
     with pytest.raises(AlignmentError, match="Assign splits after `align`"):
         data.split_rows(split, assigned[1:], names="test")
+
+
+@pytest.mark.parametrize(
+    ("n_images", "n_test", "text"),
+    [(2000, 100, "only 100 test images"), (400, 120, "only 400 images"), (501, 120, ""), (2000, 101, "")],
+)
+def test_few_images_or_test_images_are_warned_of(n_images, n_test, text):
+    warning = splits.warning_of_few(np.repeat(["test", "train"], [n_test, n_images - n_test]))
+    assert text in warning and bool(warning) is bool(text)

@@ -69,8 +69,9 @@ def test_images_are_test_images_first_with_the_measured_response(make_run, reade
     assert [int(picture["id"]) for picture in shown] == own["image_id"].tolist()
     assert [picture["split"] == "test" for picture in shown] == (~own["seen"]).tolist()
     np.testing.assert_allclose(data["example_measured"][list(rows)], responses[own["image_id"], place])
-    outlined = data["example_tokens"].reshape(-1, data["n_tokens"])[rows[0]]
-    assert set(outlined) - {evidence.NO_TOKEN} == set(tokens[own.index[0]])
+    # all critical tokens are outlined, one bit each
+    bits = np.unpackbits(data["example_critical"], bitorder="little").reshape(len(data["example_image"]), -1)
+    np.testing.assert_array_equal(np.flatnonzero(bits[rows[0]]), np.unique(tokens[own.index[0]]))
 
 
 def shares(run):
@@ -239,7 +240,7 @@ def test_twenty_thousand_voxels_stay_below_the_limit(tmp_path):
     n = 20_000
     many_voxels(tmp_path, n)
     values, _ = explorer.collect(reading.open_run(tmp_path))
-    # images add at most 3 x (2 + 4 + 4 + 32) bytes a voxel, and 400 pictures of some 4 KB
+    # images of 256 tokens add at most 3 x (2 + 4 + 4 + 32) bytes a voxel, and 400 pictures of some 4 KB
     images = n * 3 * 42 * 4 / 3 + 400 * 6e3
     # their heat maps and curves at 11 numbers of tokens; and edits, two pictures each
     beside = (evidence.MAX_HEAT_BYTES + n * 3 * 4 + n * 4 * 11) * 4 / 3 + 2 * evidence.MAX_EDITED * 6e3

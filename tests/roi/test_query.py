@@ -10,6 +10,12 @@ from mine_jax.errors import DataError
 from tests.roi.planted import CATEGORIES, CORPUS, WORDS, profiles
 
 
+def test_parts_of_a_sentence_that_are_no_words_are_named():
+    parts = roi.passed_over(f"two blue {WORDS[0]}s, {WORDS[1]} with a hat", vocabulary=WORDS, categories={})
+    assert parts == ("two", "blue", "with", "a", "hat")
+    assert roi.passed_over(str(WORDS[0]), vocabulary=WORDS, categories={}) == ()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

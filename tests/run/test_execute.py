@@ -224,6 +224,14 @@ def test_code_that_an_earlier_version_did_not_record_counts_as_changed_once(stag
     assert [run.execute(DATA, out, steps, resume=True)["ran"] for _ in range(2)] == [["report"], []]
 
 
+def test_stage_that_was_stopped_says_what_changed_since(stages, out):
+    stages.fault["encoder"] = errors.Stopped(signal.SIGINT)
+    with pytest.raises(errors.Stopped):
+        execute(stages, out, changed("encoder", epochs=60))
+    assert run.stale(changed("encoder", epochs=60), out, stages.steps())["encoder"] == "stopped before"
+    assert run.stale(DATA, out, stages.steps())["encoder"] == "stopped before; encoder.epochs: 60 -> 16"
+
+
 def test_source_of_the_report_is_read_once_and_needs_no_import():
     code = (
         "import sys, mine_jax\nfrom mine_jax.run.record import manifest\n"

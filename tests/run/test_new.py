@@ -37,6 +37,16 @@ def recordings(tmp_path_factory):
     return root
 
 
+def test_the_embedded_model_is_named_where_a_checkpoint_would_be(recordings, tmp_path):
+    files = [recordings / name for name in ("photos", "responses.npy", "ids.txt")]
+    assert read(tmp_path, "folder", *files, Path("phantom")).features.model == "phantom"
+    lines = list(new("folder", files))
+    first = lines.index("[features]")
+    # what must be filled in comes before what may stay
+    assert next(line for line in lines[first:] if line.startswith("# ") and " = " in line).startswith("# model = ")
+    assert any("NEEDED" in line for line in lines[first : first + 6])
+
+
 def test_kinds_are_those_of_the_configuration_but_the_phantom():
     wanted = {model.model_fields["kind"].default for model in get_args(get_args(config.DataConfig)[0])}
     assert set(surveys.SURVEYS) == wanted - {"phantom"}

@@ -39,5 +39,8 @@ def survey(kind: str, paths: Sequence[Path]) -> Found:
         raise ConfigError(f"there is no kind {kind!r} of data to start from. Kinds: {', '.join(SURVEYS)}.")
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
-        raise MissingInputError(f"no file or folder {', '.join(missing)}.")
+        raise MissingInputError(
+            f"no file or folder {', '.join(missing)}. What is not there yet, such as a checkpoint, can be left out and "
+            "written into the file later."
+        )
     return SURVEYS[kind]([path.resolve() for path in paths]) if paths else Found({}, {})

@@ -76,7 +76,7 @@ def area_words(words: pd.DataFrame, *, n_words: int = 2, max_areas: int = 30) ->
     image = ax.imshow(values, cmap=style.color_map("cividis"), vmin=0, aspect="auto")
     names = [f"{style.plain(area, limit=18)} ({sizes[area]:,})" for area in order]
     style.name_cells(ax, names, columns)
-    fig.colorbar(image, ax=ax, fraction=0.05, pad=0.02, label="Mean share of the profile")
+    fig.colorbar(image, ax=ax, fraction=0.05, pad=0.02, label="Mean share")
     return fig
 
 

@@ -94,6 +94,9 @@ def heat_maps(run: reading.Run, *, limit: int) -> list[figures.HeatMap] | str:
         return found
     picked, chosen, _ = found
     areas, grid = dict(zip(picked["voxel_id"], picked["area"], strict=True)), run.grid
+    is_explained = (
+        dict(zip(picked["voxel_id"], picked["explained"].astype(bool), strict=True)) if "explained" in picked else {}
+    )
     scores = _token_scores(run, chosen, grid)
     if grid is None or not scores.fields:
         return _why_no_heat(grid)
@@ -103,6 +106,7 @@ def heat_maps(run: reading.Run, *, limit: int) -> list[figures.HeatMap] | str:
     shown = []
     for pair in reading.records(first):
         read = ", ".join(bar.label for bar in words.get((pair.voxel_id, pair.image_id), [])[:2])
+        read = read if is_explained.get(pair.voxel_id, True) else "nothing is claimed"
         area = f", {areas[pair.voxel_id]}" if run.has_areas else ""
         title = f"{run.unit} {pair.voxel_id}{area}\n{read}"
         fields = scores.fields[pair.row], scores.criticals[pair.row]

@@ -233,13 +233,13 @@
       over.drawImage(image, 0, 0, shown.width, shown.height);
       if (isHeat) heatOver(over, example);
       const cell = shown.width / data.grid[1], tokens = new Set();
-      for (let i = 0; i < data.n_tokens; i++) tokens.add(data.example_tokens[example * data.n_tokens + i]);
+      const cells = data.grid[0] * data.grid[1], bytes = Math.ceil(cells / 8);
+      for (let token = 0; token < cells; token++) if ((data.example_critical[example * bytes + (token >> 3)] >> (token & 7)) & 1) tokens.add(token);
       for (const [color, line] of [["#fff", 5], [isHeat ? "#1a1a1a" : "#d55e00", 2.5]]) {
         over.strokeStyle = color;
         over.lineWidth = line;
         over.beginPath();
         for (const token of tokens) {
-          if (token >= data.grid[0] * data.grid[1]) continue;
           const column = token % data.grid[1], row = Math.floor(token / data.grid[1]), [a, b] = [column * cell, row * cell];
           const edge = (x0, y0, x1, y1) => (over.moveTo(x0, y0), over.lineTo(x1, y1));
           if (!tokens.has(token - data.grid[1])) edge(a, b, a + cell, b);

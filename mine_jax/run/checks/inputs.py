@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from mine_jax.run.stages import validation
 from mine_jax.types import Responses, Stimuli
 from mine_jax.validation.makers import models
 
+logger = logging.getLogger("mine_jax")
+
 
 def check(
     config: Config, *, source: Path | None = None, freeze: bool = False, progress: Progress = silent
@@ -35,7 +38,8 @@ def check(
         Findings, one sentence each.
 
     Raises:
-        MineError: the named error of what cannot be used; of several, the first, with the texts of all.
+        MineError: the named error of what cannot be used; of several, the first, with the texts of all. What was found
+            elsewhere is logged.
     """
     if source is not None and not freeze:
         frozen.verify(source, inputs_of(config, STEPS), progress=progress)
@@ -47,6 +51,8 @@ def check(
             findings += part(config, progress)
         except MineError as error:
             problems.append(error)
+    for finding in findings if problems else ():
+        logger.info(finding)
     if len(problems) > 1:
         raise type(problems[0])("\n".join(str(problem) for problem in problems)) from problems[0]
     if problems:
@@ -117,7 +123,8 @@ def _features(config: Config, progress: Progress) -> list[str]:
         if why is not None:
             findings.append(f"warning: no lens, so later stages find no words: {why}")
     attribution.n_critical(config.attribution.k, n_tokens)
-    return findings
+    warning = attribution.warning_of_many(config.attribution.k, n_tokens)
+    return [*findings, f"warning: {warning}"] if warning else findings
 
 
 def _validation(config: Config, progress: Progress) -> list[str]:

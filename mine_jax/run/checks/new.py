@@ -15,6 +15,8 @@ from mine_jax.features.backbone import FETCH
 from mine_jax.features.store import memory_map
 
 _COLUMNS = 100
+# The model that the package carries.
+EMBEDDED = "phantom"
 
 
 def new(kind: str, paths: Sequence[Path]) -> Iterator[str]:
@@ -22,8 +24,8 @@ def new(kind: str, paths: Sequence[Path]) -> Iterator[str]:
 
     Args:
         kind: of data.
-        paths: files and folders of the data set; a folder with a checkpoint among them is the model, and a .npy of
-            three axes holds image-tokens.
+        paths: files and folders of the data set; a folder with a checkpoint among them is the model, or "phantom" the
+            embedded one, and a .npy of three axes holds image-tokens.
 
     Yields:
         Lines of TOML.
@@ -31,6 +33,8 @@ def new(kind: str, paths: Sequence[Path]) -> Iterator[str]:
     Raises:
         MineError: as `surveys.survey`.
     """
+    wants_phantom = [path for path in paths if str(path) == EMBEDDED and not path.exists()]
+    paths = [path for path in paths if path not in wants_phantom]
     families = {path: features.family_of(path) for path in paths}
     models = [path for path in paths if families[path]]
     tokens = [path for path in paths if _holds_tokens(path)]
@@ -40,8 +44,8 @@ def new(kind: str, paths: Sequence[Path]) -> Iterator[str]:
         family, model = str(families[models[0]]), str(models[0].resolve())
     elif tokens:
         family = "precomputed"
-    elif "root" in found.values and phantom.is_phantom(found.values["root"]):
-        model = "phantom"
+    elif wants_phantom or ("root" in found.values and phantom.is_phantom(found.values["root"])):
+        model = EMBEDDED
     yield f"# Written by `mine-jax new {kind}`. Relative paths belong to the folder of this file. Commented keys show"
     yield "# their defaults, or what they hold; `mine-jax config` explains those of the other sections."
     yield "#"
@@ -52,7 +56,9 @@ def new(kind: str, paths: Sequence[Path]) -> Iterator[str]:
     known = {} if model is None else {"model": model}
     if family == "precomputed":
         known = _of_tokens(tokens[0], paths)
-    yield from _section("features", family, known, {} if known else {"model": f"A folder that you have, or: {FETCH}."})
+    yield from _section(
+        "features", family, known, {} if known else {"model": f"NEEDED: a folder that you have, or: {FETCH}."}
+    )
     for section in Config.model_fields:
         if section not in ("data", "features"):
             yield f"# [{section}]  {Config.model_fields[section].description}"
@@ -75,7 +81,7 @@ def _section(section: str, kind: str, values: Mapping[str, Any], notes: Mapping[
     yield f"kind = {keys.toml(kind)}"
     yield ""
     own = [key for key in keys.keys(section) if kind in (key.kinds or (kind,))]
-    for key in sorted(own, key=lambda key: key.name not in values):
+    for key in sorted(own, key=lambda key: key.name not in values and key.name not in notes):
         yield from _key(key, values, notes.get(key.name))
         yield ""
 

@@ -51,7 +51,8 @@ def compute(config: Config, directory: Path, progress: Progress) -> dict[str, An
         found = attributing.attributed(config, half, part_of(progress, 2 + i, n_parts), folder=out)
         _save_control(directory, files.HALVES[i], found)
     good = per_voxel[per_voxel["r2"] > 0.2]
-    return {
+    warning = attribution.warning_of_many(settings.k, shape[2])
+    return ({"warning": warning} if warning else {}) | {
         "voxels": n_voxels,
         "pairs": n_voxels * n_images,
         "decoys": len(pairs.image_ids) - n_voxels,
@@ -92,7 +93,15 @@ def plan(config: Config, directory: Path) -> list[str]:
     size = (
         f"at most {count(pairs)} (voxel, image) pairs x {count(sizes.n_tokens)} tokens: {scores} of scores on the host"
     )
-    return [f"{size}, with the sizes of stage encoder" if planned.said else size]
+    lines = [f"{size}, with the sizes of stage encoder" if planned.said else size]
+    shape = files.tokens_shape(config, directory)
+    if (
+        shape is not None
+        and len(shape) == 3
+        and (warning := attribution.warning_of_many(config.attribution.k, shape[1]))
+    ):
+        lines.append(f"warning: {warning}")
+    return lines
 
 
 def _batches(config: Config, directory: Path) -> list[attributing.Pairs]:
