@@ -6,8 +6,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from mine_jax.report import canvas
+from mine_jax import artifacts
+from mine_jax.report import canvas, reading
 from mine_jax.report.figures import heat
+from mine_jax.report.sections import examples
 
 
 def decoded(picture):
@@ -55,3 +57,13 @@ def test_photo_is_cut_as_the_model_sees_it():
     whole = heat.fit_to_grid(photo, (4, 4), crop=None)
     assert whole.shape == (240, 240, 3) and whole[:, 10].max() == 0
     assert heat.fit_to_grid(photo, (4, 12), crop=0.5).shape == (80, 240, 3)
+
+
+def test_heat_maps_of_voxels_without_words_claim_none(make_run, reader):
+    run = make_run()
+    table = artifacts.read_table(run / "voxels.tsv").assign(explained=False)
+    opened = reading.open_run(run, read_images=reader)
+    assert not any("nothing is claimed" in shown.title for shown in examples.heat_maps(opened, limit=3))
+    artifacts.write_table(run / "voxels.tsv", table)
+    titles = [shown.title for shown in examples.heat_maps(reading.open_run(run, read_images=reader), limit=3)]
+    assert len(titles) == 3 and all(title.endswith("\nnothing is claimed") for title in titles)

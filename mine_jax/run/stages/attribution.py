@@ -93,15 +93,9 @@ def plan(config: Config, directory: Path) -> list[str]:
     size = (
         f"at most {count(pairs)} (voxel, image) pairs x {count(sizes.n_tokens)} tokens: {scores} of scores on the host"
     )
-    lines = [f"{size}, with the sizes of stage encoder" if planned.said else size]
-    shape = files.tokens_shape(config, directory)
-    if (
-        shape is not None
-        and len(shape) == 3
-        and (warning := attribution.warning_of_many(config.attribution.k, shape[1]))
-    ):
-        lines.append(f"warning: {warning}")
-    return lines
+    warning = attribution.warning_of_many(config.attribution.k, sizes.n_tokens)
+    line = f"{size}, with the sizes of stage encoder" if planned.said else size
+    return [line, f"warning: {warning}"] if warning else [line]
 
 
 def _batches(config: Config, directory: Path) -> list[attributing.Pairs]:
